@@ -1,0 +1,189 @@
+//! A named lock, or a rate: bounds how many attempts anywhere hold a name, or how many start in a
+//! period.
+//!
+//! Requests are granted in the order in which they came. A rate is exact: a grant is given only if
+//! fewer than `max` were given in the `period` before it (a sliding log of the last `max` grants).
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use kapell_api::task::Place;
+use kapell_model::{EntityKey, RunId, Time, limits};
+use prost::Message as _;
+use serde::{Deserialize, Serialize};
+
+use crate::event::UnitRef;
+use crate::message::Message;
+
+/// Who holds a lock or asks for it.
+pub type Holder = (RunId, Place);
+
+/// A lock in memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lock {
+    /// How many hold it at once, or how many a period: as the last request said.
+    pub max: u32,
+    /// A rate's period in microseconds; 0 is a lock.
+    pub period: i64,
+    /// Who holds it.
+    pub holders: BTreeSet<Holder>,
+    /// Who waits, in order.
+    pub waiting: VecDeque<(Holder, Time)>,
+    /// When a rate's last grants were given, oldest first.
+    pub granted_at: VecDeque<Time>,
+    last_at: Time,
+}
+
+/// One fact about a lock.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct LockEvent {
+    /// When, microseconds since 1970.
+    #[prost(int64, tag = "1")]
+    pub at: i64,
+    /// 1 asked, 2 granted, 3 given back or withdrawn.
+    #[prost(uint32, tag = "2")]
+    pub kind: u32,
+    /// The run.
+    #[prost(bytes = "vec", tag = "3")]
+    pub run: Vec<u8>,
+    /// Its unit.
+    #[prost(message, required, tag = "4")]
+    pub unit: UnitRef,
+    /// Of a request.
+    #[prost(uint32, tag = "5")]
+    pub max: u32,
+    /// Of a request.
+    #[prost(int64, tag = "6")]
+    pub period: i64,
+}
+
+const ASKED: u32 = 1;
+const GRANTED: u32 = 2;
+const RELEASED: u32 = 3;
+
+/// What a lock decided: facts, already applied, and messages to send once they are safe.
+#[derive(Debug, Default)]
+pub struct LockDecision {
+    /// Facts.
+    pub events: Vec<LockEvent>,
+    /// Messages.
+    pub messages: Vec<(EntityKey, Message)>,
+}
+
+impl Lock {
+    /// Takes a message or the passing of time (`None`).
+    pub fn decide(&mut self, name: &Arc<str>, message: Option<&Message>, now: Time) -> LockDecision {
+        let now = now.max(self.last_at);
+        let mut out = LockDecision::default();
+        match message {
+            Some(Message::Acquire { run, place, max, period }) => {
+                let holder = (*run, *place);
+                let known = self.holders.contains(&holder)
+                    || self.waiting.iter().any(|(waiting, _)| *waiting == holder);
+                if !known && self.waiting.len() < limits::LOCK_REQUESTS {
+                    let mut event = fact(now, ASKED, holder);
+                    (event.max, event.period) = (*max, *period);
+                    self.emit(event, &mut out);
+                }
+            }
+            Some(Message::Release { run, place }) => {
+                let holder = (*run, *place);
+                if self.holders.contains(&holder)
+                    || self.waiting.iter().any(|(waiting, _)| *waiting == holder)
+                {
+                    self.emit(fact(now, RELEASED, holder), &mut out);
+                }
+            }
+            _ => {}
+        }
+        while let Some((holder, _)) = self.waiting.front().copied() {
+            if !self.has_room(now) {
+                break;
+            }
+            self.emit(fact(now, GRANTED, holder), &mut out);
+            let message = Message::LockGranted { place: holder.1, name: name.clone() };
+            out.messages.push((holder.0.into(), message));
+        }
+        out
+    }
+
+    fn emit(&mut self, event: LockEvent, out: &mut LockDecision) {
+        self.apply(&event);
+        out.events.push(event);
+    }
+
+    fn has_room(&self, now: Time) -> bool {
+        let max = self.max.max(1) as usize;
+        if self.period == 0 {
+            return self.holders.len() < max;
+        }
+        self.granted_at.len() < max
+            || self.granted_at.front().is_some_and(|at| now.0 >= at.0.saturating_add(self.period))
+    }
+
+    /// Makes the state that the event says.
+    pub fn apply(&mut self, event: &LockEvent) {
+        let at = Time(event.at);
+        self.last_at = at;
+        let holder: Holder = (crate::event::run_id(&event.run), event.unit.into());
+        match event.kind {
+            ASKED => {
+                (self.max, self.period) = (event.max, event.period);
+                self.waiting.push_back((holder, at));
+            }
+            GRANTED => {
+                self.waiting.retain(|(waiting, _)| *waiting != holder);
+                if self.period == 0 {
+                    self.holders.insert(holder);
+                } else {
+                    self.granted_at.push_back(at);
+                    while self.granted_at.len() > self.max.max(1) as usize {
+                        self.granted_at.pop_front();
+                    }
+                }
+            }
+            _ => {
+                self.holders.remove(&holder);
+                self.waiting.retain(|(waiting, _)| *waiting != holder);
+            }
+        }
+    }
+
+    /// When a rate may give the next grant to somebody who waits.
+    pub fn wake_at(&self) -> Option<Time> {
+        if self.period == 0 || self.waiting.is_empty() {
+            return None;
+        }
+        self.granted_at.front().map(|at| Time(at.0.saturating_add(self.period)))
+    }
+
+    /// True if nothing would be lost by forgetting it at `now`.
+    pub fn is_idle(&self, now: Time) -> bool {
+        self.holders.is_empty()
+            && self.waiting.is_empty()
+            && self.granted_at.back().is_none_or(|at| now.0 >= at.0.saturating_add(self.period))
+    }
+}
+
+fn fact(at: Time, kind: u32, (run, place): Holder) -> LockEvent {
+    LockEvent { at: at.0, kind, run: run.to_bytes().to_vec(), unit: place.into(), max: 0, period: 0 }
+}
+
+/// Encodes events as one chunk.
+pub fn encode_chunk(events: &[LockEvent]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for event in events {
+        // Encoding into a vector only fails for want of room, which a vector makes.
+        let _ = event.encode_length_delimited(&mut bytes);
+    }
+    bytes
+}
+
+/// Reads what [`encode_chunk`] wrote.
+pub fn decode_chunk(mut bytes: &[u8]) -> Result<Vec<LockEvent>, prost::DecodeError> {
+    let mut events = Vec::new();
+    while !bytes.is_empty() {
+        events.push(LockEvent::decode_length_delimited(&mut bytes)?);
+    }
+    Ok(events)
+}

@@ -1,0 +1,134 @@
+//! A spec made ready to run: its graphs in one list, with their edges both ways.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kapell_model::spec::{FailurePolicy, Graph, OnFailure, Spec, Step, StepIndex, Verb};
+
+/// The number of a graph in a [`Plan`]. Stored in history: the order in which graphs are numbered
+/// never changes (each graph, then for each of its steps the verb's graphs and its handler, depth
+/// first; `finally` last).
+pub type GraphId = u32;
+
+/// A spec made ready to run.
+#[derive(Debug)]
+pub struct Plan {
+    /// What it was made from.
+    pub spec: Arc<Spec>,
+    /// Every graph; the workflow's own is the first.
+    pub graphs: Vec<GraphPlan>,
+    /// The graph of `finally`.
+    pub finally: Option<GraphId>,
+}
+
+/// One graph.
+#[derive(Debug)]
+pub struct GraphPlan {
+    /// Its steps in the order of the spec.
+    pub steps: Vec<StepPlan>,
+    /// Steps by id.
+    pub by_id: BTreeMap<Arc<str>, StepIndex>,
+}
+
+/// One step of a graph.
+#[derive(Debug)]
+pub struct StepPlan {
+    /// Its definition.
+    pub step: Arc<Step>,
+    /// Steps that need it.
+    pub dependents: Vec<StepIndex>,
+    /// The graphs of its verb: one of a group or loop, one for each branch of a switch.
+    pub inner: Vec<GraphId>,
+    /// The graph of its `on_failure`.
+    pub handler: Option<GraphId>,
+    /// Keeps its index beside its definition.
+    pub index: StepIndex,
+}
+
+impl StepPlan {
+    /// True if its units run a graph inside.
+    pub fn is_container(&self) -> bool {
+        !self.inner.is_empty()
+    }
+
+    /// True if its attempts run on a worker.
+    pub fn is_task(&self) -> bool {
+        matches!(
+            self.step.verb,
+            Verb::Shell { .. }
+                | Verb::Exec { .. }
+                | Verb::Python { .. }
+                | Verb::Http(_)
+                | Verb::Noop
+                | Verb::Fail { .. }
+        )
+    }
+}
+
+impl Plan {
+    /// Numbers the graphs of a checked spec.
+    pub fn new(spec: Arc<Spec>) -> Self {
+        let mut graphs = Vec::new();
+        number(&spec.graph, &mut graphs);
+        let finally = spec.finally.as_ref().map(|graph| number(graph, &mut graphs));
+        let graphs = graphs.into_iter().flatten().collect();
+        Self { spec, graphs, finally }
+    }
+
+    /// What a failed step does to the rest of any graph.
+    pub fn policy(&self) -> FailurePolicy {
+        self.spec.on_step_failure
+    }
+
+    /// A graph by its number.
+    pub fn graph(&self, id: GraphId) -> &GraphPlan {
+        &self.graphs[id as usize]
+    }
+}
+
+fn number(graph: &Graph, graphs: &mut Vec<Option<GraphPlan>>) -> GraphId {
+    let id = graphs.len();
+    graphs.push(None);
+    let mut steps: Vec<StepPlan> = Vec::with_capacity(graph.steps.len());
+    for (index, step) in graph.steps.iter().enumerate() {
+        let inner = match &step.verb {
+            Verb::Steps { graph, .. } => vec![number(graph, graphs)],
+            Verb::Loop(body) => vec![number(&body.graph, graphs)],
+            Verb::Switch { branches } => {
+                branches.iter().map(|branch| number(&branch.graph, graphs)).collect()
+            }
+            Verb::Shell { .. }
+            | Verb::Exec { .. }
+            | Verb::Python { .. }
+            | Verb::Http(_)
+            | Verb::Workflow { .. }
+            | Verb::Wait(_)
+            | Verb::Set { .. }
+            | Verb::Noop
+            | Verb::Fail { .. } => Vec::new(),
+        };
+        let handler = match &step.on_failure {
+            OnFailure::Handle { graph, .. } => Some(number(graph, graphs)),
+            OnFailure::Policy | OnFailure::Continue => None,
+        };
+        steps.push(StepPlan {
+            step: step.clone(),
+            dependents: Vec::new(),
+            inner,
+            handler,
+            index: StepIndex::try_from(index).unwrap_or(StepIndex::MAX),
+        });
+    }
+    for (index, step) in graph.steps.iter().enumerate() {
+        for need in &step.needs {
+            if let (Some(needed), Ok(index)) =
+                (steps.get_mut(usize::from(*need)), StepIndex::try_from(index))
+            {
+                needed.dependents.push(index);
+            }
+        }
+    }
+    let by_id = steps.iter().map(|plan| (plan.step.id.clone(), plan.index)).collect();
+    graphs[id] = Some(GraphPlan { steps, by_id });
+    u32::try_from(id).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,247 @@
+//! Tasks for workers.
+
+use std::sync::Arc;
+
+use kapell_api::task::{Place, Task, TaskError};
+use kapell_model::spec::Verb;
+use kapell_model::{Offer, RunStatus, StepStatus, Time};
+
+use super::{Decider, Decision, Effect, Flight, Run, Stop};
+use crate::event::{AttemptStarted, Fact};
+
+/// Numbers for offers: the owner's epoch and a counter of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offers {
+    /// The next to be given.
+    pub next: Offer,
+}
+
+/// How many attempts a queue's workers have room for. Verbs that start nothing have room of their
+/// own, so that thousands of them do not wait behind a few processes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Room {
+    /// Attempts that start a process or a request.
+    pub process: usize,
+    /// Attempts that start nothing.
+    pub light: usize,
+    /// Set when something was not granted for want of room.
+    pub short: bool,
+}
+
+impl Room {
+    fn of(&mut self, verb: &Verb) -> &mut usize {
+        match verb {
+            Verb::Noop | Verb::Fail { .. } => &mut self.light,
+            _ => &mut self.process,
+        }
+    }
+
+    /// True if nothing fits.
+    pub fn is_empty(&self) -> bool {
+        self.process == 0 && self.light == 0
+    }
+}
+
+impl Offers {
+    fn take(&mut self) -> Offer {
+        let offer = self.next;
+        self.next.counter += 1;
+        offer
+    }
+}
+
+impl Run {
+    /// Queues in which work of this run waits.
+    pub fn demand(&self) -> impl Iterator<Item = &Arc<str>> {
+        let paused = matches!(self.state.status, RunStatus::Paused | RunStatus::Queued);
+        self.state.ready.keys().filter(move |_| !paused)
+    }
+
+    /// The priority of the first work that waits in a queue.
+    pub fn demand_priority(&self, queue: &str) -> Option<u8> {
+        let (rank, _) = self.state.ready.get(queue)?.first()?;
+        Some(100 - rank)
+    }
+
+    /// Grants up to `max` attempts that wait in `queue` and fit the room, which they take: highest
+    /// priority first, and within one priority a fair share to each step. Returns how many; fewer
+    /// than `max` with room left means that no more can be granted now.
+    pub fn grant(
+        &mut self,
+        queue: &str,
+        max: usize,
+        room: &mut Room,
+        now: Time,
+        offers: &mut Offers,
+    ) -> (usize, Decision) {
+        let now = now.max(self.state.last_at);
+        let mut decider = Decider { run: self, now, out: Decision::default() };
+        let mut granting = Granting { max, room, offers, tasks: Vec::new() };
+        decider.grant_classes(queue, &mut granting);
+        let tasks = granting.tasks;
+        let granted = tasks.len();
+        if !tasks.is_empty() {
+            decider.out.effects.push(Effect::Offer(tasks));
+        }
+        decider.settle();
+        (granted, decider.out)
+    }
+}
+
+/// Granting in progress.
+struct Granting<'a> {
+    max: usize,
+    room: &'a mut Room,
+    offers: &'a mut Offers,
+    tasks: Vec<Task>,
+}
+
+impl Decider<'_> {
+    fn grant_classes(&mut self, queue: &str, granting: &mut Granting<'_>) {
+        if matches!(self.run.state.status, RunStatus::Paused | RunStatus::Queued) {
+            return;
+        }
+        let mut after: Option<u8> = None;
+        loop {
+            let Some(ready) = self.run.state.ready.get(queue) else { return };
+            let Some(rank) =
+                ready.iter().map(|(rank, _)| *rank).find(|rank| after.is_none_or(|after| *rank > after))
+            else {
+                return;
+            };
+            let class: Vec<Place> = ready
+                .iter()
+                .skip_while(|(other, _)| *other < rank)
+                .take_while(|(other, _)| *other == rank)
+                .take(granting.max)
+                .map(|(_, place)| *place)
+                .collect();
+            self.grant_class(&class, granting);
+            if granting.tasks.len() >= granting.max || !self.run.live.needs.is_empty() {
+                return;
+            }
+            after = Some(rank);
+        }
+    }
+
+    /// Rounds over the steps of one class, each taking its share, until nobody takes any.
+    fn grant_class(&mut self, class: &[Place], granting: &mut Granting<'_>) {
+        loop {
+            let before = granting.tasks.len();
+            for place in class {
+                let room = granting.max.saturating_sub(granting.tasks.len()).min(self.room());
+                if room == 0 {
+                    return;
+                }
+                let share = (room / class.len()).max(1);
+                self.grant_place(*place, share, granting);
+                if !self.run.live.needs.is_empty() {
+                    return;
+                }
+            }
+            if granting.tasks.len() == before {
+                return;
+            }
+        }
+    }
+
+    /// Attempts that the run may have in flight besides those it has.
+    fn room(&self) -> usize {
+        match self.run.plan.spec.max_parallelism {
+            Some(bound) => (bound as usize).saturating_sub(self.run.live.flights.len()),
+            None => usize::MAX,
+        }
+    }
+
+    fn grant_place(&mut self, place: Place, share: usize, granting: &mut Granting<'_>) {
+        let Some(step) = self.run.state.step(place.scope, place.step) else { return };
+        if place.item != Place::NO_ITEM {
+            let flying: usize = step
+                .foreach
+                .as_ref()
+                .filter(|foreach| foreach.concurrency > 0)
+                .map_or(0, |foreach| foreach.open.saturating_sub(foreach.concurrency) as usize);
+            if flying == 0 {
+                self.grant_one(place, granting);
+            }
+            return;
+        }
+        let Some(foreach) = &step.foreach else {
+            self.grant_one(place, granting);
+            return;
+        };
+        let flights = self.run.live.items.get(&(place.scope, place.step)).copied().unwrap_or_default();
+        let mut share = share;
+        if foreach.concurrency > 0 {
+            share = share.min(foreach.concurrency.saturating_sub(flights.count) as usize);
+        }
+        let mut items: Vec<u32> = foreach
+            .again
+            .iter()
+            .copied()
+            .filter(|item| !self.run.live.flights.contains_key(&Place { item: *item, ..place }))
+            .take(share)
+            .collect();
+        if !foreach.stopped && foreach.tail.is_none() {
+            let fresh = foreach.next.max(flights.next)..foreach.count;
+            items.extend(fresh.take(share - items.len()));
+        }
+        for item in items {
+            self.grant_one(Place { item, ..place }, granting);
+            if !self.run.live.needs.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn grant_one(&mut self, place: Place, granting: &mut Granting<'_>) {
+        if self.run.live.flights.contains_key(&place) {
+            return;
+        }
+        let Some(step) = self.run.state.plan_step(&self.run.plan, place) else { return };
+        let step = step.step.clone();
+        if *granting.room.of(&step.verb) == 0 {
+            granting.room.short = true;
+            return;
+        }
+        let unit = self.run.state.unit(place);
+        let attempts = unit.map_or(0, |unit| unit.attempts);
+        if unit.is_some_and(|unit| unit.status.ended() || unit.status == StepStatus::Retrying) {
+            return;
+        }
+        let work = match self.work(place) {
+            Ok(work) => work,
+            Err(Stop::Need(need)) => {
+                self.run.live.needs.push(need);
+                return;
+            }
+            Err(Stop::Failed(message)) => {
+                let error =
+                    TaskError { reason: "expression".into(), message, ..TaskError::default() };
+                self.end_started(place, StepStatus::Failed, Some(error));
+                return;
+            }
+        };
+        *granting.room.of(&step.verb) -= 1;
+        let offer = granting.offers.take();
+        self.run.take_off(place, Flight { offer, granted_at: self.now });
+        if self.durable_grant(place) {
+            self.emit(Fact::AttemptStarted(AttemptStarted {
+                unit: place.into(),
+                epoch: offer.epoch,
+                counter: offer.counter,
+                started: 0,
+                attempt: attempts + 1,
+            }));
+        }
+        granting.tasks.push(Task { offer, run: self.run.state.meta.id, place, attempt: attempts + 1, work });
+    }
+
+    /// True if the grant must be known before the attempt may begin.
+    fn durable_grant(&self, place: Place) -> bool {
+        self.run.state.plan_step(&self.run.plan, place).is_some_and(|step| {
+            let step = &step.step;
+            !step.locks.is_empty() || step.once || !step.idempotent || step.retry.platform == 0
+        })
+    }
+}

@@ -1,0 +1,543 @@
+//! What comes from outside: workers' reports, timers, other entities, people.
+
+use kapell_api::task::{Outcome, Place, Report, TaskError, TaskEvent};
+use kapell_expr::Value;
+use kapell_model::spec::StepIndex;
+use kapell_model::{EntityKey, Error, ErrorCode, FailureKind, Offer, RunStatus, StepStatus, limits};
+
+use super::finish::Ended;
+use super::state::{Inner, TimerKind};
+use super::{Decider, Effect, Flight, Input, Refusal, Request, Stop};
+use crate::event::{
+    AttemptStarted, ByPerson, CancelRequested, Fact, PriorityChanged, RunDiscarded, RunReopened,
+    RunStarted, ScopeKind, ScopeOpened, UnitEnded, UnitRef, UnitStopping,
+};
+use crate::message::Message;
+
+pub(super) type Taken = Result<(), Refusal>;
+
+impl From<Stop> for Refusal {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Need(need) => Self::Need(vec![need]),
+            Stop::Failed(message) => Self::Reject(Error::new(ErrorCode::NotAllowedNow, message)),
+        }
+    }
+}
+
+fn not_now(message: impl Into<String>, hint: &str) -> Refusal {
+    Refusal::Reject(Error::new(ErrorCode::NotAllowedNow, message).hint(hint))
+}
+
+impl Decider<'_> {
+    pub(super) fn take(&mut self, input: Input) -> Taken {
+        match input {
+            Input::Create(created) => {
+                let waits = created.queue.is_some();
+                self.emit(Fact::RunCreated(created));
+                if !waits {
+                    self.start();
+                }
+                Ok(())
+            }
+            Input::Admitted => {
+                if self.run.state.status != RunStatus::Queued {
+                    return Err(Refusal::Stale);
+                }
+                if self.run.state.started_at.is_none() {
+                    self.start();
+                } else {
+                    self.emit(Fact::RunResumed(ByPerson { by: "its run queue".to_owned() }));
+                    self.retry_children();
+                }
+                Ok(())
+            }
+            Input::Discarded { reason } => {
+                if self.run.state.status != RunStatus::Queued {
+                    return Err(Refusal::Stale);
+                }
+                self.emit(Fact::RunDiscarded(RunDiscarded { reason: reason.clone() }));
+                self.tell_parent(RunStatus::Discarded, Value::Null, reason);
+                Ok(())
+            }
+            Input::Report(report) => self.report(report),
+            Input::SessionsEnded { epoch, held } => self.sessions_ended(epoch, &held),
+            Input::ChildEnded { place, run, status, outputs, error } => {
+                self.child_ended(place, run, status, &outputs, &error)
+            }
+            Input::LockGranted { place, name } => {
+                let asked = self.run.state.locks.get(&place).and_then(|locks| locks.asked.clone());
+                if asked.as_ref() != Some(&name) {
+                    // The request was withdrawn meanwhile: it goes straight back.
+                    let run = self.run.state.meta.id;
+                    let namespace = self.run.state.meta.namespace.clone();
+                    self.send(EntityKey::Lock { namespace, name }, Message::Release { run, place });
+                    return Ok(());
+                }
+                self.emit(Fact::LockGranted(place.into()));
+                Ok(())
+            }
+            Input::Wake => self.wake(),
+            Input::Request(request) => self.request(request),
+        }
+    }
+
+    fn start(&mut self) {
+        let timeout = self.run.plan.spec.timeout.map_or(0, |timeout| self.micros(timeout));
+        self.emit(Fact::RunStarted(RunStarted { timeout }));
+        self.open_top(ScopeKind::Root, 0);
+    }
+
+    pub(super) fn open_top(&mut self, kind: ScopeKind, graph: u32) {
+        let scope = self.run.state.next_scope;
+        self.emit(Fact::ScopeOpened(ScopeOpened {
+            scope,
+            kind: kind as u32,
+            graph,
+            ..ScopeOpened::default()
+        }));
+    }
+
+    /// A duration in microseconds, at least 1.
+    pub(super) fn micros(&self, span: jiff::SignedDuration) -> i64 {
+        i64::try_from(span.as_micros()).unwrap_or(i64::MAX).max(1)
+    }
+
+    fn report(&mut self, report: Report) -> Taken {
+        let place = report.place;
+        let flight = self.run.live.flights.get(&place).copied();
+        let held = flight.is_some_and(|flight| flight.offer == report.offer);
+        match report.event {
+            TaskEvent::Started { at } => {
+                if !held || self.run.state.started.contains_key(&place) {
+                    return Err(Refusal::Stale);
+                }
+                let attempt = self.run.state.unit(place).map_or(1, |unit| unit.attempts + 1);
+                self.emit(Fact::AttemptStarted(AttemptStarted {
+                    unit: place.into(),
+                    epoch: report.offer.epoch,
+                    counter: report.offer.counter,
+                    started: at.0 - self.now.0,
+                    attempt,
+                }));
+                Ok(())
+            }
+            TaskEvent::Ended { started_at, ended_at, outcome, usage } => {
+                let lost = matches!(outcome, Outcome::Lost { .. });
+                if !held && !(lost && self.counts_as_lost(place, report.offer)) {
+                    return Err(Refusal::Stale);
+                }
+                self.attempt_ended(
+                    place,
+                    report.offer,
+                    Ended { started_at, ended_at, outcome, usage: usage.unwrap_or_default() },
+                )
+            }
+        }
+    }
+
+    /// A loss of a grant that this owner does not know: it was made by an owner before, and counts
+    /// once.
+    fn counts_as_lost(&self, place: Place, offer: Offer) -> bool {
+        let state = &self.run.state;
+        !self.run.live.flights.contains_key(&place)
+            && state.lost.get(&place).is_none_or(|last| *last < offer)
+            && state.unit(place).is_some_and(|unit| {
+                matches!(unit.status, StepStatus::Queued | StepStatus::Pending)
+            })
+            && !state.ended()
+    }
+
+    fn sessions_ended(&mut self, epoch: u64, held: &[(Place, Offer)]) -> Taken {
+        for (place, offer) in held {
+            let known = self.run.live.flights.get(place).is_some_and(|flight| flight.offer == *offer);
+            let open = self.run.state.unit(*place).is_none_or(|unit| !unit.status.ended());
+            if !known && open {
+                self.run.take_off(*place, Flight { offer: *offer, granted_at: self.now });
+            }
+        }
+        let gone: Vec<(Place, Flight)> = self
+            .run
+            .live
+            .flights
+            .iter()
+            .filter(|(place, flight)| {
+                flight.offer.epoch < epoch && !held.contains(&(**place, flight.offer))
+            })
+            .map(|(place, flight)| (*place, *flight))
+            .collect();
+        for (place, flight) in gone {
+            let ended = Ended {
+                started_at: flight.granted_at,
+                ended_at: self.now,
+                outcome: Outcome::Lost { reason: "its worker is gone".to_owned() },
+                usage: kapell_api::task::Usage::default(),
+            };
+            self.attempt_ended(place, flight.offer, ended)?;
+        }
+        Ok(())
+    }
+
+    fn child_ended(
+        &mut self,
+        place: Place,
+        run: kapell_model::RunId,
+        status: RunStatus,
+        outputs: &Value,
+        error: &str,
+    ) -> Taken {
+        let Some(unit) = self.run.state.unit(place) else { return Err(Refusal::Stale) };
+        if unit.inner != Inner::Child(run) || unit.status.ended() {
+            return Err(Refusal::Stale);
+        }
+        if status == RunStatus::Succeeded {
+            let mut fields = outputs.as_map().map(|map| (**map).clone()).unwrap_or_default();
+            fields.insert("run_id".into(), Value::string(run.to_string()));
+            self.end(place, StepStatus::Succeeded, Value::Map(fields.into()), None);
+            return Ok(());
+        }
+        if let Some(stop) = unit.stop {
+            let error = unit.error.clone();
+            self.end_started(place, stop, error.map(|error| *error));
+            return Ok(());
+        }
+        let reason = if status == RunStatus::Discarded { "discarded" } else { "child_failed" };
+        let message = if error.is_empty() {
+            format!("run {run} ended {status}")
+        } else {
+            format!("run {run} ended {status}: {error}")
+        };
+        let error = TaskError { reason: reason.into(), message, ..TaskError::default() };
+        let bad = if status == RunStatus::TimedOut { StepStatus::TimedOut } else { StepStatus::Failed };
+        self.fail_unit(place, bad, error)?;
+        Ok(())
+    }
+
+    fn wake(&mut self) -> Taken {
+        if self.run.state.ended() {
+            return Ok(());
+        }
+        let timeout = self.run.state.timeout_at.filter(|at| *at <= self.now);
+        if timeout.is_some() && self.run.state.paused_at.is_none() {
+            self.cancel("kapell", "the run's timeout passed", false, true);
+        }
+        while let Some((_, place, kind)) = self.run.state.timers.due(self.now) {
+            if self.out.events.len() >= super::SETTLE_STEPS {
+                break;
+            }
+            if let Err(refusal) = self.timer(place, kind) {
+                if self.out.events.is_empty() {
+                    return Err(refusal);
+                }
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn timer(&mut self, place: Place, kind: TimerKind) -> Taken {
+        match kind {
+            TimerKind::Retry | TimerKind::NotBefore => self.start_unit(place, true)?,
+            TimerKind::Wait => self.end(place, StepStatus::Succeeded, Value::Null, None),
+            TimerKind::Iteration => self.next_iteration(place),
+            TimerKind::QueueTimeout => {
+                if self.run.live.flights.contains_key(&place) {
+                    self.run.state.timers.unset(place, kind);
+                    return Ok(());
+                }
+                self.time_out(place, "it waited too long for a worker", "queue_timeout")?;
+            }
+            TimerKind::TotalTimeout => {
+                self.run.state.timers.unset(place, kind);
+                self.time_out(place, "it took too long in all, waits included", "total_timeout")?;
+            }
+            TimerKind::GiveUp => {
+                let flight = self.run.live.flights.get(&place).copied();
+                let ended = Ended {
+                    started_at: flight.map_or(self.now, |flight| flight.granted_at),
+                    ended_at: self.now,
+                    outcome: Outcome::Cancelled,
+                    usage: kapell_api::task::Usage::default(),
+                };
+                let offer = flight.map(|flight| flight.offer).unwrap_or_default();
+                self.run.state.timers.unset(place, kind);
+                self.attempt_ended(place, offer, ended)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn time_out(&mut self, place: Place, message: &str, reason: &str) -> Result<(), Stop> {
+        let error = TaskError {
+            kind: FailureKind::Timeout,
+            reason: reason.into(),
+            message: message.into(),
+            ..TaskError::default()
+        };
+        self.stop_unit(place, StepStatus::TimedOut, Some(error));
+        Ok(())
+    }
+
+    /// Stops a unit that has not ended, so that it ends with `status`: what runs is told to stop,
+    /// what does not run ends now.
+    pub(super) fn stop_unit(&mut self, place: Place, status: StepStatus, error: Option<TaskError>) {
+        let Some(unit) = self.run.state.unit(place) else { return };
+        if unit.status.ended() || (unit.stop.is_some() && unit.status == StepStatus::Cancelling) {
+            return;
+        }
+        let inner = unit.inner.clone();
+        let is_foreach = place.item == Place::NO_ITEM
+            && self.run.state.step(place.scope, place.step).is_some_and(|step| step.foreach.is_some());
+        let flight = self.run.live.flights.get(&place).copied();
+        let stopping = |give_up: i64| {
+            Fact::UnitStopping(UnitStopping {
+                unit: place.into(),
+                status: u32::from(status.number()),
+                error: error.as_ref().map(Into::into),
+                give_up,
+            })
+        };
+        if matches!(inner, Inner::Handler(..)) {
+            return;
+        }
+        if let Some(flight) = flight {
+            let give_up = limits::GRACE.as_micros() * 3;
+            self.emit(stopping(i64::try_from(give_up).unwrap_or(i64::MAX)));
+            self.out.effects.push(Effect::Stop(vec![(place, flight.offer)]));
+        } else if is_foreach {
+            self.emit(stopping(0));
+            self.stop_items(place, false);
+        } else if let Inner::Scope(scope) = inner {
+            self.emit(stopping(0));
+            self.stop_scope(scope);
+        } else if let Inner::Child(child) = inner {
+            self.emit(stopping(0));
+            let reason = format!("the step that waits for it ends {status}");
+            let now = self.run.state.cancel.as_ref().is_some_and(|cancel| cancel.now);
+            self.send(child.into(), Message::CancelChild { reason, now });
+        } else {
+            self.end_started(place, status, error);
+        }
+    }
+
+    /// Stops everything in a scope.
+    pub(super) fn stop_scope(&mut self, scope: u32) {
+        self.emit(Fact::ScopeStopped(crate::event::ScopeRef { scope }));
+        let count = self.run.state.scopes.get(&scope).map_or(0, |scope| scope.steps.len());
+        for step in 0..count {
+            let step = StepIndex::try_from(step).unwrap_or(StepIndex::MAX);
+            self.stop_unit(Place { scope, step, item: Place::NO_ITEM }, StepStatus::Cancelled, None);
+        }
+    }
+
+    pub(super) fn cancel(&mut self, by: &str, reason: &str, now: bool, timed_out: bool) {
+        let queued = self.run.state.status == RunStatus::Queued;
+        self.emit(Fact::CancelRequested(CancelRequested {
+            by: by.to_owned(),
+            reason: reason.to_owned(),
+            now,
+            timed_out,
+        }));
+        if queued {
+            self.end_run(RunStatus::Cancelled);
+            return;
+        }
+        let tops: Vec<u32> = self
+            .run
+            .state
+            .scopes
+            .iter()
+            .filter(|(_, scope)| match scope.kind {
+                ScopeKind::Root => true,
+                ScopeKind::Finally | ScopeKind::Handler => now,
+                ScopeKind::Body | ScopeKind::Iteration => false,
+            })
+            .filter(|(_, scope)| scope.left > 0)
+            .map(|(number, _)| *number)
+            .collect();
+        for scope in tops {
+            self.stop_scope(scope);
+        }
+    }
+
+    fn request(&mut self, request: Request) -> Taken {
+        match request {
+            Request::Cancel { by, reason, now } => self.request_cancel(&by, &reason, now),
+            Request::Pause { by } => match self.run.state.status {
+                RunStatus::Running => {
+                    self.emit(Fact::RunPaused(ByPerson { by }));
+                    self.pause_children(true);
+                    Ok(())
+                }
+                RunStatus::Paused => Ok(()),
+                status => Err(not_now(
+                    format!("the run is {status} and cannot be paused"),
+                    "only a running run can be paused",
+                )),
+            },
+            Request::Resume { by } => match self.run.state.status {
+                RunStatus::Paused => {
+                    self.emit(Fact::RunResumed(ByPerson { by }));
+                    self.pause_children(false);
+                    Ok(())
+                }
+                RunStatus::Running => Ok(()),
+                status => Err(not_now(
+                    format!("the run is {status}, not paused"),
+                    "`kapell retry` starts an ended run again",
+                )),
+            },
+            Request::Retry { by } => self.retry(by),
+            Request::Restart { by, from } => self.restart(by, &from),
+            Request::Skip { by, step } => self.by_hand(by, &step, None),
+            Request::SetOutput { by, step, output } => self.by_hand(by, &step, Some(output)),
+            Request::Priority { by, priority } => {
+                if self.run.state.ended() {
+                    return Err(not_now("the run has ended", "an ended run has no priority"));
+                }
+                self.emit(Fact::PriorityChanged(PriorityChanged {
+                    priority: u32::from(priority.min(100)),
+                    by,
+                }));
+                Ok(())
+            }
+        }
+    }
+
+    fn request_cancel(&mut self, by: &str, reason: &str, now: bool) -> Taken {
+        let state = &self.run.state;
+        if state.ended() {
+            return Err(not_now(
+                format!("the run has already ended {}", state.status),
+                "there is nothing left to cancel",
+            ));
+        }
+        let again = state.cancel.is_some();
+        self.cancel(by, reason, now || again, false);
+        Ok(())
+    }
+
+    fn pause_children(&mut self, paused: bool) {
+        let children: Vec<_> = self.run.state.open_children();
+        for child in children {
+            self.send(child.into(), Message::PauseChild { paused });
+        }
+    }
+
+    fn retry(&mut self, by: String) -> Taken {
+        let state = &self.run.state;
+        match state.status {
+            RunStatus::Failed | RunStatus::TimedOut | RunStatus::Cancelled => {}
+            status => {
+                return Err(not_now(
+                    format!("the run is {status}: there is nothing to retry"),
+                    "`kapell restart --from STEP` repeats steps that succeeded",
+                ));
+            }
+        }
+        self.reopen(by, Vec::new());
+        Ok(())
+    }
+
+    fn reopen(&mut self, by: String, again: Vec<UnitRef>) {
+        let started = self.run.state.started_at.is_some();
+        let timeout = self.run.plan.spec.timeout.map_or(0, |timeout| self.micros(timeout));
+        self.run.live.flights.clear();
+        self.run.live.items.clear();
+        let queue = self.run.state.run_queue();
+        let queued = queue.is_some();
+        self.emit(Fact::RunReopened(RunReopened { by, again, timeout, queued }));
+        if let Some(queue) = queue {
+            let entry = self.run.queue_entry();
+            self.send(queue, Message::Reenter(Box::new(entry)));
+        } else if started {
+            self.retry_children();
+        } else {
+            self.start();
+        }
+    }
+
+    /// A step that waits for a child and starts again retries the same child.
+    fn retry_children(&mut self) {
+        let children: Vec<_> = self.run.state.open_children();
+        for child in children {
+            self.send(child.into(), Message::RetryChild);
+        }
+    }
+
+    fn restart(&mut self, by: String, from: &str) -> Taken {
+        if !self.run.state.ended() || self.run.state.status == RunStatus::Discarded {
+            return Err(not_now(
+                format!("the run is {}", self.run.state.status),
+                "wait for its end, or cancel it first",
+            ));
+        }
+        let place = self.find(from)?;
+        if place.item != Place::NO_ITEM || place.scope != 0 {
+            return Err(not_now(
+                format!("`{from}` is inside another step"),
+                "restart from a step of the workflow itself",
+            ));
+        }
+        let mut again = std::collections::BTreeSet::from([place.step]);
+        let mut walk = vec![place.step];
+        let graph = self.run.plan.graph(0);
+        while let Some(step) = walk.pop() {
+            for dependent in &graph.steps[usize::from(step)].dependents {
+                if again.insert(*dependent) {
+                    walk.push(*dependent);
+                }
+            }
+        }
+        let again = again
+            .into_iter()
+            .map(|step| UnitRef::from(Place { scope: 0, step, item: Place::NO_ITEM }))
+            .collect();
+        self.reopen(by, again);
+        Ok(())
+    }
+
+    fn find(&self, path: &str) -> Result<Place, Refusal> {
+        self.run.state.find(&self.run.plan, path).ok_or_else(|| {
+            Refusal::Reject(
+                Error::new(ErrorCode::StepNotFound, format!("there is no step `{path}` in the run"))
+                    .hint("`kapell show RUN` lists the steps"),
+            )
+        })
+    }
+
+    /// Ends a step by hand: skipped, or with an output.
+    fn by_hand(&mut self, by: String, path: &str, output: Option<Value>) -> Taken {
+        let place = self.find(path)?;
+        let Some(unit) = self.run.state.unit(place) else {
+            return Err(not_now(format!("`{path}` has not started"), "skip its foreach as a whole"));
+        };
+        if unit.status.good() {
+            return Err(not_now(
+                format!("`{path}` has already ended {}", unit.status),
+                "`kapell restart --from` repeats it",
+            ));
+        }
+        if self.run.live.flights.contains_key(&place) || unit.inner != Inner::None {
+            return Err(not_now(
+                format!("`{path}` is {}", unit.status),
+                "cancel the run first, then skip the step",
+            ));
+        }
+        if self.run.state.ended() {
+            self.reopen(by.clone(), Vec::new());
+        }
+        let status = if output.is_some() { StepStatus::Succeeded } else { StepStatus::Skipped };
+        let output = output.map(|output| self.stored(&output));
+        self.release_locks(place);
+        self.emit(Fact::UnitEnded(UnitEnded {
+            unit: place.into(),
+            status: u32::from(status.number()),
+            output,
+            as_success: true,
+            by,
+            ..UnitEnded::default()
+        }));
+        Ok(())
+    }
+}

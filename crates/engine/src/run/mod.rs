@@ -1,0 +1,550 @@
+//! A run: one execution of a workflow, from its creation to its end.
+//!
+//! [`Run::decide`] takes one [`Input`] and turns it into events and effects; `apply` makes the
+//! state that events say. Deciding goes in small steps, each applied before the next is decided:
+//! the state holds what must be decided next in `todo`, so deciding can stop after any step (a
+//! value has to be loaded, the batch is full, the process dies) and go on later from the same place.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `state` | what is remembered |
+//! | `apply` | events to state |
+//! | `input` | what comes from outside: reports, timers, requests of people |
+//! | `settle` | what follows by itself: needs, conditions, ends of graphs |
+//! | `finish` | how units end: retries, handlers, policies |
+//! | `foreach`, `cycle` | items; loops and switches |
+//! | `grant`, `render` | tasks for workers |
+//! | `names` | what expressions see |
+//! | `view` | what people see |
+
+mod apply;
+mod cycle;
+mod finish;
+mod foreach;
+pub mod grant;
+mod input;
+mod names;
+mod render;
+mod settle;
+pub mod state;
+pub mod view;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kapell_api::task::{Place, Report, Task};
+use kapell_expr::{BlobRef, Budget, EvalError, Program, Template, Value};
+use kapell_model::{EntityKey, Error, Offer, RunId, RunStatus, Time, limits};
+
+pub use state::State;
+use state::Unit;
+
+use crate::event::{Event, Fact, RunCreated, Stored};
+use crate::message::Message;
+use crate::plan::Plan;
+use crate::run_queue::{Entry, Rule};
+
+/// A run in memory.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// What history says.
+    pub state: State,
+    /// What only the owner's memory knows.
+    pub live: Live,
+    /// The version it keeps for life.
+    pub plan: Arc<Plan>,
+}
+
+/// What the owner of a run knows beside its history. Lost with the owner's memory, at no harm.
+#[derive(Clone, Debug, Default)]
+pub struct Live {
+    /// Attempts handed out.
+    pub flights: BTreeMap<Place, Flight>,
+    /// Items of each foreach in flight.
+    pub items: BTreeMap<(u32, u16), ItemFlights>,
+    /// Contents of blobs that were needed.
+    pub blobs: BTreeMap<Arc<str>, Value>,
+    /// Blobs that could not be read, and why.
+    pub unreadable: BTreeMap<Arc<str>, String>,
+    /// Pages that were needed again.
+    pub pages: BTreeMap<u32, Arc<Vec<Unit>>>,
+    /// What must be loaded before deciding can go on.
+    pub needs: Vec<Ref>,
+}
+
+/// An attempt handed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flight {
+    /// Its grant.
+    pub offer: Offer,
+    /// When it was granted.
+    pub granted_at: Time,
+}
+
+/// Items of a foreach in flight.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ItemFlights {
+    /// How many.
+    pub count: u32,
+    /// The first item that was never granted.
+    pub next: u32,
+}
+
+/// Something stored that must be in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ref {
+    /// The content of a blob.
+    Blob(BlobRef),
+    /// A page of items of this run.
+    Page(u32),
+}
+
+/// What comes to a run from outside.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// It is made.
+    Create(Box<RunCreated>),
+    /// Its run queue lets it start.
+    Admitted,
+    /// Its run queue drops it.
+    Discarded {
+        /// Why.
+        reason: String,
+    },
+    /// A worker says something.
+    Report(Report),
+    /// Every worker has said what it holds: attempts granted before this epoch that are not `held`
+    /// are gone.
+    SessionsEnded {
+        /// The epoch of the owner.
+        epoch: u64,
+        /// Grants that a worker still holds.
+        held: Vec<(Place, Offer)>,
+    },
+    /// A child has ended.
+    ChildEnded {
+        /// The unit that made it.
+        place: Place,
+        /// The child.
+        run: RunId,
+        /// How it ended.
+        status: RunStatus,
+        /// Its outputs, or null.
+        outputs: Value,
+        /// Its error.
+        error: String,
+    },
+    /// A lock is granted.
+    LockGranted {
+        /// The unit that asked.
+        place: Place,
+        /// The name.
+        name: Arc<str>,
+    },
+    /// Time has passed, or what was needed is loaded.
+    Wake,
+    /// Somebody wants something.
+    Request(Request),
+}
+
+/// What a person can do to a run.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// End it.
+    Cancel {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+        /// Without `finally`.
+        now: bool,
+    },
+    /// Start nothing more until resumed.
+    Pause {
+        /// Who.
+        by: String,
+    },
+    /// Go on.
+    Resume {
+        /// Who.
+        by: String,
+    },
+    /// Do again what did not succeed.
+    Retry {
+        /// Who.
+        by: String,
+    },
+    /// Do a step and everything after it again.
+    Restart {
+        /// Who.
+        by: String,
+        /// Path of the step.
+        from: String,
+    },
+    /// End a step with output null; dependants go on as after success.
+    Skip {
+        /// Who.
+        by: String,
+        /// Path of the step or item.
+        step: String,
+    },
+    /// Give a step an output; it has succeeded.
+    SetOutput {
+        /// Who.
+        by: String,
+        /// Path of the step or item.
+        step: String,
+        /// The output.
+        output: Value,
+    },
+    /// Change its priority.
+    Priority {
+        /// Who.
+        by: String,
+        /// 0 to 100.
+        priority: u8,
+    },
+}
+
+/// What was decided: facts, and what to do once they are safe.
+#[derive(Debug, Default)]
+pub struct Decision {
+    /// Facts, already applied.
+    pub events: Vec<Event>,
+    /// What to do after they are durable.
+    pub effects: Vec<Effect>,
+    /// Contents that must be stored before the events are.
+    pub blobs: Vec<(BlobRef, Vec<u8>)>,
+    /// Pages to store with the events.
+    pub pages: Vec<(u32, Vec<u8>)>,
+}
+
+/// What to do once the facts are safe.
+#[derive(Debug)]
+pub enum Effect {
+    /// Hand out attempts.
+    Offer(Vec<Task>),
+    /// Stop attempts.
+    Stop(Vec<(Place, Offer)>),
+    /// Tell another entity.
+    Send(EntityKey, Message),
+}
+
+/// Why an input was not taken.
+#[derive(Debug)]
+pub enum Refusal {
+    /// It cannot be done; nothing has changed.
+    Reject(Error),
+    /// Something must be loaded first; nothing has changed. Submit the input again afterwards.
+    Need(Vec<Ref>),
+    /// It speaks of something that is over or was never so; nothing has changed.
+    Stale,
+}
+
+/// Micro-steps of deciding in one go: what is left waits in `todo` for the next [`Input::Wake`].
+const SETTLE_STEPS: usize = 1_000;
+
+impl Run {
+    /// A run that is about to be made.
+    pub fn new(plan: Arc<Plan>) -> Self {
+        Self { state: State::default(), live: Live::default(), plan }
+    }
+
+    /// A run as its history says, from a snapshot and the chunks after it.
+    pub fn restore(
+        plan: Arc<Plan>,
+        snapshot: Option<&[u8]>,
+        chunks: impl IntoIterator<Item = Vec<Event>>,
+    ) -> Result<Self, String> {
+        let mut state = match snapshot {
+            Some(bytes) => State::from_snapshot(bytes)?,
+            None => State::default(),
+        };
+        for events in chunks {
+            for event in &events {
+                state.apply(&plan, event);
+            }
+        }
+        let mut run = Self { state, live: Live::default(), plan };
+        for (place, (offer, at)) in run.state.started.clone() {
+            run.take_off(place, Flight { offer, granted_at: at });
+        }
+        Ok(run)
+    }
+
+    /// Takes one input. On success everything that follows from it at once is decided and applied.
+    pub fn decide(&mut self, input: Input, now: Time) -> Result<Decision, Refusal> {
+        let now = now.max(self.state.last_at);
+        let mut decider = Decider { run: self, now, out: Decision::default() };
+        decider.take(input)?;
+        decider.settle();
+        Ok(decider.out)
+    }
+
+    /// True if deciding is not finished: wake it again.
+    pub fn unsettled(&self) -> bool {
+        !self.state.todo.is_empty() && self.live.needs.is_empty()
+    }
+
+    /// When the run must be woken: at once if work waits, else by its first timer.
+    pub fn wake_at(&self) -> Option<Time> {
+        if self.state.ended() {
+            return None;
+        }
+        if !self.state.todo.is_empty() || !self.state.started.is_empty() || self.has_ready() {
+            return Some(Time::ZERO);
+        }
+        [self.state.timers.next(), self.state.timeout_at.filter(|_| self.state.paused_at.is_none())]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// When something happens by itself, with nobody's help.
+    pub fn timer_at(&self) -> Option<Time> {
+        [self.state.timers.next(), self.state.timeout_at.filter(|_| self.state.paused_at.is_none())]
+            .into_iter()
+            .flatten()
+            .min()
+            .filter(|_| !self.state.ended())
+    }
+
+    /// True if attempts are handed out or work waits for workers: it must stay in memory.
+    pub fn is_busy(&self) -> bool {
+        !self.live.flights.is_empty() || self.has_ready() || self.unsettled()
+    }
+
+    fn has_ready(&self) -> bool {
+        self.state.status != RunStatus::Paused && !self.state.ready.is_empty()
+    }
+
+    /// Keeps what was loaded and lets deciding go on.
+    pub fn loaded(&mut self, reference: &Ref, bytes: &[u8]) -> Result<(), String> {
+        match reference {
+            Ref::Blob(blob) => {
+                let value = blob_value(bytes)?;
+                self.live.blobs.insert(blob.hash.clone(), value);
+            }
+            Ref::Page(number) => {
+                let units: Vec<Unit> = postcard::from_bytes(bytes).map_err(|error| error.to_string())?;
+                self.live.pages.insert(*number, Arc::new(units));
+            }
+        }
+        self.live.needs.retain(|need| need != reference);
+        Ok(())
+    }
+
+    /// How it stands in its run queue.
+    pub fn queue_entry(&self) -> Entry {
+        let meta = &self.state.meta;
+        Entry {
+            run: meta.id,
+            key: meta.queue.as_ref().map_or_else(|| "".into(), |(_, _, key)| key.clone()),
+            rule: Rule::of(&self.plan.spec.strategy).unwrap_or_default(),
+            inside: meta.queue.as_ref().is_some_and(|queue| meta.held_queues.contains(queue)),
+        }
+    }
+
+    /// What was needed cannot be read: whatever looks into it fails.
+    pub fn unreadable(&mut self, reference: &Ref, message: &str) {
+        if let Ref::Blob(blob) = reference {
+            self.live.unreadable.insert(blob.hash.clone(), message.to_owned());
+        }
+        self.live.needs.retain(|need| need != reference);
+    }
+
+    /// The output of a step as expressions see it.
+    pub fn output(&self, place: Place, now: Time) -> Result<Value, String> {
+        let plan = self.state.plan_step(&self.plan, place).ok_or("there is no such step")?;
+        let path: [Arc<str>; 3] = ["steps".into(), plan.step.id.clone(), "output".into()];
+        let names = names::At::scope(self, place.scope, now);
+        match kapell_expr::Scope::resolve(&names, &path) {
+            Ok(found) => Ok(found.map(|(value, _)| value).unwrap_or_default()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn take_off(&mut self, place: Place, flight: Flight) {
+        self.live.flights.insert(place, flight);
+        if place.item != Place::NO_ITEM {
+            let items = self.live.items.entry((place.scope, place.step)).or_default();
+            items.count += 1;
+            items.next = items.next.max(place.item + 1);
+        }
+    }
+
+    fn land(&mut self, place: Place) -> Option<Flight> {
+        let flight = self.live.flights.remove(&place)?;
+        if place.item != Place::NO_ITEM
+            && let Some(items) = self.live.items.get_mut(&(place.scope, place.step))
+        {
+            items.count = items.count.saturating_sub(1);
+        }
+        Some(flight)
+    }
+}
+
+impl State {
+    /// The state as bytes.
+    pub fn snapshot(&self) -> Vec<u8> {
+        let mut bytes = vec![SNAPSHOT_LAYOUT];
+        bytes.extend(postcard::to_stdvec(self).unwrap_or_default());
+        bytes
+    }
+
+    /// Reads [`State::snapshot`]; an unknown layout is an error, and history is replayed instead.
+    pub fn from_snapshot(bytes: &[u8]) -> Result<Self, String> {
+        match bytes.split_first() {
+            Some((&SNAPSHOT_LAYOUT, rest)) => {
+                postcard::from_bytes(rest).map_err(|error| error.to_string())
+            }
+            _ => Err("a snapshot of another layout".to_owned()),
+        }
+    }
+}
+
+/// Changes whenever the layout of [`State`] does.
+const SNAPSHOT_LAYOUT: u8 = 1;
+
+/// Stored values begin with this byte, JSON never does.
+const STORED_MARK: u8 = 1;
+
+fn blob_value(bytes: &[u8]) -> Result<Value, String> {
+    match bytes.split_first() {
+        Some((&STORED_MARK, rest)) => Value::from_stored(rest).map_err(|error| error.to_string()),
+        _ => serde_json::from_slice(bytes).map_err(|error| error.to_string()),
+    }
+}
+
+impl Live {
+    /// A page that left memory.
+    pub fn page(&self, number: u32) -> Result<Arc<Vec<Unit>>, EvalError> {
+        self.pages.get(&number).cloned().ok_or_else(|| {
+            // A page has no hash: its number travels in the reference.
+            EvalError::Need(BlobRef { hash: format!("page:{number}").into(), size: 0 })
+        })
+    }
+
+    /// The content behind a value that may be stored elsewhere.
+    pub fn loaded(&self, value: &Value) -> Result<Value, EvalError> {
+        match value {
+            Value::Blob(blob) => self.blobs.get(&blob.hash).cloned().ok_or_else(|| {
+                match self.unreadable.get(&blob.hash) {
+                    Some(message) => EvalError::Failed(message.clone()),
+                    None => EvalError::Need(blob.clone()),
+                }
+            }),
+            value => Ok(value.clone()),
+        }
+    }
+}
+
+fn reference(blob: &BlobRef) -> Ref {
+    match blob.hash.strip_prefix("page:").and_then(|number| number.parse().ok()) {
+        Some(number) => Ref::Page(number),
+        None => Ref::Blob(blob.clone()),
+    }
+}
+
+/// Why a micro-step did not happen.
+pub(crate) enum Stop {
+    /// Something must be loaded.
+    Need(Ref),
+    /// The user's expression failed.
+    Failed(String),
+}
+
+impl From<EvalError> for Stop {
+    fn from(error: EvalError) -> Self {
+        match error {
+            EvalError::Need(blob) if blob.size > limits::OUTPUT_BYTES => Self::Failed(format!(
+                "the value has {} bytes; an expression looks into {} at most",
+                blob.size,
+                limits::OUTPUT_BYTES
+            )),
+            EvalError::Need(blob) => Self::Need(reference(&blob)),
+            other => Self::Failed(other.to_string()),
+        }
+    }
+}
+
+/// Deciding one input.
+pub(crate) struct Decider<'a> {
+    pub run: &'a mut Run,
+    pub now: Time,
+    pub out: Decision,
+}
+
+impl Decider<'_> {
+    /// States a fact: it is applied at once and becomes part of the decision.
+    pub(crate) fn emit(&mut self, fact: Fact) {
+        let event = Event::new(self.now, fact);
+        self.run.state.apply(&self.run.plan, &event);
+        self.out.events.push(event);
+    }
+
+    pub(crate) fn send(&mut self, to: EntityKey, message: Message) {
+        self.out.effects.push(Effect::Send(to, message));
+    }
+
+    /// Microseconds from now to an instant, at least 1.
+    pub(crate) fn relative(&self, at: Time) -> i64 {
+        at.0.saturating_sub(self.now.0).max(1)
+    }
+
+    /// The stored form of a value: a big one becomes a blob.
+    pub(crate) fn stored(&mut self, value: &Value) -> Stored {
+        if value.size() <= limits::INLINE_OUTPUT_BYTES {
+            return Stored::new(value);
+        }
+        let mut bytes = vec![STORED_MARK];
+        bytes.extend(value.to_stored());
+        if bytes.len() <= limits::INLINE_OUTPUT_BYTES {
+            return Stored { inline: bytes.split_off(1) };
+        }
+        let blob = BlobRef {
+            hash: blake3::hash(&bytes).to_hex().as_str().into(),
+            size: bytes.len() as u64,
+        };
+        self.run.live.blobs.insert(blob.hash.clone(), value.clone());
+        self.out.blobs.push((blob.clone(), bytes));
+        Stored::new(&Value::Blob(blob))
+    }
+
+    /// Evaluates an expression; a blob that it must look into is taken from memory or asked for.
+    pub(crate) fn eval(&self, program: &Program, names: &names::At<'_>) -> Result<Value, Stop> {
+        self.readable(program.eval(&Loaded { names, live: &self.run.live }, Budget::default()))
+    }
+
+    /// Evaluates a template.
+    pub(crate) fn render(&self, template: &Template, names: &names::At<'_>) -> Result<Value, Stop> {
+        self.readable(template.eval(&Loaded { names, live: &self.run.live }, Budget::default()))
+    }
+
+    /// A need for what cannot be read is a failure.
+    fn readable(&self, result: Result<Value, EvalError>) -> Result<Value, Stop> {
+        if let Err(EvalError::Need(blob)) = &result
+            && let Some(message) = self.run.live.unreadable.get(&blob.hash)
+        {
+            return Err(Stop::Failed(message.clone()));
+        }
+        Ok(result?)
+    }
+}
+
+/// Names whose blobs are replaced by what was loaded of them.
+struct Loaded<'a> {
+    names: &'a names::At<'a>,
+    live: &'a Live,
+}
+
+impl kapell_expr::Scope for Loaded<'_> {
+    fn resolve(&self, path: &[Arc<str>]) -> Result<Option<(Value, usize)>, EvalError> {
+        Ok(self.names.resolve(path)?.map(|(value, used)| match &value {
+            Value::Blob(blob) => {
+                (self.live.blobs.get(&blob.hash).cloned().unwrap_or(value), used)
+            }
+            _ => (value, used),
+        }))
+    }
+}

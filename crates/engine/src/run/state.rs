@@ -1,0 +1,517 @@
+//! What is remembered of a run while it is in memory.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use kapell_api::task::{Place, TaskError};
+use kapell_expr::{BlobRef, Value};
+use kapell_model::spec::StepIndex;
+use kapell_model::{EntityKey, limits, Offer, RunId, RunStatus, StepStatus, Time};
+use serde::{Deserialize, Serialize};
+
+use crate::event::ScopeKind;
+use crate::plan::{GraphId, Plan};
+
+/// The durable state of a run: events alone make it, so replaying its history gives the same.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct State {
+    /// What it was made with.
+    pub meta: Meta,
+    /// Where it stands.
+    pub status: RunStatus,
+    /// When its steps could start.
+    pub started_at: Option<Time>,
+    /// When it ended.
+    pub ended_at: Option<Time>,
+    /// How its steps ended, once they have.
+    pub outcome: Option<RunStatus>,
+    /// Its outputs, a map.
+    pub outputs: Value,
+    /// Its first error.
+    pub error: Option<Box<RunError>>,
+    /// Somebody asked it to end.
+    pub cancel: Option<Cancel>,
+    /// Since when it is paused.
+    pub paused_at: Option<Time>,
+    /// When its timeout ends it.
+    pub timeout_at: Option<Time>,
+    /// Open graphs, and those whose failed steps may be retried.
+    pub scopes: BTreeMap<u32, Scope>,
+    /// The number of the next scope.
+    pub next_scope: u32,
+    /// The number of the next page.
+    pub next_page: u32,
+    /// What must be decided next.
+    pub todo: BTreeSet<Todo>,
+    /// Units that wait for a worker, by queue, then by priority (highest first), then by place. A
+    /// foreach stands here as one.
+    pub ready: BTreeMap<Arc<str>, BTreeSet<(u8, Place)>>,
+    /// What happens by itself, and when.
+    pub timers: Timers,
+    /// Locks that units hold or ask for.
+    pub locks: BTreeMap<Place, LockState>,
+    /// Attempts whose start is recorded.
+    pub started: BTreeMap<Place, (Offer, Time)>,
+    /// The last loss counted for a unit, so that it counts once.
+    pub lost: BTreeMap<Place, Offer>,
+    /// Units that ended well, that ended otherwise, and all that are known.
+    pub counts: [u64; 3],
+    /// When the last event happened.
+    pub last_at: Time,
+}
+
+/// What a run was made with.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Meta {
+    /// Its id.
+    pub id: RunId,
+    /// Namespace of the workflow.
+    pub namespace: Arc<str>,
+    /// Name of the workflow.
+    pub workflow: Arc<str>,
+    /// Version.
+    pub version: u32,
+    /// Bound parameters, a map.
+    pub params: Value,
+    /// What made it.
+    pub trigger: Arc<str>,
+    /// Who asked for it.
+    pub by: Arc<str>,
+    /// When it was made.
+    pub created_at: Time,
+    /// Its due time.
+    pub scheduled_at: Time,
+    /// IANA name.
+    pub timezone: Arc<str>,
+    /// The unit that made it.
+    pub parent: Option<ParentUnit>,
+    /// How many runs are above it.
+    pub depth: u32,
+    /// Labels, a map of text.
+    pub labels: Value,
+    /// 0 to 100.
+    pub priority: u8,
+    /// The run queue it holds or waits for a place in.
+    pub queue: Option<(Arc<str>, Arc<str>, Arc<str>)>,
+    /// Queues that runs above it hold places in.
+    pub held_queues: Vec<(Arc<str>, Arc<str>, Arc<str>)>,
+    /// The run it was forked from.
+    pub forked_from: Option<RunId>,
+    /// Steps kept by a fork, with status and output.
+    pub kept: Vec<(StepIndex, StepStatus, Value)>,
+    /// The files that go with the version.
+    pub bundle: Option<BlobRef>,
+}
+
+/// The unit that made a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParentUnit {
+    /// Its run.
+    pub run: RunId,
+    /// Its place.
+    pub place: Place,
+    /// It waits for the end.
+    pub waits: bool,
+}
+
+/// The error of a run: the first of its steps, or its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunError {
+    /// Path of the step; empty for the run itself.
+    pub step: String,
+    /// What failed.
+    pub error: TaskError,
+}
+
+/// A request to end a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancel {
+    /// Who or what asked.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// `finally` does not run.
+    pub now: bool,
+    /// Its timeout ended it.
+    pub timed_out: bool,
+}
+
+/// An instance of a graph.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Scope {
+    /// Which graph.
+    pub graph: GraphId,
+    /// What it is an instance of.
+    pub kind: ScopeKind,
+    /// The unit it is inside.
+    pub parent: Option<Place>,
+    /// From 0, of a loop.
+    pub iteration: u32,
+    /// Variables of a loop, a map.
+    pub vars: Value,
+    /// Its steps.
+    pub steps: Vec<StepState>,
+    /// Steps that have not ended.
+    pub left: u32,
+    /// The first step that failed and is not tolerated.
+    pub failed: Option<StepIndex>,
+    /// Nothing more starts here.
+    pub stopped: bool,
+}
+
+/// A step in a scope.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct StepState {
+    /// The step itself; for a foreach, the whole of it.
+    pub unit: Unit,
+    /// Needs that have not ended.
+    pub needs_left: u16,
+    /// Skipped by hand: dependants go on as after success.
+    pub as_success: bool,
+    /// Its own priority plus one, or 0.
+    pub priority: u8,
+    /// Its items.
+    pub foreach: Option<Box<ForeachState>>,
+}
+
+/// What can be tried, retried and ended: a step without foreach, or an item.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Unit {
+    /// Where it stands.
+    pub status: StepStatus,
+    /// It is being stopped, and ends so.
+    pub stop: Option<StepStatus>,
+    /// Tries that have ended.
+    pub attempts: u32,
+    /// Retries after the user's failures, timeouts, and the platform's failures.
+    pub retries: [u16; 3],
+    /// Attempts that took their worker down.
+    pub deliveries: u8,
+    /// When it could first start; zero before.
+    pub ready_at: Time,
+    /// When its last attempt, or its inside, started; zero before.
+    pub started_at: Time,
+    /// When it ended; zero before.
+    pub ended_at: Time,
+    /// Its output.
+    pub output: Value,
+    /// Its error, or why it did not run.
+    pub error: Option<Box<TaskError>>,
+    /// What runs inside.
+    pub inner: Inner,
+}
+
+/// What runs inside a unit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Inner {
+    /// Nothing.
+    #[default]
+    None,
+    /// A graph.
+    Scope(u32),
+    /// The handler of its failure; it ends with this status.
+    Handler(u32, StepStatus),
+    /// Another run.
+    Child(RunId),
+}
+
+/// The items of a foreach.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ForeachState {
+    /// How many.
+    pub count: u32,
+    /// The lists of its variables.
+    pub lists: Vec<Value>,
+    /// Items in flight at once; 0 is no bound.
+    pub concurrency: u32,
+    /// How many must succeed.
+    pub min_success: u32,
+    /// The first item that was never started.
+    pub next: u32,
+    /// Items to be granted again.
+    pub again: BTreeSet<u32>,
+    /// Items heard of that have not ended.
+    pub open: u32,
+    /// Items from here on never started and have ended so.
+    pub tail: Option<(u32, StepStatus)>,
+    /// Items that succeeded.
+    pub good: u32,
+    /// Items that failed.
+    pub bad: u32,
+    /// Items that ended otherwise.
+    pub other: u32,
+    /// No more items start.
+    pub stopped: bool,
+    /// `stop_when` held: what is left is skipped, and it succeeds.
+    pub enough: bool,
+    /// The items, page by page.
+    pub pages: Vec<Page>,
+}
+
+/// Items `n * FOREACH_PAGE` and up.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub enum Page {
+    /// None was touched.
+    #[default]
+    Untouched,
+    /// In memory.
+    Open {
+        /// The items.
+        units: Vec<Unit>,
+        /// Those that have not ended.
+        left: u32,
+    },
+    /// Written and gone from memory: its number among the run's stored pages.
+    Closed(u32),
+}
+
+impl ForeachState {
+    /// True once every item has ended.
+    pub fn ended(&self) -> bool {
+        self.good + self.bad + self.other >= self.count
+    }
+
+    /// True once so many items failed that it cannot succeed.
+    pub fn out_of_reach(&self) -> bool {
+        self.count.saturating_sub(self.bad) < self.min_success
+    }
+
+    /// The items of a page.
+    pub fn page_len(&self, page: usize) -> usize {
+        let from = page * limits::FOREACH_PAGE;
+        (self.count as usize).saturating_sub(from).min(limits::FOREACH_PAGE)
+    }
+
+    /// An item that is in memory.
+    pub fn unit(&self, item: u32) -> Option<&Unit> {
+        let (page, place) = split(item);
+        match self.pages.get(page)? {
+            Page::Open { units, .. } => units.get(place),
+            Page::Untouched | Page::Closed(_) => None,
+        }
+    }
+
+    /// An item, made if its page was untouched.
+    pub fn unit_mut(&mut self, item: u32) -> Option<&mut Unit> {
+        let (page, place) = split(item);
+        let len = self.page_len(page);
+        let slot = self.pages.get_mut(page)?;
+        if matches!(slot, Page::Untouched) {
+            *slot = Page::Open {
+                units: vec![Unit::default(); len],
+                left: u32::try_from(len).unwrap_or(u32::MAX),
+            };
+        }
+        match slot {
+            Page::Open { units, .. } => units.get_mut(place),
+            Page::Untouched | Page::Closed(_) => None,
+        }
+    }
+
+    /// True if another item could start, but for concurrency.
+    pub fn has_more(&self) -> bool {
+        !self.stopped && self.tail.is_none() && (self.next < self.count || !self.again.is_empty())
+    }
+}
+
+/// The page of an item, and its place there.
+pub fn split(item: u32) -> (usize, usize) {
+    let item = item as usize;
+    (item / limits::FOREACH_PAGE, item % limits::FOREACH_PAGE)
+}
+
+/// What must be decided, in the order in which it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Todo {
+    /// The scope has a failed step.
+    Fail(u32),
+    /// The step's needs have all ended.
+    Step(u32, StepIndex),
+    /// Something changed in the items of a step.
+    Foreach(u32, StepIndex),
+    /// A page of items has ended.
+    Page(u32, StepIndex, u32),
+    /// The unit holds no lock it needs next.
+    Lock(Place),
+    /// Every step of the scope has ended.
+    Scope(u32),
+}
+
+/// What a timer does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum TimerKind {
+    /// Tries the unit again.
+    Retry,
+    /// The unit may start now.
+    NotBefore,
+    /// The unit's wait is over.
+    Wait,
+    /// The loop's next iteration starts.
+    Iteration,
+    /// The unit waited too long for a worker.
+    QueueTimeout,
+    /// The unit took too long in all.
+    TotalTimeout,
+    /// A stopped attempt stays silent.
+    GiveUp,
+}
+
+/// Timers by time and by unit.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Timers {
+    by_time: BTreeSet<(Time, Place, TimerKind)>,
+    by_unit: BTreeMap<(Place, TimerKind), Time>,
+}
+
+impl Timers {
+    /// Sets the timer of this kind of a unit.
+    pub fn set(&mut self, place: Place, kind: TimerKind, at: Time) {
+        self.unset(place, kind);
+        self.by_time.insert((at, place, kind));
+        self.by_unit.insert((place, kind), at);
+    }
+
+    /// Drops the timer of this kind of a unit.
+    pub fn unset(&mut self, place: Place, kind: TimerKind) {
+        if let Some(at) = self.by_unit.remove(&(place, kind)) {
+            self.by_time.remove(&(at, place, kind));
+        }
+    }
+
+    /// Drops every timer of a unit.
+    pub fn clear(&mut self, place: Place) {
+        if self.by_unit.is_empty() {
+            return;
+        }
+        let kinds: Vec<TimerKind> = self
+            .by_unit
+            .range((place, TimerKind::Retry)..=(place, TimerKind::GiveUp))
+            .map(|((_, kind), _)| *kind)
+            .collect();
+        for kind in kinds {
+            self.unset(place, kind);
+        }
+    }
+
+    /// When the timer of this kind of a unit ends.
+    pub fn get(&self, place: Place, kind: TimerKind) -> Option<Time> {
+        self.by_unit.get(&(place, kind)).copied()
+    }
+
+    /// The first that is due at `now`.
+    pub fn due(&self, now: Time) -> Option<(Time, Place, TimerKind)> {
+        self.by_time.first().filter(|(at, _, _)| *at <= now).copied()
+    }
+
+    /// When the first is due.
+    pub fn next(&self) -> Option<Time> {
+        self.by_time.first().map(|(at, _, _)| *at)
+    }
+}
+
+/// Locks of a unit, taken one after another in name order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockState {
+    /// Names held.
+    pub held: Vec<Arc<str>>,
+    /// The name it asked for and did not get yet.
+    pub asked: Option<Arc<str>>,
+}
+
+impl State {
+    /// A step by place.
+    pub fn step(&self, scope: u32, step: StepIndex) -> Option<&StepState> {
+        self.scopes.get(&scope)?.steps.get(usize::from(step))
+    }
+
+    /// A step by place, to change.
+    pub fn step_mut(&mut self, scope: u32, step: StepIndex) -> Option<&mut StepState> {
+        self.scopes.get_mut(&scope)?.steps.get_mut(usize::from(step))
+    }
+
+    /// A unit by place, if it is in memory.
+    pub fn unit(&self, place: Place) -> Option<&Unit> {
+        let step = self.step(place.scope, place.step)?;
+        if place.item == Place::NO_ITEM {
+            Some(&step.unit)
+        } else {
+            step.foreach.as_ref()?.unit(place.item)
+        }
+    }
+
+    /// A unit by place, to change; an item of an untouched page is made.
+    pub fn unit_mut(&mut self, place: Place) -> Option<&mut Unit> {
+        let step = self.step_mut(place.scope, place.step)?;
+        if place.item == Place::NO_ITEM {
+            Some(&mut step.unit)
+        } else {
+            step.foreach.as_mut()?.unit_mut(place.item)
+        }
+    }
+
+    /// The run queue it holds or waits for a place in.
+    pub fn run_queue(&self) -> Option<EntityKey> {
+        let (namespace, workflow, _) = self.meta.queue.clone()?;
+        Some(EntityKey::RunQueue { namespace, workflow, key: "".into() })
+    }
+
+    /// Children that units wait for.
+    pub fn open_children(&self) -> Vec<RunId> {
+        let mut children = Vec::new();
+        let mut note = |unit: &Unit| {
+            if let Inner::Child(child) = unit.inner
+                && !unit.status.ended()
+            {
+                children.push(child);
+            }
+        };
+        for step in self.scopes.values().flat_map(|scope| &scope.steps) {
+            note(&step.unit);
+            for page in step.foreach.iter().flat_map(|foreach| &foreach.pages) {
+                if let Page::Open { units, .. } = page {
+                    units.iter().for_each(&mut note);
+                }
+            }
+        }
+        children
+    }
+
+    /// The place of a path as [`State::path`] gives it; an iteration may be left out for the one
+    /// that is open.
+    pub fn find(&self, plan: &Plan, path: &str) -> Option<Place> {
+        let mut scopes: Vec<u32> = self
+            .scopes
+            .iter()
+            .filter(|(_, scope)| scope.parent.is_none())
+            .map(|(number, _)| *number)
+            .collect();
+        let mut parts = path.split('.').peekable();
+        while let Some(part) = parts.next() {
+            let part = part.split('#').next()?;
+            let (id, item) = match part.split_once('[') {
+                Some((id, item)) => (id, item.strip_suffix(']')?.parse().ok()?),
+                None => (part, Place::NO_ITEM),
+            };
+            let place = scopes.iter().find_map(|number| {
+                let scope = self.scopes.get(number)?;
+                let graph = plan.graphs.get(scope.graph as usize)?;
+                Some(Place { scope: *number, step: *graph.by_id.get(id)?, item })
+            })?;
+            if parts.peek().is_none() {
+                return Some(place);
+            }
+            scopes = self
+                .scopes
+                .iter()
+                .filter(|(_, scope)| scope.parent == Some(place))
+                .map(|(number, _)| *number)
+                .collect();
+        }
+        None
+    }
+
+    /// True once the run has ended.
+    pub fn ended(&self) -> bool {
+        self.status.ended()
+    }
+}

@@ -1,0 +1,264 @@
+//! What people see of a run that is in memory: where it stands, and why it waits.
+
+use kapell_api::task::{Place, TaskError};
+use kapell_model::{RunId, RunStatus, StepStatus, Time};
+use serde::{Deserialize, Serialize};
+
+use super::Run;
+use super::state::{Inner, Page, StepState, TimerKind, Unit};
+use crate::event::ScopeKind;
+
+/// Where a run stands.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunView {
+    /// Its id.
+    pub id: RunId,
+    /// Namespace of the workflow.
+    pub namespace: String,
+    /// Name of the workflow.
+    pub workflow: String,
+    /// Version.
+    pub version: u32,
+    /// Status.
+    pub status: RunStatus,
+    /// When it was made.
+    pub created_at: Time,
+    /// When its steps could start.
+    pub started_at: Option<Time>,
+    /// When it ended.
+    pub ended_at: Option<Time>,
+    /// Units that ended well, that ended otherwise, and all that are known.
+    pub counts: [u64; 3],
+    /// Parameters.
+    pub params: serde_json::Value,
+    /// Outputs, once it has succeeded.
+    pub outputs: serde_json::Value,
+    /// The step of the first error, and the error.
+    pub error: Option<(String, TaskError)>,
+    /// What the whole run waits for, if it does.
+    pub waits_for: Option<String>,
+    /// Its steps in order, inner ones after the step they are in.
+    pub steps: Vec<StepView>,
+}
+
+/// Where a step stands.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StepView {
+    /// Path in the run.
+    pub path: String,
+    /// How deep it is inside other steps.
+    pub depth: u32,
+    /// Status.
+    pub status: StepStatus,
+    /// Tries that have ended.
+    pub attempts: u32,
+    /// When it could start.
+    pub ready_at: Option<Time>,
+    /// When its last attempt started.
+    pub started_at: Option<Time>,
+    /// When it ended.
+    pub ended_at: Option<Time>,
+    /// Items of a foreach.
+    pub items: Option<ItemCounts>,
+    /// What it waits for, if it does.
+    pub waits_for: Option<String>,
+    /// Its error, or why it did not run.
+    pub error: Option<TaskError>,
+    /// The run that it waits for.
+    pub child: Option<RunId>,
+}
+
+/// Items of a foreach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ItemCounts {
+    /// All.
+    pub count: u32,
+    /// Succeeded.
+    pub succeeded: u32,
+    /// Failed.
+    pub failed: u32,
+    /// Ended otherwise.
+    pub other: u32,
+    /// In flight.
+    pub running: u32,
+}
+
+/// Inner steps that a view shows; a foreach over groups shows its first items.
+const VIEW_STEPS: usize = 2_000;
+
+/// Items of a foreach whose insides a view shows.
+const VIEW_ITEMS: usize = 20;
+
+impl Run {
+    /// Where the run stands now.
+    pub fn view(&self) -> RunView {
+        let state = &self.state;
+        let mut steps = Vec::new();
+        for (number, scope) in &state.scopes {
+            if scope.parent.is_none() {
+                self.view_scope(*number, 0, &mut steps);
+            }
+        }
+        RunView {
+            id: state.meta.id,
+            namespace: state.meta.namespace.to_string(),
+            workflow: state.meta.workflow.to_string(),
+            version: state.meta.version,
+            status: state.status,
+            created_at: state.meta.created_at,
+            started_at: state.started_at,
+            ended_at: state.ended_at,
+            counts: state.counts,
+            params: state.meta.params.to_json(),
+            outputs: state.outputs.to_json(),
+            error: state.error.as_ref().map(|error| (error.step.clone(), error.error.clone())),
+            waits_for: self.run_waits_for(),
+            steps,
+        }
+    }
+
+    fn run_waits_for(&self) -> Option<String> {
+        match self.state.status {
+            RunStatus::Queued => Some("its turn in the workflow's run queue".to_owned()),
+            RunStatus::Paused => Some("somebody to resume it: `kapell resume`".to_owned()),
+            _ if !self.live.needs.is_empty() => Some("a stored value to be loaded".to_owned()),
+            _ => None,
+        }
+    }
+
+    fn view_scope(&self, number: u32, depth: u32, into: &mut Vec<StepView>) {
+        let Some(scope) = self.state.scopes.get(&number) else { return };
+        for (index, step) in scope.steps.iter().enumerate() {
+            if into.len() >= VIEW_STEPS {
+                return;
+            }
+            let index = u16::try_from(index).unwrap_or(u16::MAX);
+            let place = Place { scope: number, step: index, item: Place::NO_ITEM };
+            into.push(self.view_unit(place, depth, step, &step.unit));
+            self.view_inner(&step.unit.inner, depth, into);
+            let mut shown = 0;
+            for page in step.foreach.iter().flat_map(|foreach| &foreach.pages) {
+                let Page::Open { units, .. } = page else { continue };
+                for unit in units.iter().filter(|unit| unit.inner != Inner::None) {
+                    if shown < VIEW_ITEMS {
+                        shown += 1;
+                        self.view_inner(&unit.inner, depth, into);
+                    }
+                }
+            }
+        }
+    }
+
+    fn view_inner(&self, inner: &Inner, depth: u32, into: &mut Vec<StepView>) {
+        if let Inner::Scope(scope) | Inner::Handler(scope, _) = inner {
+            self.view_scope(*scope, depth + 1, into);
+        }
+    }
+
+    fn view_unit(&self, place: Place, depth: u32, step: &StepState, unit: &Unit) -> StepView {
+        let time = |at: Time| (at != Time::ZERO).then_some(at);
+        let flight = self.live.flights.get(&place);
+        let running = flight.is_some() && unit.status == StepStatus::Queued;
+        let items = step.foreach.as_ref().map(|foreach| {
+            let flights = self.live.items.get(&(place.scope, place.step)).map_or(0, |items| items.count);
+            ItemCounts {
+                count: foreach.count,
+                succeeded: foreach.good,
+                failed: foreach.bad,
+                other: foreach.other,
+                running: flights.max(if self.state.items_open(&self.plan, place) {
+                    foreach.open
+                } else {
+                    0
+                }),
+            }
+        });
+        StepView {
+            path: self.state.path(&self.plan, place),
+            depth,
+            status: if running { StepStatus::Running } else { unit.status },
+            attempts: unit.attempts,
+            ready_at: time(unit.ready_at),
+            started_at: time(unit.started_at).or(flight.map(|flight| flight.granted_at)),
+            ended_at: time(unit.ended_at),
+            items,
+            waits_for: self.waits_for(place),
+            error: unit.error.as_deref().cloned(),
+            child: match unit.inner {
+                Inner::Child(child) => Some(child),
+                _ => None,
+            },
+        }
+    }
+
+    /// What a unit waits for, in one sentence with the names involved; none if it does not wait.
+    pub fn waits_for(&self, place: Place) -> Option<String> {
+        let state = &self.state;
+        let unit = state.unit(place)?;
+        let timer = |kind| state.timers.get(place, kind);
+        match unit.status {
+            StepStatus::Pending => self.needs_of(place),
+            StepStatus::Retrying => {
+                let error = unit.error.as_ref().map_or("", |error| &error.message);
+                timer(TimerKind::Retry)
+                    .map(|at| format!("try {} at {at}, after: {error}", unit.attempts + 1))
+            }
+            StepStatus::Waiting => {
+                if let Some(name) = state.locks.get(&place).and_then(|locks| locks.asked.as_ref()) {
+                    return Some(format!("the lock `{name}`"));
+                }
+                if let Some(at) = timer(TimerKind::NotBefore) {
+                    return Some(format!("its `not_before`, {at}"));
+                }
+                if let Some(at) = timer(TimerKind::Iteration) {
+                    return Some(format!("the loop's delay, until {at}"));
+                }
+                timer(TimerKind::Wait).map(|at| format!("the time {at}"))
+            }
+            StepStatus::Queued if !self.live.flights.contains_key(&place) => {
+                let queue = state.plan_step(&self.plan, place).map(|step| step.step.queue.clone())?;
+                if state.status == RunStatus::Paused {
+                    return Some("the run to be resumed".to_owned());
+                }
+                let full = self
+                    .plan
+                    .spec
+                    .max_parallelism
+                    .is_some_and(|bound| self.live.flights.len() >= bound as usize);
+                Some(if full {
+                    format!("one of the run's {} attempts in flight to end (`max_parallelism`)", self.live.flights.len())
+                } else {
+                    format!("a worker with room in queue `{queue}`")
+                })
+            }
+            StepStatus::Running => match unit.inner {
+                Inner::Child(child) => Some(format!("run {child} to end")),
+                _ => None,
+            },
+            StepStatus::Cancelling => Some("its attempt to stop".to_owned()),
+            _ => None,
+        }
+    }
+
+    fn needs_of(&self, place: Place) -> Option<String> {
+        let scope = self.state.scopes.get(&place.scope)?;
+        let plan = self.state.plan_step(&self.plan, place)?;
+        let open: Vec<String> = plan
+            .step
+            .needs
+            .iter()
+            .filter(|need| {
+                scope.steps.get(usize::from(**need)).is_some_and(|step| !step.unit.status.ended())
+            })
+            .map(|need| {
+                let status = scope.steps[usize::from(*need)].unit.status;
+                format!("`{}` ({status})", self.plan.graph(scope.graph).steps[usize::from(*need)].step.id)
+            })
+            .collect();
+        if open.is_empty() {
+            return (scope.kind == ScopeKind::Root && self.state.status == RunStatus::Queued)
+                .then(|| "the run to start".to_owned());
+        }
+        Some(format!("{} to end", open.join(", ")))
+    }
+}

@@ -1,0 +1,504 @@
+//! A workflow's run queue: what a start does while other runs are active.
+//!
+//! One queue a workflow; inside it one line for each value of `strategy.key`. Runs stand in the
+//! order in which they came. Active means admitted and not ended.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use kapell_model::spec::{Strategy, StrategyMode};
+use kapell_model::{EntityKey, Error, ErrorCode, RunId, RunStatus, Time, limits};
+use prost::Message as _;
+use serde::{Deserialize, Serialize};
+
+use crate::message::Message;
+
+/// A run that wants to start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The run.
+    pub run: RunId,
+    /// Value of `strategy.key`, or empty.
+    pub key: Arc<str>,
+    /// The rule, as its version says.
+    pub rule: Rule,
+    /// A run above it holds a place here: it runs inside that place.
+    pub inside: bool,
+}
+
+/// A strategy as the queue needs it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rule {
+    /// The mode.
+    pub mode: StrategyMode,
+    /// Active runs of one key; 0 is no bound.
+    pub limit: u32,
+    /// Active runs of all keys; 0 is no bound.
+    pub total: u32,
+    /// Debounce: microseconds of quiet; 0 is none.
+    pub quiet: i64,
+    /// Debounce: microseconds after the first of a burst; 0 is no bound.
+    pub longest: i64,
+}
+
+impl Rule {
+    /// The rule of a strategy; none if every start goes at once.
+    pub fn of(strategy: &Strategy) -> Option<Self> {
+        let bounded = strategy.mode != StrategyMode::Parallel
+            || strategy.limit.is_some()
+            || strategy.total.is_some()
+            || strategy.debounce.is_some();
+        let micros =
+            |span: jiff::SignedDuration| i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
+        bounded.then(|| Self {
+            mode: strategy.mode,
+            limit: match strategy.mode {
+                StrategyMode::Parallel => strategy.limit.unwrap_or(0),
+                _ => 1,
+            },
+            total: strategy.total.unwrap_or(0),
+            quiet: strategy.debounce.map_or(0, |debounce| micros(debounce.quiet)),
+            longest: strategy.debounce.and_then(|debounce| debounce.max).map_or(0, micros),
+        })
+    }
+}
+
+/// A run queue in memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunQueue {
+    /// A line for each key in use.
+    pub lines: BTreeMap<Arc<str>, Line>,
+    /// The line of each run that is active or waits.
+    pub runs: BTreeMap<RunId, Arc<str>>,
+    /// Active runs of all lines that hold places.
+    pub active: u32,
+    last_at: Time,
+}
+
+/// The runs of one key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// Started and not ended.
+    pub active: BTreeSet<RunId>,
+    /// In order.
+    pub waiting: VecDeque<Entry>,
+    /// A failed run that blocks the line under `strict_sequential`.
+    pub blocked: Option<RunId>,
+    /// The mode of the run admitted last.
+    pub mode: StrategyMode,
+    /// A burst that is not over: its last start, when it began, and when it goes on.
+    pub burst: Option<(Entry, Time, Time)>,
+}
+
+/// One fact about a run queue.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct QueueEvent {
+    /// When, microseconds since 1970.
+    #[prost(int64, tag = "1")]
+    pub at: i64,
+    /// Number of the [`Kind`].
+    #[prost(uint32, tag = "2")]
+    pub kind: u32,
+    /// The run.
+    #[prost(bytes = "vec", tag = "3")]
+    pub run: Vec<u8>,
+    /// Its line.
+    #[prost(string, tag = "4")]
+    pub key: String,
+    /// Of an entry: number of the mode.
+    #[prost(uint32, tag = "5")]
+    pub mode: u32,
+    /// Of an entry.
+    #[prost(uint32, tag = "6")]
+    pub limit: u32,
+    /// Of an entry.
+    #[prost(uint32, tag = "7")]
+    pub total: u32,
+    /// Of an entry.
+    #[prost(int64, tag = "8")]
+    pub quiet: i64,
+    /// Of an entry.
+    #[prost(int64, tag = "9")]
+    pub longest: i64,
+    /// Of an entry.
+    #[prost(bool, tag = "10")]
+    pub inside: bool,
+}
+
+/// What happened. Numbers are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It waits.
+    Waits = 1,
+    /// It became active.
+    Admitted = 2,
+    /// It will never start, or was withdrawn.
+    Dropped = 3,
+    /// It has ended.
+    Ended = 4,
+    /// It failed and blocks its line.
+    Blocks = 5,
+    /// The line is free again.
+    Unblocked = 6,
+    /// It is the last start of a burst.
+    Burst = 7,
+}
+
+/// What a run queue decided: facts, already applied, and messages to send once they are safe.
+#[derive(Debug, Default)]
+pub struct QueueDecision {
+    /// Facts.
+    pub events: Vec<QueueEvent>,
+    /// Messages.
+    pub messages: Vec<(EntityKey, Message)>,
+}
+
+struct Deciding<'a> {
+    queue: &'a mut RunQueue,
+    now: Time,
+    out: QueueDecision,
+}
+
+impl RunQueue {
+    /// Takes a message or the passing of time (`None`).
+    pub fn decide(&mut self, message: Option<&Message>, now: Time) -> QueueDecision {
+        let now = now.max(self.last_at);
+        let mut deciding = Deciding { queue: self, now, out: QueueDecision::default() };
+        match message {
+            Some(Message::Enqueue(entry)) => deciding.enqueue(entry),
+            Some(Message::RunEnded { run, status, by_person }) => {
+                deciding.ended(*run, *status, *by_person);
+            }
+            Some(Message::Reenter(entry)) => deciding.reenter(entry),
+            _ => {}
+        }
+        deciding.bursts();
+        deciding.admit();
+        deciding.out
+    }
+
+    /// Refuses the retry of an ended run that could not take a place: under modes that keep one run
+    /// alone, another one is active or waits.
+    pub fn may_reenter(&self, run: RunId, key: &str, mode: StrategyMode) -> Result<(), Error> {
+        let Some(line) = self.lines.get(key) else { return Ok(()) };
+        let alone = matches!(
+            mode,
+            StrategyMode::FirstOnly | StrategyMode::LastOnly | StrategyMode::SerialLatest
+        );
+        let other = line.active.iter().find(|active| **active != run);
+        match other {
+            Some(other) if alone => Err(Error::new(
+                ErrorCode::NotAllowedNow,
+                format!("run {other} of the same workflow is active"),
+            )
+            .hint("its strategy allows one at a time: retry when that run has ended")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Frees a line that a failed run blocks. False if it was not blocked by this run.
+    pub fn dismiss(&mut self, run: RunId, now: Time) -> Option<QueueDecision> {
+        let key = self.lines.iter().find(|(_, line)| line.blocked == Some(run))?.0.clone();
+        let mut deciding = Deciding { queue: self, now, out: QueueDecision::default() };
+        deciding.emit(Kind::Unblocked, run, &key, None);
+        deciding.admit();
+        Some(deciding.out)
+    }
+
+    /// Makes the state that the event says.
+    pub fn apply(&mut self, event: &QueueEvent) {
+        self.last_at = Time(event.at);
+        let run = crate::event::run_id(&event.run);
+        let key: Arc<str> = event.key.as_str().into();
+        let line = self.lines.entry(key.clone()).or_default();
+        match event.kind {
+            1 => {
+                line.burst.take_if(|(entry, _, _)| entry.run == run);
+                line.waiting.push_back(entry_of(event, run, &key));
+                self.runs.insert(run, key.clone());
+            }
+            2 => {
+                if let Some(entry) = line.waiting.iter().find(|entry| entry.run == run) {
+                    line.mode = entry.rule.mode;
+                }
+                line.waiting.retain(|entry| entry.run != run);
+                line.blocked.take_if(|blocked| *blocked == run);
+                if line.active.insert(run) {
+                    self.active += 1;
+                }
+                self.runs.insert(run, key.clone());
+            }
+            3 | 4 => {
+                line.waiting.retain(|entry| entry.run != run);
+                line.burst.take_if(|(entry, _, _)| entry.run == run);
+                if line.active.remove(&run) {
+                    self.active -= 1;
+                }
+                self.runs.remove(&run);
+            }
+            5 => line.blocked = Some(run),
+            6 => line.blocked = None,
+            7 => {
+                let at = Time(event.at);
+                let began = line.burst.as_ref().map_or(at, |(_, began, _)| *began);
+                let mut until = at.0.saturating_add(event.quiet);
+                if event.longest > 0 {
+                    until = until.min(began.0.saturating_add(event.longest));
+                }
+                line.burst = Some((entry_of(event, run, &key), began, Time(until)));
+                self.runs.insert(run, key.clone());
+            }
+            _ => {}
+        }
+        if let Some(line) = self.lines.get(&key)
+            && line.is_empty()
+        {
+            self.lines.remove(&key);
+        }
+    }
+
+    /// When the first burst is over.
+    pub fn wake_at(&self) -> Option<Time> {
+        self.lines.values().filter_map(|line| line.burst.as_ref()).map(|(_, _, until)| *until).min()
+    }
+
+    /// Why a run waits here, for people; none if it does not.
+    pub fn why(&self, run: RunId) -> Option<String> {
+        let line = self.lines.get(self.runs.get(&run)?)?;
+        if let Some((_, _, until)) = line.burst.as_ref().filter(|(entry, _, _)| entry.run == run) {
+            return Some(format!("waits for a burst of starts to be over, at the latest at {until}"));
+        }
+        let place = line.waiting.iter().position(|entry| entry.run == run)?;
+        if let Some(blocked) = line.blocked {
+            return Some(format!(
+                "the workflow is strict_sequential and run {blocked} failed: retry it, or dismiss it"
+            ));
+        }
+        let active: Vec<String> = line.active.iter().take(3).map(ToString::to_string).collect();
+        Some(match active.len() {
+            0 => format!("waits for its turn: {place} runs are before it"),
+            _ => format!(
+                "waits for its turn: {} active ({}), {place} waiting before it",
+                line.active.len(),
+                active.join(", ")
+            ),
+        })
+    }
+}
+
+impl Line {
+    fn is_empty(&self) -> bool {
+        self.active.is_empty()
+            && self.waiting.is_empty()
+            && self.blocked.is_none()
+            && self.burst.is_none()
+    }
+}
+
+fn entry_of(event: &QueueEvent, run: RunId, key: &Arc<str>) -> Entry {
+    Entry {
+        run,
+        key: key.clone(),
+        rule: Rule {
+            mode: MODES.get(event.mode as usize).copied().unwrap_or_default(),
+            limit: event.limit,
+            total: event.total,
+            quiet: event.quiet,
+            longest: event.longest,
+        },
+        inside: event.inside,
+    }
+}
+
+/// Modes by their stored numbers.
+const MODES: [StrategyMode; 6] = [
+    StrategyMode::Parallel,
+    StrategyMode::Sequential,
+    StrategyMode::StrictSequential,
+    StrategyMode::FirstOnly,
+    StrategyMode::LastOnly,
+    StrategyMode::SerialLatest,
+];
+
+impl Deciding<'_> {
+    fn emit(&mut self, kind: Kind, run: RunId, key: &Arc<str>, entry: Option<&Entry>) {
+        let rule = entry.map(|entry| entry.rule).unwrap_or_default();
+        let mode = MODES.iter().position(|mode| *mode == rule.mode).unwrap_or(0);
+        let event = QueueEvent {
+            at: self.now.0,
+            kind: kind as u32,
+            run: run.to_bytes().to_vec(),
+            key: key.to_string(),
+            mode: u32::try_from(mode).unwrap_or(0),
+            limit: rule.limit,
+            total: rule.total,
+            quiet: rule.quiet,
+            longest: rule.longest,
+            inside: entry.is_some_and(|entry| entry.inside),
+        };
+        self.queue.apply(&event);
+        self.out.events.push(event);
+    }
+
+    fn tell(&mut self, run: RunId, message: Message) {
+        self.out.messages.push((run.into(), message));
+    }
+
+    fn discard(&mut self, run: RunId, key: &Arc<str>, reason: String) {
+        self.emit(Kind::Dropped, run, key, None);
+        self.tell(run, Message::Discarded { reason });
+    }
+
+    fn line(&self, key: &str) -> Line {
+        self.queue.lines.get(key).cloned().unwrap_or_default()
+    }
+
+    fn enqueue(&mut self, entry: &Entry) {
+        if self.queue.runs.contains_key(&entry.run) {
+            return;
+        }
+        if entry.inside {
+            self.tell(entry.run, Message::Admitted);
+            return;
+        }
+        if self.queue.runs.len() >= limits::RUN_QUEUE {
+            let reason = format!("more than {} runs wait", limits::RUN_QUEUE);
+            self.tell(entry.run, Message::Discarded { reason });
+            return;
+        }
+        if entry.rule.quiet > 0 {
+            let before = self.queue.lines.get(&entry.key).and_then(|line| line.burst.clone());
+            self.emit(Kind::Burst, entry.run, &entry.key, Some(entry));
+            if let Some((before, _, _)) = before {
+                let reason = format!("debounced: run {} came after it", entry.run);
+                self.emit(Kind::Dropped, before.run, &entry.key, None);
+                self.tell(before.run, Message::Discarded { reason });
+            }
+            return;
+        }
+        self.arrive(entry);
+    }
+
+    /// A start that is not part of a burst, or is the last of one.
+    fn arrive(&mut self, entry: &Entry) {
+        let line = self.line(&entry.key);
+        match entry.rule.mode {
+            StrategyMode::Parallel | StrategyMode::Sequential | StrategyMode::StrictSequential => {}
+            StrategyMode::FirstOnly => {
+                let other =
+                    line.active.first().copied().or(line.waiting.front().map(|entry| entry.run));
+                if let Some(other) = other {
+                    let reason = format!("first_only: run {other} is active");
+                    self.emit(Kind::Dropped, entry.run, &entry.key, None);
+                    self.tell(entry.run, Message::Discarded { reason });
+                    return;
+                }
+            }
+            StrategyMode::LastOnly => {
+                for active in line.active {
+                    self.tell(active, Message::Superseded { by: entry.run });
+                }
+                self.discard_waiting(&entry.key, "last_only", entry.run);
+            }
+            StrategyMode::SerialLatest => {
+                self.discard_waiting(&entry.key, "serial_latest", entry.run);
+            }
+        }
+        self.emit(Kind::Waits, entry.run, &entry.key, Some(entry));
+    }
+
+    fn discard_waiting(&mut self, key: &Arc<str>, mode: &str, newer: RunId) {
+        for waiting in self.line(key).waiting {
+            self.discard(waiting.run, key, format!("{mode}: run {newer} is newer"));
+        }
+    }
+
+    fn ended(&mut self, run: RunId, status: RunStatus, by_person: bool) {
+        let Some(key) = self.queue.runs.get(&run).cloned() else { return };
+        let line = self.line(&key);
+        let strict = line.active.contains(&run)
+            && matches!(status, RunStatus::Failed | RunStatus::TimedOut)
+            && !by_person;
+        if strict && line.mode == StrategyMode::StrictSequential {
+            self.emit(Kind::Blocks, run, &key, None);
+        }
+        self.emit(Kind::Ended, run, &key, None);
+    }
+
+    /// A retried run takes the place that it blocks, or joins the end.
+    fn reenter(&mut self, entry: &Entry) {
+        if self.queue.runs.contains_key(&entry.run) {
+            return;
+        }
+        let blocked = self.line(&entry.key).blocked;
+        if entry.inside || blocked == Some(entry.run) {
+            if !entry.inside {
+                self.emit(Kind::Admitted, entry.run, &entry.key, None);
+            }
+            self.tell(entry.run, Message::Admitted);
+        } else {
+            self.emit(Kind::Waits, entry.run, &entry.key, Some(entry));
+        }
+    }
+
+    fn bursts(&mut self) {
+        let over: Vec<Entry> = self
+            .queue
+            .lines
+            .values()
+            .filter_map(|line| line.burst.as_ref())
+            .filter(|(_, _, until)| *until <= self.now)
+            .map(|(entry, _, _)| entry.clone())
+            .collect();
+        for entry in over {
+            self.emit(Kind::Dropped, entry.run, &entry.key, None);
+            self.arrive(&entry);
+        }
+    }
+
+    /// Admits what may start, in order.
+    fn admit(&mut self) {
+        let keys: Vec<Arc<str>> = self
+            .queue
+            .lines
+            .iter()
+            .filter(|(_, line)| !line.waiting.is_empty())
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in keys {
+            while let Some(line) = self.queue.lines.get(&key)
+                && let Some(entry) = line.waiting.front()
+            {
+                let rule = entry.rule;
+                let run = entry.run;
+                let full = rule.limit > 0 && line.active.len() >= rule.limit as usize
+                    || rule.total > 0 && self.queue.active >= rule.total
+                    || line.blocked.is_some() && rule.mode == StrategyMode::StrictSequential;
+                if full {
+                    break;
+                }
+                self.emit(Kind::Admitted, run, &key, None);
+                self.tell(run, Message::Admitted);
+            }
+        }
+    }
+}
+
+/// Encodes events as one chunk.
+pub fn encode_chunk(events: &[QueueEvent]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for event in events {
+        // Encoding into a vector only fails for want of room, which a vector makes.
+        let _ = event.encode_length_delimited(&mut bytes);
+    }
+    bytes
+}
+
+/// Reads what [`encode_chunk`] wrote.
+pub fn decode_chunk(mut bytes: &[u8]) -> Result<Vec<QueueEvent>, prost::DecodeError> {
+    let mut events = Vec::new();
+    while !bytes.is_empty() {
+        events.push(QueueEvent::decode_length_delimited(&mut bytes)?);
+    }
+    Ok(events)
+}

@@ -1,0 +1,220 @@
+//! Identities: of runs, of the other entities, of shards and of offers.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Time;
+
+/// How many shards entities hash into, in every store, for ever.
+pub const SHARDS: u16 = 4096;
+
+/// A unit of ownership, below [`SHARDS`].
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Shard(pub u16);
+
+impl Shard {
+    /// The shard of a name: FNV-1a of its bytes, so it is the same everywhere and for ever.
+    pub fn of(name: &[u8]) -> Self {
+        let hash = name.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        Self(u16::try_from((hash ^ hash >> 32) % u64::from(SHARDS)).unwrap_or(0))
+    }
+}
+
+/// A run: 48 bits of milliseconds since 1970, 12 bits of shard, 68 bits that make it unique. As text
+/// 26 characters of Crockford's base 32 in lower case, which sort as the runs were made.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RunId(pub u128);
+
+const ID_ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+const UNIQUE_BITS: u32 = 68;
+
+impl RunId {
+    /// The id of a run made at `at` in `shard`; `unique` gives its lowest 68 bits.
+    pub fn new(at: Time, shard: Shard, unique: u128) -> Self {
+        let millis = u128::from(u64::try_from(at.0 / 1000).unwrap_or(0)) & ((1 << 48) - 1);
+        let unique = unique & ((1 << UNIQUE_BITS) - 1);
+        Self(millis << 80 | u128::from(shard.0 % SHARDS) << UNIQUE_BITS | unique)
+    }
+
+    /// The shard the run lives in.
+    pub fn shard(self) -> Shard {
+        Shard(u16::try_from(self.0 >> UNIQUE_BITS & u128::from(SHARDS - 1)).unwrap_or(0))
+    }
+
+    /// Big-endian bytes: the form in the store, which sorts like the id.
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+
+    /// Reads [`RunId::to_bytes`].
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(u128::from_be_bytes(bytes))
+    }
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for place in (0..26).rev() {
+            let digit = usize::try_from(self.0 >> (5 * place) & 31).unwrap_or(0);
+            fmt::Write::write_char(f, char::from(ID_ALPHABET[digit]))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for RunId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad = || format!("`{text}` is not a run id: expected 26 letters and digits");
+        if text.len() != 26 {
+            return Err(bad());
+        }
+        text.bytes()
+            .try_fold(0_u128, |id, byte| {
+                let digit = ID_ALPHABET
+                    .iter()
+                    .position(|c| *c == byte.to_ascii_lowercase())?;
+                id.checked_mul(32)?.checked_add(u128::try_from(digit).ok()?)
+            })
+            .map(Self)
+            .ok_or_else(bad)
+    }
+}
+
+impl Serialize for RunId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            self.to_bytes().serialize(serializer)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for RunId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            String::deserialize(deserializer)?
+                .parse()
+                .map_err(serde::de::Error::custom)
+        } else {
+            <[u8; 16]>::deserialize(deserializer).map(Self::from_bytes)
+        }
+    }
+}
+
+/// The name of one grant of one attempt, unique without being stored: results that name another
+/// offer than the one held are refused. Offers of a later owner are greater.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Offer {
+    /// The epoch of the owner that granted it.
+    pub epoch: u64,
+    /// Counts up within the epoch.
+    pub counter: u64,
+}
+
+/// Anything that must be remembered: the unit of the one mechanism.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum EntityKey {
+    /// One execution of a workflow.
+    Run(RunId),
+    /// The queue of a workflow's starts under a strategy; `key` is the value of `strategy.key`, or
+    /// empty.
+    RunQueue {
+        /// Namespace of the workflow.
+        namespace: Arc<str>,
+        /// Name of the workflow.
+        workflow: Arc<str>,
+        /// The rendered `strategy.key`, or empty.
+        key: Arc<str>,
+    },
+    /// A named lock or rate.
+    Lock {
+        /// Namespace of the name.
+        namespace: Arc<str>,
+        /// The rendered name.
+        name: Arc<str>,
+    },
+}
+
+impl EntityKey {
+    /// The key in the store: a kind byte, then the names with a zero byte between them. Runs sort
+    /// by time. Names never hold a zero byte.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        match self {
+            Self::Run(id) => [&[1_u8][..], &id.to_bytes()].concat(),
+            Self::RunQueue {
+                namespace,
+                workflow,
+                key,
+            } => [
+                &[2][..],
+                namespace.as_bytes(),
+                &[0],
+                workflow.as_bytes(),
+                &[0],
+                key.as_bytes(),
+            ]
+            .concat(),
+            Self::Lock { namespace, name } => {
+                [&[3][..], namespace.as_bytes(), &[0], name.as_bytes()].concat()
+            }
+        }
+    }
+
+    /// Reads [`EntityKey::to_bytes`]; `None` if it is not one.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (kind, rest) = bytes.split_first()?;
+        if *kind == 1 {
+            return rest
+                .try_into()
+                .ok()
+                .map(|id| Self::Run(RunId::from_bytes(id)));
+        }
+        let mut names = rest
+            .splitn(if *kind == 2 { 3 } else { 2 }, |byte| *byte == 0)
+            .map(|name| std::str::from_utf8(name).ok().map(Arc::<str>::from));
+        match kind {
+            2 => Some(Self::RunQueue {
+                namespace: names.next()??,
+                workflow: names.next()??,
+                key: names.next()??,
+            }),
+            3 => Some(Self::Lock {
+                namespace: names.next()??,
+                name: names.next()??,
+            }),
+            _ => None,
+        }
+    }
+
+    /// The shard it lives in.
+    pub fn shard(&self) -> Shard {
+        match self {
+            Self::Run(id) => id.shard(),
+            Self::RunQueue { .. } | Self::Lock { .. } => Shard::of(&self.to_bytes()),
+        }
+    }
+}
+
+impl From<RunId> for EntityKey {
+    fn from(id: RunId) -> Self {
+        Self::Run(id)
+    }
+}

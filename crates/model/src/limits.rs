@@ -1,0 +1,90 @@
+//! Every bound of the product, in one place. Each has a clear error at it.
+
+use std::time::Duration;
+
+/// Steps in one definition, inner graphs included.
+pub const STEPS: usize = 10_000;
+/// Nesting of groups, loops, switches and foreach in a definition.
+pub const NESTING: usize = 32;
+/// Nesting of sub-workflow runs.
+pub const RUN_DEPTH: u32 = 32;
+/// Variables of one foreach.
+pub const FOREACH_VARIABLES: usize = 16;
+/// Items of one foreach.
+pub const FOREACH_ITEMS: usize = 1_000_000;
+/// Items of a foreach kept, closed and paged together.
+pub const FOREACH_PAGE: usize = 4_096;
+/// Iterations of one loop.
+pub const LOOP_ITERATIONS: u32 = 1_000_000;
+/// Iterations of a loop that does not say `max_iterations`.
+pub const LOOP_ITERATIONS_DEFAULT: u32 = 1_000;
+/// Bytes of one expression.
+pub const EXPRESSION_BYTES: usize = 16 << 10;
+/// Bytes of one text with expressions in it.
+pub const TEMPLATE_BYTES: usize = 256 << 10;
+/// Parameters of one workflow.
+pub const PARAMS: usize = 256;
+/// Bytes of all parameters of a run as JSON.
+pub const PARAMS_BYTES: usize = 1 << 20;
+/// Bytes of an output kept inline; a larger one is a blob.
+pub const INLINE_OUTPUT_BYTES: usize = 64 << 10;
+/// Bytes of one output.
+pub const OUTPUT_BYTES: u64 = 64 << 20;
+/// Bytes of a workflow file.
+pub const DEFINITION_BYTES: usize = 16 << 20;
+/// Values in a workflow file: scalars, lists and maps, aliases counted where they are used.
+pub const DEFINITION_NODES: usize = 1_000_000;
+/// Lists and maps inside each other in a workflow file.
+pub const DEFINITION_DEPTH: usize = 240;
+/// Problems reported of one workflow file.
+pub const DIAGNOSTICS: usize = 500;
+/// Bytes of a bundle, all files together.
+pub const BUNDLE_BYTES: u64 = 256 << 20;
+/// Files in a bundle.
+pub const BUNDLE_FILES: usize = 10_000;
+/// Bytes of one artifact.
+pub const ARTIFACT_BYTES: u64 = 64 << 30;
+/// Characters of a name or id.
+pub const NAME_CHARS: usize = 128;
+/// Bytes of an error message kept with a step.
+pub const ERROR_BYTES: usize = 16 << 10;
+/// Bytes of the log of one attempt; older lines are rotated out.
+pub const LOG_BYTES: u64 = 64 << 20;
+/// Bytes of one log line; the rest is cut and counted.
+pub const LOG_LINE_BYTES: usize = 64 << 10;
+/// Bytes of one HTTP response body taken as an output.
+pub const HTTP_BODY_BYTES: u64 = 64 << 20;
+/// Inputs in one commit.
+pub const COMMIT_INPUTS: usize = 4_096;
+/// Bytes of events in one commit.
+pub const COMMIT_BYTES: usize = 1 << 20;
+/// Items rendered and granted at once.
+pub const GRANT_BATCH: usize = 1_000;
+/// Bytes of a task as it goes to a worker.
+pub const TASK_BYTES: usize = 2 << 20;
+/// Retries of each kind that a definition may ask for.
+pub const RETRIES: u32 = 10_000;
+/// Retries after the platform's faults where a definition says nothing.
+pub const PLATFORM_RETRIES: u32 = 5;
+/// Deliveries that take their worker down before a step fails as `poison`.
+pub const POISON_DELIVERIES: u32 = 3;
+/// How long an attempt has between TERM and KILL.
+pub const GRACE: Duration = Duration::from_secs(10);
+/// Timeout of a step of `finally` that names none.
+pub const FINALLY_TIMEOUT: Duration = Duration::from_mins(10);
+/// The longest duration a definition may name: about 100 years.
+pub const DURATION_SECONDS: i64 = 100 * 366 * 86_400;
+/// After this long an attempt's start is recorded.
+pub const RECORD_START_AFTER: Duration = Duration::from_secs(1);
+/// Runs that wait in one run queue.
+pub const RUN_QUEUE: usize = 100_000;
+/// Holders and requests of one lock.
+pub const LOCK_REQUESTS: usize = 100_000;
+/// Locks and rates one step names.
+pub const LOCKS: usize = 16;
+/// Labels of a run.
+pub const LABELS: usize = 64;
+/// Environment variables of one step, those of the workflow and its defaults included.
+pub const ENV_VARIABLES: usize = 256;
+/// Rows in one page of a list.
+pub const LIST_PAGE: usize = 1_000;

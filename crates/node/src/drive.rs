@@ -1,0 +1,311 @@
+//! A lane on threads: one decides, one commits, one reads.
+//!
+//! The lane's thread takes everything that has come, then flushes once: under load batches grow by
+//! themselves, without load each input is committed at once. Nothing here decides anything.
+//!
+//! - **Crash**: threads die together with the process; the next start reads what was committed.
+//! - **Slow store**: the committing thread waits; the lane goes on with the next batch.
+//! - **Clock jump**: the wait for the next timer is at most a second, so it is noticed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use kapell_api::task::{Blobs, Place, Report, Task};
+use kapell_expr::BlobRef;
+use kapell_model::{Error, ErrorCode, Offer, RunId};
+use kapell_store::{Commit, RunRow, Store};
+
+use crate::clock;
+use crate::lane::{Config, Input, Lane, Output};
+use crate::perform::{self, Plans};
+use crate::request::{Answer, ClientRequest, ReplyId};
+
+/// Where attempts go. Calls must not wait.
+pub trait Workers: Send + Sync {
+    /// Hand out attempts.
+    fn offer(&self, tasks: Vec<Task>);
+    /// Stop attempts.
+    fn stop(&self, attempts: &[(RunId, Place, Offer)]);
+}
+
+/// What a client is called back with.
+pub type Callback = Box<dyn FnOnce(Result<Answer, Error>) + Send>;
+
+/// Who is told of rows that changed.
+pub type Watcher = Box<dyn Fn(&RunRow) + Send>;
+
+/// Requests that wait for an answer at once.
+const REQUESTS: usize = 100_000;
+
+/// Inputs taken before a flush.
+const TAKEN: usize = 4_096;
+
+/// The longest wait without a tick.
+const TICK: Duration = Duration::from_secs(1);
+
+enum Message {
+    Request(ClientRequest, Callback),
+    Input(Input),
+    Watch(Watcher),
+    Stop,
+}
+
+enum Write {
+    Commit(Box<Commit>, Vec<(BlobRef, Vec<u8>)>),
+}
+
+/// A node in this process. Cheap to clone.
+#[derive(Clone)]
+pub struct Node {
+    to_lane: Sender<Message>,
+    waiting: Arc<AtomicUsize>,
+}
+
+/// The threads of a node.
+pub struct Threads {
+    to_lane: Sender<Message>,
+    lane: Option<JoinHandle<()>>,
+}
+
+/// A node that is not started: reports may already be sent to it.
+pub struct Prepared {
+    node: Node,
+    from: Receiver<Message>,
+}
+
+impl Node {
+    /// A node whose inputs wait until [`Prepared::start`].
+    pub fn prepare() -> Prepared {
+        let (to_lane, from) = mpsc::channel();
+        Prepared { node: Self { to_lane, waiting: Arc::default() }, from }
+    }
+
+    /// Asks; `callback` gets the answer, on the lane's thread, once what was asked is durable.
+    pub fn ask(&self, request: ClientRequest, callback: Callback) {
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= REQUESTS {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            callback(Err(Error::new(
+                ErrorCode::LimitReached,
+                format!("more than {REQUESTS} requests wait for an answer"),
+            )
+            .hint("try again in a moment")));
+            return;
+        }
+        if let Err(mpsc::SendError(Message::Request(_, callback))) =
+            self.to_lane.send(Message::Request(request, callback))
+        {
+            callback(Err(stopped()));
+        }
+    }
+
+    /// Asks and waits for the answer.
+    pub fn ask_and_wait(&self, request: ClientRequest) -> Result<Answer, Error> {
+        let (send, receive) = mpsc::channel();
+        self.ask(
+            request,
+            Box::new(move |answer| {
+                // Whoever asked may have gone.
+                let _ = send.send(answer);
+            }),
+        );
+        receive.recv().unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// Takes what a worker reports.
+    pub fn reports(&self, reports: Vec<Report>) {
+        // A node that has stopped takes nothing: its worker is stopped next.
+        let _ = self.to_lane.send(Message::Input(Input::Reports(reports)));
+    }
+
+    /// Says that another version of some workflow may be active.
+    pub fn versions_changed(&self) {
+        let _ = self.to_lane.send(Message::Input(Input::VersionsChanged));
+    }
+
+    /// Calls `watcher` for each row that changes, once it is durable.
+    pub fn watch(&self, watcher: Watcher) {
+        let _ = self.to_lane.send(Message::Watch(watcher));
+    }
+}
+
+fn stopped() -> Error {
+    Error::new(ErrorCode::StoreUnavailable, "the node is stopping").hint("ask again after its restart")
+}
+
+impl Prepared {
+    /// The node.
+    pub fn node(&self) -> Node {
+        self.node.clone()
+    }
+
+    /// Starts its threads.
+    pub fn start(
+        self,
+        config: Config,
+        store: Arc<dyn Store>,
+        blobs: Arc<dyn Blobs>,
+        workers: Arc<dyn Workers>,
+    ) -> std::io::Result<Threads> {
+        let (to_writer, writes) = mpsc::channel();
+        let (to_reader, reads) = mpsc::channel();
+        let to_lane = self.node.to_lane.clone();
+        let (answers, of_writer) = (to_lane.clone(), (store.clone(), blobs.clone()));
+        std::thread::Builder::new()
+            .name("kapell-commit".to_owned())
+            .spawn(move || write(&writes, &answers, &*of_writer.0, &*of_writer.1))?;
+        let answers = to_lane.clone();
+        std::thread::Builder::new()
+            .name("kapell-read".to_owned())
+            .spawn(move || read(&reads, &answers, &*store, &*blobs))?;
+        let waiting = self.node.waiting.clone();
+        let from = self.from;
+        let lane = std::thread::Builder::new().name("kapell-lane".to_owned()).spawn(move || {
+            Loop {
+                lane: Lane::new(config, clock::now()),
+                to_writer,
+                to_reader,
+                workers,
+                waiting,
+                callbacks: BTreeMap::new(),
+                watchers: Vec::new(),
+                replies: 0,
+                stopping: false,
+            }
+            .turn(&from);
+        })?;
+        Ok(Threads { to_lane, lane: Some(lane) })
+    }
+}
+
+impl Threads {
+    /// Commits what is under way and ends the threads. Attempts that run are not waited for.
+    pub fn stop(mut self) {
+        // A lane that is gone needs no word.
+        let _ = self.to_lane.send(Message::Stop);
+        if let Some(lane) = self.lane.take() {
+            let _ = lane.join();
+        }
+    }
+}
+
+struct Loop {
+    lane: Lane,
+    to_writer: Sender<Write>,
+    to_reader: Sender<Output>,
+    workers: Arc<dyn Workers>,
+    waiting: Arc<AtomicUsize>,
+    callbacks: BTreeMap<ReplyId, Callback>,
+    watchers: Vec<Watcher>,
+    replies: u64,
+    stopping: bool,
+}
+
+impl Loop {
+    fn turn(mut self, from: &Receiver<Message>) {
+        self.flush();
+        loop {
+            let now = clock::now();
+            let wait = self.lane.next_tick().since(now);
+            let wait = Duration::try_from(wait).unwrap_or(Duration::ZERO).min(TICK);
+            let first = if wait.is_zero() {
+                from.try_recv().map_err(|_| RecvTimeoutError::Timeout)
+            } else {
+                from.recv_timeout(wait)
+            };
+            match first {
+                Ok(message) => self.take(message),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            for message in from.try_iter().take(TAKEN) {
+                self.take(message);
+            }
+            let now = clock::now();
+            if now >= self.lane.next_tick() {
+                self.lane.on(now, Input::Tick);
+            }
+            self.flush();
+            if self.stopping && self.lane.is_quiet() {
+                return;
+            }
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        let now = clock::now();
+        match message {
+            Message::Request(request, callback) => {
+                if self.stopping {
+                    self.waiting.fetch_sub(1, Ordering::Relaxed);
+                    callback(Err(stopped()));
+                    return;
+                }
+                self.replies += 1;
+                let reply = ReplyId(self.replies);
+                self.callbacks.insert(reply, callback);
+                self.lane.on(now, Input::Request(reply, request));
+            }
+            Message::Input(input) => self.lane.on(now, input),
+            Message::Watch(watcher) => self.watchers.push(watcher),
+            Message::Stop => self.stopping = true,
+        }
+    }
+
+    fn flush(&mut self) {
+        for output in self.lane.flush(clock::now()) {
+            match output {
+                Output::Commit(commit, blobs) => {
+                    // A writer that is gone ends the process with the lane.
+                    let _ = self.to_writer.send(Write::Commit(commit, blobs));
+                }
+                Output::Offer(tasks) => {
+                    if !self.stopping {
+                        self.workers.offer(tasks);
+                    }
+                }
+                Output::Stop(attempts) => self.workers.stop(&attempts),
+                Output::Reply(reply, answer) => {
+                    if let Some(callback) = self.callbacks.remove(&reply) {
+                        self.waiting.fetch_sub(1, Ordering::Relaxed);
+                        callback(answer);
+                    }
+                }
+                Output::RowChanged(row) => {
+                    for watcher in &self.watchers {
+                        watcher(&row);
+                    }
+                }
+                output @ (Output::Acquire(_)
+                | Output::Load(..)
+                | Output::LoadVersion(_)
+                | Output::LoadContent(..)
+                | Output::FindDue(_)) => {
+                    let _ = self.to_reader.send(output);
+                }
+            }
+        }
+    }
+}
+
+fn write(writes: &Receiver<Write>, answers: &Sender<Message>, store: &dyn Store, blobs: &dyn Blobs) {
+    while let Ok(Write::Commit(commit, contents)) = writes.recv() {
+        let result = perform::commit(store, blobs, &contents, &commit);
+        if answers.send(Message::Input(Input::Committed(result))).is_err() {
+            return;
+        }
+    }
+}
+
+fn read(reads: &Receiver<Output>, answers: &Sender<Message>, store: &dyn Store, blobs: &dyn Blobs) {
+    let mut plans = Plans::default();
+    while let Ok(output) = reads.recv() {
+        let Some(input) = perform::read(store, blobs, &mut plans, output) else { continue };
+        if answers.send(Message::Input(input)).is_err() {
+            return;
+        }
+    }
+}

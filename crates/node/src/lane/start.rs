@@ -1,0 +1,591 @@
+//! Making runs: from a client, from a parent, as a fork.
+
+use super::{
+    Answer, Arc, BlobRef, Entity, EntityKey, Error, ErrorCode, Lane, Message, Output, ReplyId, Rule,
+    Run, RunCreated, RunId, RunStatus, Shard, Slot, Stored, StoredBlob, Time, ToEntity, Version,
+    VersionKey, mix,
+};
+use crate::request::StartRun;
+use kapell_engine::event::{Fork, KeptStep, Parent, RunQueueRef};
+use kapell_engine::message::StartChild;
+use kapell_engine::run_queue::Entry;
+use kapell_expr::{Budget, Map, MapScope, Value};
+use kapell_model::params;
+use kapell_model::spec::{Spec, StrategyMode};
+
+/// A run that is about to be made.
+#[derive(Clone, Debug)]
+pub(super) struct Making {
+    origin: Origin,
+    id: Option<RunId>,
+    namespace: Arc<str>,
+    workflow: Arc<str>,
+    version: Option<u32>,
+    params: Value,
+    text: bool,
+    by: String,
+    trigger: &'static str,
+    scheduled_at: Option<Time>,
+    timezone: Option<Arc<str>>,
+    priority: Option<u8>,
+    depth: u32,
+    held_queues: Vec<(Arc<str>, Arc<str>, Arc<str>)>,
+    fork: Option<Fork>,
+    ready: Option<Box<Ready>>,
+}
+
+/// Who wants it.
+#[derive(Clone, Debug)]
+enum Origin {
+    Client(ReplyId),
+    Parent(kapell_engine::run::state::ParentUnit),
+}
+
+/// Everything that is needed, found and checked.
+#[derive(Clone, Debug)]
+struct Ready {
+    version: Version,
+    params: Value,
+    labels: Value,
+    queue: Option<(Arc<str>, Rule)>,
+}
+
+/// A fork that is about to be made.
+#[derive(Clone, Debug)]
+pub(super) struct Forking {
+    pub from: String,
+    pub params: Value,
+    pub text: bool,
+    pub version: Option<u32>,
+    pub by: String,
+}
+
+impl Making {
+    pub(super) fn from_client(reply: ReplyId, start: StartRun) -> Self {
+        let id = start.idempotency_key.as_ref().map(|key| {
+            let name = format!("{}\0{}\0{key}", start.namespace, start.workflow);
+            derived_id(name.as_bytes())
+        });
+        Self {
+            origin: Origin::Client(reply),
+            id,
+            namespace: start.namespace,
+            workflow: start.workflow,
+            version: start.version,
+            params: start.params,
+            text: start.text,
+            by: start.by,
+            trigger: "manual",
+            scheduled_at: start.scheduled_at,
+            timezone: None,
+            priority: start.priority,
+            depth: 0,
+            held_queues: Vec::new(),
+            fork: None,
+            ready: None,
+        }
+    }
+
+    pub(super) fn from_parent(child: StartChild) -> Self {
+        Self {
+            origin: Origin::Parent(child.parent),
+            id: Some(child.id),
+            namespace: child.namespace,
+            workflow: child.workflow,
+            version: child.version,
+            params: child.params,
+            text: false,
+            by: format!("run {}", child.parent.run),
+            trigger: "workflow",
+            scheduled_at: Some(Time(child.scheduled_at)),
+            timezone: Some(child.timezone),
+            priority: Some(child.priority),
+            depth: child.depth,
+            held_queues: child.held_queues,
+            fork: None,
+            ready: None,
+        }
+    }
+
+    /// The client to answer, if a client wants it.
+    pub(super) fn reply(&self) -> Option<ReplyId> {
+        match self.origin {
+            Origin::Client(reply) => Some(reply),
+            Origin::Parent(_) => None,
+        }
+    }
+
+    fn holds(&self) -> bool {
+        matches!(self.origin, Origin::Parent(_))
+    }
+
+    fn version_key(&self) -> VersionKey {
+        (self.namespace.clone(), self.workflow.clone(), self.version)
+    }
+}
+
+/// An id that depends on a name alone, so that a duplicate meets the same run.
+fn derived_id(name: &[u8]) -> RunId {
+    let (low, high) = name.iter().fold((1_u64, 2_u64), |(low, high), byte| {
+        (mix(low ^ u64::from(*byte)), mix(high.rotate_left(7) ^ u64::from(*byte)))
+    });
+    let unique = u128::from(low) << 64 | u128::from(high);
+    // The time part is derived too: a due time or key has no other moment of birth.
+    RunId::new(Time(0), Shard::of(name), unique)
+}
+
+impl Lane {
+    /// Finds the version, then makes the run.
+    pub(super) fn start(&mut self, making: Making) {
+        let key = making.version_key();
+        if let Some(version) = self.versions.get(&key).cloned() {
+            self.prepare(making, version);
+            return;
+        }
+        self.holds += usize::from(making.holds());
+        let waiting = self.making.entry(key.clone()).or_default();
+        waiting.push(making);
+        if waiting.len() == 1 {
+            self.out.push(Output::LoadVersion(key));
+        }
+    }
+
+    pub(super) fn version_read(
+        &mut self,
+        key: VersionKey,
+        result: kapell_store::Result<Option<Version>>,
+    ) {
+        let waiting = self.making.remove(&key).unwrap_or_default();
+        self.holds -= waiting.iter().filter(|making| making.holds()).count();
+        let version = match result {
+            Ok(Some(version)) => Ok(version),
+            Ok(None) => Err(not_found(&key)),
+            Err(error) => Err(Error::new(ErrorCode::StoreUnavailable, error.to_string())),
+        };
+        if let Ok(version) = &version {
+            self.versions.insert(key, version.clone());
+        }
+        for making in waiting {
+            match &version {
+                Ok(version) => self.prepare(making, version.clone()),
+                Err(error) => self.make_failed(making, error.clone()),
+            }
+        }
+    }
+
+    /// Checks everything that can refuse a start, then creates the run.
+    fn prepare(&mut self, mut making: Making, version: Version) {
+        let now = self.now;
+        let spec = version.plan.spec.clone();
+        let run = run_value(&making, &spec, now);
+        let ready = ready(&making, &spec, &run, now).map(|(params, labels, queue)| Ready {
+            version,
+            params,
+            labels,
+            queue,
+        });
+        match ready {
+            Ok(ready) => making.ready = Some(Box::new(ready)),
+            Err(error) => {
+                self.make_failed(making, error);
+                return;
+            }
+        }
+        match making.id {
+            // A derived id may be there already.
+            Some(id) => {
+                let holds = making.holds();
+                self.submit(id.into(), ToEntity::Create(Box::new(making)), holds);
+            }
+            None => {
+                let id = self.new_id();
+                self.create(&id.into(), making);
+            }
+        }
+    }
+
+    fn new_id(&mut self) -> RunId {
+        self.ids += 1;
+        let unique = u128::from(mix(self.config.seed ^ self.ids.rotate_left(32))) << 64
+            | u128::from(mix(self.config.seed.wrapping_add(self.ids)));
+        // New runs of one batch share a shard, so that a commit fences few.
+        let turn = usize::try_from(self.now.0 / 1_000 % i64::from(super::HOME_SHARDS)).unwrap_or(0);
+        let shard = self.home.get(turn).copied().unwrap_or_default();
+        RunId::new(self.now, shard, unique)
+    }
+
+    pub(super) fn create(&mut self, key: &EntityKey, making: Making) {
+        let EntityKey::Run(id) = *key else { return };
+        let Some(ready) = &making.ready else { return };
+        let queue = ready.queue.as_ref().map(|(line, _)| {
+            (making.namespace.clone(), making.workflow.clone(), line.clone())
+        });
+        let created = created(id, &making, ready, self.now);
+        let plan = ready.version.plan.clone();
+        let entry = ready.queue.as_ref().map(|(line, rule)| Entry {
+            run: id,
+            key: line.clone(),
+            rule: *rule,
+            inside: queue.as_ref().is_some_and(|queue| making.held_queues.contains(queue)),
+        });
+        let run = Run::new(plan);
+        self.slots.insert(key.clone(), Slot::new(Entity::Run(Box::new(run)), 0, None, self.now));
+        self.made(&making, key);
+        let input = kapell_engine::Input::Create(Box::new(created));
+        self.deliver(key, ToEntity::Run(Box::new(input)), false);
+        if let Some(entry) = entry {
+            let to = EntityKey::RunQueue {
+                namespace: making.namespace.clone(),
+                workflow: making.workflow.clone(),
+                key: "".into(),
+            };
+            self.send(to, Message::Enqueue(Box::new(entry)));
+        }
+    }
+
+    /// The run is there.
+    pub(super) fn made(&mut self, making: &Making, key: &EntityKey) {
+        if let (Some(reply), EntityKey::Run(id)) = (making.reply(), key) {
+            self.reply(reply, Ok(Answer::Started(*id)));
+        }
+    }
+
+    /// The run cannot be made: who wanted it is told.
+    pub(super) fn make_failed(&mut self, making: Making, error: Error) {
+        match making.origin {
+            Origin::Client(reply) => self.reply(reply, Err(error)),
+            Origin::Parent(parent) => {
+                let message = Message::ChildEnded {
+                    place: parent.place,
+                    run: making.id.unwrap_or_default(),
+                    status: RunStatus::Failed,
+                    outputs: Value::Null,
+                    error: error.message,
+                };
+                if parent.waits {
+                    self.send(parent.run.into(), message);
+                }
+            }
+        }
+    }
+
+    /// Retries that a strategy refuses are refused before anything changes.
+    pub(super) fn may_retry(&self, key: &EntityKey, request: &kapell_engine::Request) -> Result<(), Error> {
+        let retries = matches!(
+            request,
+            kapell_engine::Request::Retry { .. } | kapell_engine::Request::Restart { .. }
+        );
+        let Some(Slot { entity: Entity::Run(run), .. }) = self.slots.get(key) else { return Ok(()) };
+        let (true, Some(queue)) = (retries, run.state.run_queue()) else { return Ok(()) };
+        let Some(Slot { entity: Entity::Queue(queue), .. }) = self.slots.get(&queue) else {
+            return Ok(());
+        };
+        let line = run.state.meta.queue.as_ref().map_or("", |(_, _, line)| line);
+        let mode: StrategyMode = run.plan.spec.strategy.mode;
+        queue.may_reenter(run.state.meta.id, line, mode)
+    }
+
+    /// A view of a run that waits in its queue says what for.
+    pub(super) fn with_queue(
+        &self,
+        mut view: Box<kapell_engine::run::view::RunView>,
+    ) -> Box<kapell_engine::run::view::RunView> {
+        if view.status == RunStatus::Queued {
+            let key = EntityKey::RunQueue {
+                namespace: view.namespace.as_str().into(),
+                workflow: view.workflow.as_str().into(),
+                key: "".into(),
+            };
+            if let Some(Slot { entity: Entity::Queue(queue), .. }) = self.slots.get(&key)
+                && let Some(why) = queue.why(view.id)
+            {
+                view.waits_for = Some(why);
+            }
+        }
+        view
+    }
+
+    pub(super) fn dismiss(&mut self, reply: ReplyId, key: &EntityKey) {
+        let now = self.now;
+        let EntityKey::Run(id) = *key else { return };
+        let queue = match self.slots.get(key).map(|slot| &slot.entity) {
+            Some(Entity::Run(run)) => run.state.run_queue(),
+            _ => None,
+        };
+        let decided = queue.as_ref().and_then(|queue| match self.slots.get_mut(queue) {
+            Some(Slot { entity: Entity::Queue(queue), .. }) => queue.dismiss(id, now),
+            _ => None,
+        });
+        match (queue, decided) {
+            (Some(queue), Some(decided)) => {
+                self.queue_decided(&queue, decided);
+                self.reply(reply, Ok(Answer::Done));
+            }
+            _ => {
+                let error = Error::new(
+                    ErrorCode::NotAllowedNow,
+                    format!("run {id} blocks no run queue"),
+                );
+                self.reply(reply, Err(error));
+            }
+        }
+    }
+
+    pub(super) fn fork(&mut self, reply: ReplyId, key: &EntityKey, forking: &Forking) {
+        let Some(Slot { entity: Entity::Run(run), .. }) = self.slots.get(key) else { return };
+        let version = forking.version.unwrap_or(run.state.meta.version);
+        let other = (version != run.state.meta.version)
+            .then(|| {
+                let meta = &run.state.meta;
+                (meta.namespace.clone(), meta.workflow.clone(), Some(version))
+            })
+            .map(|key| (self.versions.get(&key).map(|version| version.plan.clone()), key));
+        let plan = match &other {
+            None => run.plan.clone(),
+            Some((Some(plan), _)) => plan.clone(),
+            Some((None, key)) => {
+                // The version is read first; the request is submitted again then.
+                let error = Error::new(
+                    ErrorCode::WorkflowNotFound,
+                    format!("version {version} of `{}` is not in memory", key.1),
+                )
+                .hint("start a run of that version first, or fork without `--version`");
+                self.reply(reply, Err(error));
+                return;
+            }
+        };
+        match kept_by_fork(run, &plan, forking) {
+            Ok((fork, params)) => {
+                let meta = &run.state.meta;
+                let making = Making {
+                    origin: Origin::Client(reply),
+                    id: None,
+                    namespace: meta.namespace.clone(),
+                    workflow: meta.workflow.clone(),
+                    version: Some(version),
+                    params,
+                    text: forking.text,
+                    by: forking.by.clone(),
+                    trigger: "fork",
+                    scheduled_at: Some(meta.scheduled_at),
+                    timezone: Some(meta.timezone.clone()),
+                    priority: Some(meta.priority),
+                    depth: meta.depth,
+                    held_queues: Vec::new(),
+                    fork: Some(fork),
+                    ready: None,
+                };
+                self.start(making);
+            }
+            Err(error) => self.reply(reply, Err(error)),
+        }
+    }
+}
+
+fn not_found((_, workflow, version): &VersionKey) -> Error {
+    let what = match version {
+        Some(version) => format!("there is no version {version} of workflow `{workflow}`"),
+        None => format!("there is no workflow `{workflow}`"),
+    };
+    Error::new(ErrorCode::WorkflowNotFound, what)
+        .hint("`kapell run FILE` registers the file and the workflows beside it that it names")
+}
+
+/// `run` as defaults of parameters, labels and `strategy.key` see it.
+fn run_value(making: &Making, spec: &Spec, now: Time) -> Value {
+    let scheduled = Value::Timestamp(making.scheduled_at.unwrap_or(now).timestamp());
+    let timezone = making.timezone.clone().unwrap_or_else(|| spec.timezone.clone());
+    Value::map([
+        ("workflow", Value::String(making.workflow.clone())),
+        ("namespace", Value::String(making.namespace.clone())),
+        ("created_at", Value::Timestamp(now.timestamp())),
+        ("scheduled_at", scheduled.clone()),
+        ("interval", Value::map([("start", scheduled.clone()), ("end", scheduled)])),
+        ("timezone", Value::String(timezone)),
+        (
+            "trigger",
+            Value::map([
+                ("kind", Value::string(making.trigger)),
+                ("name", Value::string(making.trigger)),
+                ("by", Value::string(&making.by)),
+            ]),
+        ),
+        ("last_success", Value::Null),
+        ("labels", Value::Null),
+        ("parent", Value::Null),
+        ("forked_from", Value::Null),
+        ("url", Value::Null),
+    ])
+}
+
+type Checked = (Value, Value, Option<(Arc<str>, Rule)>);
+
+fn ready(making: &Making, spec: &Spec, run: &Value, _now: Time) -> Result<Checked, Error> {
+    let supplied = making.params.as_map().map(|map| (**map).clone()).unwrap_or_default();
+    let source = if making.text { params::Source::Text } else { params::Source::Typed };
+    let bound = params::bind(spec, &supplied, source, run).map_err(|problems| {
+        let text: Vec<&str> = problems.iter().map(|problem| problem.message.as_str()).collect();
+        let error = Error::new(ErrorCode::BadParams, text.join("\n"));
+        match problems.iter().find_map(|problem| problem.hint.clone()) {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    })?;
+    let params = Value::Map(Arc::new(bound));
+    let scope = MapScope(Map::from([("params".into(), params.clone()), ("run".into(), run.clone())]));
+    let mut labels = Map::new();
+    for (name, template) in &spec.labels {
+        let value = template.eval(&scope, Budget::default()).map_err(|error| {
+            Error::new(ErrorCode::BadParams, format!("labels.{name}: {error}"))
+        })?;
+        labels.insert(name.clone(), Value::string(value.text()));
+    }
+    let queue = match Rule::of(&spec.strategy) {
+        None => None,
+        Some(rule) => {
+            let line: Arc<str> = match &spec.strategy.key {
+                None => "".into(),
+                Some(key) => match key.eval(&scope, Budget::default()) {
+                    Ok(value) if !value.is_null() => value.text().into(),
+                    Ok(_) => {
+                        return Err(Error::new(ErrorCode::BadParams, "strategy.key is null"));
+                    }
+                    Err(error) => {
+                        let message = format!("strategy.key: {error}");
+                        return Err(Error::new(ErrorCode::BadParams, message));
+                    }
+                },
+            };
+            Some((line, rule))
+        }
+    };
+    let labels = if labels.is_empty() { Value::Null } else { Value::Map(labels.into()) };
+    Ok((params, labels, queue))
+}
+
+fn created(id: RunId, making: &Making, ready: &Ready, now: Time) -> RunCreated {
+    let spec = &ready.version.plan.spec;
+    let reference = |(namespace, workflow, key): &(Arc<str>, Arc<str>, Arc<str>)| RunQueueRef {
+        namespace: namespace.to_string(),
+        workflow: workflow.to_string(),
+        key: key.to_string(),
+    };
+    let bundle: Option<&BlobRef> = ready.version.bundle.as_ref();
+    RunCreated {
+        id: id.to_bytes().to_vec(),
+        namespace: making.namespace.to_string(),
+        workflow: making.workflow.to_string(),
+        version: ready.version.version,
+        params: Some(Stored::new(&ready.params)),
+        trigger: making.trigger.to_owned(),
+        by: making.by.clone(),
+        scheduled_at: making.scheduled_at.unwrap_or(now).0,
+        timezone: making.timezone.as_ref().unwrap_or(&spec.timezone).to_string(),
+        parent: match making.origin {
+            Origin::Client(_) => None,
+            Origin::Parent(parent) => Some(Parent {
+                run: parent.run.to_bytes().to_vec(),
+                unit: parent.place.into(),
+                waits: parent.waits,
+            }),
+        },
+        depth: making.depth,
+        labels: (!ready.labels.is_null()).then(|| Stored::new(&ready.labels)),
+        priority: u32::from(making.priority.unwrap_or(spec.priority)),
+        queue: ready.queue.as_ref().map(|(line, _)| RunQueueRef {
+            namespace: making.namespace.to_string(),
+            workflow: making.workflow.to_string(),
+            key: line.to_string(),
+        }),
+        fork: making.fork.clone(),
+        bundle: bundle.map(StoredBlob::from),
+        held_queues: making.held_queues.iter().map(reference).collect(),
+    }
+}
+
+/// What a fork keeps: every step that has ended well and does not come after `from`; and its
+/// parameters, those of the run with the changed ones.
+fn kept_by_fork(
+    run: &Run,
+    plan: &Arc<kapell_engine::Plan>,
+    forking: &Forking,
+) -> Result<(Fork, Value), Error> {
+    let graph = plan.graph(0);
+    let Some(from) = graph.by_id.get(forking.from.as_str()).copied() else {
+        return Err(Error::new(
+            ErrorCode::StepNotFound,
+            format!("there is no step `{}` in the workflow", forking.from),
+        )
+        .hint("fork from a step of the workflow itself"));
+    };
+    let mut again = std::collections::BTreeSet::from([from]);
+    let mut walk = vec![from];
+    while let Some(step) = walk.pop() {
+        for dependent in &graph.steps[usize::from(step)].dependents {
+            if again.insert(*dependent) {
+                walk.push(*dependent);
+            }
+        }
+    }
+    let old = run.plan.graph(0);
+    let mut kept = Vec::new();
+    for step in &graph.steps {
+        if again.contains(&step.index) {
+            continue;
+        }
+        let Some(before) = old.by_id.get(&step.step.id) else { continue };
+        let same = serde_json::to_string(&*old.steps[usize::from(*before)].step).ok()
+            == serde_json::to_string(&*step.step).ok();
+        let place = kapell_api::task::Place {
+            scope: 0,
+            step: *before,
+            item: kapell_api::task::Place::NO_ITEM,
+        };
+        let Some(unit) = run.state.unit(place) else { continue };
+        if !same || !(unit.status.good() || unit.status == kapell_model::StepStatus::Skipped) {
+            continue;
+        }
+        uses_changed(step, forking)?;
+        let output = run.output(place, Time::ZERO).map_err(|message| {
+            Error::new(ErrorCode::NotAllowedNow, format!("`{}`: {message}", step.step.id))
+        })?;
+        kept.push(KeptStep {
+            step: u32::from(step.index),
+            status: u32::from(unit.status.number()),
+            output: Some(Stored::new(&output)),
+        });
+    }
+    let mut params = run.state.meta.params.as_map().map(|map| (**map).clone()).unwrap_or_default();
+    if forking.text {
+        // Kept values go through text again, so that all are parsed alike.
+        for value in params.values_mut() {
+            *value = Value::string(value.text());
+        }
+    }
+    for (name, value) in forking.params.as_map().into_iter().flat_map(|map| map.iter()) {
+        params.insert(name.clone(), value.clone());
+    }
+    params.retain(|name, _| {
+        plan.spec.params.iter().any(|param| param.name == *name && !param.fixed)
+            || forking.params.as_map().is_some_and(|map| map.contains_key(name))
+    });
+    let fork =
+        Fork { run: run.state.meta.id.to_bytes().to_vec(), from: forking.from.clone(), kept };
+    Ok((fork, Value::Map(params.into())))
+}
+
+/// A changed parameter that a kept step uses would make its kept output a lie.
+fn uses_changed(step: &kapell_engine::plan::StepPlan, forking: &Forking) -> Result<(), Error> {
+    let Some(changed) = forking.params.as_map() else { return Ok(()) };
+    let text = serde_json::to_string(&*step.step).unwrap_or_default();
+    for name in changed.keys() {
+        if text.contains(&format!("params.{name}")) {
+            return Err(Error::new(
+                ErrorCode::NotAllowedNow,
+                format!("parameter `{name}` is used by step `{}`, which is kept", step.step.id),
+            )
+            .hint(format!("fork from `{}` or a step before it", step.step.id)));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,201 @@
+//! Doing what a lane asks of the store. The one place that both real threads and the simulator use.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kapell_api::task::Blobs;
+use kapell_engine::{Plan, Ref};
+use kapell_expr::BlobRef;
+use kapell_model::spec::Spec;
+use kapell_model::{EntityKey, Shard};
+use kapell_store::{Error, Lease, Result, RunRow, Store, VersionRow};
+
+use crate::entity::Entity;
+use crate::lane::{Input, Output};
+
+/// A version made ready to run.
+#[derive(Clone, Debug)]
+pub struct Version {
+    /// Its number.
+    pub version: u32,
+    /// Its plan.
+    pub plan: Arc<Plan>,
+    /// The files that go with it.
+    pub bundle: Option<BlobRef>,
+}
+
+impl Version {
+    /// Reads a stored version.
+    pub fn read(row: &VersionRow) -> Result<Self> {
+        let spec: Spec = serde_json::from_str(&row.spec).map_err(|error| {
+            Error::Corrupt(format!("version {} of {}: {error}", row.version, row.workflow))
+        })?;
+        let bundle = match &row.bundle {
+            Some(text) => Some(serde_json::from_str(text).map_err(|error| {
+                Error::Corrupt(format!("the bundle of {}: {error}", row.workflow))
+            })?),
+            None => None,
+        };
+        Ok(Self { version: row.version, plan: Arc::new(Plan::new(Arc::new(spec))), bundle })
+    }
+}
+
+/// An entity as it was loaded.
+#[derive(Debug)]
+pub struct Found {
+    /// The entity.
+    pub entity: Entity,
+    /// The last chunk of its history.
+    pub seq: u64,
+    /// Its row, if it is a run.
+    pub row: Option<RunRow>,
+}
+
+/// Plans that were read, by namespace, workflow and version.
+#[derive(Debug, Default)]
+pub struct Plans(BTreeMap<(Arc<str>, Arc<str>, u32), Version>);
+
+/// Plans kept at most.
+const PLANS: usize = 1_000;
+
+impl Plans {
+    /// A version; none is the active one.
+    pub fn version(
+        &mut self,
+        store: &dyn Store,
+        namespace: &Arc<str>,
+        workflow: &Arc<str>,
+        version: Option<u32>,
+    ) -> Result<Option<Version>> {
+        if let Some(version) = version
+            && let Some(found) = self.0.get(&(namespace.clone(), workflow.clone(), version))
+        {
+            return Ok(Some(found.clone()));
+        }
+        let Some(row) = store.version(namespace, workflow, version)? else { return Ok(None) };
+        let key = (namespace.clone(), workflow.clone(), row.version);
+        if let Some(found) = self.0.get(&key) {
+            return Ok(Some(found.clone()));
+        }
+        let version = Version::read(&row)?;
+        if self.0.len() >= PLANS {
+            self.0.pop_first();
+        }
+        self.0.insert(key, version.clone());
+        Ok(Some(version))
+    }
+}
+
+/// Takes over the shard of an entity if it is not held yet, and reads the entity.
+pub fn load(
+    store: &dyn Store,
+    plans: &mut Plans,
+    key: &EntityKey,
+    acquire: Option<Shard>,
+) -> Result<(Option<Lease>, Option<Found>)> {
+    let lease = match acquire {
+        Some(shard) => store.acquire(&[shard])?.first().copied(),
+        None => None,
+    };
+    let Some(loaded) = store.load(key)? else { return Ok((lease, None)) };
+    let (plan, row) = match key {
+        EntityKey::Run(id) => {
+            let row = store
+                .run(*id)?
+                .ok_or_else(|| Error::Corrupt(format!("run {id} has a history but no row")))?;
+            let version =
+                plans.version(store, &row.namespace, &row.workflow, Some(row.version))?;
+            (version.map(|version| version.plan), Some(row))
+        }
+        EntityKey::RunQueue { .. } | EntityKey::Lock { .. } => (None, None),
+    };
+    let seq = loaded
+        .chunks
+        .last()
+        .map(|(seq, _)| *seq)
+        .or(loaded.snapshot.as_ref().map(|(seq, _)| *seq))
+        .unwrap_or(0);
+    let entity = Entity::restore(key, &loaded, plan).map_err(Error::Corrupt)?;
+    Ok((lease, Some(Found { entity, seq, row })))
+}
+
+/// Reads a stored value or page that an entity needs.
+pub fn content(
+    store: &dyn Store,
+    blobs: &dyn Blobs,
+    key: &EntityKey,
+    reference: &Ref,
+) -> std::result::Result<Vec<u8>, String> {
+    match reference {
+        Ref::Blob(blob) => blobs
+            .get(blob, kapell_model::limits::OUTPUT_BYTES)
+            .map_err(|error| format!("the stored value {}: {error}", blob.hash)),
+        Ref::Page(number) => store
+            .page(key, *number)
+            .map_err(|error| error.to_string())?
+            .ok_or_else(|| format!("page {number} is gone")),
+    }
+}
+
+/// Does what an output asks to be read; none for outputs that ask for nothing of the kind.
+pub fn read(store: &dyn Store, blobs: &dyn Blobs, plans: &mut Plans, output: Output) -> Option<Input> {
+    Some(match output {
+        Output::Acquire(shards) => Input::Acquired(store.acquire(&shards)),
+        Output::Load(key, acquire) => {
+            let result = load(store, plans, &key, acquire)
+                .map(|(lease, found)| (lease, found.map(Box::new)));
+            Input::Loaded(key, result)
+        }
+        Output::LoadVersion((namespace, workflow, version)) => {
+            let result = plans.version(store, &namespace, &workflow, version);
+            Input::Version((namespace, workflow, version), result)
+        }
+        Output::LoadContent(key, reference) => {
+            let result = content(store, blobs, &key, &reference);
+            Input::Content(key, reference, result)
+        }
+        Output::FindDue(until) => Input::Due(find_due(store, until)),
+        Output::Commit(..)
+        | Output::Offer(_)
+        | Output::Stop(_)
+        | Output::Reply(..)
+        | Output::RowChanged(_) => return None,
+    })
+}
+
+/// Entities read into memory in one go; the rest follows with the next look.
+const DUE: usize = 100_000;
+
+fn find_due(store: &dyn Store, until: kapell_model::Time) -> Result<Vec<EntityKey>> {
+    let mut keys = Vec::new();
+    let mut after = None;
+    while keys.len() < DUE {
+        let page = store.due(until, after.as_ref(), kapell_model::limits::LIST_PAGE)?;
+        let Some(last) = page.last().cloned() else { break };
+        keys.extend(page.into_iter().map(|(_, key)| key));
+        after = Some(last);
+    }
+    Ok(keys)
+}
+
+/// Stores contents, then commits. A content that cannot be stored fails the commit.
+pub fn commit(
+    store: &dyn Store,
+    blobs: &dyn Blobs,
+    contents: &[(BlobRef, Vec<u8>)],
+    commit: &kapell_store::Commit,
+) -> Result<()> {
+    for (blob, bytes) in contents {
+        let stored = blobs.put(bytes).map_err(|error| match error.kind() {
+            std::io::ErrorKind::StorageFull => Error::Full(error.to_string()),
+            _ => Error::Unavailable(error.to_string()),
+        })?;
+        if stored.hash != blob.hash {
+            return Err(Error::Corrupt(format!("{} was stored as {}", blob.hash, stored.hash)));
+        }
+    }
+    if commit.entities.is_empty() && commit.runs.is_empty() {
+        return Ok(());
+    }
+    store.commit(commit)
+}

@@ -1,0 +1,85 @@
+//! What clients ask of a node.
+
+use std::sync::Arc;
+
+use kapell_engine::Request;
+use kapell_engine::run::view::RunView;
+use kapell_expr::Value;
+use kapell_model::RunId;
+
+/// Names a request until it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReplyId(pub u64);
+
+/// A request.
+#[derive(Clone, Debug)]
+pub enum ClientRequest {
+    /// Make a run.
+    Start(Box<StartRun>),
+    /// Do something to a run.
+    Run {
+        /// Which.
+        run: RunId,
+        /// What.
+        request: Request,
+    },
+    /// Look at a run.
+    View {
+        /// Which.
+        run: RunId,
+    },
+    /// Make a run that shares everything before a step with another.
+    Fork {
+        /// The other.
+        run: RunId,
+        /// The first step that is done again.
+        from: String,
+        /// Parameters that change.
+        params: Value,
+        /// Parameters are text to be parsed.
+        text: bool,
+        /// Version; none keeps the other's.
+        version: Option<u32>,
+        /// Who.
+        by: String,
+    },
+    /// Free a strict run queue that a failed run blocks.
+    Dismiss {
+        /// The run that blocks it.
+        run: RunId,
+    },
+}
+
+/// What a run is made of.
+#[derive(Clone, Debug)]
+pub struct StartRun {
+    /// Namespace of the workflow.
+    pub namespace: Arc<str>,
+    /// Name of the workflow.
+    pub workflow: Arc<str>,
+    /// Version; none is the active one.
+    pub version: Option<u32>,
+    /// Parameters by name.
+    pub params: Value,
+    /// Parameters are text to be parsed by their types, as from a command line.
+    pub text: bool,
+    /// Who asks.
+    pub by: String,
+    /// Its due time, if it stands for one.
+    pub scheduled_at: Option<kapell_model::Time>,
+    /// 0 to 100; none takes the workflow's.
+    pub priority: Option<u8>,
+    /// The same key makes the same run.
+    pub idempotency_key: Option<String>,
+}
+
+/// An answer.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// The run was made, or was there already.
+    Started(RunId),
+    /// It was done.
+    Done,
+    /// Where the run stands.
+    View(Box<RunView>),
+}

@@ -1,0 +1,347 @@
+//! Rows of runs: lists, counts and retention.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kapell_model::{EntityKey, RunId, RunStatus, Time};
+
+use super::{Case, append, id, row, wrote};
+use crate::{EntityWrite, RunFilter, RunRow, Store};
+
+pub(super) const CASES: &[Case] = &[
+    ("a row comes back as it was last written", a_row_is_replaced),
+    (
+        "runs are found by the end of their id",
+        runs_are_found_by_suffix,
+    ),
+    ("lists filter, newest first", lists_filter),
+    ("pages of a list meet without gaps", pages_of_a_list_meet),
+    ("counts follow every change", counts_follow_every_change),
+    (
+        "expired runs come by their end",
+        expired_runs_come_by_their_end,
+    ),
+    (
+        "deleting takes ended runs with all they have",
+        deleting_takes_ended_runs,
+    ),
+];
+
+fn a_row_is_replaced(store: &dyn Store) {
+    let run = id(1, 1, 1);
+    assert_eq!(store.run(run).expect("run"), None);
+    let mut all = Vec::new();
+    for status in RunStatus::ALL {
+        all.push(row(run, "w", status));
+    }
+    let running = row(run, "w", RunStatus::Running);
+    all.push(RunRow {
+        counts: [4, 5, 6],
+        labels: "{}".to_owned(),
+        ..running.clone()
+    });
+    all.push(RunRow {
+        ended_at: Some(Time(5)),
+        started_at: None,
+        ..running.clone()
+    });
+    all.push(RunRow {
+        parent: Some(id(0, 1, 9)),
+        error: None,
+        ..running.clone()
+    });
+    all.push(RunRow {
+        workflow: Arc::from("other"),
+        trigger: Arc::from("fork"),
+        ..running
+    });
+    all.push(RunRow {
+        ended_at: None,
+        ..row(run, "w", RunStatus::Failed)
+    });
+    for row in all {
+        wrote(store, vec![], vec![row.clone()]);
+        assert_eq!(store.run(run).expect("run"), Some(row.clone()));
+        assert_eq!(
+            store.list_runs(&RunFilter::default(), 9).expect("list"),
+            vec![row.clone()]
+        );
+        let counts = store.run_counts("default").expect("counts");
+        assert_eq!(counts, [(row.workflow, row.status, 1)]);
+    }
+}
+
+fn runs_are_found_by_suffix(store: &dyn Store) {
+    let runs = [
+        id(1, 1, 0x1234_5678),
+        id(2, 1, 0x1234_5678),
+        id(3, 1, 0x0f34_5678),
+        id(4, 1, 1),
+    ];
+    for run in runs {
+        wrote(store, vec![], vec![row(run, "w", RunStatus::Running)]);
+    }
+    let find = |suffix: &str, limit| store.find_runs(suffix, limit).expect("find");
+    let text = runs[0].to_string();
+    assert_eq!(find(&text, 9), [runs[0]]);
+    assert_eq!(find(&text.to_uppercase(), 9), [runs[0]]);
+    assert_eq!(find(&text[19..], 9), [runs[1], runs[0]]);
+    assert_eq!(find(&text[22..], 9), [runs[2], runs[1], runs[0]]);
+    assert_eq!(find(&text[22..], 2), [runs[2], runs[1]]);
+    assert_eq!(find(&text[22..].to_uppercase(), 1), [runs[2]]);
+    assert_eq!(find("", 2), [runs[3], runs[2]]);
+    for nothing in [
+        "uuuu",
+        "é",
+        "1111",
+        &format!("0{text}"),
+        &id(9, 1, 1).to_string(),
+    ] {
+        assert_eq!(find(nothing, 9), [], "{nothing}");
+    }
+}
+
+/// Runs of several namespaces, workflows, statuses and parents, newest last.
+fn many(store: &dyn Store) -> Vec<RunRow> {
+    let parents = [None, Some(id(1, 0, 1)), Some(id(1, 0, 2))];
+    let rows: Vec<RunRow> = (0_u16..240)
+        .map(|number| {
+            let place = usize::from(number);
+            let status = RunStatus::ALL[place * 7 % 9];
+            let run = id(
+                i64::from(number / 3),
+                number * 17 % 4096,
+                1000 + u128::from(number),
+            );
+            RunRow {
+                namespace: Arc::from(["default", "other"][place / 5 % 2]),
+                parent: parents[place % 3],
+                ended_at: status.ended().then_some(Time(i64::from(number * 31 % 100))),
+                ..row(run, ["a", "b", "c"][place % 3], status)
+            }
+        })
+        .collect();
+    for rows in rows.chunks(50) {
+        wrote(store, vec![], rows.to_vec());
+    }
+    let mut rows = rows;
+    rows.sort_unstable_by_key(|row| row.id);
+    rows
+}
+
+fn filters() -> Vec<RunFilter> {
+    let mut filters = Vec::new();
+    let statuses: [&[RunStatus]; 4] = [
+        &[],
+        &[RunStatus::Failed],
+        &[
+            RunStatus::Succeeded,
+            RunStatus::Queued,
+            RunStatus::Succeeded,
+        ],
+        &RunStatus::ALL,
+    ];
+    for namespace in [None, Some("default"), Some("nowhere")] {
+        for workflow in [None, Some("b")] {
+            for parent in [None, Some(id(1, 0, 1))] {
+                for statuses in statuses {
+                    for since in [None, Some(Time(40_000))] {
+                        filters.push(RunFilter {
+                            namespace: namespace.map(Arc::from),
+                            workflow: workflow.map(Arc::from),
+                            statuses: statuses.to_vec(),
+                            parent,
+                            since,
+                            before: None,
+                        });
+                    }
+                }
+            }
+        }
+    }
+    filters
+}
+
+fn wanted(rows: &[RunRow], filter: &RunFilter) -> Vec<RunRow> {
+    let wanted = rows.iter().rev().filter(|row| {
+        filter
+            .namespace
+            .as_ref()
+            .is_none_or(|namespace| row.namespace == *namespace)
+            && filter
+                .workflow
+                .as_ref()
+                .is_none_or(|workflow| row.workflow == *workflow)
+            && (filter.statuses.is_empty() || filter.statuses.contains(&row.status))
+            && (filter.parent.is_none() || row.parent == filter.parent)
+            && filter
+                .since
+                .is_none_or(|since| row.id >= RunId::new(since, kapell_model::Shard(0), 0))
+            && filter.before.is_none_or(|before| row.id < before)
+    });
+    wanted.cloned().collect()
+}
+
+fn lists_filter(store: &dyn Store) {
+    let rows = many(store);
+    for filter in filters() {
+        let list = store.list_runs(&filter, 1000).expect("list");
+        assert!(list == wanted(&rows, &filter), "{filter:?}");
+        assert!(store.list_runs(&filter, 0).expect("list").is_empty());
+        for before in [RunId(0), rows[100].id, RunId(u128::MAX)] {
+            let filter = RunFilter {
+                before: Some(before),
+                ..filter.clone()
+            };
+            let list = store.list_runs(&filter, 1000).expect("list");
+            assert!(list == wanted(&rows, &filter), "{filter:?}");
+        }
+    }
+}
+
+fn pages_of_a_list_meet(store: &dyn Store) {
+    let rows = many(store);
+    for filter in filters() {
+        let mut paged: Vec<RunRow> = Vec::new();
+        loop {
+            let before = paged.last().map(|row| row.id);
+            let page = store
+                .list_runs(
+                    &RunFilter {
+                        before,
+                        ..filter.clone()
+                    },
+                    7,
+                )
+                .expect("list");
+            let last = page.len() < 7;
+            paged.extend(page);
+            if last {
+                break;
+            }
+        }
+        assert!(paged == wanted(&rows, &filter), "{filter:?}");
+    }
+}
+
+fn counts_follow_every_change(store: &dyn Store) {
+    let check = |rows: &[RunRow]| {
+        for namespace in ["default", "other", "nowhere"] {
+            let mut expected = BTreeMap::new();
+            for row in rows.iter().filter(|row| *row.namespace == *namespace) {
+                *expected
+                    .entry((row.workflow.clone(), row.status))
+                    .or_insert(0_u64) += 1;
+            }
+            let counts = store.run_counts(namespace).expect("counts").into_iter();
+            let counts: Vec<_> = counts
+                .map(|(workflow, status, count)| ((workflow, status), count))
+                .collect();
+            assert_eq!(counts, expected.into_iter().collect::<Vec<_>>());
+        }
+    };
+    let mut rows = many(store);
+    check(&rows);
+    for (place, row) in rows.iter_mut().enumerate() {
+        row.status = RunStatus::ALL[place % 4 + 3];
+        row.ended_at = row.status.ended().then_some(Time(9));
+    }
+    wrote(store, vec![], rows.clone());
+    check(&rows);
+    let ended: Vec<RunId> = rows
+        .iter()
+        .filter(|row| row.status.ended())
+        .map(|row| row.id)
+        .collect();
+    store.delete_runs(&ended).expect("delete");
+    rows.retain(|row| !row.status.ended());
+    check(&rows);
+}
+
+fn expired_runs_come_by_their_end(store: &dyn Store) {
+    let rows = many(store);
+    // Ended, but nobody knows when: never expires.
+    let odd = RunRow {
+        ended_at: None,
+        ..row(id(1, 1, 77), "a", RunStatus::Failed)
+    };
+    let unended = RunRow {
+        ended_at: Some(Time(1)),
+        ..row(id(1, 1, 78), "a", RunStatus::Running)
+    };
+    wrote(store, vec![], vec![odd, unended]);
+    for workflow in [
+        None,
+        Some(("default", "a")),
+        Some(("other", "b")),
+        Some(("default", "nowhere")),
+    ] {
+        for before in [Time(0), Time(50), Time(i64::MAX)] {
+            let mut expected: Vec<(Time, RunId)> = rows
+                .iter()
+                .filter(|row| workflow.is_none_or(|of| of == (&*row.namespace, &*row.workflow)))
+                .filter_map(|row| Some((row.ended_at?, row.id)))
+                .filter(|(at, _)| *at < before)
+                .collect();
+            expected.sort_unstable();
+            let expected: Vec<RunId> = expected.into_iter().map(|(_, id)| id).collect();
+            for limit in [0, 1, 10, 1000] {
+                let expired = store
+                    .expired_runs(workflow, before, limit)
+                    .expect("expired");
+                assert_eq!(expired, expected[..limit.min(expected.len())]);
+            }
+        }
+    }
+}
+
+fn deleting_takes_ended_runs(store: &dyn Store) {
+    let (ended, running, unknown) = (id(1, 1, 1), id(2, 1, 2), id(3, 1, 3));
+    for (run, status) in [(ended, RunStatus::Succeeded), (running, RunStatus::Running)] {
+        let mut write = append(run, 1, "x");
+        write.snapshot = Some(b"state".to_vec());
+        write.pages = vec![(1, b"page".to_vec())];
+        write.wake_at = Some(Time(1));
+        wrote(store, vec![write], vec![row(run, "w", status)]);
+    }
+    assert_eq!(store.delete_runs(&[]).expect("delete"), 0);
+    assert_eq!(
+        store
+            .delete_runs(&[ended, running, unknown, ended])
+            .expect("delete"),
+        1
+    );
+    let key = EntityKey::from(ended);
+    assert_eq!(store.run(ended).expect("run"), None);
+    assert_eq!(store.load(&key).expect("load"), None);
+    assert_eq!(store.history(&key, 0, 9).expect("history"), []);
+    assert_eq!(store.page(&key, 1).expect("page"), None);
+    assert_eq!(
+        store.due(Time(9), None, 9).expect("due"),
+        [(Time(1), running.into())]
+    );
+    assert_eq!(
+        store
+            .expired_runs(None, Time(i64::MAX), 9)
+            .expect("expired"),
+        []
+    );
+    assert_eq!(store.find_runs("", 9).expect("find"), [running]);
+    assert_eq!(
+        store.run_counts("default").expect("counts"),
+        [(Arc::from("w"), RunStatus::Running, 1)]
+    );
+    assert!(store.load(&running.into()).expect("load").is_some());
+    // A run that ends later is deleted then.
+    let end = EntityWrite {
+        wake_at: None,
+        ..append(running, 2, "end")
+    };
+    wrote(
+        store,
+        vec![end],
+        vec![row(running, "w", RunStatus::Cancelled)],
+    );
+    assert_eq!(store.delete_runs(&[running]).expect("delete"), 1);
+    assert_eq!(store.run_counts("default").expect("counts"), []);
+}

@@ -1,0 +1,278 @@
+//! Where everything that must be remembered is kept: one trait, no rules.
+//!
+//! Start reading at [`Store`] and [`Commit`]; then `memory` (the plainest implementation, which the
+//! simulator drives), then `sqlite`.
+//!
+//! Invariants
+//! - State changes only in [`Store::commit`], which is atomic, durable when it returns, and fenced:
+//!   it writes only if every shard it names still has the epoch and sequence number that it names.
+//! - The store never looks inside chunks, snapshots, pages or specs. It knows no rule of a run.
+//! - No list is unbounded and nothing is counted by scanning.
+//!
+//! Not here: what events mean (`engine`), when to commit (`node`).
+
+use std::sync::Arc;
+
+use kapell_model::{EntityKey, RunId, RunStatus, Shard, Time};
+
+mod blobs;
+mod check;
+pub mod conformance;
+mod memory;
+mod sqlite;
+mod suffix;
+
+pub use blobs::{FileBlobs, Swept};
+pub use memory::MemoryStore;
+pub use sqlite::SqliteStore;
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A shard is no longer as the commit named it: somebody else owns it. Drop what was decided,
+    /// and load again.
+    #[error("shard {} is owned by somebody else", .0.0)]
+    Conflict(Shard),
+    /// The store does not answer or cannot write now. Whether a commit that got this answer has
+    /// landed is unknown: acquire again before reading.
+    #[error("the store is not available: {0}")]
+    Unavailable(String),
+    /// No room is left. The commit did not land.
+    #[error("the disk is full: {0}")]
+    Full(String),
+    /// The request itself cannot be done, however often it is tried.
+    #[error("the store refuses: {0}")]
+    Invalid(String),
+    /// What is stored cannot be read, or was written by a newer version.
+    #[error("the store is damaged: {0}")]
+    Corrupt(String),
+    /// The store was written by a newer version of Kapell.
+    #[error("the store has schema version {found}, this Kapell knows up to {known}")]
+    TooNew {
+        /// The version found.
+        found: u32,
+        /// The newest version known.
+        known: u32,
+    },
+    /// Another process holds the data directory.
+    #[error("the data directory is held by process {pid}")]
+    Held {
+        /// Its process id.
+        pid: u32,
+    },
+    /// The data directory cannot be used: read-only, on a network file system, not a directory.
+    #[error("{0}")]
+    Unusable(String),
+}
+
+/// A result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// The right to write a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// The shard.
+    pub shard: Shard,
+    /// Goes up at each acquisition.
+    pub epoch: u64,
+    /// Goes up at each commit to the shard.
+    pub seq: u64,
+}
+
+/// Everything that changes at once.
+#[derive(Clone, Debug, Default)]
+pub struct Commit {
+    /// Every shard that is written, as held, in order of shard. The commit advances each `seq` by one.
+    pub shards: Vec<Lease>,
+    /// Touched entities; at most one write for each.
+    pub entities: Vec<EntityWrite>,
+    /// Rows of runs that are new or whose row changed; at most one for each.
+    pub runs: Vec<RunRow>,
+}
+
+/// What changes in one entity.
+#[derive(Clone, Debug)]
+pub struct EntityWrite {
+    /// Which.
+    pub key: EntityKey,
+    /// Place of the chunk in the entity's history: 1 for the first, then one more each. A place that
+    /// is taken is refused.
+    pub seq: u64,
+    /// The events, encoded. Empty: nothing is appended (a snapshot or page alone is written).
+    pub chunk: Vec<u8>,
+    /// When the entity must be in memory: [`Time::ZERO`] for at once, `None` for only when it gets
+    /// a message. Always the whole truth. Instants before zero are zero.
+    pub wake_at: Option<Time>,
+    /// State after `seq`, so that loading need not start at the first chunk.
+    pub snapshot: Option<Vec<u8>>,
+    /// True: chunks up to `seq` are dropped, the snapshot alone stays, and must be given. For
+    /// entities without a history that people look at. With an empty snapshot nothing stays: the
+    /// entity is dropped, pages and all.
+    pub forget: bool,
+    /// Pages that left memory: their numbers and contents. Written once each; a number that is
+    /// taken is refused.
+    pub pages: Vec<(u32, Vec<u8>)>,
+}
+
+/// What is needed to have an entity in memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// The newest snapshot and the `seq` it stands for.
+    pub snapshot: Option<(u64, Vec<u8>)>,
+    /// The chunks after it, in order.
+    pub chunks: Vec<(u64, Vec<u8>)>,
+}
+
+/// What lists and people need of a run without loading it. Written when it changes, not with every
+/// event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunRow {
+    /// The run.
+    pub id: RunId,
+    /// Namespace of the workflow.
+    pub namespace: Arc<str>,
+    /// Name of the workflow.
+    pub workflow: Arc<str>,
+    /// Number of the version.
+    pub version: u32,
+    /// Where it stands.
+    pub status: RunStatus,
+    /// When it was made.
+    pub created_at: Time,
+    /// When it started.
+    pub started_at: Option<Time>,
+    /// When it ended.
+    pub ended_at: Option<Time>,
+    /// The run whose step made it.
+    pub parent: Option<RunId>,
+    /// What made it: `manual`, `workflow`, `fork`.
+    pub trigger: Arc<str>,
+    /// Steps and items that ended well, that ended otherwise, and all that are known.
+    pub counts: [u64; 3],
+    /// The first error, cut to 1 KiB.
+    pub error: Option<String>,
+    /// Labels as JSON.
+    pub labels: String,
+}
+
+/// Which runs to list. All conditions hold at once.
+#[derive(Clone, Debug, Default)]
+pub struct RunFilter {
+    /// Of this namespace.
+    pub namespace: Option<Arc<str>>,
+    /// Of this workflow.
+    pub workflow: Option<Arc<str>>,
+    /// In one of these statuses; empty is all.
+    pub statuses: Vec<RunStatus>,
+    /// Made by this run.
+    pub parent: Option<RunId>,
+    /// Made at or after, by the millisecond that the id holds.
+    pub since: Option<Time>,
+    /// Older than this run: the last of the page before.
+    pub before: Option<RunId>,
+}
+
+/// A registered version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VersionRow {
+    /// Namespace of the workflow.
+    pub namespace: Arc<str>,
+    /// Name of the workflow.
+    pub workflow: Arc<str>,
+    /// 1 for the first.
+    pub version: u32,
+    /// Hash of the normalised spec and the bundle.
+    pub hash: Arc<str>,
+    /// The normalised spec as JSON.
+    pub spec: Arc<str>,
+    /// The file as its author wrote it.
+    pub source: Arc<str>,
+    /// The bundle's blob as JSON, if there is one.
+    pub bundle: Option<Arc<str>>,
+    /// When it was registered.
+    pub created_at: Time,
+}
+
+/// A place to keep everything. Calls block; whoever must not wait calls from a thread of its own.
+pub trait Store: Send + Sync {
+    /// Takes shards over: each gets a greater epoch, so that whoever held them can write no more.
+    /// The leases come in the order asked.
+    fn acquire(&self, shards: &[Shard]) -> Result<Vec<Lease>>;
+
+    /// Writes all of it, or nothing. Durable when it returns. What it writes lies in the shards that
+    /// it names, or it is refused.
+    fn commit(&self, commit: &Commit) -> Result<()>;
+
+    /// Everything to have an entity in memory; `None` if there is no such entity.
+    fn load(&self, key: &EntityKey) -> Result<Option<Loaded>>;
+
+    /// Entities that must be in memory at `now`, by `wake_at` then key, after the given one.
+    fn due(
+        &self,
+        now: Time,
+        after: Option<&(Time, EntityKey)>,
+        limit: usize,
+    ) -> Result<Vec<(Time, EntityKey)>>;
+
+    /// The earliest `wake_at` after `now`.
+    fn next_wake(&self, now: Time) -> Result<Option<Time>>;
+
+    /// Chunks of an entity's history from `from` on, in order.
+    fn history(&self, key: &EntityKey, from: u64, limit: usize) -> Result<Vec<(u64, Vec<u8>)>>;
+
+    /// One page that left memory.
+    fn page(&self, key: &EntityKey, page: u32) -> Result<Option<Vec<u8>>>;
+
+    /// The row of a run.
+    fn run(&self, id: RunId) -> Result<Option<RunRow>>;
+
+    /// Runs whose id ends in this text, newest first; at most `limit`. A whole id is always found,
+    /// a part of one among the newest 100,000 runs.
+    fn find_runs(&self, suffix: &str, limit: usize) -> Result<Vec<RunId>>;
+
+    /// Rows of runs, newest first.
+    fn list_runs(&self, filter: &RunFilter, limit: usize) -> Result<Vec<RunRow>>;
+
+    /// How many runs of each workflow are in each status, kept and never counted. By name, then
+    /// status; none that is zero.
+    fn run_counts(&self, namespace: &str) -> Result<Vec<(Arc<str>, RunStatus, u64)>>;
+
+    /// Registers a version: one with the same hash as a version of the workflow changes nothing.
+    /// Returns its number. `version` of the row is ignored.
+    fn register(&self, row: &VersionRow) -> Result<u32>;
+
+    /// A version of a workflow; none is the active one, which is the one registered last.
+    fn version(
+        &self,
+        namespace: &str,
+        workflow: &str,
+        version: Option<u32>,
+    ) -> Result<Option<VersionRow>>;
+
+    /// Names of workflows after the given one, with their active versions.
+    fn list_workflows(
+        &self,
+        namespace: &str,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<(Arc<str>, u32)>>;
+
+    /// Ended runs that are older than `before` by their end, oldest first.
+    fn expired_runs(
+        &self,
+        workflow: Option<(&str, &str)>,
+        before: Time,
+        limit: usize,
+    ) -> Result<Vec<RunId>>;
+
+    /// Drops ended runs with all that belongs to them. Runs that have not ended are left alone.
+    fn delete_runs(&self, ids: &[RunId]) -> Result<u64>;
+
+    /// Upkeep that may take a while: called when there is nothing else to do.
+    fn tidy(&self) -> Result<()>;
+}
+
+/// The smallest id of a run that was made at `at` or later.
+fn first_id_at(at: Time) -> RunId {
+    RunId::new(at, Shard(0), 0)
+}

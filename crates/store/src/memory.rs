@@ -1,0 +1,430 @@
+//! The plainest store: maps in memory. The simulator drives it, tests compare the others with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use kapell_model::{EntityKey, RunId, RunStatus, Shard, Time};
+use parking_lot::Mutex;
+
+use crate::check::{check_commit, check_shards, drops_entity};
+use crate::suffix::{NEWEST_SEARCHED, Suffix};
+use crate::{
+    Commit, EntityWrite, Error, Lease, Loaded, Result, RunFilter, RunRow, Store, VersionRow,
+    first_id_at,
+};
+
+/// A store that lives as long as its last clone. Clones share what is stored; [`MemoryStore::fork`]
+/// does not.
+#[derive(Clone, Default)]
+pub struct MemoryStore {
+    state: Arc<Mutex<State>>,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A store of its own with everything that is stored now.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        Self {
+            state: Arc::new(Mutex::new(self.state.lock().clone())),
+        }
+    }
+}
+
+type Name = (Arc<str>, Arc<str>);
+
+#[derive(Clone, Default)]
+struct State {
+    shards: BTreeMap<Shard, Lease>,
+    entities: BTreeMap<EntityKey, Entity>,
+    wakes: BTreeSet<(Time, EntityKey)>,
+    runs: BTreeMap<RunId, RunRow>,
+    ended: BTreeSet<(Time, RunId)>,
+    counts: BTreeMap<(Name, RunStatus), u64>,
+    workflows: BTreeMap<Name, Vec<VersionRow>>,
+}
+
+#[derive(Clone, Default)]
+struct Entity {
+    snapshot: Option<(u64, Arc<[u8]>)>,
+    chunks: BTreeMap<u64, Arc<[u8]>>,
+    pages: BTreeMap<u32, Arc<[u8]>>,
+    wake_at: Option<Time>,
+}
+
+impl Entity {
+    fn is_nothing(&self) -> bool {
+        self.snapshot.is_none()
+            && self.chunks.is_empty()
+            && self.pages.is_empty()
+            && self.wake_at.is_none()
+    }
+}
+
+impl Store for MemoryStore {
+    fn acquire(&self, shards: &[Shard]) -> Result<Vec<Lease>> {
+        check_shards(shards)?;
+        let mut state = self.state.lock();
+        let leases = shards.iter().map(|&shard| {
+            let lease = state.shards.entry(shard).or_insert(Lease {
+                shard,
+                epoch: 0,
+                seq: 0,
+            });
+            lease.epoch += 1;
+            *lease
+        });
+        Ok(leases.collect())
+    }
+
+    fn commit(&self, commit: &Commit) -> Result<()> {
+        check_commit(commit)?;
+        let mut state = self.state.lock();
+        state.check_fence(commit)?;
+        state.check_places(commit)?;
+        for held in &commit.shards {
+            let lease = Lease {
+                seq: held.seq + 1,
+                ..*held
+            };
+            state.shards.insert(held.shard, lease);
+        }
+        for write in &commit.entities {
+            state.write_entity(write);
+        }
+        for row in &commit.runs {
+            state.write_run(row);
+        }
+        Ok(())
+    }
+
+    fn load(&self, key: &EntityKey) -> Result<Option<Loaded>> {
+        let state = self.state.lock();
+        let Some(entity) = state.entities.get(key) else {
+            return Ok(None);
+        };
+        if entity.snapshot.is_none() && entity.chunks.is_empty() {
+            return Ok(None);
+        }
+        let first = entity.snapshot.as_ref().map_or(0, |(seq, _)| seq + 1);
+        Ok(Some(Loaded {
+            snapshot: entity
+                .snapshot
+                .as_ref()
+                .map(|(seq, bytes)| (*seq, bytes.to_vec())),
+            chunks: entity
+                .chunks
+                .range(first..)
+                .map(|(seq, chunk)| (*seq, chunk.to_vec()))
+                .collect(),
+        }))
+    }
+
+    fn due(
+        &self,
+        now: Time,
+        after: Option<&(Time, EntityKey)>,
+        limit: usize,
+    ) -> Result<Vec<(Time, EntityKey)>> {
+        let state = self.state.lock();
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let due = state
+            .wakes
+            .range((from, Bound::Unbounded))
+            .take_while(|(at, _)| *at <= now);
+        Ok(due.take(limit).cloned().collect())
+    }
+
+    fn next_wake(&self, now: Time) -> Result<Option<Time>> {
+        let state = self.state.lock();
+        // The smallest key at the next instant: nothing of `now` is after it.
+        let from = (Time(now.0.saturating_add(1)), EntityKey::Run(RunId(0)));
+        let next = state.wakes.range(from..).map(|(at, _)| *at).next();
+        Ok(next.filter(|at| *at > now))
+    }
+
+    fn history(&self, key: &EntityKey, from: u64, limit: usize) -> Result<Vec<(u64, Vec<u8>)>> {
+        let state = self.state.lock();
+        let chunks = state
+            .entities
+            .get(key)
+            .into_iter()
+            .flat_map(|entity| entity.chunks.range(from..));
+        Ok(chunks
+            .take(limit)
+            .map(|(seq, chunk)| (*seq, chunk.to_vec()))
+            .collect())
+    }
+
+    fn page(&self, key: &EntityKey, page: u32) -> Result<Option<Vec<u8>>> {
+        let state = self.state.lock();
+        Ok(state
+            .entities
+            .get(key)
+            .and_then(|entity| entity.pages.get(&page))
+            .map(|page| page.to_vec()))
+    }
+
+    fn run(&self, id: RunId) -> Result<Option<RunRow>> {
+        Ok(self.state.lock().runs.get(&id).cloned())
+    }
+
+    fn find_runs(&self, suffix: &str, limit: usize) -> Result<Vec<RunId>> {
+        let state = self.state.lock();
+        match Suffix::parse(suffix) {
+            None => Ok(Vec::new()),
+            Some(Suffix::Whole(id)) => Ok(state
+                .runs
+                .contains_key(&id)
+                .then_some(id)
+                .into_iter()
+                .take(limit)
+                .collect()),
+            Some(suffix) => {
+                let newest = state.runs.keys().rev().take(NEWEST_SEARCHED);
+                Ok(newest
+                    .copied()
+                    .filter(|id| suffix.matches(*id))
+                    .take(limit)
+                    .collect())
+            }
+        }
+    }
+
+    fn list_runs(&self, filter: &RunFilter, limit: usize) -> Result<Vec<RunRow>> {
+        let state = self.state.lock();
+        let from = filter.since.map_or(RunId(0), first_id_at);
+        let to = filter.before.map_or(Bound::Unbounded, Bound::Excluded);
+        if to == Bound::Excluded(from) || filter.before.is_some_and(|before| before < from) {
+            return Ok(Vec::new());
+        }
+        let rows = state
+            .runs
+            .range((Bound::Included(from), to))
+            .rev()
+            .map(|(_, row)| row);
+        let wanted = rows.filter(|row| {
+            filter
+                .namespace
+                .as_ref()
+                .is_none_or(|namespace| *namespace == row.namespace)
+                && filter
+                    .workflow
+                    .as_ref()
+                    .is_none_or(|workflow| *workflow == row.workflow)
+                && filter
+                    .parent
+                    .is_none_or(|parent| row.parent == Some(parent))
+                && (filter.statuses.is_empty() || filter.statuses.contains(&row.status))
+        });
+        Ok(wanted.take(limit).cloned().collect())
+    }
+
+    fn run_counts(&self, namespace: &str) -> Result<Vec<(Arc<str>, RunStatus, u64)>> {
+        let state = self.state.lock();
+        let first: Arc<str> = Arc::from(namespace);
+        let from = ((first, Arc::from("")), RunStatus::Queued);
+        let counts = state
+            .counts
+            .range(from..)
+            .take_while(|(((of, _), _), _)| **of == *namespace);
+        Ok(counts
+            .map(|(((_, workflow), status), count)| (workflow.clone(), *status, *count))
+            .collect())
+    }
+
+    fn register(&self, row: &VersionRow) -> Result<u32> {
+        let mut state = self.state.lock();
+        let versions = state
+            .workflows
+            .entry((row.namespace.clone(), row.workflow.clone()))
+            .or_default();
+        if let Some(known) = versions.iter().find(|known| known.hash == row.hash) {
+            return Ok(known.version);
+        }
+        let version = versions.last().map_or(1, |last| last.version + 1);
+        versions.push(VersionRow {
+            version,
+            ..row.clone()
+        });
+        Ok(version)
+    }
+
+    fn version(
+        &self,
+        namespace: &str,
+        workflow: &str,
+        version: Option<u32>,
+    ) -> Result<Option<VersionRow>> {
+        let state = self.state.lock();
+        let Some(versions) = state.workflows.get(&(namespace.into(), workflow.into())) else {
+            return Ok(None);
+        };
+        let found = match version {
+            None => versions.last(),
+            Some(number) => versions.iter().find(|row| row.version == number),
+        };
+        Ok(found.cloned())
+    }
+
+    fn list_workflows(
+        &self,
+        namespace: &str,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<(Arc<str>, u32)>> {
+        let state = self.state.lock();
+        let from = Bound::Excluded((Arc::from(namespace), Arc::from(after)));
+        let names = state.workflows.range((from, Bound::Unbounded));
+        let names = names.take_while(|((of, _), _)| **of == *namespace);
+        let active = names
+            .filter_map(|((_, name), versions)| Some((name.clone(), versions.last()?.version)));
+        Ok(active.take(limit).collect())
+    }
+
+    fn expired_runs(
+        &self,
+        workflow: Option<(&str, &str)>,
+        before: Time,
+        limit: usize,
+    ) -> Result<Vec<RunId>> {
+        let state = self.state.lock();
+        let ended = state.ended.range(..(before, RunId(0))).map(|(_, id)| *id);
+        let wanted = ended.filter(|id| {
+            workflow.is_none_or(|(namespace, name)| {
+                state
+                    .runs
+                    .get(id)
+                    .is_some_and(|row| *row.namespace == *namespace && *row.workflow == *name)
+            })
+        });
+        Ok(wanted.take(limit).collect())
+    }
+
+    fn delete_runs(&self, ids: &[RunId]) -> Result<u64> {
+        let mut state = self.state.lock();
+        let mut deleted = 0;
+        for id in ids {
+            if state.runs.get(id).is_some_and(|row| row.status.ended()) {
+                state.forget_run_row(*id);
+                let key = EntityKey::Run(*id);
+                if let Some(Entity {
+                    wake_at: Some(at), ..
+                }) = state.entities.remove(&key)
+                {
+                    state.wakes.remove(&(at, key));
+                }
+                deleted += 1;
+            }
+        }
+        Ok(deleted)
+    }
+
+    fn tidy(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl State {
+    fn check_fence(&self, commit: &Commit) -> Result<()> {
+        match commit
+            .shards
+            .iter()
+            .find(|held| self.shards.get(&held.shard) != Some(held))
+        {
+            Some(stale) => Err(Error::Conflict(stale.shard)),
+            None => Ok(()),
+        }
+    }
+
+    fn check_places(&self, commit: &Commit) -> Result<()> {
+        for write in &commit.entities {
+            let Some(entity) = self.entities.get(&write.key) else {
+                continue;
+            };
+            let keeps_chunk = !write.chunk.is_empty() && !write.forget;
+            let page_taken = write
+                .pages
+                .iter()
+                .any(|(number, _)| entity.pages.contains_key(number));
+            if (keeps_chunk && entity.chunks.contains_key(&write.seq)) || page_taken {
+                return Err(Error::Invalid(format!(
+                    "the place is taken: {:?} at {}",
+                    write.key, write.seq
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn write_entity(&mut self, write: &EntityWrite) {
+        let entity = self.entities.entry(write.key.clone()).or_default();
+        if !write.chunk.is_empty() {
+            entity
+                .chunks
+                .insert(write.seq, write.chunk.as_slice().into());
+        }
+        if let Some(snapshot) = &write.snapshot {
+            entity.snapshot = Some((write.seq, snapshot.as_slice().into()));
+        }
+        if write.forget {
+            entity.chunks = entity.chunks.split_off(&(write.seq + 1));
+        }
+        for (number, page) in &write.pages {
+            entity.pages.insert(*number, page.as_slice().into());
+        }
+        let wake_at = write.wake_at.map(|at| at.max(Time::ZERO));
+        let earlier = std::mem::replace(&mut entity.wake_at, wake_at);
+        if drops_entity(write) {
+            *entity = Entity::default();
+        }
+        if entity.is_nothing() {
+            self.entities.remove(&write.key);
+        }
+        if earlier != wake_at {
+            if let Some(at) = earlier {
+                self.wakes.remove(&(at, write.key.clone()));
+            }
+            if let Some(at) = wake_at {
+                self.wakes.insert((at, write.key.clone()));
+            }
+        }
+    }
+
+    fn write_run(&mut self, row: &RunRow) {
+        self.forget_run_row(row.id);
+        *self.counts.entry(count_of(row)).or_default() += 1;
+        if let Some(at) = row.ended_at.filter(|_| row.status.ended()) {
+            self.ended.insert((at, row.id));
+        }
+        self.runs.insert(row.id, row.clone());
+    }
+
+    fn forget_run_row(&mut self, id: RunId) {
+        let Some(row) = self.runs.remove(&id) else {
+            return;
+        };
+        if let Some(at) = row.ended_at {
+            self.ended.remove(&(at, id));
+        }
+        let key = count_of(&row);
+        if let Some(count) = self.counts.get_mut(&key) {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&key);
+            }
+        }
+    }
+}
+
+fn count_of(row: &RunRow) -> (Name, RunStatus) {
+    ((row.namespace.clone(), row.workflow.clone()), row.status)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,214 @@
+//! The embedded store: one SQLite database in a data directory that one process holds.
+//!
+//! Start reading at [`SqliteStore::open`]; then `write` (what a commit writes), `read`, `writer` (what
+//! happens on errors), `checkpoint` (the write-ahead log) and `migrations` (the schema and why it is
+//! so).
+//!
+//! - One connection writes, others read; a read sees every commit that returned before it.
+//! - A commit that returned is on the disk (`synchronous = FULL`).
+//! - After an error of the disk the connection is closed and the commit is not tried again.
+//! - What is kept in memory only saves time: the database alone says what is so.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use kapell_model::{EntityKey, RunId, RunStatus, Shard, Time};
+use parking_lot::Mutex;
+use rusqlite::Connection;
+
+use crate::check::{check_commit, check_shards};
+use crate::{Commit, Error, Lease, Loaded, Result, RunFilter, RunRow, Store, VersionRow};
+
+mod checkpoint;
+mod connection;
+mod directory;
+mod failure;
+mod merge;
+mod migrate;
+mod read;
+mod write;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use checkpoint::{Checkpointer, Watch};
+use connection::Readers;
+use directory::Directory;
+use failure::explain;
+use writer::Writer;
+
+/// Runs deleted in one transaction: commits get their turn in between.
+const DELETED_AT_ONCE: usize = 128;
+
+/// A store in a directory of its own.
+pub struct SqliteStore {
+    // In this order they are dropped: the thread, the readers, the writer, which as the last
+    // connection empties the log and removes it, then the lock.
+    _checkpointer: Checkpointer,
+    readers: Readers,
+    writer: Arc<Mutex<Writer>>,
+    watch: Arc<Watch>,
+    _directory: Directory,
+}
+
+impl SqliteStore {
+    /// Opens the store in a directory, which is made if need be, and brings its schema up to date.
+    ///
+    /// # Errors
+    /// [`Error::Held`] if another store has it open, here or in another process;
+    /// [`Error::Unusable`] for a directory that cannot be written, is no directory, or lies on a
+    /// network file system; [`Error::TooNew`] and [`Error::Corrupt`] for what is in it. Then nothing
+    /// in it was changed.
+    pub fn open(directory: &Path) -> Result<Self> {
+        let directory = Directory::take(directory)?;
+        let path = directory.database();
+        let unusable = |error: &rusqlite::Error| match explain(error) {
+            Error::Unavailable(text) => {
+                directory.unusable(&format!("cannot hold the database: {text}"))
+            }
+            other => other,
+        };
+        // Looked at by a connection that changes nothing, before the one that does.
+        migrate::applied(&connection::plain(&path).map_err(|error| unusable(&error))?)?;
+        let watch = Arc::new(Watch::new());
+        let mut connection = connection::writer(&path, &watch).map_err(|error| unusable(&error))?;
+        let mode: String = connection
+            .pragma_query_value(None, "journal_mode", |row| row.get(0))
+            .map_err(|error| unusable(&error))?;
+        if mode != "wal" {
+            return Err(
+                directory.unusable("cannot hold the database: no shared memory for its log")
+            );
+        }
+        migrate::migrate(&mut connection)?;
+        let writer = Arc::new(Mutex::new(Writer::new(
+            path.clone(),
+            Arc::clone(&watch),
+            connection,
+        )));
+        let checkpointer = Checkpointer::start(
+            directory.database_file(),
+            &path,
+            Arc::clone(&watch),
+            Arc::clone(&writer),
+        )
+        .map_err(|error| Error::Unavailable(format!("no thread for checkpoints: {error}")))?;
+        Ok(Self {
+            _checkpointer: checkpointer,
+            readers: Readers::new(path),
+            writer,
+            watch,
+            _directory: directory,
+        })
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        self.readers.read(read).map_err(|error| explain(&error))
+    }
+}
+
+impl Store for SqliteStore {
+    fn acquire(&self, shards: &[Shard]) -> Result<Vec<Lease>> {
+        check_shards(shards)?;
+        self.writer.lock().write(|tx, _| write::acquire(tx, shards))
+    }
+
+    fn commit(&self, commit: &Commit) -> Result<()> {
+        check_commit(commit)?;
+        self.writer
+            .lock()
+            .write(|tx, ids| write::commit(tx, ids, commit))
+    }
+
+    fn load(&self, key: &EntityKey) -> Result<Option<Loaded>> {
+        self.read(|connection| read::load(connection, key))
+    }
+
+    fn due(
+        &self,
+        now: Time,
+        after: Option<&(Time, EntityKey)>,
+        limit: usize,
+    ) -> Result<Vec<(Time, EntityKey)>> {
+        self.read(|connection| read::due(connection, now, after, limit))
+    }
+
+    fn next_wake(&self, now: Time) -> Result<Option<Time>> {
+        self.read(|connection| read::next_wake(connection, now))
+    }
+
+    fn history(&self, key: &EntityKey, from: u64, limit: usize) -> Result<Vec<(u64, Vec<u8>)>> {
+        self.read(|connection| read::history(connection, key, from, limit))
+    }
+
+    fn page(&self, key: &EntityKey, page: u32) -> Result<Option<Vec<u8>>> {
+        self.read(|connection| read::page(connection, key, page))
+    }
+
+    fn run(&self, id: RunId) -> Result<Option<RunRow>> {
+        self.read(|connection| read::run(connection, id))
+    }
+
+    fn find_runs(&self, suffix: &str, limit: usize) -> Result<Vec<RunId>> {
+        self.read(|connection| read::find_runs(connection, suffix, limit))
+    }
+
+    fn list_runs(&self, filter: &RunFilter, limit: usize) -> Result<Vec<RunRow>> {
+        self.read(|connection| read::list_runs(connection, filter, limit))
+    }
+
+    fn run_counts(&self, namespace: &str) -> Result<Vec<(Arc<str>, RunStatus, u64)>> {
+        self.read(|connection| read::run_counts(connection, namespace))
+    }
+
+    fn register(&self, row: &VersionRow) -> Result<u32> {
+        self.writer
+            .lock()
+            .write(|tx, ids| write::register(tx, ids, row))
+    }
+
+    fn version(
+        &self,
+        namespace: &str,
+        workflow: &str,
+        version: Option<u32>,
+    ) -> Result<Option<VersionRow>> {
+        self.read(|connection| read::version(connection, namespace, workflow, version))
+    }
+
+    fn list_workflows(
+        &self,
+        namespace: &str,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<(Arc<str>, u32)>> {
+        self.read(|connection| read::list_workflows(connection, namespace, after, limit))
+    }
+
+    fn expired_runs(
+        &self,
+        workflow: Option<(&str, &str)>,
+        before: Time,
+        limit: usize,
+    ) -> Result<Vec<RunId>> {
+        self.read(|connection| read::expired_runs(connection, workflow, before, limit))
+    }
+
+    fn delete_runs(&self, ids: &[RunId]) -> Result<u64> {
+        let mut deleted = 0;
+        for ids in ids.chunks(DELETED_AT_ONCE) {
+            deleted += self
+                .writer
+                .lock()
+                .write(|tx, _| write::delete_runs(tx, ids))?;
+        }
+        Ok(deleted)
+    }
+
+    fn tidy(&self) -> Result<()> {
+        self.readers.close();
+        let _alone = self.watch.hold();
+        self.writer.lock().tidy_log()
+    }
+}

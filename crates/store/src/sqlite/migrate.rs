@@ -1,0 +1,160 @@
+//! Brings a database to the schema this program knows, step by step, forward only.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::failure::explain;
+use crate::{Error, Result};
+
+/// Every step there ever was, in order. One that was released never changes: its hash is recorded.
+const MIGRATIONS: &[(u32, &str)] = &[(1, include_str!("migrations/0001_init.sql"))];
+
+/// "KAPL".
+const APPLICATION_ID: u32 = 0x4b41_504c;
+
+/// Applies what is missing, each step in a transaction of its own. A database of somebody else, of
+/// a newer version or with other steps is left as it is.
+pub(super) fn migrate(connection: &mut Connection) -> Result<()> {
+    migrate_with(connection, MIGRATIONS)
+}
+
+/// Looks without writing: the number of the last step that was applied, 0 for an empty database.
+pub(super) fn applied(connection: &Connection) -> Result<u32> {
+    applied_of(connection, MIGRATIONS)
+}
+
+fn migrate_with(connection: &mut Connection, migrations: &[(u32, &str)]) -> Result<()> {
+    let done = applied_of(connection, migrations)?;
+    for (number, sql) in migrations.iter().filter(|(number, _)| *number > done) {
+        apply(connection, *number, sql).map_err(|error| explain(&error))?;
+        tracing::debug!(number, "migrated the database");
+    }
+    Ok(())
+}
+
+fn apply(connection: &mut Connection, number: u32, sql: &str) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    transaction.execute_batch(
+        "CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, hash TEXT NOT NULL) STRICT",
+    )?;
+    transaction.execute_batch(sql)?;
+    transaction.execute(
+        "INSERT INTO migrations (number, hash) VALUES (?1, ?2)",
+        (number, hash(sql)),
+    )?;
+    transaction.commit()
+}
+
+fn applied_of(connection: &Connection, migrations: &[(u32, &str)]) -> Result<u32> {
+    let rows = recorded(connection).map_err(|error| explain(&error))?;
+    let known = migrations.last().map_or(0, |(number, _)| *number);
+    if let Some((found, _)) = rows.last().filter(|(found, _)| *found > known) {
+        return Err(Error::TooNew {
+            found: *found,
+            known,
+        });
+    }
+    for (row, (number, sql)) in rows.iter().zip(migrations) {
+        if *row != (*number, hash(sql)) {
+            return Err(Error::Corrupt(format!(
+                "step {number} of the schema is not the one this Kapell knows"
+            )));
+        }
+    }
+    Ok(rows.last().map_or(0, |(number, _)| *number))
+}
+
+fn recorded(connection: &Connection) -> rusqlite::Result<Vec<(u32, String)>> {
+    let number = |sql: &str| connection.query_row(sql, (), |row| row.get::<_, u32>(0));
+    let tables = number("SELECT count(*) FROM sqlite_schema")?;
+    let application = number("PRAGMA application_id")?;
+    if tables == 0 && application == 0 {
+        return Ok(Vec::new());
+    }
+    if application != APPLICATION_ID {
+        let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_NOTADB);
+        let text = "the database was made by another program".to_owned();
+        return Err(rusqlite::Error::SqliteFailure(code, Some(text)));
+    }
+    let mut rows = connection.prepare("SELECT number, hash FROM migrations ORDER BY number")?;
+    rows.query_map((), |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect()
+}
+
+fn hash(sql: &str) -> String {
+    blake3::hash(sql.as_bytes()).to_hex().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn database() -> Connection {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate(&mut connection).unwrap();
+        connection
+    }
+
+    #[test]
+    fn steps_are_numbered_without_gaps() {
+        let numbers: Vec<u32> = MIGRATIONS.iter().map(|(number, _)| *number).collect();
+        assert_eq!(
+            numbers,
+            (1..=u32::try_from(MIGRATIONS.len()).unwrap()).collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn a_migrated_database_is_left_alone() {
+        let mut connection = database();
+        migrate(&mut connection).unwrap();
+        assert_eq!(applied(&connection).unwrap(), 1);
+    }
+
+    #[test]
+    fn only_missing_steps_are_applied() {
+        let mut connection = database();
+        let more = [MIGRATIONS, &[(2, "CREATE TABLE more (a INTEGER)")]].concat();
+        migrate_with(&mut connection, &more).unwrap();
+        connection
+            .execute("INSERT INTO more VALUES (1)", ())
+            .unwrap();
+        assert!(matches!(
+            applied(&connection),
+            Err(Error::TooNew { found: 2, known: 1 })
+        ));
+    }
+
+    #[test]
+    fn a_step_that_fails_leaves_no_trace() {
+        let mut connection = database();
+        let bad = [
+            MIGRATIONS,
+            &[(2, "CREATE TABLE more (a INTEGER); SELECT nonsense")],
+        ]
+        .concat();
+        migrate_with(&mut connection, &bad).unwrap_err();
+        assert_eq!(applied(&connection).unwrap(), 1);
+        connection
+            .execute("INSERT INTO more VALUES (1)", ())
+            .unwrap_err();
+    }
+
+    #[test]
+    fn a_changed_step_is_noticed() {
+        let connection = database();
+        let changed = [(1, "CREATE TABLE other (a INTEGER)")];
+        assert!(matches!(
+            applied_of(&connection, &changed),
+            Err(Error::Corrupt(_))
+        ));
+    }
+
+    #[test]
+    fn a_database_of_another_program_is_refused() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        connection
+            .execute_batch("CREATE TABLE songs (title TEXT)")
+            .unwrap();
+        assert!(matches!(migrate(&mut connection), Err(Error::Corrupt(_))));
+    }
+}

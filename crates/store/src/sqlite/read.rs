@@ -1,0 +1,408 @@
+//! What only reads. Each function runs on a reader's connection, inside one transaction where it
+//! needs more than one statement.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use kapell_model::{EntityKey, RunId, RunStatus, Time};
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::merge::merge;
+use crate::suffix::{NEWEST_SEARCHED, Suffix};
+use crate::{Loaded, RunFilter, RunRow, VersionRow, first_id_at};
+
+type Outcome<T> = rusqlite::Result<T>;
+
+pub(super) const DUE: &str = "SELECT wake_at, entity FROM wakes INDEXED BY wakes_by_time
+             WHERE (wake_at, entity) > (?1, ?2) AND wake_at <= ?3 ORDER BY wake_at, entity LIMIT ?4";
+
+pub(super) const NEXT_WAKE: &str = "SELECT wake_at FROM wakes INDEXED BY wakes_by_time WHERE wake_at > ?1 ORDER BY wake_at LIMIT 1";
+
+pub(super) const BY_STATUS: &str = "SELECT id FROM runs INDEXED BY runs_by_status
+         WHERE workflow_id = ?1 AND status = ?2 AND id BETWEEN ?3 AND ?4 ORDER BY id DESC LIMIT ?5";
+
+pub(super) const CHILDREN: &str = "SELECT id FROM runs INDEXED BY runs_by_parent
+         WHERE parent = ?1 AND status = ?2 AND id BETWEEN ?3 AND ?4
+             AND EXISTS (SELECT 1 FROM workflows w WHERE w.id = workflow_id
+                 AND (?5 IS NULL OR w.namespace = ?5) AND (?6 IS NULL OR w.name = ?6))
+         ORDER BY id DESC LIMIT ?7";
+
+pub(super) const EXPIRED: &str = "SELECT ended_at, id FROM runs INDEXED BY runs_by_end
+         WHERE workflow_id = ?1 AND status >= 5 AND ended_at IS NOT NULL
+             AND (ended_at, id) > (?2, ?3) AND ended_at < ?4
+         ORDER BY ended_at, id LIMIT ?5";
+
+pub(super) fn load(connection: &Connection, key: &EntityKey) -> Outcome<Option<Loaded>> {
+    let bytes = key.to_bytes();
+    let snapshot: Option<(u64, Vec<u8>)> = connection
+        .prepare_cached("SELECT seq, state FROM snapshots WHERE entity = ?1")?
+        .query_row([&bytes], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let first = snapshot.as_ref().map_or(0, |(seq, _)| seq + 1);
+    let chunks = history(connection, key, first, usize::MAX)?;
+    Ok((snapshot.is_some() || !chunks.is_empty()).then_some(Loaded { snapshot, chunks }))
+}
+
+pub(super) fn history(
+    connection: &Connection,
+    key: &EntityKey,
+    from: u64,
+    limit: usize,
+) -> Outcome<Vec<(u64, Vec<u8>)>> {
+    let Ok(from) = i64::try_from(from) else {
+        return Ok(Vec::new());
+    };
+    connection
+        .prepare_cached(
+            "SELECT seq, chunk FROM history WHERE entity = ?1 AND seq >= ?2 ORDER BY seq LIMIT ?3",
+        )?
+        .query_map((key.to_bytes(), from, bound(limit)), |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?
+        .collect()
+}
+
+pub(super) fn page(
+    connection: &Connection,
+    key: &EntityKey,
+    page: u32,
+) -> Outcome<Option<Vec<u8>>> {
+    connection
+        .prepare_cached("SELECT content FROM pages WHERE entity = ?1 AND number = ?2")?
+        .query_row((key.to_bytes(), page), |row| row.get(0))
+        .optional()
+}
+
+pub(super) fn due(
+    connection: &Connection,
+    now: Time,
+    after: Option<&(Time, EntityKey)>,
+    limit: usize,
+) -> Outcome<Vec<(Time, EntityKey)>> {
+    // Nothing is before zero, so this is before everything.
+    let (time, key) = after.map_or((-1, Vec::new()), |(time, key)| (time.0, key.to_bytes()));
+    connection
+        .prepare_cached(DUE)?
+        .query_map((time, key, now.0, bound(limit)), |row| {
+            let key: Vec<u8> = row.get(1)?;
+            let key =
+                EntityKey::from_bytes(&key).ok_or_else(|| odd(1, Type::Blob, "is not a key"))?;
+            Ok((Time(row.get(0)?), key))
+        })?
+        .collect()
+}
+
+pub(super) fn next_wake(connection: &Connection, now: Time) -> Outcome<Option<Time>> {
+    connection
+        .prepare_cached(NEXT_WAKE)?
+        .query_row([now.0], |row| row.get(0).map(Time))
+        .optional()
+}
+
+const ROW: &str =
+    "r.id, w.namespace, w.name, r.version, r.status, r.created_at, r.started_at, r.ended_at,
+     r.parent, r.trigger, r.good, r.bad, r.known, r.error, r.labels";
+
+pub(super) fn run(connection: &Connection, id: RunId) -> Outcome<Option<RunRow>> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT {ROW} FROM runs r CROSS JOIN workflows w ON w.id = r.workflow_id WHERE r.id = ?1"
+        ))?
+        .query_row([id.to_bytes()], run_row)
+        .optional()
+}
+
+fn run_row(row: &Row<'_>) -> Outcome<RunRow> {
+    let status = row.get(4)?;
+    Ok(RunRow {
+        id: run_id(row, 0)?,
+        namespace: row.get(1)?,
+        workflow: row.get(2)?,
+        version: row.get(3)?,
+        status: RunStatus::from_number(status)
+            .ok_or_else(|| odd(4, Type::Integer, "is not a status"))?,
+        created_at: Time(row.get(5)?),
+        started_at: row.get::<_, Option<i64>>(6)?.map(Time),
+        ended_at: row.get::<_, Option<i64>>(7)?.map(Time),
+        parent: row.get::<_, Option<[u8; 16]>>(8)?.map(RunId::from_bytes),
+        trigger: row.get(9)?,
+        counts: [row.get(10)?, row.get(11)?, row.get(12)?],
+        error: row.get(13)?,
+        labels: row.get(14)?,
+    })
+}
+
+fn run_id(row: &Row<'_>, column: usize) -> Outcome<RunId> {
+    row.get::<_, [u8; 16]>(column).map(RunId::from_bytes)
+}
+
+pub(super) fn find_runs(
+    connection: &Connection,
+    suffix: &str,
+    limit: usize,
+) -> Outcome<Vec<RunId>> {
+    match Suffix::parse(suffix) {
+        None => Ok(Vec::new()),
+        Some(Suffix::Whole(id)) => {
+            let found = connection
+                .prepare_cached("SELECT 1 FROM runs WHERE id = ?1")?
+                .exists([id.to_bytes()])?;
+            Ok(found.then_some(id).into_iter().take(limit).collect())
+        }
+        Some(suffix) => {
+            let mut newest =
+                connection.prepare_cached("SELECT id FROM runs ORDER BY id DESC LIMIT ?1")?;
+            let newest = newest.query_map([bound(NEWEST_SEARCHED)], |row| run_id(row, 0))?;
+            newest
+                .filter(|id| id.as_ref().map_or(true, |id| suffix.matches(*id)))
+                .take(limit)
+                .collect()
+        }
+    }
+}
+
+pub(super) fn list_runs(
+    connection: &Connection,
+    filter: &RunFilter,
+    limit: usize,
+) -> Outcome<Vec<RunRow>> {
+    let from = filter.since.map_or(RunId(0), first_id_at);
+    let to = match filter.before {
+        None => RunId(u128::MAX),
+        Some(RunId(0)) => return Ok(Vec::new()),
+        Some(before) => RunId(before.0 - 1),
+    };
+    let statuses = if filter.statuses.is_empty() {
+        &RunStatus::ALL[..]
+    } else {
+        &filter.statuses
+    };
+    let mut statuses = statuses.to_vec();
+    statuses.sort_unstable();
+    statuses.dedup();
+    let ids = if let Some(parent) = filter.parent {
+        children(connection, parent, &statuses, filter, (from, to), limit)?
+    } else if filter.namespace.is_some()
+        || filter.workflow.is_some()
+        || statuses.len() < RunStatus::ALL.len()
+    {
+        by_status(connection, &statuses, filter, (from, to), limit)?
+    } else {
+        return newest(connection, (from, to), limit);
+    };
+    ids.into_iter()
+        .filter_map(|id| run(connection, id).transpose())
+        .collect()
+}
+
+fn newest(
+    connection: &Connection,
+    (from, to): (RunId, RunId),
+    limit: usize,
+) -> Outcome<Vec<RunRow>> {
+    connection
+        .prepare_cached(&newest_sql())?
+        .query_map((from.to_bytes(), to.to_bytes(), bound(limit)), run_row)?
+        .collect()
+}
+
+pub(super) fn newest_sql() -> String {
+    format!(
+        "SELECT {ROW} FROM runs r CROSS JOIN workflows w ON w.id = r.workflow_id
+         WHERE r.id BETWEEN ?1 AND ?2 ORDER BY r.id DESC LIMIT ?3"
+    )
+}
+
+/// Merges the ranges of every wanted workflow and status that has runs, which the counts tell.
+fn by_status(
+    connection: &Connection,
+    statuses: &[RunStatus],
+    filter: &RunFilter,
+    (from, to): (RunId, RunId),
+    limit: usize,
+) -> Outcome<Vec<RunId>> {
+    let ranges = ranges(connection, filter)?;
+    let ranges: Vec<(i64, u8)> = ranges
+        .into_iter()
+        .filter(|(_, number)| statuses.iter().any(|status| status.number() == *number))
+        .collect();
+    let mut range = connection.prepare_cached(BY_STATUS)?;
+    let ids = merge(
+        &ranges,
+        limit,
+        |(workflow, status), last: Option<Reverse<RunId>>, limit| {
+            let Some(to) = below(last, to) else {
+                return Ok(Vec::new());
+            };
+            let key = (
+                workflow,
+                status,
+                from.to_bytes(),
+                to.to_bytes(),
+                bound(limit),
+            );
+            range
+                .query_map(key, |row| run_id(row, 0).map(Reverse))?
+                .collect()
+        },
+    )?;
+    Ok(ids.into_iter().map(|Reverse(id)| id).collect())
+}
+
+fn ranges(connection: &Connection, filter: &RunFilter) -> Outcome<Vec<(i64, u8)>> {
+    let sql = match (&filter.namespace, &filter.workflow) {
+        (Some(_), Some(_)) => {
+            "SELECT workflow_id, status FROM run_counts WHERE runs > 0 AND workflow_id =
+                 (SELECT id FROM workflows WHERE namespace = ?1 AND name = ?2)"
+        }
+        _ => {
+            "SELECT c.workflow_id, c.status FROM run_counts c JOIN workflows w ON w.id = c.workflow_id
+             WHERE c.runs > 0 AND (?1 IS NULL OR w.namespace = ?1) AND (?2 IS NULL OR w.name = ?2)"
+        }
+    };
+    connection
+        .prepare_cached(sql)?
+        .query_map((&filter.namespace, &filter.workflow), |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?
+        .collect()
+}
+
+fn children(
+    connection: &Connection,
+    parent: RunId,
+    statuses: &[RunStatus],
+    filter: &RunFilter,
+    (from, to): (RunId, RunId),
+    limit: usize,
+) -> Outcome<Vec<RunId>> {
+    let mut range = connection.prepare_cached(CHILDREN)?;
+    let ids = merge(
+        statuses,
+        limit,
+        |status, last: Option<Reverse<RunId>>, limit| {
+            let Some(to) = below(last, to) else {
+                return Ok(Vec::new());
+            };
+            let key = params![
+                parent.to_bytes(),
+                status.number(),
+                from.to_bytes(),
+                to.to_bytes(),
+                filter.namespace,
+                filter.workflow,
+                bound(limit)
+            ];
+            range
+                .query_map(key, |row| run_id(row, 0).map(Reverse))?
+                .collect()
+        },
+    )?;
+    Ok(ids.into_iter().map(|Reverse(id)| id).collect())
+}
+
+/// The greatest id that may follow the last one; `None` if none can.
+fn below(last: Option<Reverse<RunId>>, to: RunId) -> Option<RunId> {
+    last.map_or(Some(to), |Reverse(last)| last.0.checked_sub(1).map(RunId))
+}
+
+pub(super) fn run_counts(
+    connection: &Connection,
+    namespace: &str,
+) -> Outcome<Vec<(Arc<str>, RunStatus, u64)>> {
+    connection
+        .prepare_cached(
+            "SELECT w.name, c.status, c.runs FROM workflows w CROSS JOIN run_counts c ON c.workflow_id = w.id
+             WHERE w.namespace = ?1 AND c.runs > 0 ORDER BY w.name, c.status",
+        )?
+        .query_map([namespace], |row| {
+            let status = RunStatus::from_number(row.get(1)?);
+            let status = status.ok_or_else(|| odd(1, Type::Integer, "is not a status"))?;
+            Ok((row.get(0)?, status, row.get(2)?))
+        })?
+        .collect()
+}
+
+pub(super) fn version(
+    connection: &Connection,
+    namespace: &str,
+    workflow: &str,
+    version: Option<u32>,
+) -> Outcome<Option<VersionRow>> {
+    connection
+        .prepare_cached(
+            "SELECT w.namespace, w.name, v.version, v.hash, v.spec, v.source, v.bundle, v.created_at
+             FROM workflows w CROSS JOIN versions v ON v.workflow_id = w.id AND v.version = ifnull(?3, w.active)
+             WHERE w.namespace = ?1 AND w.name = ?2",
+        )?
+        .query_row((namespace, workflow, version), |row| {
+            Ok(VersionRow {
+                namespace: row.get(0)?,
+                workflow: row.get(1)?,
+                version: row.get(2)?,
+                hash: row.get(3)?,
+                spec: row.get(4)?,
+                source: row.get(5)?,
+                bundle: row.get(6)?,
+                created_at: Time(row.get(7)?),
+            })
+        })
+        .optional()
+}
+
+pub(super) fn list_workflows(
+    connection: &Connection,
+    namespace: &str,
+    after: &str,
+    limit: usize,
+) -> Outcome<Vec<(Arc<str>, u32)>> {
+    connection
+        .prepare_cached(
+            "SELECT name, active FROM workflows
+             WHERE namespace = ?1 AND name > ?2 AND active > 0 ORDER BY name LIMIT ?3",
+        )?
+        .query_map((namespace, after, bound(limit)), |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?
+        .collect()
+}
+
+pub(super) fn expired_runs(
+    connection: &Connection,
+    workflow: Option<(&str, &str)>,
+    before: Time,
+    limit: usize,
+) -> Outcome<Vec<RunId>> {
+    let mut workflows = connection.prepare_cached(
+        "SELECT id FROM workflows WHERE (?1 IS NULL OR namespace = ?1) AND (?2 IS NULL OR name = ?2)",
+    )?;
+    let (namespace, name) = workflow.unzip();
+    let workflows: Vec<i64> = workflows
+        .query_map((namespace, name), |row| row.get(0))?
+        .collect::<Outcome<_>>()?;
+    let mut range = connection.prepare_cached(EXPIRED)?;
+    let expired = merge(
+        &workflows,
+        limit,
+        |workflow, last: Option<(i64, RunId)>, limit| {
+            // An empty id is before every id.
+            let (ended_at, id) = last.map_or((i64::MIN, Vec::new()), |(at, id)| {
+                (at, id.to_bytes().to_vec())
+            });
+            let key = (workflow, ended_at, id, before.0, bound(limit));
+            range
+                .query_map(key, |row| Ok((row.get(0)?, run_id(row, 1)?)))?
+                .collect()
+        },
+    )?;
+    Ok(expired.into_iter().map(|(_, id)| id).collect())
+}
+
+fn bound(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+fn odd(column: usize, kind: Type, what: &str) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, kind, what.into())
+}

@@ -1,0 +1,550 @@
+//! The event loop: one thread that watches every process, pipe, host and deadline.
+//!
+//! It owns all attempts; other threads prepare and start them, run requests and collect big outputs,
+//! and tell it by [`Message`]. It never blocks but in `epoll`. An attempt goes
+//! `Preparing -> Running -> (Collecting) -> ended` for processes, `Preparing -> Waiting -> InHost ->
+//! ended` for `python`, `Request -> ended` for `http`.
+//!
+//! If this process dies, the kernel kills the children (parent-death signal) and the next worker of
+//! the directory finds the rest. If the clock jumps, deadlines move with it.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use kapell_api::log::{self, Stream};
+use kapell_api::task::{Outcome, Place, Report, Task, TaskError, TaskEvent, Usage, Work};
+use kapell_expr::Value;
+use kapell_model::{Offer, RunId, Time, limits};
+use rustix::event::epoll::{self, EventData, EventFlags};
+
+use crate::attempt::{Attempt, Phase, Proc, Stop, exit_error};
+use crate::dirs::Dirs;
+use crate::failure;
+use crate::launch::{self, Job, Launched, Running};
+use crate::os;
+use crate::output::{self, Left};
+use crate::python::Hosts;
+use crate::runtime::http;
+use crate::shared::{Message, Shared, Start};
+use crate::slots::Record;
+use crate::survivors;
+use crate::timers::{Due, Timer, Timers};
+
+/// How long output is awaited that somebody else than the process may still write.
+pub(crate) const DRAIN: Duration = Duration::from_secs(2);
+/// The longest grace once the worker itself ends.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+/// Bytes read at once.
+const READ_BYTES: usize = 64 << 10;
+/// Reads of one pipe before others have their turn.
+const READS: usize = 4;
+/// Bytes of standard error in an error's message.
+const LAST_WORDS_BYTES: usize = 4096;
+
+/// The event loop.
+pub(crate) struct Executor {
+    pub(crate) shared: Arc<Shared>,
+    epoll: OwnedFd,
+    pub(crate) attempts: HashMap<u64, Attempt>,
+    offers: HashMap<(RunId, Place, Offer), u64>,
+    pub(crate) timers: Timers,
+    pub(crate) hosts: Hosts,
+    reports: Vec<Report>,
+    pub(crate) buffer: Vec<u8>,
+    pub(crate) now: Time,
+    pub(crate) stopping: bool,
+    /// Pipes that had their turn and hold more.
+    pub(crate) unread: Vec<u64>,
+}
+
+/// What an epoll event speaks of.
+#[derive(Clone, Copy)]
+pub(crate) enum Source {
+    Inbox = 0,
+    Stdout = 1,
+    Stderr = 2,
+    Process = 3,
+    Frames = 4,
+}
+
+impl Source {
+    fn of(token: u64) -> Option<Self> {
+        [Self::Inbox, Self::Stdout, Self::Stderr, Self::Process, Self::Frames]
+            .into_iter()
+            .find(|source| *source as u64 == token & 7)
+    }
+}
+
+impl Executor {
+    /// Nothing to do yet.
+    pub(crate) fn new(shared: Arc<Shared>) -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, &shared.inbox.event, EventData::new_u64(Source::Inbox as u64), EventFlags::IN)?;
+        Ok(Self {
+            now: (shared.clock)(),
+            shared,
+            epoll,
+            attempts: HashMap::new(),
+            offers: HashMap::new(),
+            timers: Timers::default(),
+            hosts: Hosts::default(),
+            reports: Vec::new(),
+            buffer: vec![0; READ_BYTES],
+            stopping: false,
+            unread: Vec::new(),
+        })
+    }
+
+    /// Runs until it is told to stop and everything has ended.
+    pub(crate) fn run(mut self) {
+        let mut events = Vec::with_capacity(256);
+        loop {
+            self.flush();
+            if self.stopping && self.attempts.is_empty() && self.hosts.is_empty() {
+                return;
+            }
+            let unread = std::mem::take(&mut self.unread);
+            let wait = if unread.is_empty() { self.timers.wait(self.now) } else { Some(Duration::ZERO) };
+            let wait = wait.and_then(|wait| wait.try_into().ok());
+            events.clear();
+            // An interrupted wait is a wait that was short.
+            let _ = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), wait.as_ref());
+            self.now = (self.shared.clock)();
+            for token in events.iter().map(|event| event.data.u64()).chain(unread) {
+                self.event(token >> 3, token);
+            }
+            for message in self.shared.inbox.take() {
+                self.message(message);
+            }
+            while let Some(due) = self.timers.pop(self.now) {
+                self.due(due);
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        if !self.reports.is_empty() {
+            (self.shared.reports)(std::mem::take(&mut self.reports));
+        }
+    }
+
+    /// Watches a descriptor of an attempt or host. Each change is told once: a child between clone and
+    /// exec holds copies of our descriptors, so one that we closed may still tell for a moment.
+    pub(crate) fn watch(&self, fd: impl AsFd, key: u64, source: Source) {
+        let mut flags = EventFlags::IN | EventFlags::ET;
+        flags.set(EventFlags::OUT, matches!(source, Source::Frames));
+        if let Err(error) = epoll::add(&self.epoll, fd, EventData::new_u64(key << 3 | source as u64), flags) {
+            tracing::error!(%error, "cannot watch a process");
+        }
+    }
+
+    fn event(&mut self, key: u64, token: u64) {
+        let is_host = self.hosts.contains(key);
+        match Source::of(token) {
+            None | Some(Source::Inbox) => {}
+            Some(Source::Stdout) if is_host => self.read_host_output(key, Stream::Stdout),
+            Some(Source::Stderr) if is_host => self.read_host_output(key, Stream::Stderr),
+            Some(Source::Process) if is_host => self.host_ended(key),
+            Some(Source::Frames) => self.read_frames(key),
+            Some(Source::Stdout) => self.read_output(key, Stream::Stdout),
+            Some(Source::Stderr) => self.read_output(key, Stream::Stderr),
+            Some(Source::Process) => self.process_ended(key),
+        }
+    }
+
+    fn message(&mut self, message: Message) {
+        match message {
+            Message::Admitted(jobs) => jobs.into_iter().for_each(|job| self.begin(job)),
+            Message::Launched(job, Ok(launched)) => self.launched(&job, *launched),
+            Message::Launched(job, Err(error)) => self.end_with(job.key, Err(error)),
+            Message::Ready(job, Ok(ready)) => self.ready(&job, ready),
+            Message::Ready(job, Err(error)) => self.end_with(job.key, Err(error)),
+            Message::Host(host, result) => self.host_started(host, result),
+            Message::Collected(key, result) => self.end_with(key, result),
+            Message::Note(key, text) => {
+                if let Some(attempt) = self.attempts.get_mut(&key) {
+                    attempt.log.note(self.now, &text);
+                }
+            }
+            Message::Cancel(offers) => offers.iter().for_each(|offer| self.cancel(*offer)),
+            Message::Stop(grace) => self.stop(grace),
+        }
+    }
+
+    fn due(&mut self, due: Due) {
+        match due {
+            Due::Started(key) => {
+                if let Some(attempt) = self.attempts.get(&key)
+                    && let Some(at) = attempt.started_at
+                {
+                    let report = report(&attempt.job.task, TaskEvent::Started { at });
+                    self.reports.push(report);
+                }
+            }
+            Due::Timeout(key) => self.end_from_outside(key, Stop::Timeout),
+            Due::Kill(key) => self.kill(key),
+            Due::Drained(key) => self.drained(key),
+            Due::Idle(host) => self.host_idle(host),
+            Due::Shutdown => {
+                let keys: Vec<u64> = self.attempts.keys().copied().collect();
+                keys.into_iter().for_each(|key| self.end_from_outside(key, Stop::Shutdown));
+            }
+        }
+    }
+
+    /// Sends an admitted task on its way.
+    fn begin(&mut self, job: Arc<Job>) {
+        let (key, task) = (job.key, &job.task);
+        let path = job.process().map_or("", |process| &*process.path);
+        let log = log::file(&self.shared.logs, task.run, path, task.attempt);
+        self.offers.insert((task.run, task.place, task.offer), key);
+        self.attempts.insert(key, Attempt::new(Arc::clone(&job), log));
+        match &job.task.work {
+            Work::Shell { .. } | Work::Exec { .. } => {
+                if job.process().is_some_and(|process| launch::is_long(&self.shared, process)) {
+                    let shared = Arc::clone(&self.shared);
+                    self.shared.errands.run(move || match launch::prepare(&shared, &job) {
+                        Ok(prepared) => shared.starts.push(Start::Prepared(job, Box::new(prepared))),
+                        Err(error) => shared.inbox.send(Message::Launched(job, Err(error))),
+                    });
+                } else {
+                    self.shared.starts.push(Start::Job(job));
+                }
+            }
+            Work::Python { .. } => self.begin_python(job),
+            Work::Http { .. } => {
+                self.started(key);
+                if let Some(attempt) = self.attempts.get_mut(&key) {
+                    attempt.phase = Phase::Request;
+                }
+                let shared = Arc::clone(&self.shared);
+                self.shared.requests.run(move || {
+                    let result = http::run(&shared, &job);
+                    shared.inbox.send(Message::Collected(job.key, result));
+                });
+            }
+            Work::Noop | Work::Fail { .. } => self.end_with(key, Ok(Value::Null)),
+        }
+    }
+
+    /// The attempt's own time begins.
+    pub(crate) fn started(&mut self, key: u64) {
+        let Some(attempt) = self.attempts.get_mut(&key) else { return };
+        attempt.started_at = Some(self.now);
+        attempt.timers.push(self.timers.set(self.now, limits::RECORD_START_AFTER, Due::Started(key)));
+        if let Some(timeout) = attempt.job.process().and_then(|process| process.timeout) {
+            attempt.timers.push(self.timers.set(self.now, timeout, Due::Timeout(key)));
+        }
+    }
+
+    fn launched(&mut self, job: &Job, launched: Launched) {
+        let key = job.key;
+        let Launched { dir, masker, running: Running { child, stdout, stderr, group, started_at } } = launched;
+        let task = &job.task;
+        let attempt = Some((task.run, task.place, task.offer, task.attempt));
+        self.shared.slots.set(job.slot, &Record { attempt, pid: child.pid, born: child.born });
+        self.watch(&stdout, key, Source::Stdout);
+        self.watch(&stderr, key, Source::Stderr);
+        self.watch(&child.pidfd, key, Source::Process);
+        let proc = Proc { child, stdout: Some(stdout), stderr: Some(stderr), group, exit: None };
+        self.started(key);
+        let Some(attempt) = self.attempts.get_mut(&key) else { return };
+        attempt.started_at = Some(started_at);
+        attempt.dir = Some(dir);
+        attempt.log.mask_with(Arc::clone(&masker));
+        attempt.masker = masker;
+        attempt.phase = Phase::Running(Box::new(proc));
+        if attempt.stop.is_some() {
+            self.kill(key);
+        }
+    }
+
+    fn read_output(&mut self, key: u64, stream: Stream) {
+        let Some(attempt) = self.attempts.get_mut(&key) else { return };
+        let Phase::Running(proc) = &mut attempt.phase else { return };
+        let pipe = if stream == Stream::Stdout { &mut proc.stdout } else { &mut proc.stderr };
+        let log = &mut attempt.log;
+        if read(pipe, &mut self.buffer, READS, |bytes| log.feed(self.now, stream, bytes)) {
+            self.unread.push(token(key, stream));
+        } else if proc.is_over() {
+            self.settle(key);
+        }
+    }
+
+    /// The main process is gone: so must be all it started.
+    fn process_ended(&mut self, key: u64) {
+        let Some(attempt) = self.attempts.get_mut(&key) else { return };
+        let Phase::Running(proc) = &mut attempt.phase else { return };
+        if proc.exit.is_some() {
+            return;
+        }
+        end_descendants(&self.shared, proc, Some(&attempt.job.task));
+        match os::reap(proc.child.pid) {
+            Ok(None) => return,
+            Ok(Some(exit)) => proc.exit = Some(exit),
+            Err(error) => {
+                tracing::error!(%error, pid = proc.child.pid, "cannot wait for a child");
+                proc.exit = Some(os::Exit { status: 0xff00, cpu_millis: 0, memory_bytes: 0 });
+            }
+        }
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let pipe = if stream == Stream::Stdout { &mut proc.stdout } else { &mut proc.stderr };
+            let log = &mut attempt.log;
+            let _ = read(pipe, &mut self.buffer, usize::MAX, |bytes| log.feed(self.now, stream, bytes));
+        }
+        if proc.is_over() {
+            self.settle(key);
+        } else {
+            attempt.timers.push(self.timers.set(self.now, DRAIN, Due::Drained(key)));
+        }
+    }
+
+    fn drained(&mut self, key: u64) {
+        if let Some(attempt) = self.attempts.get_mut(&key)
+            && let Phase::Running(proc) = &mut attempt.phase
+        {
+            (proc.stdout, proc.stderr) = (None, None);
+            self.settle(key);
+        } else {
+            self.host_drained(key);
+        }
+    }
+
+    /// The process is over and read: what did it come to?
+    fn settle(&mut self, key: u64) {
+        let Some(attempt) = self.attempts.get_mut(&key) else { return };
+        let Phase::Running(proc) = std::mem::replace(&mut attempt.phase, Phase::Collecting) else { return };
+        attempt.log.finish(self.now);
+        attempt.usage = Some(proc.usage());
+        let words = last_words(attempt);
+        let error = proc.exit.as_ref().and_then(|exit| exit_error(exit, &proc.group, &attempt.job.task.work, &words));
+        self.shared.cgroups.give_back(proc.group);
+        if let (None, None) = (attempt.stop, &error) {
+            self.collect(key);
+        } else {
+            let result = error.map_or(Ok(Value::Null), Err);
+            self.end_with(key, result);
+        }
+    }
+
+    fn collect(&mut self, key: u64) {
+        let Some(attempt) = self.attempts.get_mut(&key) else { return };
+        let (Some(process), Some(dir)) = (attempt.job.process(), &attempt.dir) else { return };
+        let left = Left {
+            files: dir.files.clone(),
+            output: attempt.job.io_path(&self.shared, "output"),
+            lines: std::mem::take(&mut attempt.log.outputs),
+            lines_over: attempt.log.outputs_over,
+        };
+        if output::is_long(process, &left.output) || left.lines.len() > 100 {
+            let (shared, job) = (Arc::clone(&self.shared), Arc::clone(&attempt.job));
+            self.shared.errands.run(move || {
+                let result = match job.process() {
+                    Some(process) => output::collect(process, &left, &*shared.blobs),
+                    None => Ok(Value::Null),
+                };
+                shared.inbox.send(Message::Collected(job.key, result));
+            });
+        } else {
+            let result = output::collect(process, &left, &*self.shared.blobs);
+            self.end_with(key, result);
+        }
+    }
+
+    /// Ends an attempt with a result, unless it was ended from outside before.
+    pub(crate) fn end_with(&mut self, key: u64, result: Result<Value, Box<TaskError>>) {
+        let Some(attempt) = self.attempts.get(&key) else { return };
+        let collected = matches!(attempt.phase, Phase::Collecting) && result.is_ok() && attempt.usage.is_none();
+        let outcome = match attempt.stopped() {
+            Some(outcome) if !collected => outcome,
+            _ => attempt.outcome(result),
+        };
+        self.end(key, outcome);
+    }
+
+    /// Reports an attempt, cleans up after it and starts what fits now.
+    pub(crate) fn end(&mut self, key: u64, outcome: Outcome) {
+        let Some(mut attempt) = self.attempts.remove(&key) else { return };
+        let job = Arc::clone(&attempt.job);
+        let task = &job.task;
+        self.offers.remove(&(task.run, task.place, task.offer));
+        attempt.timers.drain(..).for_each(|timer: Timer| self.timers.clear(timer));
+        attempt.log.finish(self.now);
+        self.clean_up(&mut attempt, &outcome);
+        self.shared.slots.give_back(job.slot);
+        let started_at = attempt.started_at.unwrap_or(self.now);
+        let ended = TaskEvent::Ended { started_at, ended_at: self.now, outcome, usage: attempt.usage };
+        self.reports.push(report(task, ended));
+        let admitted = {
+            let mut admission = self.shared.admission.lock();
+            admission.release(task, &job.devices);
+            admission.admit()
+        };
+        for job in self.shared.jobs(admitted) {
+            self.begin(job);
+        }
+    }
+
+    fn clean_up(&mut self, attempt: &mut Attempt, outcome: &Outcome) {
+        let shared = &self.shared;
+        let Some(dir) = attempt.dir.take() else { return };
+        let is_function = matches!(attempt.job.task.work, Work::Python { .. });
+        let kinds: &[&str] = if is_function { &[] } else { &["script", "input", "output"] };
+        let files: Vec<_> = kinds.iter().map(|kind| attempt.job.io_path(shared, kind)).collect();
+        let keep = matches!(outcome, Outcome::Failed(_)) && !shared.keep_failed.is_zero();
+        if keep && !(is_function && Dirs::is_clean(&dir)) {
+            let task = &attempt.job.task;
+            let path = attempt.job.process().map_or("", |process| &*process.path);
+            let name = log::file(std::path::Path::new(""), task.run, path, task.attempt);
+            let name = format!("{}.{}", task.run, name.file_stem().unwrap_or_default().to_string_lossy());
+            let until = crate::timers::later(self.now, shared.keep_failed);
+            shared.dirs.keep(&dir, name, files, until);
+        } else {
+            for file in files {
+                let _ = std::fs::remove_file(file);
+            }
+            shared.dirs.give_back(dir);
+        }
+    }
+
+    fn cancel(&mut self, offer: (RunId, Place, Offer)) {
+        if let Some(key) = self.offers.get(&offer) {
+            self.end_from_outside(*key, Stop::Cancel);
+            return;
+        }
+        let waiting = self.shared.admission.lock().withdraw(|task| (task.run, task.place, task.offer) == offer);
+        for task in waiting {
+            let ended = TaskEvent::Ended { started_at: self.now, ended_at: self.now, outcome: Outcome::Cancelled, usage: None };
+            self.reports.push(report(&task, ended));
+        }
+    }
+
+    /// Ends an attempt that nobody wants any more, or whose time is over.
+    fn end_from_outside(&mut self, key: u64, why: Stop) {
+        let Some(attempt) = self.attempts.get_mut(&key) else { return };
+        if attempt.stop.is_some() || matches!(attempt.phase, Phase::Collecting) {
+            return;
+        }
+        attempt.stop = Some(why);
+        attempt.job.cancelled.store(true, Ordering::Relaxed);
+        match &attempt.phase {
+            Phase::Preparing | Phase::Collecting => {}
+            Phase::Running(proc) => {
+                os::signal_group(proc.child.pid, libc::SIGTERM);
+                self.grace(key, why);
+            }
+            Phase::InHost(host) => {
+                let host = *host;
+                self.terminate_host(host);
+                self.grace(key, why);
+            }
+            // Nothing to wait for: a host or a response that comes later meets no attempt.
+            Phase::Waiting | Phase::Request => self.end_with(key, Ok(Value::Null)),
+        }
+    }
+
+    fn grace(&mut self, key: u64, why: Stop) {
+        let Some(attempt) = self.attempts.get_mut(&key) else { return };
+        let grace = attempt.job.process().map_or(limits::GRACE, |process| process.grace);
+        let grace = if why == Stop::Shutdown { grace.min(SHUTDOWN_GRACE) } else { grace };
+        attempt.timers.push(self.timers.set(self.now, grace, Due::Kill(key)));
+    }
+
+    fn kill(&mut self, key: u64) {
+        let Some(attempt) = self.attempts.get_mut(&key) else { return };
+        match &mut attempt.phase {
+            Phase::Running(proc) => {
+                os::signal_group(proc.child.pid, libc::SIGKILL);
+                proc.group.kill_rest();
+            }
+            Phase::InHost(host) => {
+                let host = *host;
+                self.kill_host(host);
+            }
+            Phase::Preparing | Phase::Waiting | Phase::Request | Phase::Collecting => {}
+        }
+    }
+
+    fn stop(&mut self, grace: Duration) {
+        self.stopping = true;
+        self.timers.set(self.now, grace, Due::Shutdown);
+        self.stop_idle_hosts();
+    }
+}
+
+/// Kills what a process that is gone (but not yet waited for) left running.
+pub(crate) fn end_descendants(shared: &Shared, proc: &mut Proc, task: Option<&Task>) {
+    // Not yet waited for, so its number cannot be another group's.
+    os::signal_group(proc.child.pid, libc::SIGKILL);
+    proc.group.kill_rest();
+    if shared.cgroups.contains() {
+        return;
+    }
+    let Some(orphans) = survivors::orphans() else {
+        kill_marked(shared, proc, task);
+        return;
+    };
+    if !orphans.is_empty() {
+        kill_marked(shared, proc, task);
+        for pid in survivors::orphans().unwrap_or_default() {
+            let _ = os::reap(pid);
+        }
+    }
+}
+
+fn kill_marked(shared: &Shared, proc: &Proc, task: Option<&Task>) {
+    if let Some(task) = task {
+        survivors::kill_marked(&shared.mark(task), &[proc.child.pid].into());
+    }
+}
+
+/// The event of an output pipe.
+pub(crate) fn token(key: u64, stream: Stream) -> u64 {
+    key << 3 | if stream == Stream::Stdout { Source::Stdout } else { Source::Stderr } as u64
+}
+
+/// Reads what is there, at most `reads` buffers; closes the pipe at its end. True if there may be more.
+pub(crate) fn read(pipe: &mut Option<OwnedFd>, buffer: &mut [u8], reads: usize, mut each: impl FnMut(&[u8])) -> bool {
+    for _ in 0..reads {
+        let Some(open) = pipe else { return false };
+        match rustix::io::read(open, &mut *buffer) {
+            Ok(0) => *pipe = None,
+            Ok(count) => each(&buffer[..count]),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::AGAIN) => return false,
+            Err(_) => *pipe = None,
+        }
+    }
+    pipe.is_some()
+}
+
+/// The last lines of standard error, for an error's message.
+pub(crate) fn last_words(attempt: &Attempt) -> String {
+    let lines: Vec<&str> = attempt.log.stderr_tail().collect();
+    let text = lines.join("\n");
+    let from = text.ceil_char_boundary(text.len().saturating_sub(LAST_WORDS_BYTES));
+    text[from..].to_owned()
+}
+
+/// What a worker says of a task.
+pub(crate) fn report(task: &Task, event: TaskEvent) -> Report {
+    Report { run: task.run, place: task.place, offer: task.offer, event }
+}
+
+/// The end of a task that started nothing.
+pub(crate) fn ended(task: &Task, at: Time, outcome: Outcome) -> Report {
+    report(task, TaskEvent::Ended { started_at: at, ended_at: at, outcome, usage: None::<Usage> })
+}
+
+/// The outcome of a task that never fits.
+pub(crate) fn too_big(task: &Task, total: crate::config::Capacity) -> Outcome {
+    let needs = task.work.process().map(|process| process.resources).unwrap_or_default();
+    Outcome::Failed(failure::permanent("spawn", format!(
+        "it asks for {} thousandths of a core, {} bytes of memory and {} devices; this worker has {}, {} and {}",
+        needs.cpu_millis, needs.memory_bytes, needs.gpus, total.cpu_millis, total.memory_bytes, total.gpus,
+    )))
+}

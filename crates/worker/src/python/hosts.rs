@@ -1,0 +1,568 @@
+//! The event loop's side of hosts: which serves what, calls out, answers in.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kapell_api::log::Stream;
+use kapell_api::task::{Outcome, TaskError, Usage};
+use kapell_expr::Value;
+use kapell_model::{Time, limits};
+use serde::Deserialize;
+
+use super::{HostKey, HostProcess, Ready, host_plan, prepare};
+use crate::attempt::{Phase, Proc, exit_error};
+use crate::executor::{self, Executor, Source};
+use crate::failure;
+use crate::input;
+use crate::launch::{Job, Running};
+use crate::os;
+use crate::output;
+use crate::shared::{Message, Start};
+use crate::slots::Record;
+use crate::timers::{Due, Timer};
+
+/// How long a host may do nothing.
+const IDLE: Duration = Duration::from_secs(60);
+/// Bytes of an answer besides its value.
+const ANSWER_EXTRA: usize = 1 << 20;
+/// How much of a host's output is read at an answer before the next turn of others.
+const READS: usize = 64;
+
+/// All hosts and the tasks that wait for one.
+#[derive(Default)]
+pub(crate) struct Hosts {
+    hosts: HashMap<u64, Host>,
+    groups: HashMap<Arc<HostKey>, Group>,
+}
+
+#[derive(Default)]
+struct Group {
+    hosts: Vec<u64>,
+    waiting: VecDeque<(Arc<Job>, Box<Ready>)>,
+}
+
+struct Host {
+    key: Arc<HostKey>,
+    slot: u32,
+    proc: Option<Proc>,
+    socket: Option<OwnedFd>,
+    incoming: Vec<u8>,
+    outgoing: Vec<u8>,
+    tasks: Vec<u64>,
+    codes: HashSet<String>,
+    variables: HashMap<&'static str, String>,
+    idle: Option<(Time, Timer)>,
+    dying: bool,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    i: u64,
+    #[serde(default, deserialize_with = "present")]
+    v: Option<Value>,
+    x: Option<Exception>,
+    out: Option<String>,
+    err: Option<String>,
+    #[serde(default)]
+    cpu: u64,
+    #[serde(default)]
+    mem: u64,
+}
+
+/// Tells `null` from nothing.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
+}
+
+#[derive(Deserialize)]
+struct Exception {
+    #[serde(rename = "type")]
+    kind: String,
+    message: String,
+    #[serde(default)]
+    permanent: bool,
+    #[serde(default)]
+    oom: bool,
+    exit: Option<i32>,
+    traceback: Option<String>,
+}
+
+impl Hosts {
+    /// True if this is a host.
+    pub(crate) fn contains(&self, key: u64) -> bool {
+        self.hosts.contains_key(&key)
+    }
+
+    /// True if there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.hosts.is_empty()
+    }
+}
+
+impl Executor {
+    /// Gets a task ready, here if that is quick.
+    pub(crate) fn begin_python(&mut self, job: Arc<Job>) {
+        let kapell_api::task::Work::Python { requirements, process, .. } = &job.task.work else { return };
+        if super::is_long(&self.shared, process, requirements) {
+            let shared = Arc::clone(&self.shared);
+            self.shared.errands.run(move || {
+                let ready = prepare(&shared, &job).map(Box::new);
+                shared.inbox.send(Message::Ready(job, ready));
+            });
+            return;
+        }
+        match prepare(&self.shared, &job) {
+            Ok(ready) => self.ready(&job, Box::new(ready)),
+            Err(error) => self.end_with(job.key, Err(error)),
+        }
+    }
+
+    /// A task is ready: to a host with it, or into the line.
+    pub(crate) fn ready(&mut self, job: &Arc<Job>, ready: Box<Ready>) {
+        let Some(attempt) = self.attempts.get_mut(&job.key) else { return };
+        if attempt.stop.is_some() {
+            self.shared.dirs.give_back(ready.dir);
+            self.end_with(job.key, Ok(Value::Null));
+            return;
+        }
+        attempt.phase = Phase::Waiting;
+        let key = Arc::clone(&ready.key);
+        self.hosts.groups.entry(Arc::clone(&key)).or_default().waiting.push_back((Arc::clone(job), ready));
+        self.pump(&key);
+    }
+
+    /// Gives waiting tasks of a key to its hosts, and starts hosts where there is room.
+    fn pump(&mut self, key: &Arc<HostKey>) {
+        loop {
+            let Some(group) = self.hosts.groups.get_mut(key) else { return };
+            while let Some((job, _)) = group.waiting.front()
+                && !self.attempts.get(&job.key).is_some_and(|attempt| matches!(attempt.phase, Phase::Waiting))
+            {
+                // Cancelled meanwhile.
+                if let Some((_, ready)) = group.waiting.pop_front() {
+                    self.shared.dirs.give_back(ready.dir);
+                }
+            }
+            if group.waiting.is_empty() {
+                if group.hosts.is_empty() {
+                    self.hosts.groups.remove(key);
+                }
+                return;
+            }
+            let hosts = &self.hosts.hosts;
+            let most = key.concurrency as usize;
+            let is_free = |host: &&u64| hosts.get(host).is_some_and(|host| host.has_room(most));
+            if let Some(host) = group.hosts.iter().find(is_free).copied() {
+                if let Some((job, ready)) = group.waiting.pop_front() {
+                    self.call(host, &job, *ready);
+                }
+                continue;
+            }
+            let starting = group.hosts.iter().filter(|host| hosts.get(host).is_some_and(|host| host.proc.is_none())).count();
+            if starting * most >= group.waiting.len() || !self.make_room() {
+                return;
+            }
+            self.start_host(key);
+        }
+    }
+
+    /// True if one more host may be started; stops the one idle for longest if need be.
+    fn make_room(&mut self) -> bool {
+        let alive = self.hosts.hosts.values().filter(|host| !host.dying).count();
+        if alive < self.shared.most_hosts {
+            return true;
+        }
+        let idle = self.hosts.hosts.iter().filter(|(_, host)| !host.dying);
+        let oldest = idle.filter_map(|(key, host)| host.idle.map(|(since, _)| (since, *key))).min();
+        oldest.inspect(|(_, host)| self.kill_host(*host)).is_some()
+    }
+
+    fn start_host(&mut self, key: &Arc<HostKey>) {
+        let Some((job, ready)) = self.hosts.groups.get(key).and_then(|group| group.waiting.front()) else { return };
+        let number = self.shared.next_key.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        match host_plan(&self.shared, ready, number) {
+            Ok(plan) => {
+                let slot = self.shared.slots.take();
+                self.hosts.hosts.insert(number, Host::new(Arc::clone(key), slot));
+                if let Some(group) = self.hosts.groups.get_mut(key) {
+                    group.hosts.push(number);
+                }
+                self.shared.starts.push(Start::Host(number, Box::new(plan)));
+            }
+            Err(error) => {
+                let failed = job.key;
+                self.end_with(failed, Err(error));
+            }
+        }
+    }
+
+    /// A host runs, or could not be started.
+    pub(crate) fn host_started(&mut self, number: u64, result: Result<Box<HostProcess>, Box<TaskError>>) {
+        let Some(host) = self.hosts.hosts.get_mut(&number) else { return };
+        let key = Arc::clone(&host.key);
+        match result {
+            Ok(process) => {
+                let HostProcess { running: Running { child, stdout, stderr, group, .. }, socket } = *process;
+                self.shared.slots.set(host.slot, &Record { attempt: None, pid: child.pid, born: child.born });
+                let proc = Proc { child, stdout: Some(stdout), stderr: Some(stderr), group, exit: None };
+                host.proc = Some(proc);
+                host.socket = Some(socket);
+                self.watch_host(number);
+                self.set_idle(number);
+            }
+            Err(error) => {
+                self.forget_host(number);
+                let first = self.hosts.groups.get(&key).and_then(|group| group.waiting.front());
+                if let Some(failed) = first.map(|(job, _)| job.key) {
+                    self.end_with(failed, Err(error));
+                }
+            }
+        }
+        self.pump(&key);
+    }
+
+    fn watch_host(&self, number: u64) {
+        let Some(host) = self.hosts.hosts.get(&number) else { return };
+        let Some(proc) = &host.proc else { return };
+        proc.stdout.iter().for_each(|pipe| self.watch(pipe, number, Source::Stdout));
+        proc.stderr.iter().for_each(|pipe| self.watch(pipe, number, Source::Stderr));
+        self.watch(&proc.child.pidfd, number, Source::Process);
+        host.socket.iter().for_each(|socket| self.watch(socket, number, Source::Frames));
+    }
+
+    /// Sends a task to a host.
+    fn call(&mut self, number: u64, job: &Arc<Job>, ready: Ready) {
+        let Ready { dir, masker, call, code, .. } = ready;
+        let Some(host) = self.hosts.hosts.get_mut(&number) else { return };
+        let Some(attempt) = self.attempts.get_mut(&job.key) else { return };
+        if let Some((_, timer)) = host.idle.take() {
+            self.timers.clear(timer);
+        }
+        let mut frame = vec![0; 4];
+        let directory = dir.files.to_string_lossy();
+        frame.extend_from_slice(format!(r#"{{"i":{},{call},"d":{}"#, job.key, super::json(&*directory)).as_bytes());
+        if let Some((hash, code)) = code
+            && host.codes.insert(hash)
+        {
+            frame.extend_from_slice(format!(r#","c":{}"#, super::json(&*code)).as_bytes());
+        }
+        let mut variables = input::identity(&job.task);
+        variables.push(("TMPDIR", dir.tmp.to_string_lossy().into_owned()));
+        variables.push(("PWD", directory.into_owned()));
+        variables.retain(|(name, value)| host.variables.get(name) != Some(value));
+        if !variables.is_empty() {
+            let changed: serde_json::Map<_, _> =
+                variables.iter().map(|(name, value)| ((*name).to_owned(), value.as_str().into())).collect();
+            frame.extend_from_slice(format!(r#","e":{}"#, super::json(&changed)).as_bytes());
+            host.variables.extend(variables);
+        }
+        frame.push(b'}');
+        let size = u32::try_from(frame.len() - 4).unwrap_or(u32::MAX);
+        frame[..4].copy_from_slice(&size.to_le_bytes());
+        attempt.dir = Some(dir);
+        attempt.log.mask_with(Arc::clone(&masker));
+        attempt.masker = masker;
+        attempt.phase = Phase::InHost(number);
+        host.tasks.push(job.key);
+        host.outgoing.extend_from_slice(&frame);
+        host.write();
+        self.started(job.key);
+    }
+
+    /// A host can be written to, or has said something.
+    pub(crate) fn read_frames(&mut self, number: u64) {
+        let Some(host) = self.hosts.hosts.get_mut(&number) else { return };
+        host.write();
+        let mut incoming = std::mem::take(&mut host.incoming);
+        let _ = executor::read(&mut host.socket, &mut self.buffer, usize::MAX, |bytes| incoming.extend_from_slice(bytes));
+        let mut from = 0;
+        while let Some(size) = incoming.get(from..from + 4) {
+            let size = size.iter().rev().fold(0_usize, |size, byte| size << 8 | usize::from(*byte));
+            if size > usize::try_from(limits::OUTPUT_BYTES).unwrap_or(usize::MAX) + ANSWER_EXTRA {
+                self.too_large(number);
+                return;
+            }
+            let Some(frame) = incoming.get(from + 4..from + 4 + size) else { break };
+            from += 4 + size;
+            match serde_json::from_slice(frame) {
+                Ok(answer) => self.answer(number, answer),
+                Err(error) => {
+                    tracing::warn!(%error, "a Python host said what cannot be understood");
+                    self.kill_host(number);
+                }
+            }
+        }
+        incoming.drain(..from);
+        if let Some(host) = self.hosts.hosts.get_mut(&number) {
+            host.incoming = incoming;
+        }
+    }
+
+    fn too_large(&mut self, number: u64) {
+        let tasks = self.hosts.hosts.get_mut(&number).map(|host| std::mem::take(&mut host.tasks)).unwrap_or_default();
+        for task in tasks {
+            let message = format!("the return value holds more than {} bytes; pass large data as an artifact", limits::OUTPUT_BYTES);
+            self.end_with(task, Err(failure::user("output", message)));
+        }
+        self.kill_host(number);
+    }
+
+    fn answer(&mut self, number: u64, answer: Answer) {
+        if let Some(text) = answer.out.as_ref().or(answer.err.as_ref()) {
+            let stream = if answer.out.is_some() { Stream::Stdout } else { Stream::Stderr };
+            if let Some(attempt) = self.attempts.get_mut(&answer.i) {
+                attempt.log.feed(self.now, stream, text.as_bytes());
+            }
+            return;
+        }
+        self.drain_host(number);
+        let Some(host) = self.hosts.hosts.get_mut(&number) else { return };
+        host.tasks.retain(|task| *task != answer.i);
+        let (key, is_idle, dying) = (Arc::clone(&host.key), host.tasks.is_empty(), host.dying);
+        if let Some(attempt) = self.attempts.get_mut(&answer.i) {
+            attempt.usage = Some(Usage { cpu_millis: answer.cpu, memory_bytes: answer.mem });
+            self.settle_call(answer);
+        }
+        if is_idle && !dying {
+            self.set_idle(number);
+        }
+        if !dying {
+            self.pump(&key);
+            self.pump_others(&key);
+        }
+    }
+
+    /// The output or error of a call.
+    fn settle_call(&mut self, answer: Answer) {
+        let key = answer.i;
+        let Some(attempt) = self.attempts.get_mut(&key) else { return };
+        attempt.log.finish(self.now);
+        let lines = std::mem::take(&mut attempt.log.outputs);
+        let (job, over) = (Arc::clone(&attempt.job), attempt.log.outputs_over);
+        let result = match (answer.x, answer.v) {
+            (Some(exception), _) if exception.exit != Some(0) => Err(exception.into_error()),
+            (_, value) => Ok(value.unwrap_or_default()),
+        };
+        let (Some(process), Some(dir)) = (job.process(), &attempt.dir) else { return };
+        let plain = lines.is_empty() && !over && process.output_file.is_none() && process.artifacts_out.is_empty();
+        match result {
+            Ok(value) if plain && value.size() <= limits::INLINE_OUTPUT_BYTES / 6 => self.end_with(key, Ok(value)),
+            Ok(value) => {
+                let left = output::Left { files: dir.files.clone(), output: dir.tmp.join("no output file"), lines, lines_over: over };
+                attempt.phase = Phase::Collecting;
+                let shared = Arc::clone(&self.shared);
+                self.shared.errands.run(move || {
+                    let result = match job.process() {
+                        Some(process) => output::collect_with(value, process, &left, &*shared.blobs),
+                        None => Ok(Value::Null),
+                    };
+                    shared.inbox.send(Message::Collected(job.key, result));
+                });
+            }
+            Err(error) => self.end_with(key, Err(error)),
+        }
+    }
+
+    /// Reads what a host has printed so far into the log of the task that runs in it.
+    fn drain_host(&mut self, number: u64) {
+        self.read_host_output(number, Stream::Stdout);
+        self.read_host_output(number, Stream::Stderr);
+    }
+
+    /// A host printed something.
+    pub(crate) fn read_host_output(&mut self, number: u64, stream: Stream) {
+        let Some(host) = self.hosts.hosts.get_mut(&number) else { return };
+        let task = host.tasks.first().copied();
+        let Some(proc) = &mut host.proc else { return };
+        let pipe = if stream == Stream::Stdout { &mut proc.stdout } else { &mut proc.stderr };
+        let mut log = task.and_then(|task| self.attempts.get_mut(&task)).map(|attempt| &mut attempt.log);
+        let more = executor::read(pipe, &mut self.buffer, READS, |bytes| {
+            if let Some(log) = &mut log {
+                log.feed(self.now, stream, bytes);
+            }
+        });
+        if more {
+            self.unread.push(executor::token(number, stream));
+        } else if proc.is_over() {
+            self.host_gone(number);
+        }
+    }
+
+    /// A host's process is gone.
+    pub(crate) fn host_ended(&mut self, number: u64) {
+        // Its last answers first: they were given.
+        self.read_frames(number);
+        let Some(host) = self.hosts.hosts.get_mut(&number) else { return };
+        let Some(proc) = &mut host.proc else { return };
+        if proc.exit.is_some() {
+            return;
+        }
+        host.dying = true;
+        executor::end_descendants(&self.shared, proc, None);
+        match os::reap(proc.child.pid) {
+            Ok(None) => return,
+            Ok(Some(exit)) => proc.exit = Some(exit),
+            Err(_) => proc.exit = Some(os::Exit { status: 0xff00, cpu_millis: 0, memory_bytes: 0 }),
+        }
+        self.drain_host(number);
+        if self.hosts.contains(number) {
+            self.timers.set(self.now, executor::DRAIN, Due::Drained(number));
+        }
+    }
+
+    /// Nothing more comes from a host that is gone.
+    pub(crate) fn host_drained(&mut self, number: u64) {
+        if self.hosts.contains(number) {
+            self.host_gone(number);
+        }
+    }
+
+    fn host_gone(&mut self, number: u64) {
+        let Some(host) = self.forget_host(number) else { return };
+        let Some(proc) = host.proc else { return };
+        let usage = proc.usage();
+        let alone = host.tasks.len() == 1;
+        for task in host.tasks {
+            let Some(attempt) = self.attempts.get_mut(&task) else { continue };
+            attempt.usage = Some(usage);
+            attempt.log.finish(self.now);
+            if !alone && attempt.stop.is_none() {
+                let reason = "the Python process it shared with other tasks ended".to_owned();
+                self.end(task, Outcome::Lost { reason });
+                continue;
+            }
+            let words = executor::last_words(attempt);
+            let ended = || failure::user("exit_code", "the Python process ended before the function returned");
+            let work = &attempt.job.task.work;
+            let error = proc.exit.as_ref().and_then(|exit| exit_error(exit, &proc.group, work, &words)).unwrap_or_else(ended);
+            self.end_with(task, Err(error));
+        }
+        self.shared.cgroups.give_back(proc.group);
+        self.pump(&host.key);
+        self.pump_others(&host.key);
+    }
+
+    /// There is room for a host: others than those of `key` may have waited for it.
+    fn pump_others(&mut self, key: &Arc<HostKey>) {
+        if self.hosts.groups.len() < 2 {
+            return;
+        }
+        let waiting = self.hosts.groups.iter().filter(|(other, group)| *other != key && !group.waiting.is_empty());
+        let keys: Vec<_> = waiting.map(|(other, _)| Arc::clone(other)).collect();
+        keys.iter().for_each(|other| self.pump(other));
+    }
+
+    fn forget_host(&mut self, number: u64) -> Option<Host> {
+        let mut host = self.hosts.hosts.remove(&number)?;
+        if let Some((_, timer)) = host.idle.take() {
+            self.timers.clear(timer);
+        }
+        self.shared.slots.give_back(host.slot);
+        if let Some(group) = self.hosts.groups.get_mut(&host.key) {
+            group.hosts.retain(|other| *other != number);
+        }
+        Some(host)
+    }
+
+    fn set_idle(&mut self, number: u64) {
+        if let Some(host) = self.hosts.hosts.get_mut(&number)
+            && host.idle.is_none()
+        {
+            host.idle = Some((self.now, self.timers.set(self.now, IDLE, Due::Idle(number))));
+        }
+        if self.stopping {
+            self.kill_host(number);
+        }
+    }
+
+    /// A host did nothing for long.
+    pub(crate) fn host_idle(&mut self, number: u64) {
+        self.kill_host(number);
+    }
+
+    /// Asks a host to end.
+    pub(crate) fn terminate_host(&mut self, number: u64) {
+        if let Some(host) = self.hosts.hosts.get_mut(&number)
+            && let Some(proc) = &host.proc
+        {
+            host.dying = true;
+            os::signal_group(proc.child.pid, libc::SIGTERM);
+        }
+    }
+
+    /// Ends a host.
+    pub(crate) fn kill_host(&mut self, number: u64) {
+        if let Some(host) = self.hosts.hosts.get_mut(&number)
+            && let Some(proc) = &mut host.proc
+        {
+            host.dying = true;
+            os::signal_group(proc.child.pid, libc::SIGKILL);
+            proc.group.kill_rest();
+        }
+    }
+
+    /// Ends hosts that run nothing.
+    pub(crate) fn stop_idle_hosts(&mut self) {
+        let idle = self.hosts.hosts.iter().filter(|(_, host)| host.tasks.is_empty());
+        let idle: Vec<u64> = idle.map(|(key, _)| *key).collect();
+        idle.into_iter().for_each(|host| self.kill_host(host));
+    }
+}
+
+impl Host {
+    fn new(key: Arc<HostKey>, slot: u32) -> Self {
+        Self {
+            key,
+            slot,
+            proc: None,
+            socket: None,
+            incoming: Vec::new(),
+            outgoing: Vec::new(),
+            tasks: Vec::new(),
+            codes: HashSet::new(),
+            variables: HashMap::new(),
+            idle: None,
+            dying: false,
+        }
+    }
+
+    fn has_room(&self, most: usize) -> bool {
+        self.socket.is_some() && !self.dying && self.tasks.len() < most
+    }
+
+    /// Writes what the socket takes; the rest when it says that it takes more.
+    fn write(&mut self) {
+        while !self.outgoing.is_empty()
+            && let Some(socket) = &self.socket
+        {
+            match rustix::net::send(socket, &self.outgoing, rustix::net::SendFlags::NOSIGNAL) {
+                Ok(sent) if sent == self.outgoing.len() => self.outgoing.clear(),
+                Ok(sent) => drop(self.outgoing.drain(..sent)),
+                Err(rustix::io::Errno::INTR) => {}
+                // Full: told when not. Closed: told by the process.
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+impl Exception {
+    fn into_error(self) -> Box<TaskError> {
+        let message = if self.kind.is_empty() { self.message } else { format!("{}: {}", self.kind, self.message) };
+        let reason = if self.oom {
+            "oom"
+        } else if self.exit.is_some() {
+            "exit_code"
+        } else {
+            "exception"
+        };
+        Box::new(TaskError {
+            permanent: self.permanent,
+            exit_code: self.exit,
+            traceback: self.traceback,
+            ..*failure::user(reason, message)
+        })
+    }
+}

@@ -1,0 +1,240 @@
+//! `http`: one request, its answer as the output.
+//!
+//! 4xx is the user's failure; 408, 425, 429, 5xx and everything between here and the server is the
+//! platform's, with `Retry-After` kept. Proxies and extra roots come from the environment that the
+//! worker was given: `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY`, `SSL_CERT_FILE`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kapell_api::task::{HttpCredentials, HttpRequest, Process, TaskError, Work};
+use kapell_expr::Value;
+use kapell_model::{FailureKind, Time, limits};
+use ureq::http::{Request, Response, header};
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::{Agent, Body, Proxy};
+
+use crate::failure;
+use crate::input::{BaseEnv, Resolver};
+use crate::launch::Job;
+use crate::mask::{Masker, base64};
+use crate::output;
+use crate::shared::Shared;
+
+const REDIRECTS: u32 = 5;
+const CONNECT: Duration = Duration::from_secs(30);
+/// Bytes of an answer in an error's message.
+const SHOWN_BYTES: usize = 1000;
+
+/// What makes requests: connections are kept between them.
+pub(crate) struct Client {
+    direct: Agent,
+    proxied: BTreeMap<&'static str, Agent>,
+    no_proxy: Vec<String>,
+}
+
+impl Client {
+    /// As this environment says.
+    pub(crate) fn new(env: &BaseEnv) -> Self {
+        let variable = |name: &str| {
+            let value = env.get(&name.to_ascii_lowercase()).or_else(|| env.get(name))?;
+            String::from_utf8(value.to_vec()).ok().filter(|value| !value.is_empty())
+        };
+        let roots = roots(variable("SSL_CERT_FILE"));
+        let proxied = [("http", "HTTP_PROXY"), ("https", "HTTPS_PROXY")].into_iter().filter_map(|(scheme, name)| {
+            let proxy = variable(name).or_else(|| variable("ALL_PROXY"))?;
+            Some((scheme, agent(Some(Proxy::new(&proxy).ok()?), &roots)))
+        });
+        Self {
+            direct: agent(None, &roots),
+            proxied: proxied.collect(),
+            no_proxy: variable("NO_PROXY").unwrap_or_default().split(',').map(|host| host.trim().to_owned()).collect(),
+        }
+    }
+
+    fn agent(&self, request: &Request<String>) -> &Agent {
+        let host = request.uri().host().unwrap_or_default();
+        let spared = |rule: &String| {
+            let rule = rule.trim_start_matches("*.").trim_start_matches('.');
+            rule == "*" || !rule.is_empty() && (host == rule || host.ends_with(&format!(".{rule}")))
+        };
+        match self.proxied.get(request.uri().scheme_str().unwrap_or_default()) {
+            Some(agent) if !self.no_proxy.iter().any(spared) => agent,
+            _ => &self.direct,
+        }
+    }
+}
+
+fn roots(file: Option<String>) -> RootCerts {
+    let Some(pem) = file.and_then(|file| std::fs::read(file).ok()) else { return RootCerts::WebPki };
+    let certificates = parse_pem(&pem).filter_map(|item| match item {
+        Ok(PemItem::Certificate(certificate)) => Some(certificate),
+        _ => None,
+    });
+    certificates.collect::<Vec<_>>().into()
+}
+
+fn agent(proxy: Option<Proxy>, roots: &RootCerts) -> Agent {
+    Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(REDIRECTS)
+        .max_redirects_will_error(true)
+        .allow_non_standard_methods(true)
+        .timeout_connect(Some(CONNECT))
+        .user_agent(concat!("kapell/", env!("CARGO_PKG_VERSION")))
+        .tls_config(TlsConfig::builder().root_certs(roots.clone()).build())
+        .proxy(proxy)
+        .build()
+        .into()
+}
+
+/// Makes the request of an `http` task. Blocks.
+pub(crate) fn run(shared: &Shared, job: &Job) -> Result<Value, Box<TaskError>> {
+    let Work::Http { request, process } = &job.task.work else {
+        return Err(failure::platform("connection", "the task is no request"));
+    };
+    let mut resolver = Resolver::new(&*shared.secrets);
+    let made = build(request, process, &mut resolver)?;
+    let masker = resolver.masker();
+    exchange(shared, process, made).map_err(|mut error| {
+        error.message = masked(&masker, &error.message);
+        error
+    })
+}
+
+fn masked(masker: &Masker, text: &str) -> String {
+    failure::bounded(masker.text(text), limits::ERROR_BYTES)
+}
+
+fn exchange(shared: &Shared, process: &Process, request: Request<String>) -> Result<Value, Box<TaskError>> {
+    let shown = format!("{} {}", request.method(), request.uri());
+    let agent = shared.client.agent(&request);
+    let answer = if request.body().is_empty() {
+        let request = request.map(|_| ());
+        agent.run(agent.configure_request(request).timeout_global(process.timeout).build())
+    } else {
+        agent.run(agent.configure_request(request).timeout_global(process.timeout).build())
+    };
+    let mut answer = answer.map_err(|error| no_answer(&error, &shown))?;
+    let body = answer.body_mut().with_config().limit(limits::HTTP_BODY_BYTES).read_to_vec();
+    let body = body.map_err(|error| no_answer(&error, &shown))?;
+    if answer.status().as_u16() >= 400 {
+        return Err(bad_status(&answer, &body, &shown, (shared.clock)()));
+    }
+    output::store(to_value(&answer, &body), &*shared.blobs)
+}
+
+fn build(request: &HttpRequest, process: &Process, resolver: &mut Resolver<'_>) -> Result<Request<String>, Box<TaskError>> {
+    let mut made = Request::builder().method(&*request.method).uri(with_query(&request.url, &request.query));
+    let mut has_key = false;
+    for (name, text) in &request.headers {
+        has_key |= name.eq_ignore_ascii_case("idempotency-key");
+        made = made.header(&**name, resolver.text(text)?);
+    }
+    if !has_key {
+        made = made.header("idempotency-key", &*process.idempotency_key);
+    }
+    match &request.auth {
+        None => {}
+        Some(HttpCredentials::Bearer(token)) => {
+            made = made.header(header::AUTHORIZATION, format!("Bearer {}", resolver.text(token)?));
+        }
+        Some(HttpCredentials::Basic { user, password }) => {
+            let pair = format!("{}:{}", resolver.text(user)?, resolver.text(password)?);
+            made = made.header(header::AUTHORIZATION, format!("Basic {}", base64(pair.as_bytes())));
+        }
+    }
+    let mut body = String::new();
+    if let Some((kind, text)) = &request.body {
+        let has_kind = request.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+        if !has_kind {
+            made = made.header(header::CONTENT_TYPE, *kind);
+        }
+        body.clone_from(text);
+    }
+    made.body(body).map_err(|error| failure::permanent("connection", format!("the request cannot be sent: {error}")))
+}
+
+/// The URL with query parameters added, percent-encoded.
+fn with_query(url: &str, query: &[(String, String)]) -> String {
+    if query.is_empty() {
+        return url.to_owned();
+    }
+    let (base, fragment) = url.split_once('#').map_or((url, None), |(base, fragment)| (base, Some(fragment)));
+    let mut whole = base.to_owned();
+    for (name, value) in query {
+        whole.push(if whole.contains('?') { '&' } else { '?' });
+        whole.push_str(&crate::mask::percent(name, true));
+        whole.push('=');
+        whole.push_str(&crate::mask::percent(value, true));
+    }
+    if let Some(fragment) = fragment {
+        whole.push('#');
+        whole.push_str(fragment);
+    }
+    whole
+}
+
+fn no_answer(error: &ureq::Error, shown: &str) -> Box<TaskError> {
+    let message = format!("{shown}: {error}");
+    match error {
+        ureq::Error::Timeout(ureq::Timeout::Global) => failure::error(FailureKind::Timeout, "timeout", message),
+        ureq::Error::BodyExceedsLimit(_) => {
+            failure::user("output", format!("{shown}: the answer holds more than {} bytes", limits::HTTP_BODY_BYTES))
+        }
+        ureq::Error::TooManyRedirects => failure::user("connection", format!("{shown}: more than {REDIRECTS} redirects")),
+        ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::RedirectFailed | ureq::Error::InvalidProxyUrl => {
+            failure::permanent("connection", message)
+        }
+        _ => failure::platform("connection", message),
+    }
+}
+
+fn bad_status(answer: &Response<Body>, body: &[u8], shown: &str, now: Time) -> Box<TaskError> {
+    let status = answer.status();
+    let platform = matches!(status.as_u16(), 408 | 425 | 429 | 500..);
+    let kind = if platform { FailureKind::Platform } else { FailureKind::User };
+    let words = String::from_utf8_lossy(&body[..body.len().min(SHOWN_BYTES)]);
+    let mut message = format!("{shown} answered {status}");
+    if !words.trim().is_empty() {
+        message = format!("{message}: {}", words.trim());
+    }
+    let wait = answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+    Box::new(TaskError {
+        http_status: Some(status.as_u16()),
+        retry_after: wait.and_then(|text| retry_after(text, now)),
+        ..*failure::error(kind, "http_status", message)
+    })
+}
+
+/// Seconds, or a date (RFC 9110, 10.2.3).
+fn retry_after(text: &str, now: Time) -> Option<Duration> {
+    if let Ok(seconds) = text.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at = jiff::fmt::rfc2822::parse(text.trim()).ok()?.timestamp();
+    Duration::try_from(Time::from(at).since(now)).ok()
+}
+
+fn to_value(answer: &Response<Body>, body: &[u8]) -> Value {
+    let mut headers: BTreeMap<String, String> = BTreeMap::new();
+    for (name, value) in answer.headers() {
+        let text = String::from_utf8_lossy(value.as_bytes());
+        headers
+            .entry(name.as_str().to_owned())
+            .and_modify(|all| {
+                all.push_str(", ");
+                all.push_str(&text);
+            })
+            .or_insert_with(|| text.to_string());
+    }
+    let kind = headers.get("content-type").map(|kind| kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
+    let is_json = kind.is_some_and(|kind| kind.ends_with("/json") || kind.ends_with("+json"));
+    let json = is_json.then(|| serde_json::from_slice(body).ok()).flatten();
+    let body = json.unwrap_or_else(|| Value::from(String::from_utf8_lossy(body).into_owned()));
+    Value::map([
+        ("status", Value::Int(answer.status().as_u16().into())),
+        ("headers", Value::map(headers.into_iter().map(|(name, text)| (name, Value::from(text))))),
+        ("body", body),
+    ])
+}

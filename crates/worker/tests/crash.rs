@@ -1,0 +1,141 @@
+//! A worker that is killed: nothing it started may live on, and the next one tells what was lost.
+//!
+//! This program starts itself again as the worker to be killed, which a test harness cannot.
+#![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a program of its own")]
+
+use std::io::{self, BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use kapell_api::task::{Blobs, Input, Place, Process, Task, TaskResources, Work};
+use kapell_expr::BlobRef;
+use kapell_model::{Offer, RunId, Time};
+use kapell_worker::{Capacity, Config, LostAttempt, Worker};
+
+const NAME: &str = "a_killed_worker_leaves_nothing_behind_and_its_attempts_are_lost";
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["doomed", dir] => doomed(Path::new(dir)),
+        ref asked if asked.contains(&"--list") => {
+            if !asked.contains(&"--ignored") {
+                println!("{NAME}: test");
+            }
+        }
+        ref asked => {
+            if asked.iter().all(|word| word.starts_with("--") || NAME.contains(word)) {
+                check();
+            }
+        }
+    }
+}
+
+struct NoBlobs;
+
+impl Blobs for NoBlobs {
+    fn put(&self, _: &[u8]) -> io::Result<BlobRef> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn put_file(&self, _: &Path) -> io::Result<BlobRef> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn get(&self, _: &BlobRef, _: u64) -> io::Result<Vec<u8>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn get_file(&self, _: &BlobRef, _: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+fn clock() -> Time {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Time(i64::try_from(since.as_micros()).unwrap_or(0))
+}
+
+fn start(dir: &Path) -> (Worker, Vec<LostAttempt>) {
+    let config = Config {
+        data_dir: dir.to_owned(),
+        capacity: Capacity { cpu_millis: 8000, memory_bytes: 1 << 30, gpus: 0, slots: 8 },
+        secrets: Arc::new(|_| None),
+        inherit_env: vec![("PATH".into(), "/usr/bin:/bin".into())],
+        clock,
+        python: None,
+        uv: None,
+        keep_failed: Duration::ZERO,
+    };
+    Worker::start(config, Arc::new(NoBlobs), Box::new(|_| {})).expect("a worker")
+}
+
+/// Starts a script with a child, a daemon that kept its mark and one that did not; then waits for its
+/// death.
+fn doomed(dir: &Path) {
+    let (worker, _) = start(dir);
+    let script = format!(
+        "echo $$ >> {0}; sleep 300 & echo $! >> {0}
+         setsid sh -c 'echo $$ >> {0}; exec sleep 300' >/dev/null 2>&1 &
+         setsid env -i /bin/sh -c 'echo $$ >> {0}; exec /bin/sleep 300' >/dev/null 2>&1 &
+         while test $(grep -c . {0}) -lt 4; do sleep 0.01; done
+         echo done >> {0}; trap '' TERM; while :; do sleep 300; done",
+        dir.join("pids").display()
+    );
+    let process = Process {
+        path: "doomed".into(),
+        namespace: "default".into(),
+        workflow: "tests".into(),
+        with: Input::default(),
+        env: Vec::new(),
+        idempotency_key: "key".into(),
+        timeout: None,
+        grace: Duration::from_secs(1),
+        resources: TaskResources::default(),
+        output_file: None,
+        artifacts_in: Vec::new(),
+        artifacts_out: Vec::new(),
+        bundle: None,
+    };
+    let work = Work::Shell {
+        script: script.into(),
+        interpreter: vec!["sh".into()],
+        args: Vec::new(),
+        process: Box::new(process),
+    };
+    worker.offer(vec![Task { offer: Offer { epoch: 3, counter: 9 }, run: RunId(5), place: Place::default(), attempt: 2, work }]);
+    let pids = dir.join("pids");
+    while !std::fs::read_to_string(&pids).is_ok_and(|text| text.ends_with("done\n")) {
+        std::thread::yield_now();
+    }
+    println!("ready");
+    loop {
+        std::thread::park();
+    }
+}
+
+fn check() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let own = std::env::current_exe().expect("this program");
+    let mut doomed = Command::new(own).arg("doomed").arg(dir.path()).stdout(Stdio::piped()).spawn().expect("a worker");
+    let mut line = String::new();
+    BufReader::new(doomed.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
+    assert_eq!(line, "ready\n");
+    let pids = std::fs::read_to_string(dir.path().join("pids")).expect("the processes");
+    let pids: Vec<&str> = pids.lines().filter(|line| *line != "done").collect();
+    assert_eq!(pids.len(), 4);
+    assert!(pids.iter().all(|pid| is_alive(pid)), "all run before the kill");
+    doomed.kill().expect("kill -9");
+    doomed.wait().expect("its end");
+    let (_worker, lost) = start(dir.path());
+    assert_eq!(lost, [LostAttempt { run: RunId(5), place: Place::default(), offer: Offer { epoch: 3, counter: 9 }, attempt: 2 }]);
+    let patience = Instant::now() + Duration::from_secs(5);
+    while pids.iter().any(|pid| is_alive(pid)) {
+        assert!(Instant::now() < patience, "processes live on");
+        std::thread::yield_now();
+    }
+}
+
+fn is_alive(pid: &str) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| !rest.trim_start().starts_with(['Z', 'X'])))
+}
