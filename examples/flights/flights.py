@@ -139,7 +139,7 @@ def evaluate(grid: list, rounds: int) -> dict:
         "rounds": rounds,
     }
     Path("metrics.json").write_text(json.dumps({**metrics, "grid": grid}, indent=2) + "\n")
-    _plot(chance, late, x[:, table.names.index("hour")], metrics)
+    _plot(chance, late, x[:, table.names.index("hour")].astype(int), metrics)
     return metrics
 
 
@@ -231,7 +231,7 @@ def _plot(chance: np.ndarray, late: np.ndarray, hour: np.ndarray, metrics: dict)
     hours = np.unique(hour)
     right.bar(hours, [late[hour == h].mean() for h in hours], color="0.8", label="was late")
     right.plot(hours, [chance[hour == h].mean() for h in hours], marker="o", label="predicted")
-    right.set(xlabel="scheduled hour of departure", ylabel="share", title=f"{metrics['test_flights']:,} test flights")
+    right.set(xticks=hours[::3], xlabel="scheduled hour of departure", ylabel="share", title=f"{metrics['test_flights']:,} test flights")
     right.legend()
     figure.savefig("delays.png", dpi=110)
     plt.close(figure)

@@ -14,6 +14,7 @@ pub mod event;
 pub mod lock;
 pub mod message;
 pub mod plan;
+pub mod record;
 pub mod run;
 pub mod run_queue;
 

@@ -5,8 +5,10 @@
 //! an expression may name are known when it is read. `yaml` keeps scalars as written; `read` says
 //! what they mean; `scope` says which names an expression sees.
 
+mod attempts;
 mod containers;
 mod fields;
+mod foreach;
 mod graph;
 mod names;
 mod params;
@@ -15,6 +17,7 @@ mod scope;
 mod settings;
 mod step;
 mod template;
+mod useless;
 mod verbs;
 mod workflow;
 
@@ -88,7 +91,7 @@ pub(crate) struct Context<'t> {
 }
 
 /// Searches for a similar name in one file.
-const SUGGESTIONS: usize = 100;
+const SUGGESTIONS: usize = 50;
 
 impl<'t> Context<'t> {
     fn new(text: &'t str) -> Self {

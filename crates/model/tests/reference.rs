@@ -11,7 +11,7 @@ fn the_language_reference_is_current() {
     let kept = fs::read_to_string(path).unwrap();
     assert!(
         kept == kapell_model::reference_markdown(),
-        "docs/reference/language.md is not what the table of keys gives"
+        "docs/reference/language.md is old: write it again from `reference_markdown`"
     );
 }
 
@@ -22,7 +22,7 @@ fn the_schema_is_current() {
     let kept: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
     assert!(
         kept == kapell_model::json_schema(),
-        "docs/reference/workflow.schema.json is not what the table of keys gives"
+        "docs/reference/workflow.schema.json is old: write it again from `json_schema`"
     );
 }
 
@@ -63,4 +63,51 @@ fn every_key_is_described_and_every_reference_resolves() {
     }
     assert!(schema["$defs"]["step"]["properties"]["triggers"].is_null());
     assert!(schema["properties"]["triggers"].is_null());
+}
+
+/// An example of the reference as a whole definition.
+fn whole(example: &str) -> String {
+    let first = example.split(':').next().unwrap_or_default();
+    let params = "params: { customer: { type: string }, name: { type: string }, order: { type: int }, size: { type: int }, days: { type: list<date> } }\n";
+    match first {
+        "workflow" if example.contains("\nsteps:") => example.to_owned(),
+        "params" => format!("workflow: w\nsteps: {{ a: {{ noop: }} }}\n{example}"),
+        "defaults" | "strategy" | "retention" => {
+            format!("workflow: w\n{params}steps: {{ a: {{ noop: }} }}\n{example}")
+        }
+        "steps" => format!("workflow: w\n{params}{example}"),
+        key => {
+            let verb = matches!(
+                key,
+                "shell" | "python" | "http" | "workflow" | "switch" | "loop" | "wait"
+            );
+            let body = format!("    {}\n", example.trim_end().replace('\n', "\n    "));
+            let shell = if verb { "" } else { "    shell: x\n" };
+            format!(
+                "workflow: w\n{params}steps:\n  train: {{ shell: x }}\n  a:\n    needs: train\n{shell}{body}"
+            )
+        }
+    }
+}
+
+#[test]
+fn the_examples_of_the_reference_parse() {
+    let reference = kapell_model::reference_markdown();
+    let examples: Vec<&str> = reference
+        .split("```yaml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
+    assert!(examples.len() > 15, "only {} examples", examples.len());
+    for example in examples {
+        let text = whole(example);
+        let parsed = kapell_model::parse("example", &text);
+        let shown = kapell_model::render(
+            "example",
+            &text,
+            &parsed.diagnostics,
+            kapell_model::Color::Never,
+        );
+        assert_eq!(shown, "", "{text}");
+    }
 }

@@ -20,6 +20,8 @@ mod entity;
 pub mod lane;
 pub mod perform;
 mod request;
+
+pub use kapell_engine as engine;
 mod rows;
 
 pub use entity::Entity;

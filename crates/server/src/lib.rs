@@ -1,1 +1,23 @@
-//! server
+//! What answers clients: the service over a node and its store, its HTTP face, and the assembly of
+//! everything in one process.
+//!
+//! Start reading at [`Service`], which answers [`kapell_api::client::Api`]; [`http`] puts it behind
+//! a socket, [`local`] puts it together with a store, a node and a worker in a data directory.
+//!
+//! Invariants
+//! - Handlers hold no rules: what may be done to a run is decided by the engine.
+//! - A command in the process that holds the directory and one that comes over the socket go through
+//!   the same service.
+//! - Nothing is listed without a bound.
+//!
+//! Not here: what a worker is (whoever assembles gives one), and anything that people see.
+
+pub mod http;
+pub mod local;
+mod logs;
+mod register;
+mod rows;
+mod service;
+
+pub use register::version_hash;
+pub use service::Service;

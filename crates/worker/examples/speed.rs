@@ -2,7 +2,11 @@
 //! the same program, side by side.
 //!
 //! `cargo run --release -p kapell-worker --example speed [shell|python|noop] [concurrency]`
-#![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a program of its own that measures")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "a program of its own that measures"
+)]
 
 use std::io;
 use std::path::Path;
@@ -11,7 +15,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant, SystemTime};
 
-use kapell_api::task::{Blobs, Outcome, Place, Process, Report, Task, TaskEvent, TaskResources, Work};
+use kapell_api::task::{
+    Blobs, Outcome, Place, Process, Report, Task, TaskEvent, TaskResources, Work,
+};
 use kapell_expr::{BlobRef, Value};
 use kapell_model::spec::PythonSource;
 use kapell_model::{Offer, RunId, Time};
@@ -35,7 +41,9 @@ impl Blobs for NoBlobs {
 }
 
 fn clock() -> Time {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     Time(i64::try_from(since.as_micros()).unwrap_or(0))
 }
 
@@ -44,7 +52,10 @@ fn process(with: Value) -> Box<Process> {
         path: "step".into(),
         namespace: "default".into(),
         workflow: "speed".into(),
-        with: kapell_api::task::Input { value: with, secrets: Vec::new() },
+        with: kapell_api::task::Input {
+            value: with,
+            secrets: Vec::new(),
+        },
         env: Vec::new(),
         idempotency_key: "key".into(),
         timeout: None,
@@ -60,9 +71,16 @@ fn process(with: Value) -> Box<Process> {
 fn tasks(count: u64, first: u64, work: impl Fn() -> Work) -> Vec<Task> {
     (0..count)
         .map(|number| Task {
-            offer: Offer { epoch: 1, counter: first + number },
+            offer: Offer {
+                epoch: 1,
+                counter: first + number,
+            },
             run: RunId(1),
-            place: Place { scope: 0, step: 0, item: u32::try_from(number).unwrap_or(0) },
+            place: Place {
+                scope: 0,
+                step: 0,
+                item: u32::try_from(number).unwrap_or(0),
+            },
             attempt: 1,
             work: work(),
         })
@@ -71,7 +89,10 @@ fn tasks(count: u64, first: u64, work: impl Fn() -> Work) -> Vec<Task> {
 
 fn wait(reports: &Receiver<Vec<Report>>, mut count: u64) {
     while count > 0 {
-        for report in reports.recv_timeout(Duration::from_secs(60)).expect("reports") {
+        for report in reports
+            .recv_timeout(Duration::from_mins(1))
+            .expect("reports")
+        {
             if let TaskEvent::Ended { outcome, .. } = report.event {
                 assert!(matches!(outcome, Outcome::Succeeded(_)), "{outcome:?}");
                 count -= 1;
@@ -84,7 +105,10 @@ fn measure(name: &str, count: u32, run: impl FnOnce()) {
     let start = Instant::now();
     run();
     let took = start.elapsed();
-    println!("{name}: {:.0}/s ({count} in {took:.3?})", f64::from(count) / took.as_secs_f64());
+    println!(
+        "{name}: {:.0}/s ({count} in {took:.3?})",
+        f64::from(count) / took.as_secs_f64()
+    );
 }
 
 fn bare(program: &'static str, count: u32, concurrency: u32) {
@@ -93,7 +117,10 @@ fn bare(program: &'static str, count: u32, concurrency: u32) {
             for _ in 0..concurrency {
                 scope.spawn(move || {
                     for _ in 0..count / concurrency {
-                        let mut child = Command::new(program).stdin(Stdio::null()).spawn().expect("start");
+                        let mut child = Command::new(program)
+                            .stdin(Stdio::null())
+                            .spawn()
+                            .expect("start");
                         child.wait().expect("wait");
                     }
                 });
@@ -104,7 +131,10 @@ fn bare(program: &'static str, count: u32, concurrency: u32) {
 
 fn main() {
     let what = std::env::args().nth(1).unwrap_or_else(|| "all".to_owned());
-    let concurrency: u32 = std::env::args().nth(2).and_then(|text| text.parse().ok()).unwrap_or(2);
+    let concurrency: u32 = std::env::args()
+        .nth(2)
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(2);
     let data_dir = tempfile::tempdir().expect("a directory");
     let (sender, reports) = channel();
     let config = Config {
@@ -178,17 +208,17 @@ fn python(worker: &Worker, reports: &Receiver<Vec<Report>>) {
     let nothing = call("nothing", || Value::Null);
     let fib = call("fib", || Value::map([("n", Value::Int(10))]));
     measure("python, two hosts cold", 2, || {
-        worker.offer(tasks(2, 100_000, &nothing));
+        worker.offer(tasks(2, 100_000, nothing));
         wait(reports, 2);
     });
     for round in 0..3 {
         measure("python nothing()", 10_000, || {
-            worker.offer(tasks(10_000, 200_000 + round * 10_000, &nothing));
+            worker.offer(tasks(10_000, 200_000 + round * 10_000, nothing));
             wait(reports, 10_000);
         });
         measure("python fib(10), one after another", 40, || {
             for number in 0..40 {
-                worker.offer(tasks(1, 500_000 + round * 100 + number, &fib));
+                worker.offer(tasks(1, 500_000 + round * 100 + number, fib));
                 wait(reports, 1);
             }
         });

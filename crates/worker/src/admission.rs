@@ -21,7 +21,13 @@ pub(crate) type Admitted = (Task, Vec<u32>);
 impl Admission {
     /// Everything free.
     pub(crate) fn new(total: Capacity) -> Self {
-        Self { total, free: total, devices: (0..total.gpus).rev().collect(), waiting: VecDeque::new(), closed: false }
+        Self {
+            total,
+            free: total,
+            devices: (0..total.gpus).rev().collect(),
+            waiting: VecDeque::new(),
+            closed: false,
+        }
     }
 
     /// True if the task can ever fit.
@@ -59,7 +65,9 @@ impl Admission {
 
     /// Removes waiting tasks.
     pub(crate) fn withdraw(&mut self, which: impl Fn(&Task) -> bool) -> Vec<Task> {
-        let (gone, stay) = std::mem::take(&mut self.waiting).into_iter().partition(|task| which(task));
+        let (gone, stay) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|task| which(task));
         self.waiting = stay;
         Vec::from_iter::<VecDeque<Task>>(gone)
     }
@@ -72,10 +80,15 @@ impl Admission {
 
     /// What is left once everything that waits has started.
     pub(crate) fn free(&self) -> Capacity {
-        self.waiting.iter().fold(self.free, |free, task| free.less(&needs(task)))
+        self.waiting
+            .iter()
+            .fold(self.free, |free, task| free.less(&needs(task)))
     }
 }
 
 fn needs(task: &Task) -> TaskResources {
-    task.work.process().map(|process| process.resources).unwrap_or_default()
+    task.work
+        .process()
+        .map(|process| process.resources)
+        .unwrap_or_default()
 }

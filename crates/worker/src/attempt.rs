@@ -78,7 +78,11 @@ impl Proc {
         let exit = self.exit.as_ref();
         Usage {
             cpu_millis: exit.map_or(0, |exit| exit.cpu_millis),
-            memory_bytes: self.group.peak_memory().or(exit.map(|exit| exit.memory_bytes)).unwrap_or(0),
+            memory_bytes: self
+                .group
+                .peak_memory()
+                .or(exit.map(|exit| exit.memory_bytes))
+                .unwrap_or(0),
         }
     }
 }
@@ -104,10 +108,20 @@ impl Attempt {
     pub(crate) fn stopped(&self) -> Option<Outcome> {
         Some(match self.stop? {
             Stop::Cancel => Outcome::Cancelled,
-            Stop::Shutdown => Outcome::Lost { reason: "its worker was stopped".to_owned() },
+            Stop::Shutdown => Outcome::Lost {
+                reason: "its worker was stopped".to_owned(),
+            },
             Stop::Timeout => {
-                let timeout = self.job.process().and_then(|process| process.timeout).unwrap_or_default();
-                Outcome::Failed(failure::error(FailureKind::Timeout, "timeout", format!("it ran for longer than {timeout:?}")))
+                let timeout = self
+                    .job
+                    .process()
+                    .and_then(|process| process.timeout)
+                    .unwrap_or_default();
+                Outcome::Failed(failure::error(
+                    FailureKind::Timeout,
+                    "timeout",
+                    format!("it ran for longer than {timeout:?}"),
+                ))
             }
         })
     }
@@ -117,7 +131,8 @@ impl Attempt {
         match result {
             Ok(value) => Outcome::Succeeded(value),
             Err(mut error) => {
-                error.message = failure::bounded(self.masker.text(&error.message), limits::ERROR_BYTES);
+                error.message =
+                    failure::bounded(self.masker.text(&error.message), limits::ERROR_BYTES);
                 error.traceback = error.traceback.map(|text| self.masker.text(&text));
                 Outcome::Failed(error)
             }
@@ -126,24 +141,53 @@ impl Attempt {
 }
 
 /// The error of a process that ended badly; `None` if it ended well.
-pub(crate) fn exit_error(exit: &Exit, group: &Group, work: &Work, last_words: &str) -> Option<Box<TaskError>> {
+pub(crate) fn exit_error(
+    exit: &Exit,
+    group: &Group,
+    work: &Work,
+    last_words: &str,
+) -> Option<Box<TaskError>> {
     let what = match work {
         Work::Python { .. } => "the Python process",
-        Work::Noop | Work::Fail { .. } | Work::Shell { .. } | Work::Exec { .. } | Work::Http { .. } => "it",
+        Work::Noop
+        | Work::Fail { .. }
+        | Work::Shell { .. }
+        | Work::Exec { .. }
+        | Work::Http { .. } => "it",
     };
-    let with_words = |message: String| if last_words.is_empty() { message } else { format!("{message}: {last_words}") };
+    let with_words = |message: String| {
+        if last_words.is_empty() {
+            message
+        } else {
+            format!("{message}: {last_words}")
+        }
+    };
     let code = exit.code();
     if code == Some(0) {
         return None;
     }
     let mut error = if group.out_of_memory() {
-        let bound = work.process().map_or(0, |process| process.resources.memory_bytes);
-        failure::user("oom", format!("{what} ran out of memory: it may use {bound} bytes"))
+        let bound = work
+            .process()
+            .map_or(0, |process| process.resources.memory_bytes);
+        failure::user(
+            "oom",
+            format!("{what} ran out of memory: it may use {bound} bytes"),
+        )
     } else if let Some(code) = code {
-        failure::user("exit_code", with_words(format!("{what} ended with exit code {code}")))
+        failure::user(
+            "exit_code",
+            with_words(format!("{what} ended with exit code {code}")),
+        )
     } else {
         let signal = exit.signal().unwrap_or(0);
-        failure::user("signal", with_words(format!("{what} was ended by signal {signal} ({})", signal_name(signal))))
+        failure::user(
+            "signal",
+            with_words(format!(
+                "{what} was ended by signal {signal} ({})",
+                signal_name(signal)
+            )),
+        )
     };
     error.exit_code = code;
     error.permanent = code == Some(78);

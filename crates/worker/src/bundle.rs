@@ -38,7 +38,11 @@ impl Bundles {
     /// Keeps bundles below this directory.
     pub(crate) fn open(root: PathBuf) -> io::Result<Self> {
         fs::create_dir_all(&root)?;
-        Ok(Self { root, known: Mutex::default(), unpacking: Mutex::default() })
+        Ok(Self {
+            root,
+            known: Mutex::default(),
+            unpacking: Mutex::default(),
+        })
     }
 
     /// A bundle that is here already.
@@ -54,7 +58,9 @@ impl Bundles {
         }
         let list: Bundle = serde_json::from_slice(&blobs.get(blob, LIST_BYTES)?)?;
         let unpacked = Arc::new(self.unpack(blob, &list, blobs)?);
-        self.known.lock().insert(Arc::clone(&unpacked.hash), Arc::clone(&unpacked));
+        self.known
+            .lock()
+            .insert(Arc::clone(&unpacked.hash), Arc::clone(&unpacked));
         Ok(unpacked)
     }
 
@@ -62,13 +68,20 @@ impl Bundles {
     fn unpack(&self, blob: &BlobRef, list: &Bundle, blobs: &dyn Blobs) -> io::Result<Unpacked> {
         let bytes: u64 = list.files.iter().map(|file| file.blob.size).sum();
         if list.files.len() > limits::BUNDLE_FILES || bytes > limits::BUNDLE_BYTES {
-            return Err(io::Error::other("the bundle is larger than a bundle may be"));
+            return Err(io::Error::other(
+                "the bundle is larger than a bundle may be",
+            ));
         }
         let mut directories = BTreeSet::new();
         let mut files = Vec::with_capacity(list.files.len());
         for file in &list.files {
             let path = checked_path(&file.path)?;
-            directories.extend(path.ancestors().skip(1).filter(|dir| !dir.as_os_str().is_empty()).map(Path::to_owned));
+            directories.extend(
+                path.ancestors()
+                    .skip(1)
+                    .filter(|dir| !dir.as_os_str().is_empty())
+                    .map(Path::to_owned),
+            );
             files.push((path, file.executable));
         }
         let path = self.root.join(&*blob.hash);
@@ -131,7 +144,11 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
 /// A relative path that stays inside its directory.
 pub(crate) fn checked_path(text: &str) -> io::Result<PathBuf> {
     let path = Path::new(text);
-    let inside = !text.is_empty() && !text.contains('\0') && path.components().all(|part| matches!(part, Component::Normal(_)));
+    let inside = !text.is_empty()
+        && !text.contains('\0')
+        && path
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)));
     if inside {
         Ok(path.to_owned())
     } else {

@@ -18,7 +18,7 @@ use crate::os;
 
 /// Groups kept for reuse.
 const POOLED: usize = 64;
-/// CPU that a task gets without a group of its own: the default of a definition.
+/// CPU that a group of default weight stands for.
 const PLAIN_CPU_MILLIS: u64 = 1000;
 
 /// The groups of one worker.
@@ -28,6 +28,8 @@ pub(crate) struct Cgroups {
     memory: Option<PathBuf>,
     cpu: Option<PathBuf>,
     pool: Mutex<Vec<Unified>>,
+    /// Groups to remove once the last process in them is gone.
+    leaving: Mutex<Vec<PathBuf>>,
     next: AtomicU64,
 }
 
@@ -90,6 +92,7 @@ impl Cgroups {
             unified,
             unified_limits,
             pool: Mutex::default(),
+            leaving: Mutex::default(),
             next: AtomicU64::new(0),
         }
     }
@@ -102,6 +105,7 @@ impl Cgroups {
             memory: None,
             cpu: None,
             pool: Mutex::default(),
+            leaving: Mutex::default(),
             next: AtomicU64::new(0),
         }
     }
@@ -113,8 +117,11 @@ impl Cgroups {
 
     /// A group with no process in it and these bounds.
     pub(crate) fn take(&self, resources: TaskResources) -> io::Result<Group> {
-        let bounded = resources.memory_bytes > 0 || resources.cpu_millis != PLAIN_CPU_MILLIS;
-        let mut group = Group { unified: self.take_unified(bounded)?, ..Group::default() };
+        let bounded = resources.memory_bytes > 0 || is_weighted(resources);
+        let mut group = Group {
+            unified: self.take_unified(bounded)?,
+            ..Group::default()
+        };
         if bounded {
             self.bound(&mut group, resources)?;
         }
@@ -122,20 +129,25 @@ impl Cgroups {
     }
 
     fn take_unified(&self, bounded: bool) -> io::Result<Option<Unified>> {
-        let Some(root) = &self.unified else { return Ok(None) };
+        let Some(root) = &self.unified else {
+            return Ok(None);
+        };
         if !bounded || !self.unified_limits {
             while let Some(mut unified) = self.pool.lock().pop() {
                 if unified.is_empty() {
                     return Ok(Some(unified));
                 }
-                // Killed but not yet gone; it is left to the next start of the worker.
                 unified.kill();
+                self.leaving.lock().push(unified.path);
             }
         }
         let path = root.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
         fs::create_dir(&path)?;
         Ok(Some(Unified {
-            directory: File::options().read(true).custom_flags(libc::O_DIRECTORY).open(&path)?,
+            directory: File::options()
+                .read(true)
+                .custom_flags(libc::O_DIRECTORY)
+                .open(&path)?,
             procs: File::open(path.join("cgroup.procs"))?,
             path,
             pooled: !bounded || !self.unified_limits,
@@ -154,7 +166,9 @@ impl Cgroups {
                 let _ = fs::write(unified.path.join("memory.swap.max"), "0");
                 let _ = fs::write(unified.path.join("memory.oom.group"), "1");
             }
-            let _ = fs::write(unified.path.join("cpu.weight"), weight.to_string());
+            if is_weighted(resources) {
+                let _ = fs::write(unified.path.join("cpu.weight"), weight.to_string());
+            }
             group.limits.push(Limit {
                 path: unified.path.clone(),
                 procs: None,
@@ -166,15 +180,19 @@ impl Cgroups {
         if memory > 0 {
             match &self.memory {
                 Some(root) => {
-                    let limit = self.version1(root, "memory.max_usage_in_bytes", "memory.oom_control")?;
+                    let limit =
+                        self.version1(root, "memory.max_usage_in_bytes", "memory.oom_control")?;
                     fs::write(limit.path.join("memory.limit_in_bytes"), memory.to_string())?;
-                    let _ = fs::write(limit.path.join("memory.memsw.limit_in_bytes"), memory.to_string());
+                    let _ = fs::write(
+                        limit.path.join("memory.memsw.limit_in_bytes"),
+                        memory.to_string(),
+                    );
                     group.limits.push(limit);
                 }
                 None => group.data_limit = Some(memory),
             }
         }
-        if let (true, Some(root)) = (resources.cpu_millis != PLAIN_CPU_MILLIS, &self.cpu) {
+        if let (true, Some(root)) = (is_weighted(resources), &self.cpu) {
             let limit = self.version1(root, "", "")?;
             let shares = (resources.cpu_millis * 1024 / 1000).max(2);
             let _ = fs::write(limit.path.join("cpu.shares"), shares.to_string());
@@ -186,29 +204,44 @@ impl Cgroups {
     fn version1(&self, root: &Path, peak: &'static str, kills: &'static str) -> io::Result<Limit> {
         let path = root.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
         fs::create_dir(&path)?;
-        let procs = File::options().write(true).open(path.join("cgroup.procs"))?;
-        Ok(Limit { path, procs: Some(procs), peak, kills })
+        let procs = File::options()
+            .write(true)
+            .open(path.join("cgroup.procs"))?;
+        Ok(Limit {
+            path,
+            procs: Some(procs),
+            peak,
+            kills,
+        })
     }
 
     /// Takes a group back after its attempt; whatever still runs in it is killed.
     pub(crate) fn give_back(&self, group: Group) {
-        for limit in &group.limits {
-            let _ = fs::remove_dir(&limit.path);
+        let mut leaving = self.leaving.lock();
+        leaving.extend(group.limits.into_iter().map(|limit| limit.path));
+        if let Some(unified) = group.unified {
+            let mut pool = self.pool.lock();
+            if unified.pooled && pool.len() < POOLED {
+                pool.push(unified);
+            } else {
+                leaving.push(unified.path);
+            }
         }
-        let Some(unified) = group.unified else { return };
-        let mut pool = self.pool.lock();
-        if unified.pooled && pool.len() < POOLED {
-            pool.insert(0, unified);
-        } else {
-            drop(pool);
-            let _ = fs::remove_dir(&unified.path);
-        }
+        leaving.retain(|path| fs::remove_dir(path).is_err() && path.exists());
     }
+}
+
+/// True if the task asks for another share of the CPU than a group has by itself.
+fn is_weighted(resources: TaskResources) -> bool {
+    !matches!(resources.cpu_millis, 0 | PLAIN_CPU_MILLIS)
 }
 
 impl Drop for Cgroups {
     fn drop(&mut self) {
-        for path in [&self.unified, &self.memory, &self.cpu].into_iter().flatten() {
+        for path in [&self.unified, &self.memory, &self.cpu]
+            .into_iter()
+            .flatten()
+        {
             remove_tree(path);
         }
     }
@@ -217,49 +250,83 @@ impl Drop for Cgroups {
 impl Group {
     /// The version 2 directory to be born in.
     pub(crate) fn directory(&self) -> Option<BorrowedFd<'_>> {
-        self.unified.as_ref().map(|unified| unified.directory.as_fd())
+        self.unified
+            .as_ref()
+            .map(|unified| unified.directory.as_fd())
     }
 
     /// Version 1 files to enter by.
     pub(crate) fn join(&self) -> Vec<BorrowedFd<'_>> {
-        self.limits.iter().filter_map(|limit| limit.procs.as_ref().map(AsFd::as_fd)).collect()
+        self.limits
+            .iter()
+            .filter_map(|limit| limit.procs.as_ref().map(AsFd::as_fd))
+            .collect()
     }
 
-    /// Kills whatever still runs in it. True if something did.
-    pub(crate) fn kill_rest(&mut self) -> bool {
-        self.unified.as_mut().is_some_and(|unified| !unified.is_empty() && unified.kill())
+    /// Kills whatever runs in it.
+    pub(crate) fn kill(&mut self) {
+        if let Some(unified) = &mut self.unified {
+            unified.kill();
+        }
+    }
+
+    /// Kills what runs in it besides a process that is gone but not yet waited for, and so may still
+    /// be listed.
+    pub(crate) fn kill_rest(&mut self, gone: i32) {
+        if let Some(unified) = &mut self.unified
+            && unified.holds_others(gone)
+        {
+            unified.kill();
+        }
     }
 
     /// Peak memory in bytes, if a bound is held.
     pub(crate) fn peak_memory(&self) -> Option<u64> {
         let limit = self.limits.iter().find(|limit| !limit.peak.is_empty())?;
-        fs::read_to_string(limit.path.join(limit.peak)).ok()?.trim().parse().ok()
+        fs::read_to_string(limit.path.join(limit.peak))
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
     }
 
     /// True if the kernel killed a process here for want of memory.
     pub(crate) fn out_of_memory(&self) -> bool {
-        self.limits.iter().filter(|limit| !limit.kills.is_empty()).any(|limit| {
-            fs::read_to_string(limit.path.join(limit.kills)).is_ok_and(|text| {
-                text.lines()
-                    .filter_map(|line| line.strip_prefix("oom_kill "))
-                    .any(|count| count.trim() != "0")
+        self.limits
+            .iter()
+            .filter(|limit| !limit.kills.is_empty())
+            .any(|limit| {
+                fs::read_to_string(limit.path.join(limit.kills)).is_ok_and(|text| {
+                    text.lines()
+                        .filter_map(|line| line.strip_prefix("oom_kill "))
+                        .any(|count| count.trim() != "0")
+                })
             })
-        })
     }
 }
 
 impl Unified {
     fn is_empty(&mut self) -> bool {
-        let mut first = [0; 1];
-        self.procs.rewind().is_ok() && matches!(self.procs.read(&mut first), Ok(0))
+        !self.holds_others(0)
     }
 
-    fn kill(&self) -> bool {
-        File::options()
-            .write(true)
-            .open(self.path.join("cgroup.kill"))
-            .and_then(|mut file| file.write_all(b"1"))
-            .is_ok()
+    /// True if a process of another number is in it.
+    fn holds_others(&mut self, gone: i32) -> bool {
+        // Room for two numbers: the first that differs decides.
+        let mut start = [0; 24];
+        let count = self.procs.rewind().and_then(|()| self.procs.read(&mut start));
+        let Ok(count) = count else { return true };
+        let listed = String::from_utf8_lossy(&start[..count]);
+        listed.lines().any(|pid| pid.parse() != Ok(gone))
+    }
+
+    /// Kills everything in it. The group is never used again: a kernel that counts kills takes one
+    /// that is born in it later for one that escaped.
+    fn kill(&mut self) {
+        self.pooled = false;
+        let file = File::options().write(true).open(self.path.join("cgroup.kill"));
+        // A group that is gone holds nothing.
+        let _ = file.and_then(|mut file| file.write_all(b"1"));
     }
 }
 
@@ -285,29 +352,53 @@ fn place(mounts: &str, own: &str, controller: Option<&str>) -> Option<PathBuf> {
     })?;
     let path = Path::new(mount).join(group.trim_start_matches('/'));
     // A container may see a group path of the host below a mount of its own.
-    Some(if path.is_dir() { path } else { PathBuf::from(mount) })
+    Some(if path.is_dir() {
+        path
+    } else {
+        PathBuf::from(mount)
+    })
 }
 
 fn kill_all(path: &Path) {
     if fs::write(path.join("cgroup.kill"), "1").is_err() {
         kill_listed(path);
     }
-    let Ok(mut events) = File::open(path.join("cgroup.events")) else { return };
+    let Ok(mut events) = File::open(path.join("cgroup.events")) else {
+        return;
+    };
     for _ in 0..50 {
         let mut text = String::new();
-        if events.rewind().and_then(|()| events.read_to_string(&mut text)).is_err() || text.contains("populated 0") {
+        if events
+            .rewind()
+            .and_then(|()| events.read_to_string(&mut text))
+            .is_err()
+            || text.contains("populated 0")
+        {
             return;
         }
-        let mut fds = [rustix::event::PollFd::new(&events, rustix::event::PollFlags::PRI)];
-        let wait = rustix::event::Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+        let mut fds = [rustix::event::PollFd::new(
+            &events,
+            rustix::event::PollFlags::PRI,
+        )];
+        let wait = rustix::event::Timespec {
+            tv_sec: 0,
+            tv_nsec: 100_000_000,
+        };
         let _ = rustix::event::poll(&mut fds, Some(&wait));
     }
 }
 
 fn kill_listed(path: &Path) {
-    let groups = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    let groups = fs::read_dir(path)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
     for group in groups.chain([path.to_owned()]) {
-        for pid in fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default().lines() {
+        for pid in fs::read_to_string(group.join("cgroup.procs"))
+            .unwrap_or_default()
+            .lines()
+        {
             os::signal_process(pid.parse().unwrap_or(0), libc::SIGKILL);
         }
     }

@@ -68,17 +68,29 @@ pub(crate) struct Dirs {
 /// Work for the thread that removes directories.
 enum Chore {
     Remove(PathBuf),
-    Keep { from: PathBuf, name: String, extra: Vec<PathBuf>, until: Time },
+    Keep {
+        from: PathBuf,
+        name: String,
+        extra: Vec<PathBuf>,
+        until: Time,
+    },
     Stop,
 }
 
 impl Dirs {
     /// Moves away what a former worker left there and keeps what is to be kept.
-    pub(crate) fn open(root: PathBuf, clock: fn() -> Time, keep_failed: Duration) -> io::Result<Self> {
+    pub(crate) fn open(
+        root: PathBuf,
+        clock: fn() -> Time,
+        keep_failed: Duration,
+    ) -> io::Result<Self> {
         let kept = root.join("failed");
         let trash = root.join("trash");
         for directory in [&root, &kept, &trash] {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(directory)?;
         }
         let mut old = Vec::new();
         for entry in fs::read_dir(&root)?.flatten() {
@@ -93,7 +105,11 @@ impl Dirs {
         fs::create_dir(&io)?;
         let exact_times = has_exact_times(&io)?;
         let (sender, receiver) = channel();
-        let mut janitor = Janitor { kept, clock, until: Vec::new() };
+        let mut janitor = Janitor {
+            kept,
+            clock,
+            until: Vec::new(),
+        };
         janitor.adopt(keep_failed);
         let thread = std::thread::Builder::new()
             .name("kapell-janitor".into())
@@ -117,7 +133,9 @@ impl Dirs {
         if let Some(directory) = self.pool.lock().get_mut(&key).and_then(Vec::pop) {
             return Ok(directory);
         }
-        let root = self.root.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
+        let root = self
+            .root
+            .join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
         let (files, tmp) = (root.join("files"), root.join("tmp"));
         fs::create_dir(&root)?;
         fs::create_dir(&files)?;
@@ -126,7 +144,14 @@ impl Dirs {
             bundle.copy_to(&files)?;
         }
         let files_c = CString::new(files.as_os_str().as_bytes())?;
-        let mut directory = AttemptDir { root, files, files_c, tmp, bundle: bundle.cloned(), stamps: None };
+        let mut directory = AttemptDir {
+            root,
+            files,
+            files_c,
+            tmp,
+            bundle: bundle.cloned(),
+            stamps: None,
+        };
         if self.exact_times {
             directory.stamps = Some(directory.read_stamps()?);
         }
@@ -135,16 +160,20 @@ impl Dirs {
 
     /// True if the attempt left the directory as it was.
     pub(crate) fn is_clean(directory: &AttemptDir) -> bool {
-        directory
-            .stamps
-            .as_ref()
-            .is_some_and(|stamps| stamps.iter().all(|stamp| Stamp::read(&stamp.path).is_ok_and(|now| now == *stamp)))
+        directory.stamps.as_ref().is_some_and(|stamps| {
+            stamps
+                .iter()
+                .all(|stamp| Stamp::read(&stamp.path).is_ok_and(|now| now == *stamp))
+        })
     }
 
     /// Takes a directory back: it serves again if it is clean, else it is removed.
     pub(crate) fn give_back(&self, directory: AttemptDir) {
         if Self::is_clean(&directory) {
-            let key = directory.bundle.as_ref().map(|bundle| Arc::clone(&bundle.hash));
+            let key = directory
+                .bundle
+                .as_ref()
+                .map(|bundle| Arc::clone(&bundle.hash));
             let mut pool = self.pool.lock();
             if pool.contains_key(&key) || pool.len() < POOLED_BUNDLES {
                 let pooled = pool.entry(key).or_default();
@@ -154,7 +183,10 @@ impl Dirs {
                 }
             } else {
                 // Bundles come and go with versions: start over with those in use now.
-                let old: Vec<_> = pool.drain().flat_map(|(_, directories)| directories).collect();
+                let old: Vec<_> = pool
+                    .drain()
+                    .flat_map(|(_, directories)| directories)
+                    .collect();
                 drop(pool);
                 for directory in old {
                     self.chore(Chore::Remove(directory.root));
@@ -165,8 +197,19 @@ impl Dirs {
     }
 
     /// Keeps the directory of a failed attempt, with its script and input, until a time.
-    pub(crate) fn keep(&self, directory: &AttemptDir, name: String, extra: Vec<PathBuf>, until: Time) {
-        self.chore(Chore::Keep { from: directory.root.clone(), name, extra, until });
+    pub(crate) fn keep(
+        &self,
+        directory: &AttemptDir,
+        name: String,
+        extra: Vec<PathBuf>,
+        until: Time,
+    ) {
+        self.chore(Chore::Keep {
+            from: directory.root.clone(),
+            name,
+            extra,
+            until,
+        });
     }
 
     fn chore(&self, chore: Chore) {
@@ -254,7 +297,12 @@ impl Janitor {
             };
             match chore {
                 Some(Chore::Remove(path)) => remove(&path),
-                Some(Chore::Keep { from, name, extra, until }) => {
+                Some(Chore::Keep {
+                    from,
+                    name,
+                    extra,
+                    until,
+                }) => {
                     let to = self.kept.join(name);
                     remove(&to);
                     if fs::rename(&from, &to).is_ok() {

@@ -73,9 +73,15 @@ pub(crate) enum Source {
 
 impl Source {
     fn of(token: u64) -> Option<Self> {
-        [Self::Inbox, Self::Stdout, Self::Stderr, Self::Process, Self::Frames]
-            .into_iter()
-            .find(|source| *source as u64 == token & 7)
+        [
+            Self::Inbox,
+            Self::Stdout,
+            Self::Stderr,
+            Self::Process,
+            Self::Frames,
+        ]
+        .into_iter()
+        .find(|source| *source as u64 == token & 7)
     }
 }
 
@@ -83,7 +89,12 @@ impl Executor {
     /// Nothing to do yet.
     pub(crate) fn new(shared: Arc<Shared>) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        epoll::add(&epoll, &shared.inbox.event, EventData::new_u64(Source::Inbox as u64), EventFlags::IN)?;
+        epoll::add(
+            &epoll,
+            &shared.inbox.event,
+            EventData::new_u64(Source::Inbox as u64),
+            EventFlags::IN,
+        )?;
         Ok(Self {
             now: (shared.clock)(),
             shared,
@@ -108,11 +119,19 @@ impl Executor {
                 return;
             }
             let unread = std::mem::take(&mut self.unread);
-            let wait = if unread.is_empty() { self.timers.wait(self.now) } else { Some(Duration::ZERO) };
+            let wait = if unread.is_empty() {
+                self.timers.wait(self.now)
+            } else {
+                Some(Duration::ZERO)
+            };
             let wait = wait.and_then(|wait| wait.try_into().ok());
             events.clear();
             // An interrupted wait is a wait that was short.
-            let _ = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), wait.as_ref());
+            let _ = epoll::wait(
+                &self.epoll,
+                rustix::buffer::spare_capacity(&mut events),
+                wait.as_ref(),
+            );
             self.now = (self.shared.clock)();
             for token in events.iter().map(|event| event.data.u64()).chain(unread) {
                 self.event(token >> 3, token);
@@ -137,7 +156,12 @@ impl Executor {
     pub(crate) fn watch(&self, fd: impl AsFd, key: u64, source: Source) {
         let mut flags = EventFlags::IN | EventFlags::ET;
         flags.set(EventFlags::OUT, matches!(source, Source::Frames));
-        if let Err(error) = epoll::add(&self.epoll, fd, EventData::new_u64(key << 3 | source as u64), flags) {
+        if let Err(error) = epoll::add(
+            &self.epoll,
+            fd,
+            EventData::new_u64(key << 3 | source as u64),
+            flags,
+        ) {
             tracing::error!(%error, "cannot watch a process");
         }
     }
@@ -160,9 +184,10 @@ impl Executor {
         match message {
             Message::Admitted(jobs) => jobs.into_iter().for_each(|job| self.begin(job)),
             Message::Launched(job, Ok(launched)) => self.launched(&job, *launched),
-            Message::Launched(job, Err(error)) => self.end_with(job.key, Err(error)),
             Message::Ready(job, Ok(ready)) => self.ready(&job, ready),
-            Message::Ready(job, Err(error)) => self.end_with(job.key, Err(error)),
+            Message::Launched(job, Err(error)) | Message::Ready(job, Err(error)) => {
+                self.end_with(job.key, Err(error));
+            }
             Message::Host(host, result) => self.host_started(host, result),
             Message::Collected(key, result) => self.end_with(key, result),
             Message::Note(key, text) => {
@@ -191,7 +216,9 @@ impl Executor {
             Due::Idle(host) => self.host_idle(host),
             Due::Shutdown => {
                 let keys: Vec<u64> = self.attempts.keys().copied().collect();
-                keys.into_iter().for_each(|key| self.end_from_outside(key, Stop::Shutdown));
+                for key in keys {
+                    self.end_from_outside(key, Stop::Shutdown);
+                }
             }
         }
     }
@@ -202,15 +229,23 @@ impl Executor {
         let path = job.process().map_or("", |process| &*process.path);
         let log = log::file(&self.shared.logs, task.run, path, task.attempt);
         self.offers.insert((task.run, task.place, task.offer), key);
-        self.attempts.insert(key, Attempt::new(Arc::clone(&job), log));
+        self.attempts
+            .insert(key, Attempt::new(Arc::clone(&job), log));
         match &job.task.work {
             Work::Shell { .. } | Work::Exec { .. } => {
-                if job.process().is_some_and(|process| launch::is_long(&self.shared, process)) {
+                if job
+                    .process()
+                    .is_some_and(|process| launch::is_long(&self.shared, process))
+                {
                     let shared = Arc::clone(&self.shared);
-                    self.shared.errands.run(move || match launch::prepare(&shared, &job) {
-                        Ok(prepared) => shared.starts.push(Start::Prepared(job, Box::new(prepared))),
-                        Err(error) => shared.inbox.send(Message::Launched(job, Err(error))),
-                    });
+                    self.shared
+                        .errands
+                        .run(move || match launch::prepare(&shared, &job) {
+                            Ok(prepared) => {
+                                shared.starts.push(Start::Prepared(job, Box::new(prepared)));
+                            }
+                            Err(error) => shared.inbox.send(Message::Launched(job, Err(error))),
+                        });
                 } else {
                     self.shared.starts.push(Start::Job(job));
                 }
@@ -233,26 +268,60 @@ impl Executor {
 
     /// The attempt's own time begins.
     pub(crate) fn started(&mut self, key: u64) {
-        let Some(attempt) = self.attempts.get_mut(&key) else { return };
+        let Some(attempt) = self.attempts.get_mut(&key) else {
+            return;
+        };
         attempt.started_at = Some(self.now);
-        attempt.timers.push(self.timers.set(self.now, limits::RECORD_START_AFTER, Due::Started(key)));
+        attempt.timers.push(self.timers.set(
+            self.now,
+            limits::RECORD_START_AFTER,
+            Due::Started(key),
+        ));
         if let Some(timeout) = attempt.job.process().and_then(|process| process.timeout) {
-            attempt.timers.push(self.timers.set(self.now, timeout, Due::Timeout(key)));
+            attempt
+                .timers
+                .push(self.timers.set(self.now, timeout, Due::Timeout(key)));
         }
     }
 
     fn launched(&mut self, job: &Job, launched: Launched) {
         let key = job.key;
-        let Launched { dir, masker, running: Running { child, stdout, stderr, group, started_at } } = launched;
+        let Launched {
+            dir,
+            masker,
+            running:
+                Running {
+                    child,
+                    stdout,
+                    stderr,
+                    group,
+                    started_at,
+                },
+        } = launched;
         let task = &job.task;
         let attempt = Some((task.run, task.place, task.offer, task.attempt));
-        self.shared.slots.set(job.slot, &Record { attempt, pid: child.pid, born: child.born });
+        self.shared.slots.set(
+            job.slot,
+            &Record {
+                attempt,
+                pid: child.pid,
+                born: child.born,
+            },
+        );
         self.watch(&stdout, key, Source::Stdout);
         self.watch(&stderr, key, Source::Stderr);
         self.watch(&child.pidfd, key, Source::Process);
-        let proc = Proc { child, stdout: Some(stdout), stderr: Some(stderr), group, exit: None };
+        let proc = Proc {
+            child,
+            stdout: Some(stdout),
+            stderr: Some(stderr),
+            group,
+            exit: None,
+        };
         self.started(key);
-        let Some(attempt) = self.attempts.get_mut(&key) else { return };
+        let Some(attempt) = self.attempts.get_mut(&key) else {
+            return;
+        };
         attempt.started_at = Some(started_at);
         attempt.dir = Some(dir);
         attempt.log.mask_with(Arc::clone(&masker));
@@ -264,11 +333,21 @@ impl Executor {
     }
 
     fn read_output(&mut self, key: u64, stream: Stream) {
-        let Some(attempt) = self.attempts.get_mut(&key) else { return };
-        let Phase::Running(proc) = &mut attempt.phase else { return };
-        let pipe = if stream == Stream::Stdout { &mut proc.stdout } else { &mut proc.stderr };
+        let Some(attempt) = self.attempts.get_mut(&key) else {
+            return;
+        };
+        let Phase::Running(proc) = &mut attempt.phase else {
+            return;
+        };
+        let pipe = if stream == Stream::Stdout {
+            &mut proc.stdout
+        } else {
+            &mut proc.stderr
+        };
         let log = &mut attempt.log;
-        if read(pipe, &mut self.buffer, READS, |bytes| log.feed(self.now, stream, bytes)) {
+        if read(pipe, &mut self.buffer, READS, |bytes| {
+            log.feed(self.now, stream, bytes);
+        }) {
             self.unread.push(token(key, stream));
         } else if proc.is_over() {
             self.settle(key);
@@ -277,8 +356,12 @@ impl Executor {
 
     /// The main process is gone: so must be all it started.
     fn process_ended(&mut self, key: u64) {
-        let Some(attempt) = self.attempts.get_mut(&key) else { return };
-        let Phase::Running(proc) = &mut attempt.phase else { return };
+        let Some(attempt) = self.attempts.get_mut(&key) else {
+            return;
+        };
+        let Phase::Running(proc) = &mut attempt.phase else {
+            return;
+        };
         if proc.exit.is_some() {
             return;
         }
@@ -288,18 +371,30 @@ impl Executor {
             Ok(Some(exit)) => proc.exit = Some(exit),
             Err(error) => {
                 tracing::error!(%error, pid = proc.child.pid, "cannot wait for a child");
-                proc.exit = Some(os::Exit { status: 0xff00, cpu_millis: 0, memory_bytes: 0 });
+                proc.exit = Some(os::Exit {
+                    status: 0xff00,
+                    cpu_millis: 0,
+                    memory_bytes: 0,
+                });
             }
         }
         for stream in [Stream::Stdout, Stream::Stderr] {
-            let pipe = if stream == Stream::Stdout { &mut proc.stdout } else { &mut proc.stderr };
+            let pipe = if stream == Stream::Stdout {
+                &mut proc.stdout
+            } else {
+                &mut proc.stderr
+            };
             let log = &mut attempt.log;
-            let _ = read(pipe, &mut self.buffer, usize::MAX, |bytes| log.feed(self.now, stream, bytes));
+            let _ = read(pipe, &mut self.buffer, usize::MAX, |bytes| {
+                log.feed(self.now, stream, bytes);
+            });
         }
         if proc.is_over() {
             self.settle(key);
         } else {
-            attempt.timers.push(self.timers.set(self.now, DRAIN, Due::Drained(key)));
+            attempt
+                .timers
+                .push(self.timers.set(self.now, DRAIN, Due::Drained(key)));
         }
     }
 
@@ -316,12 +411,19 @@ impl Executor {
 
     /// The process is over and read: what did it come to?
     fn settle(&mut self, key: u64) {
-        let Some(attempt) = self.attempts.get_mut(&key) else { return };
-        let Phase::Running(proc) = std::mem::replace(&mut attempt.phase, Phase::Collecting) else { return };
+        let Some(attempt) = self.attempts.get_mut(&key) else {
+            return;
+        };
+        let Phase::Running(proc) = std::mem::replace(&mut attempt.phase, Phase::Collecting) else {
+            return;
+        };
         attempt.log.finish(self.now);
         attempt.usage = Some(proc.usage());
         let words = last_words(attempt);
-        let error = proc.exit.as_ref().and_then(|exit| exit_error(exit, &proc.group, &attempt.job.task.work, &words));
+        let error = proc
+            .exit
+            .as_ref()
+            .and_then(|exit| exit_error(exit, &proc.group, &attempt.job.task.work, &words));
         self.shared.cgroups.give_back(proc.group);
         if let (None, None) = (attempt.stop, &error) {
             self.collect(key);
@@ -332,8 +434,12 @@ impl Executor {
     }
 
     fn collect(&mut self, key: u64) {
-        let Some(attempt) = self.attempts.get_mut(&key) else { return };
-        let (Some(process), Some(dir)) = (attempt.job.process(), &attempt.dir) else { return };
+        let Some(attempt) = self.attempts.get_mut(&key) else {
+            return;
+        };
+        let (Some(process), Some(dir)) = (attempt.job.process(), &attempt.dir) else {
+            return;
+        };
         let left = Left {
             files: dir.files.clone(),
             output: attempt.job.io_path(&self.shared, "output"),
@@ -357,8 +463,11 @@ impl Executor {
 
     /// Ends an attempt with a result, unless it was ended from outside before.
     pub(crate) fn end_with(&mut self, key: u64, result: Result<Value, Box<TaskError>>) {
-        let Some(attempt) = self.attempts.get(&key) else { return };
-        let collected = matches!(attempt.phase, Phase::Collecting) && result.is_ok() && attempt.usage.is_none();
+        let Some(attempt) = self.attempts.get(&key) else {
+            return;
+        };
+        let collected =
+            matches!(attempt.phase, Phase::Collecting) && result.is_ok() && attempt.usage.is_none();
         let outcome = match attempt.stopped() {
             Some(outcome) if !collected => outcome,
             _ => attempt.outcome(result),
@@ -368,16 +477,26 @@ impl Executor {
 
     /// Reports an attempt, cleans up after it and starts what fits now.
     pub(crate) fn end(&mut self, key: u64, outcome: Outcome) {
-        let Some(mut attempt) = self.attempts.remove(&key) else { return };
+        let Some(mut attempt) = self.attempts.remove(&key) else {
+            return;
+        };
         let job = Arc::clone(&attempt.job);
         let task = &job.task;
         self.offers.remove(&(task.run, task.place, task.offer));
-        attempt.timers.drain(..).for_each(|timer: Timer| self.timers.clear(timer));
+        attempt
+            .timers
+            .drain(..)
+            .for_each(|timer: Timer| self.timers.clear(timer));
         attempt.log.finish(self.now);
         self.clean_up(&mut attempt, &outcome);
         self.shared.slots.give_back(job.slot);
         let started_at = attempt.started_at.unwrap_or(self.now);
-        let ended = TaskEvent::Ended { started_at, ended_at: self.now, outcome, usage: attempt.usage };
+        let ended = TaskEvent::Ended {
+            started_at,
+            ended_at: self.now,
+            outcome,
+            usage: attempt.usage,
+        };
         self.reports.push(report(task, ended));
         let admitted = {
             let mut admission = self.shared.admission.lock();
@@ -391,16 +510,29 @@ impl Executor {
 
     fn clean_up(&mut self, attempt: &mut Attempt, outcome: &Outcome) {
         let shared = &self.shared;
-        let Some(dir) = attempt.dir.take() else { return };
+        let Some(dir) = attempt.dir.take() else {
+            return;
+        };
         let is_function = matches!(attempt.job.task.work, Work::Python { .. });
-        let kinds: &[&str] = if is_function { &[] } else { &["script", "input", "output"] };
-        let files: Vec<_> = kinds.iter().map(|kind| attempt.job.io_path(shared, kind)).collect();
+        let kinds: &[&str] = if is_function {
+            &[]
+        } else {
+            &["script", "input", "output"]
+        };
+        let files: Vec<_> = kinds
+            .iter()
+            .map(|kind| attempt.job.io_path(shared, kind))
+            .collect();
         let keep = matches!(outcome, Outcome::Failed(_)) && !shared.keep_failed.is_zero();
         if keep && !(is_function && Dirs::is_clean(&dir)) {
             let task = &attempt.job.task;
             let path = attempt.job.process().map_or("", |process| &*process.path);
             let name = log::file(std::path::Path::new(""), task.run, path, task.attempt);
-            let name = format!("{}.{}", task.run, name.file_stem().unwrap_or_default().to_string_lossy());
+            let name = format!(
+                "{}.{}",
+                task.run,
+                name.file_stem().unwrap_or_default().to_string_lossy()
+            );
             let until = crate::timers::later(self.now, shared.keep_failed);
             shared.dirs.keep(&dir, name, files, until);
         } else {
@@ -416,16 +548,27 @@ impl Executor {
             self.end_from_outside(*key, Stop::Cancel);
             return;
         }
-        let waiting = self.shared.admission.lock().withdraw(|task| (task.run, task.place, task.offer) == offer);
+        let waiting = self
+            .shared
+            .admission
+            .lock()
+            .withdraw(|task| (task.run, task.place, task.offer) == offer);
         for task in waiting {
-            let ended = TaskEvent::Ended { started_at: self.now, ended_at: self.now, outcome: Outcome::Cancelled, usage: None };
+            let ended = TaskEvent::Ended {
+                started_at: self.now,
+                ended_at: self.now,
+                outcome: Outcome::Cancelled,
+                usage: None,
+            };
             self.reports.push(report(&task, ended));
         }
     }
 
     /// Ends an attempt that nobody wants any more, or whose time is over.
     fn end_from_outside(&mut self, key: u64, why: Stop) {
-        let Some(attempt) = self.attempts.get_mut(&key) else { return };
+        let Some(attempt) = self.attempts.get_mut(&key) else {
+            return;
+        };
         if attempt.stop.is_some() || matches!(attempt.phase, Phase::Collecting) {
             return;
         }
@@ -448,18 +591,31 @@ impl Executor {
     }
 
     fn grace(&mut self, key: u64, why: Stop) {
-        let Some(attempt) = self.attempts.get_mut(&key) else { return };
-        let grace = attempt.job.process().map_or(limits::GRACE, |process| process.grace);
-        let grace = if why == Stop::Shutdown { grace.min(SHUTDOWN_GRACE) } else { grace };
-        attempt.timers.push(self.timers.set(self.now, grace, Due::Kill(key)));
+        let Some(attempt) = self.attempts.get_mut(&key) else {
+            return;
+        };
+        let grace = attempt
+            .job
+            .process()
+            .map_or(limits::GRACE, |process| process.grace);
+        let grace = if why == Stop::Shutdown {
+            grace.min(SHUTDOWN_GRACE)
+        } else {
+            grace
+        };
+        attempt
+            .timers
+            .push(self.timers.set(self.now, grace, Due::Kill(key)));
     }
 
     fn kill(&mut self, key: u64) {
-        let Some(attempt) = self.attempts.get_mut(&key) else { return };
+        let Some(attempt) = self.attempts.get_mut(&key) else {
+            return;
+        };
         match &mut attempt.phase {
             Phase::Running(proc) => {
                 os::signal_group(proc.child.pid, libc::SIGKILL);
-                proc.group.kill_rest();
+                proc.group.kill();
             }
             Phase::InHost(host) => {
                 let host = *host;
@@ -480,7 +636,7 @@ impl Executor {
 pub(crate) fn end_descendants(shared: &Shared, proc: &mut Proc, task: Option<&Task>) {
     // Not yet waited for, so its number cannot be another group's.
     os::signal_group(proc.child.pid, libc::SIGKILL);
-    proc.group.kill_rest();
+    proc.group.kill_rest(proc.child.pid);
     if shared.cgroups.contains() {
         return;
     }
@@ -504,11 +660,21 @@ fn kill_marked(shared: &Shared, proc: &Proc, task: Option<&Task>) {
 
 /// The event of an output pipe.
 pub(crate) fn token(key: u64, stream: Stream) -> u64 {
-    key << 3 | if stream == Stream::Stdout { Source::Stdout } else { Source::Stderr } as u64
+    key << 3
+        | if stream == Stream::Stdout {
+            Source::Stdout
+        } else {
+            Source::Stderr
+        } as u64
 }
 
 /// Reads what is there, at most `reads` buffers; closes the pipe at its end. True if there may be more.
-pub(crate) fn read(pipe: &mut Option<OwnedFd>, buffer: &mut [u8], reads: usize, mut each: impl FnMut(&[u8])) -> bool {
+pub(crate) fn read(
+    pipe: &mut Option<OwnedFd>,
+    buffer: &mut [u8],
+    reads: usize,
+    mut each: impl FnMut(&[u8]),
+) -> bool {
     for _ in 0..reads {
         let Some(open) = pipe else { return false };
         match rustix::io::read(open, &mut *buffer) {
@@ -532,19 +698,44 @@ pub(crate) fn last_words(attempt: &Attempt) -> String {
 
 /// What a worker says of a task.
 pub(crate) fn report(task: &Task, event: TaskEvent) -> Report {
-    Report { run: task.run, place: task.place, offer: task.offer, event }
+    Report {
+        run: task.run,
+        place: task.place,
+        offer: task.offer,
+        event,
+    }
 }
 
 /// The end of a task that started nothing.
 pub(crate) fn ended(task: &Task, at: Time, outcome: Outcome) -> Report {
-    report(task, TaskEvent::Ended { started_at: at, ended_at: at, outcome, usage: None::<Usage> })
+    report(
+        task,
+        TaskEvent::Ended {
+            started_at: at,
+            ended_at: at,
+            outcome,
+            usage: None::<Usage>,
+        },
+    )
 }
 
 /// The outcome of a task that never fits.
 pub(crate) fn too_big(task: &Task, total: crate::config::Capacity) -> Outcome {
-    let needs = task.work.process().map(|process| process.resources).unwrap_or_default();
-    Outcome::Failed(failure::permanent("spawn", format!(
-        "it asks for {} thousandths of a core, {} bytes of memory and {} devices; this worker has {}, {} and {}",
-        needs.cpu_millis, needs.memory_bytes, needs.gpus, total.cpu_millis, total.memory_bytes, total.gpus,
-    )))
+    let needs = task
+        .work
+        .process()
+        .map(|process| process.resources)
+        .unwrap_or_default();
+    Outcome::Failed(failure::permanent(
+        "spawn",
+        format!(
+            "it asks for {} thousandths of a core, {} bytes of memory and {} devices; this worker has {}, {} and {}",
+            needs.cpu_millis,
+            needs.memory_bytes,
+            needs.gpus,
+            total.cpu_millis,
+            total.memory_bytes,
+            total.gpus,
+        ),
+    ))
 }

@@ -25,7 +25,10 @@ pub(crate) fn error(kind: FailureKind, reason: &str, message: impl Into<String>)
 
 /// A user's failure that trying again cannot mend.
 pub(crate) fn permanent(reason: &str, message: impl Into<String>) -> Box<TaskError> {
-    Box::new(TaskError { permanent: true, ..*user(reason, message) })
+    Box::new(TaskError {
+        permanent: true,
+        ..*user(reason, message)
+    })
 }
 
 /// The text cut to at most `bytes`, with an ellipsis if it was cut.

@@ -12,6 +12,9 @@ use kapell_model::limits;
 use crate::failure;
 use crate::mask::Masker;
 
+/// `env:` of a task with its secrets in place; `None` unsets.
+pub(crate) type Env = Vec<(Arc<str>, Option<String>)>;
+
 /// Gives a secret by its name.
 pub(crate) type Secrets = dyn Fn(&str) -> Option<String> + Send + Sync;
 
@@ -24,7 +27,10 @@ pub(crate) struct Resolver<'a> {
 impl<'a> Resolver<'a> {
     /// Nothing resolved yet.
     pub(crate) fn new(secrets: &'a Secrets) -> Self {
-        Self { secrets, used: Vec::new() }
+        Self {
+            secrets,
+            used: Vec::new(),
+        }
     }
 
     /// The text with its secrets in place.
@@ -35,7 +41,10 @@ impl<'a> Resolver<'a> {
                 TextPart::Text(text) => whole.push_str(text),
                 TextPart::Secret(name) => {
                     let value = (self.secrets)(name).ok_or_else(|| {
-                        failure::user("secret", format!("the secret `{name}` is not set on this worker"))
+                        failure::user(
+                            "secret",
+                            format!("the secret `{name}` is not set on this worker"),
+                        )
                     })?;
                     whole.push_str(&value);
                     self.used.push(value);
@@ -46,14 +55,26 @@ impl<'a> Resolver<'a> {
     }
 
     /// `env:` of a task; `None` unsets.
-    pub(crate) fn env(&mut self, env: &[(Arc<str>, Option<SecretText>)]) -> Result<Vec<(Arc<str>, Option<String>)>, Box<TaskError>> {
+    pub(crate) fn env(
+        &mut self,
+        env: &[(Arc<str>, Option<SecretText>)],
+    ) -> Result<Env, Box<TaskError>> {
         env.iter()
-            .map(|(name, text)| Ok((Arc::clone(name), text.as_ref().map(|text| self.text(text)).transpose()?)))
+            .map(|(name, text)| {
+                Ok((
+                    Arc::clone(name),
+                    text.as_ref().map(|text| self.text(text)).transpose()?,
+                ))
+            })
             .collect()
     }
 
     /// `with:` as JSON, blobs loaded; `None` if there is none. Blocks if there are blobs.
-    pub(crate) fn with(&mut self, input: &Input, blobs: &dyn Blobs) -> Result<Option<serde_json::Value>, Box<TaskError>> {
+    pub(crate) fn with(
+        &mut self,
+        input: &Input,
+        blobs: &dyn Blobs,
+    ) -> Result<Option<serde_json::Value>, Box<TaskError>> {
         if input.value.is_null() && input.secrets.is_empty() {
             return Ok(None);
         }
@@ -66,7 +87,10 @@ impl<'a> Resolver<'a> {
         for (pointer, text) in &input.secrets {
             let text = self.text(text)?;
             let place = json.pointer_mut(pointer).ok_or_else(|| {
-                failure::user("secret", format!("the input has no place `{pointer}` for a secret"))
+                failure::user(
+                    "secret",
+                    format!("the input has no place `{pointer}` for a secret"),
+                )
             })?;
             *place = text.into();
         }
@@ -101,15 +125,28 @@ fn loaded(value: &Value, blobs: &dyn Blobs, room: &mut u64) -> Result<Value, Box
     Ok(match value {
         Value::Blob(blob) => {
             *room = room.checked_sub(blob.size).ok_or_else(|| {
-                failure::user("expression", format!("`with` holds more than {} bytes", limits::OUTPUT_BYTES))
+                failure::user(
+                    "expression",
+                    format!("`with` holds more than {} bytes", limits::OUTPUT_BYTES),
+                )
             })?;
             let load = |error: &dyn std::fmt::Display| {
-                failure::platform("artifact", format!("cannot load an input ({} bytes): {error}", blob.size))
+                failure::platform(
+                    "artifact",
+                    format!("cannot load an input ({} bytes): {error}", blob.size),
+                )
             };
-            let bytes = blobs.get(blob, limits::OUTPUT_BYTES).map_err(|error| load(&error))?;
+            let bytes = blobs
+                .get(blob, limits::OUTPUT_BYTES)
+                .map_err(|error| load(&error))?;
             Value::from_stored(&bytes).map_err(|error| load(&error))?
         }
-        Value::List(items) => Value::list(items.iter().map(|item| loaded(item, blobs, room)).collect::<Result<_, _>>()?),
+        Value::List(items) => Value::list(
+            items
+                .iter()
+                .map(|item| loaded(item, blobs, room))
+                .collect::<Result<_, _>>()?,
+        ),
         Value::Map(entries) => {
             let mut whole = kapell_expr::Map::new();
             for (key, value) in entries.iter() {
@@ -132,7 +169,8 @@ impl BaseEnv {
                 .iter()
                 .filter_map(|(name, value)| {
                     let name = name.as_bytes().to_vec();
-                    let entry = CString::new([&name, b"=".as_slice(), value.as_bytes()].concat()).ok()?;
+                    let entry =
+                        CString::new([&name, b"=".as_slice(), value.as_bytes()].concat()).ok()?;
                     Some((name, entry))
                 })
                 .collect(),
@@ -150,15 +188,22 @@ impl BaseEnv {
     /// All entries.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
         self.0.iter().map(|(name, entry)| {
-            (OsStr::from_bytes(name), OsStr::from_bytes(&entry.as_bytes()[name.len() + 1..]))
+            (
+                OsStr::from_bytes(name),
+                OsStr::from_bytes(&entry.as_bytes()[name.len() + 1..]),
+            )
         })
     }
 
     /// These entries with those of a task over them.
     pub(crate) fn with(&self, over: &Variables) -> Vec<CString> {
         let replaced = |name: &[u8]| over.0.iter().any(|(other, _)| other.as_bytes() == name);
-        let mut env: Vec<CString> =
-            self.0.iter().filter(|(name, _)| !replaced(name)).map(|(_, entry)| entry.clone()).collect();
+        let mut env: Vec<CString> = self
+            .0
+            .iter()
+            .filter(|(name, _)| !replaced(name))
+            .map(|(_, entry)| entry.clone())
+            .collect();
         env.extend(over.0.iter().filter_map(|(_, entry)| entry.clone()));
         env
     }
@@ -170,14 +215,26 @@ pub(crate) struct Variables(Vec<(Arc<str>, Option<CString>)>);
 
 impl Variables {
     /// Sets or unsets one. A name or value that no environment can hold is a user's failure.
-    pub(crate) fn set(&mut self, name: &Arc<str>, value: Option<&[u8]>) -> Result<(), Box<TaskError>> {
+    pub(crate) fn set(
+        &mut self,
+        name: &Arc<str>,
+        value: Option<&[u8]>,
+    ) -> Result<(), Box<TaskError>> {
         if name.is_empty() || name.contains('=') {
-            return Err(failure::user("spawn", format!("`{name}` cannot be the name of an environment variable")));
+            return Err(failure::user(
+                "spawn",
+                format!("`{name}` cannot be the name of an environment variable"),
+            ));
         }
         let entry = value
             .map(|value| CString::new([name.as_bytes(), b"=", value].concat()))
             .transpose()
-            .map_err(|_| failure::user("spawn", format!("the value of `{name}` in `env` holds a zero byte")))?;
+            .map_err(|_| {
+                failure::user(
+                    "spawn",
+                    format!("the value of `{name}` in `env` holds a zero byte"),
+                )
+            })?;
         match self.0.iter_mut().find(|(other, _)| other == name) {
             Some(place) => place.1 = entry,
             None => self.0.push((Arc::clone(name), entry)),
@@ -198,19 +255,26 @@ impl Variables {
     /// The value of a variable, if it is set here.
     pub(crate) fn get(&self, name: &str) -> Option<&[u8]> {
         let (name, entry) = self.0.iter().find(|(other, _)| &**other == name)?;
-        entry.as_ref().map(|entry| &entry.as_bytes()[name.len() + 1..])
+        entry
+            .as_ref()
+            .map(|entry| &entry.as_bytes()[name.len() + 1..])
     }
 }
 
 /// What every child learns of its attempt, by variable.
 pub(crate) fn identity(task: &Task) -> Vec<(&'static str, String)> {
-    let Some(process) = task.work.process() else { return Vec::new() };
+    let Some(process) = task.work.process() else {
+        return Vec::new();
+    };
     vec![
         ("KAPELL_RUN_ID", task.run.to_string()),
         ("KAPELL_STEP", process.path.to_string()),
         ("KAPELL_ATTEMPT_NUMBER", task.attempt.to_string()),
         ("KAPELL_WORKFLOW", process.workflow.to_string()),
         ("KAPELL_NAMESPACE", process.namespace.to_string()),
-        ("KAPELL_IDEMPOTENCY_KEY", process.idempotency_key.to_string()),
+        (
+            "KAPELL_IDEMPOTENCY_KEY",
+            process.idempotency_key.to_string(),
+        ),
     ]
 }

@@ -97,16 +97,23 @@ pub(crate) struct Programs(Mutex<HashMap<(String, Vec<u8>), CString>>);
 
 /// True if preparing may take long: then it must not keep other starts waiting.
 pub(crate) fn is_long(shared: &Shared, process: &Process) -> bool {
-    let bundle = process.bundle.as_ref().map(|blob| shared.bundles.known(blob));
+    let bundle = process
+        .bundle
+        .as_ref()
+        .map(|blob| shared.bundles.known(blob));
     matches!(bundle, Some(None))
-        || bundle.flatten().is_some_and(|bundle| bundle.paths().count() > 32)
+        || bundle
+            .flatten()
+            .is_some_and(|bundle| bundle.paths().count() > 32)
         || !process.artifacts_in.is_empty()
         || input::has_blobs(&process.with.value)
 }
 
 /// Makes everything ready for the process of a `shell` or `exec` task. Blocks.
 pub(crate) fn prepare(shared: &Shared, job: &Job) -> Result<Prepared, Box<TaskError>> {
-    let process = job.process().ok_or_else(|| failure::platform("spawn", "the task starts no process"))?;
+    let process = job
+        .process()
+        .ok_or_else(|| failure::platform("spawn", "the task starts no process"))?;
     let mut resolver = Resolver::new(&*shared.secrets);
     let mut variables = variables(shared, job, &mut resolver)?;
     let with = resolver.with(&process.with, &*shared.blobs)?;
@@ -116,7 +123,11 @@ pub(crate) fn prepare(shared: &Shared, job: &Job) -> Result<Prepared, Box<TaskEr
         variables.path("KAPELL_INPUT", &path)?;
     }
     variables.path("KAPELL_OUTPUT", &job.io_path(shared, "output"))?;
-    let search = variables.get("PATH").or_else(|| shared.env.get("PATH")).unwrap_or(b"/usr/local/bin:/usr/bin:/bin").to_vec();
+    let search = variables
+        .get("PATH")
+        .or_else(|| shared.env.get("PATH"))
+        .unwrap_or(b"/usr/local/bin:/usr/bin:/bin")
+        .to_vec();
     let mut plan = plan(shared, job)?;
     let dir = directory(shared, process)?;
     let placed = place_artifacts(shared, job, process, &dir)
@@ -129,14 +140,26 @@ pub(crate) fn prepare(shared: &Shared, job: &Job) -> Result<Prepared, Box<TaskEr
     plan.env = shared.env.with(&variables);
     plan.search = search;
     plan.resources = process.resources;
-    Ok(Prepared { plan, dir, masker: resolver.masker() })
+    Ok(Prepared {
+        plan,
+        dir,
+        masker: resolver.masker(),
+    })
 }
 
 fn plan(shared: &Shared, job: &Job) -> Result<Plan, Box<TaskError>> {
     match &job.task.work {
-        Work::Shell { script, interpreter, args, .. } => {
-            Ok(crate::runtime::shell::plan(script, interpreter, args, job.io_path(shared, "script")))
-        }
+        Work::Shell {
+            script,
+            interpreter,
+            args,
+            ..
+        } => Ok(crate::runtime::shell::plan(
+            script,
+            interpreter,
+            args,
+            job.io_path(shared, "script"),
+        )),
         Work::Exec { argv, .. } => crate::runtime::exec::plan(argv),
         Work::Noop | Work::Fail { .. } | Work::Python { .. } | Work::Http { .. } => {
             Err(failure::platform("spawn", "the task starts no process"))
@@ -145,7 +168,11 @@ fn plan(shared: &Shared, job: &Job) -> Result<Plan, Box<TaskError>> {
 }
 
 /// Variables of a task: its own `env:`, then what Kapell says of the attempt.
-fn variables(shared: &Shared, job: &Job, resolver: &mut Resolver<'_>) -> Result<Variables, Box<TaskError>> {
+fn variables(
+    shared: &Shared,
+    job: &Job,
+    resolver: &mut Resolver<'_>,
+) -> Result<Variables, Box<TaskError>> {
     let mut variables = Variables::default();
     if let Some(process) = job.process() {
         for (name, value) in resolver.env(&process.env)? {
@@ -161,7 +188,11 @@ fn variables(shared: &Shared, job: &Job, resolver: &mut Resolver<'_>) -> Result<
 }
 
 /// Which devices a child may see. Says nothing on a worker without any.
-pub(crate) fn devices(shared: &Shared, devices: &[u32], variables: &mut Variables) -> Result<(), Box<TaskError>> {
+pub(crate) fn devices(
+    shared: &Shared,
+    devices: &[u32],
+    variables: &mut Variables,
+) -> Result<(), Box<TaskError>> {
     if shared.has_gpus {
         let list: Vec<String> = devices.iter().map(u32::to_string).collect();
         variables.own("CUDA_VISIBLE_DEVICES", &list.join(","))?;
@@ -178,19 +209,33 @@ pub(crate) fn directory(shared: &Shared, process: &Process) -> Result<AttemptDir
             None => shared
                 .bundles
                 .fetch(blob, &*shared.blobs)
-                .map_err(|error| failure::platform("artifact", format!("cannot unpack the workflow's files: {error}")))?,
+                .map_err(|error| {
+                    failure::platform(
+                        "artifact",
+                        format!("cannot unpack the workflow's files: {error}"),
+                    )
+                })?,
         }),
     };
-    shared.dirs.take(bundle.as_ref()).map_err(|error| no_room(&error))
+    shared
+        .dirs
+        .take(bundle.as_ref())
+        .map_err(|error| no_room(&error))
 }
 
 /// Puts artifacts where the task wants them.
-pub(crate) fn place_artifacts(shared: &Shared, job: &Job, process: &Process, dir: &AttemptDir) -> Result<(), Box<TaskError>> {
+pub(crate) fn place_artifacts(
+    shared: &Shared,
+    job: &Job,
+    process: &Process,
+    dir: &AttemptDir,
+) -> Result<(), Box<TaskError>> {
     for (path, artifact) in &process.artifacts_in {
         if job.cancelled.load(Ordering::Relaxed) {
             return Err(failure::platform("lost", "cancelled before it began"));
         }
-        let name = checked_path(path).map_err(|error| failure::user("artifact", error.to_string()))?;
+        let name =
+            checked_path(path).map_err(|error| failure::user("artifact", error.to_string()))?;
         let target = dir.files.join(name);
         let placed = target
             .parent()
@@ -199,13 +244,21 @@ pub(crate) fn place_artifacts(shared: &Shared, job: &Job, process: &Process, dir
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
                 _ => shared.blobs.get_file(&artifact.blob, &target),
             });
-        placed.map_err(|error| failure::platform("artifact", format!("cannot place the artifact `{path}`: {error}")))?;
+        placed.map_err(|error| {
+            failure::platform(
+                "artifact",
+                format!("cannot place the artifact `{path}`: {error}"),
+            )
+        })?;
     }
     Ok(())
 }
 
 fn no_room(error: &io::Error) -> Box<TaskError> {
-    failure::platform("spawn", format!("cannot prepare the attempt's directory: {error}"))
+    failure::platform(
+        "spawn",
+        format!("cannot prepare the attempt's directory: {error}"),
+    )
 }
 
 /// Writes a file that only this user may read.
@@ -217,10 +270,18 @@ fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Starts the process of a prepared attempt.
-pub(crate) fn launch(shared: &Shared, spawner: &mut Spawner, prepared: Prepared) -> Result<Launched, Box<TaskError>> {
+pub(crate) fn launch(
+    shared: &Shared,
+    spawner: &mut Spawner,
+    prepared: Prepared,
+) -> Result<Launched, Box<TaskError>> {
     let Prepared { plan, dir, masker } = prepared;
     match start(shared, spawner, &plan, &dir.files_c, &[]) {
-        Ok(running) => Ok(Launched { dir, masker, running }),
+        Ok(running) => Ok(Launched {
+            dir,
+            masker,
+            running,
+        }),
         Err(error) => {
             shared.dirs.give_back(dir);
             Err(error)
@@ -236,7 +297,8 @@ pub(crate) fn start(
     directory: &CStr,
     extra: &[BorrowedFd<'_>],
 ) -> Result<Running, Box<TaskError>> {
-    let system = |error: &io::Error| failure::platform("spawn", format!("cannot start a process: {error}"));
+    let system =
+        |error: &io::Error| failure::platform("spawn", format!("cannot start a process: {error}"));
     let pipe = || -> io::Result<(OwnedFd, OwnedFd)> {
         let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&read, true)?;
@@ -244,28 +306,45 @@ pub(crate) fn start(
     };
     let (stdout, out) = pipe().map_err(|error| system(&error))?;
     let (stderr, err) = pipe().map_err(|error| system(&error))?;
-    let group = shared.cgroups.take(plan.resources).map_err(|error| system(&error))?;
+    let group = shared
+        .cgroups
+        .take(plan.resources)
+        .map_err(|error| system(&error))?;
     let mut fds = vec![shared.nothing.as_fd(), out.as_fd(), err.as_fd()];
     fds.extend_from_slice(extra);
     let join = group.join();
-    let mut spawn = |argv: &[String]| spawn_program(shared, spawner, plan, argv, &os::Command {
-        program: c"",
-        argv: &[],
-        env: &plan.env,
-        directory,
-        fds: &fds,
-        cgroup: group.directory(),
-        join: &join,
-        data_limit: group.data_limit,
-    });
+    let mut spawn = |argv: &[String]| {
+        spawn_program(
+            shared,
+            spawner,
+            plan,
+            argv,
+            &os::Command {
+                program: c"",
+                argv: &[],
+                env: &plan.env,
+                directory,
+                fds: &fds,
+                cgroup: group.directory(),
+                join: &join,
+                data_limit: group.data_limit,
+            },
+        )
+    };
     let direct = plan.direct.as_deref().and_then(|argv| spawn(argv).ok());
-    let spawned = match direct {
+    let started = match direct {
         Some(child) => Ok(child),
         None => write_script(plan).and_then(|()| spawn(&plan.argv)),
     };
     drop(join);
-    match spawned {
-        Ok(child) => Ok(Running { child, stdout, stderr, group, started_at: (shared.clock)() }),
+    match started {
+        Ok(child) => Ok(Running {
+            child,
+            stdout,
+            stderr,
+            group,
+            started_at: (shared.clock)(),
+        }),
         Err(error) => {
             shared.cgroups.give_back(group);
             Err(error)
@@ -289,18 +368,30 @@ fn spawn_program(
 ) -> Result<os::Child, Box<TaskError>> {
     let name = argv.first().map_or("", String::as_str);
     let zero = |_| failure::user("spawn", "an argument holds a zero byte");
-    let argv: Vec<CString> = argv.iter().map(|text| CString::new(text.as_str())).collect::<Result<_, _>>().map_err(zero)?;
+    let argv: Vec<CString> = argv
+        .iter()
+        .map(|text| CString::new(text.as_str()))
+        .collect::<Result<_, _>>()
+        .map_err(zero)?;
     let mut busy = 0;
     loop {
         let program = shared.programs.find(name, &plan.search)?;
-        let error = match spawner.spawn(&os::Command { program: &program, argv: &argv, ..*command }) {
+        let error = match spawner.spawn(&os::Command {
+            program: &program,
+            argv: &argv,
+            ..*command
+        }) {
             Ok(child) => return Ok(child),
             Err(error) => error,
         };
         match &error {
-            SpawnError::Exec(error) if error.kind() == io::ErrorKind::NotFound && shared.programs.forget(name, &plan.search) => {}
+            SpawnError::Exec(error)
+                if error.kind() == io::ErrorKind::NotFound
+                    && shared.programs.forget(name, &plan.search) => {}
             // Another start holds a file of ours open for a moment between its clone and its exec.
-            SpawnError::Exec(error) if error.raw_os_error() == Some(libc::ETXTBSY) && busy < 100 => {
+            SpawnError::Exec(error)
+                if error.raw_os_error() == Some(libc::ETXTBSY) && busy < 100 =>
+            {
                 busy += 1;
                 std::thread::yield_now();
             }
@@ -314,20 +405,28 @@ fn refused(error: &SpawnError, name: &str, directory: &CStr) -> Box<TaskError> {
         SpawnError::Clone(error) | SpawnError::Setup(error) => {
             failure::platform("spawn", format!("cannot start a process: {error}"))
         }
-        SpawnError::Directory(error) => failure::platform("spawn", format!("cannot enter the attempt's directory: {error}")),
+        SpawnError::Directory(error) => failure::platform(
+            "spawn",
+            format!("cannot enter the attempt's directory: {error}"),
+        ),
         SpawnError::Exec(error) => match error.raw_os_error() {
             Some(libc::ENOMEM | libc::EAGAIN | libc::EMFILE | libc::ENFILE | libc::ETXTBSY) => {
                 failure::platform("spawn", format!("cannot run `{name}`: {error}"))
             }
-            Some(libc::E2BIG) => {
-                failure::user("spawn", format!("cannot run `{name}`: its arguments and environment are too long"))
-            }
-            Some(libc::ENOEXEC) => {
-                failure::user("spawn", format!("cannot run `{name}`: it is no program; a script needs a first line like `#!/bin/sh`"))
-            }
-            Some(libc::ENOENT) if exists(name, directory) => {
-                failure::user("spawn", format!("cannot run `{name}`: the interpreter named in it was not found"))
-            }
+            Some(libc::E2BIG) => failure::user(
+                "spawn",
+                format!("cannot run `{name}`: its arguments and environment are too long"),
+            ),
+            Some(libc::ENOEXEC) => failure::user(
+                "spawn",
+                format!(
+                    "cannot run `{name}`: it is no program; a script needs a first line like `#!/bin/sh`"
+                ),
+            ),
+            Some(libc::ENOENT) if exists(name, directory) => failure::user(
+                "spawn",
+                format!("cannot run `{name}`: the interpreter named in it was not found"),
+            ),
             _ => failure::user("spawn", format!("cannot run `{name}`: {}", plain(error))),
         },
     }
@@ -341,14 +440,18 @@ fn exists(name: &str, directory: &CStr) -> bool {
 /// The error without the number that means nothing to most people.
 fn plain(error: &io::Error) -> String {
     let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_lowercase()
+    text.split(" (os error")
+        .next()
+        .unwrap_or_default()
+        .to_lowercase()
 }
 
 impl Programs {
     /// The file of a program.
     fn find(&self, name: &str, search: &[u8]) -> Result<CString, Box<TaskError>> {
         if name.contains('/') {
-            return CString::new(name).map_err(|_| failure::user("spawn", "the program's name holds a zero byte"));
+            return CString::new(name)
+                .map_err(|_| failure::user("spawn", "the program's name holds a zero byte"));
         }
         let key = (name.to_owned(), search.to_vec());
         if let Some(found) = self.0.lock().get(&key) {
@@ -362,7 +465,10 @@ impl Programs {
             .and_then(|path| CString::new(path.as_os_str().as_bytes()).ok())
             .ok_or_else(|| {
                 let path = String::from_utf8_lossy(search).into_owned();
-                failure::user("spawn", format!("the program `{name}` was not found in PATH ({path})"))
+                failure::user(
+                    "spawn",
+                    format!("the program `{name}` was not found in PATH ({path})"),
+                )
             })?;
         self.0.lock().insert(key, found.clone());
         Ok(found)
@@ -378,15 +484,23 @@ impl Programs {
 
     /// Forgets where a program was; true if that was known.
     fn forget(&self, name: &str, search: &[u8]) -> bool {
-        self.0.lock().remove(&(name.to_owned(), search.to_vec())).is_some()
+        self.0
+            .lock()
+            .remove(&(name.to_owned(), search.to_vec()))
+            .is_some()
     }
 }
 
 fn is_program(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+    fs::metadata(path)
+        .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
 /// The descriptor with a number above those that children give theirs.
 pub(crate) fn high(fd: OwnedFd) -> io::Result<OwnedFd> {
-    if fd.as_raw_fd() > 9 { Ok(fd) } else { Ok(rustix::io::fcntl_dupfd_cloexec(&fd, 10)?) }
+    if fd.as_raw_fd() > 9 {
+        Ok(fd)
+    } else {
+        Ok(rustix::io::fcntl_dupfd_cloexec(&fd, 10)?)
+    }
 }

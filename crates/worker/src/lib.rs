@@ -15,6 +15,11 @@
 //!
 //! Not here: which task goes to which worker, retries, and anything that is remembered.
 
+#![expect(
+    clippy::unnecessary_box_returns,
+    reason = "an attempt's error is large and travels boxed everywhere"
+)]
+
 mod admission;
 mod attempt;
 mod bundle;
@@ -34,9 +39,9 @@ mod runtime;
 mod shared;
 mod slots;
 mod survivors;
-mod threads;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod timers;
 mod worker;
 

@@ -106,7 +106,10 @@ impl AttemptLog {
         self.write();
         if self.lost > 0 {
             let lost = std::mem::take(&mut self.lost);
-            self.note(at, &format!("{lost} bytes of this log could not be written"));
+            self.note(
+                at,
+                &format!("{lost} bytes of this log could not be written"),
+            );
         }
     }
 
@@ -139,15 +142,16 @@ impl AttemptLog {
             self.take_output(&text[OUTPUT_MARK.len()..], cut);
         }
         let masker = Arc::clone(&self.masker);
-        let masked = masker.bytes(text);
-        let kept = &masked[..masked.len().min(limits::LOG_LINE_BYTES)];
-        cut += (masked.len() - kept.len()) as u64;
+        let shown = masker.bytes(text);
+        let kept = &shown[..shown.len().min(limits::LOG_LINE_BYTES)];
+        cut += (shown.len() - kept.len()) as u64;
         if stream == Stream::Stderr {
             if self.tail.len() == TAIL_LINES {
                 self.tail.pop_front();
             }
-            let shown = &kept[..kept.len().min(TAIL_BYTES)];
-            self.tail.push_back(String::from_utf8_lossy(shown).into_owned());
+            let words = &kept[..kept.len().min(TAIL_BYTES)];
+            self.tail
+                .push_back(String::from_utf8_lossy(words).into_owned());
         }
         if cut > 0 {
             let whole = [kept, format!(" … {cut} bytes cut").as_bytes()].concat();
@@ -165,7 +169,8 @@ impl AttemptLog {
         }
         let text = String::from_utf8_lossy(text);
         if let Some((name, value)) = text.split_once('=') {
-            self.outputs.push((name.trim().to_owned(), value.to_owned()));
+            self.outputs
+                .push((name.trim().to_owned(), value.to_owned()));
         }
     }
 
@@ -178,18 +183,15 @@ impl AttemptLog {
         if self.torn {
             encoded.insert(0, b'\n');
         }
-        match self.open().and_then(|file| file.write_all(&encoded)) {
-            Ok(()) => {
-                self.torn = false;
-                self.written += encoded.len() as u64;
-                if self.written >= self.bound {
-                    self.rotate();
-                }
+        if let Ok(()) = self.open().and_then(|file| file.write_all(&encoded)) {
+            self.torn = false;
+            self.written += encoded.len() as u64;
+            if self.written >= self.bound {
+                self.rotate();
             }
-            Err(_) => {
-                self.torn = self.file.is_some();
-                self.lost += encoded.len() as u64;
-            }
+        } else {
+            self.torn = self.file.is_some();
+            self.lost += encoded.len() as u64;
         }
         encoded.clear();
         self.encoded = encoded;
@@ -211,7 +213,9 @@ impl AttemptLog {
             self.written = file.metadata().map_or(0, |metadata| metadata.len());
             self.file = Some(file);
         }
-        self.file.as_mut().ok_or_else(|| std::io::ErrorKind::NotFound.into())
+        self.file
+            .as_mut()
+            .ok_or_else(|| std::io::ErrorKind::NotFound.into())
     }
 
     /// The full half becomes the older one; the one before it is dropped.

@@ -1,6 +1,7 @@
 //! Hides secrets in text that is kept: as they are, line by line, and as base64, URL-encoded or JSON.
 
 use std::borrow::Cow;
+use std::fmt::Write;
 
 /// Secrets shorter than this many bytes are not hidden: `***` everywhere would tell more.
 const SHORTEST: usize = 3;
@@ -47,7 +48,12 @@ impl Masker {
 fn forms(secret: &str) -> Vec<Vec<u8>> {
     let secret = secret.trim_end_matches(['\n', '\r']);
     let mut forms = Vec::new();
-    for text in secret.lines().map(str::trim).chain([secret]).filter(|text| text.len() >= SHORTEST) {
+    for text in secret
+        .lines()
+        .map(str::trim)
+        .chain([secret])
+        .filter(|text| text.len() >= SHORTEST)
+    {
         forms.push(text.as_bytes().to_vec());
         for bytes in [text.to_owned(), format!("{text}\n")] {
             let standard = base64(bytes.as_bytes());
@@ -94,9 +100,15 @@ pub(crate) fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
-        let word = (0..3).fold(0_usize, |word, at| word << 8 | usize::from(chunk.get(at).copied().unwrap_or(0)));
+        let word = (0..3).fold(0_usize, |word, at| {
+            word << 8 | usize::from(chunk.get(at).copied().unwrap_or(0))
+        });
         for place in 0..4 {
-            text.push(if place <= chunk.len() { char::from(ALPHABET[word >> (18 - 6 * place) & 63]) } else { '=' });
+            text.push(if place <= chunk.len() {
+                char::from(ALPHABET[word >> (18 - 6 * place) & 63])
+            } else {
+                '='
+            });
         }
     }
     text
@@ -109,9 +121,9 @@ pub(crate) fn percent(text: &str, upper: bool) -> String {
         if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
             encoded.push(char::from(byte));
         } else if upper {
-            encoded.push_str(&format!("%{byte:02X}"));
+            let _ = write!(encoded, "%{byte:02X}");
         } else {
-            encoded.push_str(&format!("%{byte:02x}"));
+            let _ = write!(encoded, "%{byte:02x}");
         }
     }
     encoded

@@ -109,7 +109,11 @@ impl Spawner {
             let mut all: libc::sigset_t = std::mem::zeroed();
             libc::sigfillset(&raw mut all);
             libc::pthread_sigmask(libc::SIG_BLOCK, &raw const all, ptr::null_mut());
-            Ok(Self { stack, parent: libc::getpid(), with_clone3: cfg!(target_arch = "x86_64") })
+            Ok(Self {
+                stack,
+                parent: libc::getpid(),
+                with_clone3: cfg!(target_arch = "x86_64"),
+            })
         }
     }
 
@@ -123,7 +127,11 @@ impl Spawner {
     /// Starts a child in a session and process group of its own, killed when this thread ends.
     pub(crate) fn spawn(&mut self, command: &Command<'_>) -> Result<Child, SpawnError> {
         let pointers = |strings: &[CString]| -> Vec<*const c_char> {
-            strings.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect()
+            strings
+                .iter()
+                .map(|text| text.as_ptr())
+                .chain([ptr::null()])
+                .collect()
         };
         let (argv, env) = (pointers(command.argv), pointers(command.env));
         let mut plan = Plan {
@@ -139,7 +147,9 @@ impl Spawner {
             errno: 0,
         };
         let before = boot_ticks();
-        let (pid, pidfd) = self.make(&mut plan, command.cgroup).map_err(SpawnError::Clone)?;
+        let (pid, pidfd) = self
+            .make(&mut plan, command.cgroup)
+            .map_err(SpawnError::Clone)?;
         let born = (before, boot_ticks());
         if plan.errno != 0 {
             let _ = wait(pid, 0);
@@ -153,11 +163,20 @@ impl Spawner {
         Ok(Child { pid, pidfd, born })
     }
 
-    fn make(&mut self, plan: &mut Plan<'_>, cgroup: Option<BorrowedFd<'_>>) -> io::Result<(i32, OwnedFd)> {
+    fn make(
+        &mut self,
+        plan: &mut Plan<'_>,
+        cgroup: Option<BorrowedFd<'_>>,
+    ) -> io::Result<(i32, OwnedFd)> {
         #[cfg(target_arch = "x86_64")]
         if self.with_clone3 {
             match self.clone3(plan, cgroup) {
-                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EINVAL)) => {
+                Err(error)
+                    if matches!(
+                        error.raw_os_error(),
+                        Some(libc::ENOSYS | libc::EPERM | libc::EINVAL)
+                    ) =>
+                {
                     self.with_clone3 = false;
                 }
                 result => return result,
@@ -168,13 +187,19 @@ impl Spawner {
     }
 
     #[cfg(target_arch = "x86_64")]
-    fn clone3(&mut self, plan: &mut Plan<'_>, cgroup: Option<BorrowedFd<'_>>) -> io::Result<(i32, OwnedFd)> {
+    fn clone3(
+        &mut self,
+        plan: &mut Plan<'_>,
+        cgroup: Option<BorrowedFd<'_>>,
+    ) -> io::Result<(i32, OwnedFd)> {
         const CLEAR_SIGHAND: u64 = 0x1_0000_0000;
         const INTO_CGROUP: u64 = 0x2_0000_0000;
         let mut pidfd: c_int = -1;
         // SAFETY: `clone_args` is plain data for which zero means "not asked".
         let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-        args.flags = u64::from((libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD).cast_unsigned()) | CLEAR_SIGHAND;
+        args.flags =
+            u64::from((libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD).cast_unsigned())
+                | CLEAR_SIGHAND;
         args.pidfd = ptr::from_mut(&mut pidfd) as u64;
         args.exit_signal = u64::from(libc::SIGCHLD.cast_unsigned());
         args.stack = self.stack as u64;
@@ -283,7 +308,13 @@ extern "C" fn child(plan: *mut c_void) -> c_int {
 /// # Safety
 /// Only in a child made by [`Spawner`].
 unsafe fn become_program(plan: &Plan<'_>) -> Result<(), Stage> {
-    let check = |result: c_int| if result < 0 { Err(Stage::Setup) } else { Ok(()) };
+    let check = |result: c_int| {
+        if result < 0 {
+            Err(Stage::Setup)
+        } else {
+            Ok(())
+        }
+    };
     // SAFETY: the caller's word; pointers in `plan` were made from live C strings by `spawn`.
     unsafe {
         check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0))?;
@@ -292,7 +323,15 @@ unsafe fn become_program(plan: &Plan<'_>) -> Result<(), Stage> {
             libc::_exit(127);
         }
         check(libc::setsid())?;
-        for signal in [libc::SIGPIPE, libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGCHLD, libc::SIGUSR1, libc::SIGUSR2] {
+        for signal in [
+            libc::SIGPIPE,
+            libc::SIGINT,
+            libc::SIGTERM,
+            libc::SIGHUP,
+            libc::SIGCHLD,
+            libc::SIGUSR1,
+            libc::SIGUSR2,
+        ] {
             libc::signal(signal, libc::SIG_DFL);
         }
         for procs in plan.join {
@@ -301,7 +340,10 @@ unsafe fn become_program(plan: &Plan<'_>) -> Result<(), Stage> {
             }
         }
         if let Some(bytes) = plan.data_limit {
-            let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+            let limit = libc::rlimit {
+                rlim_cur: bytes,
+                rlim_max: bytes,
+            };
             check(libc::setrlimit(libc::RLIMIT_DATA, &raw const limit))?;
         }
         let mut target: RawFd = 0;
@@ -310,7 +352,12 @@ unsafe fn become_program(plan: &Plan<'_>) -> Result<(), Stage> {
             target += 1;
         }
         // Everything of ours is close-on-exec already; this holds it for what libraries open.
-        libc::syscall(libc::SYS_close_range, target, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
+        libc::syscall(
+            libc::SYS_close_range,
+            target,
+            u32::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        );
         if libc::chdir(plan.directory) < 0 {
             return Err(Stage::Directory);
         }
@@ -377,7 +424,10 @@ pub(crate) fn become_subreaper() {
 
 /// Clock ticks since boot, suspended time included: the unit of a process's start time.
 pub(crate) fn boot_ticks() -> u64 {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: the pointer is to a live local; `sysconf` touches no memory of ours.
     let ticks = unsafe {
         libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now);

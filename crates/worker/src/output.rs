@@ -27,27 +27,48 @@ pub(crate) struct Left {
 pub(crate) fn is_long(process: &Process, output: &Path) -> bool {
     process.output_file.is_some()
         || !process.artifacts_out.is_empty()
-        || fs::metadata(output).is_ok_and(|metadata| metadata.len() > limits::INLINE_OUTPUT_BYTES as u64)
+        || fs::metadata(output)
+            .is_ok_and(|metadata| metadata.len() > limits::INLINE_OUTPUT_BYTES as u64)
 }
 
 /// The output of an attempt that ended well.
-pub(crate) fn collect(process: &Process, left: &Left, blobs: &dyn Blobs) -> Result<Value, Box<TaskError>> {
+pub(crate) fn collect(
+    process: &Process,
+    left: &Left,
+    blobs: &dyn Blobs,
+) -> Result<Value, Box<TaskError>> {
     let value = read_json(&left.output, "$KAPELL_OUTPUT")?.unwrap_or(Value::Null);
     collect_with(value, process, left, blobs)
 }
 
 /// The output of an attempt that gave a value itself. A named output file takes its place.
-pub(crate) fn collect_with(mut value: Value, process: &Process, left: &Left, blobs: &dyn Blobs) -> Result<Value, Box<TaskError>> {
+pub(crate) fn collect_with(
+    mut value: Value,
+    process: &Process,
+    left: &Left,
+    blobs: &dyn Blobs,
+) -> Result<Value, Box<TaskError>> {
     if let Some(name) = &process.output_file {
-        let path = checked_path(name).map_err(|error| failure::user("output", error.to_string()))?;
-        value = read_json(&left.files.join(path), name)?
-            .ok_or_else(|| failure::user("output", format!("the output file `{name}` was not written")))?;
+        let path =
+            checked_path(name).map_err(|error| failure::user("output", error.to_string()))?;
+        value = read_json(&left.files.join(path), name)?.ok_or_else(|| {
+            failure::user(
+                "output",
+                format!("the output file `{name}` was not written"),
+            )
+        })?;
     }
     if left.lines_over {
         return Err(too_large("the `::output` lines"));
     }
-    let lines = left.lines.iter().map(|(name, text)| Ok::<_, Box<TaskError>>((name.clone(), line_value(text))));
-    let artifacts = process.artifacts_out.iter().map(|(name, path)| Ok((name.to_string(), keep(path, &left.files, blobs)?.to_value())));
+    let lines = left
+        .lines
+        .iter()
+        .map(|(name, text)| Ok::<_, Box<TaskError>>((name.clone(), line_value(text))));
+    let artifacts = process
+        .artifacts_out
+        .iter()
+        .map(|(name, path)| Ok((name.to_string(), keep(path, &left.files, blobs)?.to_value())));
     for entry in lines.chain(artifacts) {
         let (name, item) = entry?;
         value = with_entry(value, &name, item)?;
@@ -71,9 +92,12 @@ pub(crate) fn store(value: Value, blobs: &dyn Blobs) -> Result<Value, Box<TaskEr
     if bytes.len() as u64 > limits::OUTPUT_BYTES {
         return Err(too_large("the output"));
     }
-    let blob = blobs
-        .put(&bytes)
-        .map_err(|error| failure::platform("output", format!("cannot store the output ({} bytes): {error}", bytes.len())))?;
+    let blob = blobs.put(&bytes).map_err(|error| {
+        failure::platform(
+            "output",
+            format!("cannot store the output ({} bytes): {error}", bytes.len()),
+        )
+    })?;
     Ok(Value::Blob(blob))
 }
 
@@ -82,7 +106,10 @@ fn with_entry(value: Value, name: &str, item: Value) -> Result<Value, Box<TaskEr
         Value::Null => Map::new(),
         Value::Map(entries) => std::sync::Arc::unwrap_or_clone(entries),
         other => {
-            let message = format!("the output file holds a {}, so `{name}` cannot be added to it; write a map", other.type_name());
+            let message = format!(
+                "the output file holds a {}, so `{name}` cannot be added to it; write a map",
+                other.type_name()
+            );
             return Err(failure::user("output", message));
         }
     };
@@ -102,34 +129,57 @@ fn line_value(text: &str) -> Value {
 
 /// The JSON in a file; `None` if there is no file or nothing in it.
 fn read_json(path: &Path, shown: &str) -> Result<Option<Value>, Box<TaskError>> {
-    let bad = |reason: &dyn std::fmt::Display| failure::user("output", format!("cannot read the output file `{shown}`: {reason}"));
+    let bad = |reason: &dyn std::fmt::Display| {
+        failure::user(
+            "output",
+            format!("cannot read the output file `{shown}`: {reason}"),
+        )
+    };
     let file = match open_regular(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(bad(&error)),
     };
     let mut bytes = Vec::new();
-    file.take(limits::OUTPUT_BYTES + 1).read_to_end(&mut bytes).map_err(|error| bad(&error))?;
+    file.take(limits::OUTPUT_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| bad(&error))?;
     if bytes.len() as u64 > limits::OUTPUT_BYTES {
         return Err(too_large(&format!("the output file `{shown}`")));
     }
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(None);
     }
-    let json: serde_json::Value = serde_json::from_slice(&bytes)
-        .map_err(|error| failure::user("output", format!("the output file `{shown}` is not JSON: {error}")))?;
+    let json: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| {
+        failure::user(
+            "output",
+            format!("the output file `{shown}` is not JSON: {error}"),
+        )
+    })?;
     Ok(Some(Value::from_json(&json)))
 }
 
 /// Opens a file but no pipe or device, which might block for ever.
 fn open_regular(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
-    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no file")) }
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::other("it is no file"))
+    }
 }
 
 fn keep(name: &str, files: &Path, blobs: &dyn Blobs) -> Result<Artifact, Box<TaskError>> {
-    let bad = |reason: &dyn std::fmt::Display| failure::user("artifact", format!("cannot keep the artifact `{name}`: {reason}"));
+    let bad = |reason: &dyn std::fmt::Display| {
+        failure::user(
+            "artifact",
+            format!("cannot keep the artifact `{name}`: {reason}"),
+        )
+    };
     let relative = checked_path(name).map_err(|error| bad(&error))?;
     let path = files.join(&relative);
     let file = open_regular(&path).map_err(|error| bad(&error))?;
@@ -139,16 +189,37 @@ fn keep(name: &str, files: &Path, blobs: &dyn Blobs) -> Result<Artifact, Box<Tas
     if !real.starts_with(&home) {
         return Err(bad(&"it lies outside the attempt's directory"));
     }
-    if file.metadata().is_ok_and(|metadata| metadata.len() > limits::ARTIFACT_BYTES) {
-        return Err(bad(&format!("it is larger than {} bytes", limits::ARTIFACT_BYTES)));
+    if file
+        .metadata()
+        .is_ok_and(|metadata| metadata.len() > limits::ARTIFACT_BYTES)
+    {
+        return Err(bad(&format!(
+            "it is larger than {} bytes",
+            limits::ARTIFACT_BYTES
+        )));
     }
-    let blob = blobs
-        .put_file(&real)
-        .map_err(|error| failure::platform("artifact", format!("cannot store the artifact `{name}`: {error}")))?;
-    let name = relative.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-    Ok(Artifact { blob, name: name.into() })
+    let blob = blobs.put_file(&real).map_err(|error| {
+        failure::platform(
+            "artifact",
+            format!("cannot store the artifact `{name}`: {error}"),
+        )
+    })?;
+    let name = relative
+        .file_name()
+        .map(|name| name.to_string_lossy())
+        .unwrap_or_default();
+    Ok(Artifact {
+        blob,
+        name: name.into(),
+    })
 }
 
 fn too_large(what: &str) -> Box<TaskError> {
-    failure::user("output", format!("{what} holds more than {} bytes; pass large data as an artifact", limits::OUTPUT_BYTES))
+    failure::user(
+        "output",
+        format!(
+            "{what} holds more than {} bytes; pass large data as an artifact",
+            limits::OUTPUT_BYTES
+        ),
+    )
 }

@@ -82,15 +82,28 @@ pub(crate) fn is_long(shared: &Shared, process: &Process, requirements: &[Arc<st
 
 /// Gets a task ready for a host. Blocks.
 pub(crate) fn prepare(shared: &Shared, job: &Job) -> Result<Ready, Box<TaskError>> {
-    let Work::Python { source, function, requirements, concurrency, process } = &job.task.work else {
+    let Work::Python {
+        source,
+        function,
+        requirements,
+        concurrency,
+        process,
+    } = &job.task.work
+    else {
         return Err(failure::platform("spawn", "the task is no function"));
     };
     let mut resolver = Resolver::new(&*shared.secrets);
     let env = resolver.env(&process.env)?;
     let with = if process.with.secrets.is_empty() && !input::has_blobs(&process.with.value) {
-        if process.with.value.is_null() { "{}".to_owned() } else { json(&process.with.value) }
+        if process.with.value.is_null() {
+            "{}".to_owned()
+        } else {
+            json(&process.with.value)
+        }
     } else {
-        resolver.with(&process.with, &*shared.blobs)?.map_or_else(|| "{}".to_owned(), |with| with.to_string())
+        resolver
+            .with(&process.with, &*shared.blobs)?
+            .map_or_else(|| "{}".to_owned(), |with| with.to_string())
     };
     let note = |text: &str| shared.inbox.send(Message::Note(job.key, text.to_owned()));
     let python = shared.environments.python(shared, requirements, &note)?;
@@ -107,8 +120,15 @@ pub(crate) fn prepare(shared: &Shared, job: &Job) -> Result<Ready, Box<TaskError
             (Some((hash.clone(), Arc::clone(code))), "code", hash)
         }
     };
-    let call = format!(r#""f":{},"s":["{kind}",{}],"w":{with}"#, json(&**function), json(&place));
-    let bundle = process.bundle.as_ref().and_then(|blob| shared.bundles.known(blob));
+    let call = format!(
+        r#""f":{},"s":["{kind}",{}],"w":{with}"#,
+        json(&**function),
+        json(&place)
+    );
+    let bundle = process
+        .bundle
+        .as_ref()
+        .and_then(|blob| shared.bundles.known(blob));
     let resources = &process.resources;
     let key = HostKey {
         namespace: Arc::clone(&process.namespace),
@@ -119,7 +139,15 @@ pub(crate) fn prepare(shared: &Shared, job: &Job) -> Result<Ready, Box<TaskError
         bounds: (resources.memory_bytes, resources.cpu_millis),
         devices: job.devices.clone(),
     };
-    Ok(Ready { key: Arc::new(key), python, bundle, dir, masker: resolver.masker(), call, code })
+    Ok(Ready {
+        key: Arc::new(key),
+        python,
+        bundle,
+        dir,
+        masker: resolver.masker(),
+        call,
+        code,
+    })
 }
 
 fn json(value: &(impl serde::Serialize + ?Sized)) -> String {
@@ -128,8 +156,9 @@ fn json(value: &(impl serde::Serialize + ?Sized)) -> String {
 
 /// What starts a host for this task and others like it.
 fn host_plan(shared: &Shared, ready: &Ready, number: u64) -> Result<HostPlan, Box<TaskError>> {
-    let own = own_files(&shared.cache)
-        .map_err(|error| failure::platform("spawn", format!("cannot write the Python host: {error}")))?;
+    let own = own_files(&shared.cache).map_err(|error| {
+        failure::platform("spawn", format!("cannot write the Python host: {error}"))
+    })?;
     let mut variables = Variables::default();
     for (name, value) in &ready.key.env {
         variables.set(name, value.as_deref().map(str::as_bytes))?;
@@ -138,8 +167,15 @@ fn host_plan(shared: &Shared, ready: &Ready, number: u64) -> Result<HostPlan, Bo
     variables.own(MARK, &format!("{}/host/{number}", shared.id))?;
     launch::devices(shared, &ready.key.devices, &mut variables)?;
     let path = |path: &Path| path.display().to_string();
-    let search = variables.get("PATH").or_else(|| shared.env.get("PATH")).unwrap_or(b"/usr/local/bin:/usr/bin:/bin").to_vec();
-    let bundle = ready.bundle.as_ref().map_or(String::new(), |bundle| path(&bundle.path));
+    let search = variables
+        .get("PATH")
+        .or_else(|| shared.env.get("PATH"))
+        .unwrap_or(b"/usr/local/bin:/usr/bin:/bin")
+        .to_vec();
+    let bundle = ready
+        .bundle
+        .as_ref()
+        .map_or(String::new(), |bundle| path(&bundle.path));
     let argv = vec![
         path(&ready.python),
         path(&own.join("host.py")),
@@ -149,10 +185,24 @@ fn host_plan(shared: &Shared, ready: &Ready, number: u64) -> Result<HostPlan, Bo
         ready.key.concurrency.to_string(),
     ];
     let (memory_bytes, cpu_millis) = ready.key.bounds;
-    let resources = TaskResources { cpu_millis, memory_bytes, gpus: 0 };
+    let resources = TaskResources {
+        cpu_millis,
+        memory_bytes,
+        gpus: 0,
+    };
     let env = shared.env.with(&variables);
-    let plan = Plan { argv, direct: None, script: None, env, search, resources };
-    Ok(HostPlan { plan, directory: shared.dirs.io.clone() })
+    let plan = Plan {
+        argv,
+        direct: None,
+        script: None,
+        env,
+        search,
+        resources,
+    };
+    Ok(HostPlan {
+        plan,
+        directory: shared.dirs.io.clone(),
+    })
 }
 
 /// The host's own files, in a folder named after their content.
@@ -171,14 +221,28 @@ fn own_files(cache: &Path) -> io::Result<PathBuf> {
 }
 
 /// Starts a host, on a thread that never ends.
-pub(crate) fn start_host(shared: &Shared, spawner: &mut Spawner, plan: HostPlan) -> Result<HostProcess, Box<TaskError>> {
-    let system = |error: &dyn std::fmt::Display| failure::platform("spawn", format!("cannot start a Python host: {error}"));
-    let (ours, theirs) =
-        rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-            .map_err(|error| system(&error))?;
+pub(crate) fn start_host(
+    shared: &Shared,
+    spawner: &mut Spawner,
+    plan: &HostPlan,
+) -> Result<HostProcess, Box<TaskError>> {
+    let system = |error: &dyn std::fmt::Display| {
+        failure::platform("spawn", format!("cannot start a Python host: {error}"))
+    };
+    let (ours, theirs) = rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .map_err(|error| system(&error))?;
     rustix::io::ioctl_fionbio(&ours, true).map_err(|error| system(&error))?;
     let theirs = launch::high(theirs).map_err(|error| system(&error))?;
-    let directory = std::ffi::CString::new(plan.directory.as_os_str().as_encoded_bytes()).map_err(|error| system(&error))?;
+    let directory = std::ffi::CString::new(plan.directory.as_os_str().as_encoded_bytes())
+        .map_err(|error| system(&error))?;
     let running = launch::start(shared, spawner, &plan.plan, &directory, &[theirs.as_fd()])?;
-    Ok(HostProcess { running, socket: ours })
+    Ok(HostProcess {
+        running,
+        socket: ours,
+    })
 }

@@ -19,8 +19,8 @@ use crate::cgroup::Cgroups;
 use crate::dirs::Dirs;
 use crate::input::{BaseEnv, Secrets};
 use crate::launch::{Job, Launched, Prepared, Programs};
-use crate::runtime::http::Client;
 use crate::python::{Environments, HostPlan, HostProcess, Ready};
+use crate::runtime::http::Client;
 use crate::slots::{Record, Slots};
 use crate::threads::Pool;
 
@@ -90,7 +90,11 @@ pub(crate) struct Inbox {
 impl Inbox {
     /// An empty one around an eventfd.
     pub(crate) fn new(event: OwnedFd) -> Self {
-        Self { messages: Mutex::default(), signalled: AtomicBool::new(false), event }
+        Self {
+            messages: Mutex::default(),
+            signalled: AtomicBool::new(false),
+            event,
+        }
     }
 
     /// Adds a message and wakes the loop.
@@ -158,7 +162,10 @@ impl Starts {
 impl Shared {
     /// The mark of a task's processes.
     pub(crate) fn mark(&self, task: &Task) -> String {
-        format!("{}/{}/{}.{}", self.id, task.run, task.offer.epoch, task.offer.counter)
+        format!(
+            "{}/{}/{}.{}",
+            self.id, task.run, task.offer.epoch, task.offer.counter
+        )
     }
 
     /// Makes jobs of admitted tasks and writes down that they are held.
@@ -168,9 +175,21 @@ impl Shared {
             .map(|(task, devices)| {
                 let slot = self.slots.take();
                 let attempt = Some((task.run, task.place, task.offer, task.attempt));
-                self.slots.set(slot, &Record { attempt, ..Record::default() });
+                self.slots.set(
+                    slot,
+                    &Record {
+                        attempt,
+                        ..Record::default()
+                    },
+                );
                 let key = self.next_key.fetch_add(1, Ordering::Relaxed);
-                Arc::new(Job { key, task, slot, devices, cancelled: AtomicBool::new(false) })
+                Arc::new(Job {
+                    key,
+                    task,
+                    slot,
+                    devices,
+                    cancelled: AtomicBool::new(false),
+                })
             })
             .collect()
     }

@@ -57,9 +57,22 @@ impl Slots {
             .next()
             .and_then(|record| serde_json::from_slice::<Header>(record).ok())
             .is_some_and(|header| header.boot == boot);
-        let held = records.filter_map(|record| serde_json::from_slice(record).ok()).collect();
-        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
-        let slots = Self { file, free: Mutex::new(Free { slots: Vec::new(), next: 1 }) };
+        let held = records
+            .filter_map(|record| serde_json::from_slice(record).ok())
+            .collect();
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&path)?;
+        let slots = Self {
+            file,
+            free: Mutex::new(Free {
+                slots: Vec::new(),
+                next: 1,
+            }),
+        };
         slots.write(0, &Header { boot });
         Ok((slots, held, same_boot))
     }
@@ -80,7 +93,9 @@ impl Slots {
 
     /// Nothing is held there any more.
     pub(crate) fn give_back(&self, slot: u32) {
-        let _ = self.file.write_all_at(&[b'\n'; 1], u64::from(slot) * RECORD as u64);
+        let _ = self
+            .file
+            .write_all_at(&[b'\n'; 1], u64::from(slot) * RECORD as u64);
         self.free.lock().slots.push(slot);
     }
 
@@ -89,7 +104,9 @@ impl Slots {
         let mut bytes = [b' '; RECORD];
         bytes[RECORD - 1] = b'\n';
         if serde_json::to_writer(&mut bytes[..RECORD - 1], record).is_ok() {
-            let _ = self.file.write_all_at(&bytes, u64::from(slot) * RECORD as u64);
+            let _ = self
+                .file
+                .write_all_at(&bytes, u64::from(slot) * RECORD as u64);
         }
     }
 }

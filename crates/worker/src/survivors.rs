@@ -23,7 +23,9 @@ pub(crate) fn kill_groups(records: &[Record]) {
         let ours = match &leader {
             Some(leader) => (record.born.0..=record.born.1).contains(&leader.start_ticks),
             None => processes().any(|process| {
-                process.group == record.pid && process.session == record.pid && process.start_ticks >= record.born.0
+                process.group == record.pid
+                    && process.session == record.pid
+                    && process.start_ticks >= record.born.0
             }),
         };
         if ours {
@@ -57,13 +59,20 @@ pub(crate) fn kill_marked(mark: &str, keep: &HashSet<i32>) -> bool {
 pub(crate) fn orphans() -> Option<Vec<i32>> {
     let own = std::process::id();
     let text = fs::read_to_string(format!("/proc/self/task/{own}/children")).ok()?;
-    Some(text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect())
+    Some(
+        text.split_ascii_whitespace()
+            .filter_map(|pid| pid.parse().ok())
+            .collect(),
+    )
 }
 
 fn carries(pid: i32, needle: &[u8]) -> bool {
     // A dead process that nobody has waited for yet has an empty environment.
-    fs::read(format!("/proc/{pid}/environ"))
-        .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|entry| entry.starts_with(needle)))
+    fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| {
+        environ
+            .split(|byte| *byte == 0)
+            .any(|entry| entry.starts_with(needle))
+    })
 }
 
 fn pids() -> impl Iterator<Item = i32> {
@@ -91,7 +100,10 @@ impl Process {
     /// the start time as the 20th.
     fn read(pid: i32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let fields: Vec<&str> = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace().collect();
+        let fields: Vec<&str> = stat
+            .get(stat.rfind(')')? + 1..)?
+            .split_ascii_whitespace()
+            .collect();
         Some(Self {
             group: fields.get(2)?.parse().ok()?,
             session: fields.get(3)?.parse().ok()?,

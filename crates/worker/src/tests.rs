@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use kapell_api::log::Line;
 use kapell_api::task::{
-    Blobs, Bundle, BundleFile, Input, Outcome, Place, Process, Report, SecretText, Task, TaskError, TaskEvent, TaskResources,
-    TextPart, Usage, Work,
+    Blobs, Bundle, BundleFile, Input, Outcome, Place, Process, Report, SecretText, Task, TaskError,
+    TaskEvent, TaskResources, TextPart, Usage, Work,
 };
 use kapell_expr::{BlobRef, Value};
 use kapell_model::{Offer, RunId, Time};
@@ -31,9 +31,14 @@ use crate::{Capacity, Config, LostAttempt, Worker};
 const PATIENCE: Duration = Duration::from_secs(30);
 const RUN: RunId = RunId(7);
 
-#[expect(clippy::disallowed_methods, reason = "real processes live in real time")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "real processes live in real time"
+)]
 fn clock() -> Time {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
     Time(i64::try_from(since.as_micros()).unwrap())
 }
 
@@ -44,7 +49,10 @@ impl Blobs for MemoryBlobs {
     fn put(&self, bytes: &[u8]) -> io::Result<BlobRef> {
         let hash: Arc<str> = blake3::hash(bytes).to_hex().as_str().into();
         self.0.lock().insert(Arc::clone(&hash), bytes.to_vec());
-        Ok(BlobRef { hash, size: bytes.len() as u64 })
+        Ok(BlobRef {
+            hash,
+            size: bytes.len() as u64,
+        })
     }
 
     fn put_file(&self, path: &Path) -> io::Result<BlobRef> {
@@ -52,8 +60,17 @@ impl Blobs for MemoryBlobs {
     }
 
     fn get(&self, blob: &BlobRef, limit: u64) -> io::Result<Vec<u8>> {
-        let bytes = self.0.lock().get(&blob.hash).cloned().ok_or(io::ErrorKind::NotFound)?;
-        if bytes.len() as u64 > limit { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
+        let bytes = self
+            .0
+            .lock()
+            .get(&blob.hash)
+            .cloned()
+            .ok_or(io::ErrorKind::NotFound)?;
+        if bytes.len() as u64 > limit {
+            Err(io::ErrorKind::FileTooLarge.into())
+        } else {
+            Ok(bytes)
+        }
     }
 
     fn get_file(&self, blob: &BlobRef, path: &Path) -> io::Result<()> {
@@ -74,13 +91,21 @@ struct Setup {
 fn config(dir: &Path) -> Config {
     Config {
         data_dir: dir.to_owned(),
-        capacity: Capacity { cpu_millis: 4000, memory_bytes: 1 << 30, gpus: 2, slots: 4 },
+        capacity: Capacity {
+            cpu_millis: 4000,
+            memory_bytes: 1 << 30,
+            gpus: 2,
+            slots: 4,
+        },
         secrets: Arc::new(|name| match name {
             "token" => Some("s3cret+value/long".to_owned()),
             "lines" => Some("first line\nsecond line\n".to_owned()),
             _ => None,
         }),
-        inherit_env: vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into()), ("LANG".into(), "C.UTF-8".into())],
+        inherit_env: vec![
+            ("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into()),
+            ("LANG".into(), "C.UTF-8".into()),
+        ],
         clock,
         python: Some(python()),
         uv: None,
@@ -90,7 +115,10 @@ fn config(dir: &Path) -> Config {
 
 /// The interpreter itself, which a shim would hide behind a shell.
 fn python() -> PathBuf {
-    let output = std::process::Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output().unwrap();
+    let output = std::process::Command::new("python3")
+        .args(["-c", "import sys; print(sys.executable)"])
+        .output()
+        .unwrap();
     PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
 }
 
@@ -108,7 +136,15 @@ fn setup_with(change: impl FnOnce(&mut Config), containment: Containment) -> Set
         let _ = sender.send(batch);
     });
     let (worker, lost) = Worker::start_with(config, blobs.clone(), deliver, containment).unwrap();
-    Setup { worker, reports, early: Default::default(), blobs, dir, lost, next: AtomicU64::new(1) }
+    Setup {
+        worker,
+        reports,
+        early: Default::default(),
+        blobs,
+        dir,
+        lost,
+        next: AtomicU64::new(1),
+    }
 }
 
 #[derive(Debug)]
@@ -141,7 +177,13 @@ impl Ended {
 impl Setup {
     fn task(&self, work: Work) -> Task {
         let counter = self.next.fetch_add(1, Ordering::Relaxed);
-        Task { offer: Offer { epoch: 1, counter }, run: RUN, place: Place::default(), attempt: 1, work }
+        Task {
+            offer: Offer { epoch: 1, counter },
+            run: RUN,
+            place: Place::default(),
+            attempt: 1,
+            work,
+        }
     }
 
     fn offer(&self, work: Work) -> Offer {
@@ -163,7 +205,12 @@ impl Setup {
     /// The end of an attempt; reports of others are kept for their own wait.
     fn ended(&self, offer: Offer) -> Ended {
         self.wait(|report| match &report.event {
-            TaskEvent::Ended { started_at, ended_at, outcome, usage } if report.offer == offer => Some(Ended {
+            TaskEvent::Ended {
+                started_at,
+                ended_at,
+                outcome,
+                usage,
+            } if report.offer == offer => Some(Ended {
                 outcome: outcome.clone(),
                 usage: *usage,
                 took: Duration::try_from(ended_at.since(*started_at)).unwrap(),
@@ -183,7 +230,11 @@ impl Setup {
                 }
                 checked += 1;
             }
-            early.extend(self.reports.recv_timeout(PATIENCE).expect("a report in time"));
+            early.extend(
+                self.reports
+                    .recv_timeout(PATIENCE)
+                    .expect("a report in time"),
+            );
         }
     }
 
@@ -207,7 +258,10 @@ impl Setup {
 
     fn log(&self, step: &str) -> Vec<Line> {
         let bytes = std::fs::read(self.log_path(step)).unwrap_or_default();
-        bytes.split(|byte| *byte == b'\n').filter_map(Line::decode).collect()
+        bytes
+            .split(|byte| *byte == b'\n')
+            .filter_map(Line::decode)
+            .collect()
     }
 
     fn log_text(&self, step: &str) -> Vec<String> {
@@ -220,8 +274,12 @@ impl Setup {
             blob: self.blobs.put(text.as_bytes()).unwrap(),
             executable: *executable,
         });
-        let bundle = Bundle { files: files.collect() };
-        self.blobs.put(&serde_json::to_vec(&bundle).unwrap()).unwrap()
+        let bundle = Bundle {
+            files: files.collect(),
+        };
+        self.blobs
+            .put(&serde_json::to_vec(&bundle).unwrap())
+            .unwrap()
     }
 }
 
@@ -250,11 +308,19 @@ fn shell(script: &str) -> Work {
 fn shell_with(script: &str, change: impl FnOnce(&mut Process)) -> Work {
     let mut process = process();
     change(&mut process);
-    Work::Shell { script: script.into(), interpreter: vec!["sh".into(), "-eu".into()], args: Vec::new(), process: Box::new(process) }
+    Work::Shell {
+        script: script.into(),
+        interpreter: vec!["sh".into(), "-eu".into()],
+        args: Vec::new(),
+        process: Box::new(process),
+    }
 }
 
 fn exec(argv: &[&str]) -> Work {
-    Work::Exec { argv: argv.iter().map(|text| (*text).to_owned()).collect(), process: Box::new(process()) }
+    Work::Exec {
+        argv: argv.iter().map(|text| (*text).to_owned()).collect(),
+        process: Box::new(process()),
+    }
 }
 
 fn secret(name: &str) -> SecretText {
@@ -263,8 +329,11 @@ fn secret(name: &str) -> SecretText {
 
 /// True while a process of this number runs (and is no zombie).
 fn is_alive(pid: &str) -> bool {
-    std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()))
-        .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| !rest.trim_start().starts_with(['Z', 'X'])))
+    std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).is_ok_and(|stat| {
+        stat.rsplit(')')
+            .next()
+            .is_some_and(|rest| !rest.trim_start().starts_with(['Z', 'X']))
+    })
 }
 
 fn wait_until_dead(pid: &str) {

@@ -26,7 +26,11 @@ struct State {
 impl Pool {
     /// A pool of at most `most` threads; none is started before it is needed.
     pub(crate) fn new(name: &'static str, most: usize) -> Self {
-        Self { name, most, state: Arc::default() }
+        Self {
+            name,
+            most,
+            state: Arc::default(),
+        }
     }
 
     /// Runs an errand as soon as a thread is free.
@@ -37,7 +41,11 @@ impl Pool {
         if state.idle == 0 && state.threads.len() < self.most {
             let shared = Arc::clone(&self.state);
             // With no thread at all the errand waits for the next one that can be made.
-            state.threads.extend(Builder::new().name(self.name.into()).spawn(move || work(&shared)));
+            state.threads.extend(
+                Builder::new()
+                    .name(self.name.into())
+                    .spawn(move || work(&shared)),
+            );
         }
         drop(state);
         wake.notify_one();

@@ -62,5 +62,8 @@ impl Timers {
 
 /// The instant `after` later, held at the end of time.
 pub(crate) fn later(now: Time, after: Duration) -> Time {
-    Time(now.0.saturating_add(i64::try_from(after.as_micros()).unwrap_or(i64::MAX)))
+    Time(
+        now.0
+            .saturating_add(i64::try_from(after.as_micros()).unwrap_or(i64::MAX)),
+    )
 }

@@ -68,7 +68,10 @@ impl Worker {
         let id = data_id(&config.data_dir)?;
         let slot_dir = directory(&config.data_dir, "slots")?;
         let (slots, held, same_boot) =
-            Slots::open(&slot_dir).map_err(|source| Error::Directory { path: slot_dir, source })?;
+            Slots::open(&slot_dir).map_err(|source| Error::Directory {
+                path: slot_dir,
+                source,
+            })?;
         let cgroups = match containment {
             Containment::Cgroups => Cgroups::open(&id),
             Containment::Marks => Cgroups::none(),
@@ -79,20 +82,30 @@ impl Worker {
         end_survivors(&id, &held, same_boot);
         let shared = Arc::new(shared(config, blobs, reports, id, slots, cgroups)?);
         let total = shared.admission.lock().free();
-        let mut worker = Self { shared, total, threads: Vec::new(), event_loop: None };
+        let mut worker = Self {
+            shared,
+            total,
+            threads: Vec::new(),
+            event_loop: None,
+        };
         worker.start_threads()?;
         Ok((worker, held.iter().filter_map(lost).collect()))
     }
 
     fn start_threads(&mut self) -> Result<(), Error> {
         let system = |what| move |source| Error::System { what, source };
-        let executor = Executor::new(Arc::clone(&self.shared)).map_err(system("watch processes"))?;
+        let executor =
+            Executor::new(Arc::clone(&self.shared)).map_err(system("watch processes"))?;
         for number in 0..STARTERS {
             let shared = Arc::clone(&self.shared);
-            let thread = Builder::new().name(format!("kapell-start-{number}")).spawn(move || start_children(&shared));
+            let thread = Builder::new()
+                .name(format!("kapell-start-{number}"))
+                .spawn(move || start_children(&shared));
             self.threads.push(thread.map_err(system("start a thread"))?);
         }
-        let thread = Builder::new().name("kapell-events".into()).spawn(move || executor.run());
+        let thread = Builder::new()
+            .name("kapell-events".into())
+            .spawn(move || executor.run());
         self.event_loop = Some(thread.map_err(system("start a thread"))?);
         Ok(())
     }
@@ -107,7 +120,10 @@ impl Worker {
             let outcome = match &task.work {
                 Work::Noop => Outcome::Succeeded(Value::Null),
                 Work::Fail { message } => Outcome::Failed(failure::user("fail", message.clone())),
-                Work::Shell { .. } | Work::Exec { .. } | Work::Python { .. } | Work::Http { .. } => {
+                Work::Shell { .. }
+                | Work::Exec { .. }
+                | Work::Python { .. }
+                | Work::Http { .. } => {
                     rest.push(task);
                     continue;
                 }
@@ -152,7 +168,9 @@ impl Worker {
     }
 
     fn shut_down(&mut self, grace: Duration) {
-        let Some(event_loop) = self.event_loop.take() else { return };
+        let Some(event_loop) = self.event_loop.take() else {
+            return;
+        };
         let waiting = self.shared.admission.lock().close();
         let now = (self.shared.clock)();
         let lost = |task: &Task| {
@@ -187,7 +205,13 @@ pub(crate) enum Containment {
     /// Cgroups where they are writable, else marks.
     Cgroups,
     /// Marks in the environment.
-    #[cfg_attr(not(test), expect(dead_code, reason = "chosen by tests; elsewhere it is what remains without cgroups"))]
+    #[cfg_attr(
+        not(test),
+        expect(
+            dead_code,
+            reason = "chosen by tests; elsewhere it is what remains without cgroups"
+        )
+    )]
     Marks,
 }
 
@@ -206,18 +230,28 @@ fn start_children(shared: &Shared) {
                 let launched = start_job(shared, &mut spawner, &job);
                 (job, launched)
             }
-            Start::Prepared(job, prepared) => (job, launch::launch(shared, &mut spawner, *prepared)),
+            Start::Prepared(job, prepared) => {
+                (job, launch::launch(shared, &mut spawner, *prepared))
+            }
             Start::Host(host, plan) => {
-                let started = crate::python::start_host(shared, &mut spawner, *plan);
-                shared.inbox.send(Message::Host(host, started.map(Box::new)));
+                let started = crate::python::start_host(shared, &mut spawner, &plan);
+                shared
+                    .inbox
+                    .send(Message::Host(host, started.map(Box::new)));
                 continue;
             }
         };
-        shared.inbox.send(Message::Launched(job, launched.map(Box::new)));
+        shared
+            .inbox
+            .send(Message::Launched(job, launched.map(Box::new)));
     }
 }
 
-fn start_job(shared: &Shared, spawner: &mut Spawner, job: &Job) -> Result<Launched, Box<kapell_api::task::TaskError>> {
+fn start_job(
+    shared: &Shared,
+    spawner: &mut Spawner,
+    job: &Job,
+) -> Result<Launched, Box<kapell_api::task::TaskError>> {
     if job.cancelled.load(Ordering::Relaxed) {
         return Err(failure::platform("lost", "cancelled before it began"));
     }
@@ -242,7 +276,8 @@ fn shared(
     let dirs = Dirs::open(work.clone(), config.clock, config.keep_failed).map_err(at(&work))?;
     let bundles = cache.join("bundles");
     let bundles = Bundles::open(bundles.clone()).map_err(at(&bundles))?;
-    let nothing = File::open("/dev/null").and_then(|file| Ok(File::from(launch::high(file.into())?)));
+    let nothing =
+        File::open("/dev/null").and_then(|file| Ok(File::from(launch::high(file.into())?)));
     let event = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
     let env = BaseEnv::new(&config.inherit_env);
     Ok(Shared {
@@ -266,10 +301,16 @@ fn shared(
         slots,
         cgroups,
         programs: launch::Programs::default(),
-        nothing: nothing.map_err(|source| Error::System { what: "open /dev/null", source })?,
+        nothing: nothing.map_err(|source| Error::System {
+            what: "open /dev/null",
+            source,
+        })?,
         admission: Mutex::new(Admission::new(config.capacity)),
         next_key: AtomicU64::new(1),
-        inbox: Inbox::new(event.map_err(|source| Error::System { what: "make an eventfd", source: source.into() })?),
+        inbox: Inbox::new(event.map_err(|source| Error::System {
+            what: "make an eventfd",
+            source: source.into(),
+        })?),
         starts: Starts::default(),
         errands: Pool::new("kapell-errand", ERRANDS),
         requests: Pool::new("kapell-request", REQUESTS),
@@ -288,19 +329,28 @@ fn data_id(data_dir: &Path) -> Result<String, Error> {
     let path = directory(data_dir, "slots")?.join("id");
     let read = || -> io::Result<String> {
         match fs::read_to_string(&path) {
-            Ok(id) if id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) => return Ok(id),
+            Ok(id) if id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+                return Ok(id);
+            }
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
         let uuid = fs::read_to_string("/proc/sys/kernel/random/uuid")?;
-        let id: String = uuid.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+        let id: String = uuid
+            .chars()
+            .filter(char::is_ascii_hexdigit)
+            .take(16)
+            .collect();
         let mut file = File::create(&path)?;
         file.write_all(id.as_bytes())?;
         file.sync_all()?;
         Ok(id)
     };
-    read().map_err(|source| Error::Directory { path: path.clone(), source })
+    read().map_err(|source| Error::Directory {
+        path: path.clone(),
+        source,
+    })
 }
 
 fn end_survivors(id: &str, held: &[Record], same_boot: bool) {
@@ -312,5 +362,10 @@ fn end_survivors(id: &str, held: &[Record], same_boot: bool) {
 
 fn lost(record: &Record) -> Option<LostAttempt> {
     let (run, place, offer, attempt) = record.attempt?;
-    Some(LostAttempt { run, place, offer, attempt })
+    Some(LostAttempt {
+        run,
+        place,
+        offer,
+        attempt,
+    })
 }

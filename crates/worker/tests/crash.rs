@@ -1,7 +1,11 @@
 //! A worker that is killed: nothing it started may live on, and the next one tells what was lost.
 //!
 //! This program starts itself again as the worker to be killed, which a test harness cannot.
-#![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a program of its own")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "a program of its own"
+)]
 
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
@@ -26,7 +30,10 @@ fn main() {
             }
         }
         ref asked => {
-            if asked.iter().all(|word| word.starts_with("--") || NAME.contains(word)) {
+            if asked
+                .iter()
+                .all(|word| word.starts_with("--") || NAME.contains(word))
+            {
                 check();
             }
         }
@@ -51,14 +58,21 @@ impl Blobs for NoBlobs {
 }
 
 fn clock() -> Time {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     Time(i64::try_from(since.as_micros()).unwrap_or(0))
 }
 
 fn start(dir: &Path) -> (Worker, Vec<LostAttempt>) {
     let config = Config {
         data_dir: dir.to_owned(),
-        capacity: Capacity { cpu_millis: 8000, memory_bytes: 1 << 30, gpus: 0, slots: 8 },
+        capacity: Capacity {
+            cpu_millis: 8000,
+            memory_bytes: 1 << 30,
+            gpus: 0,
+            slots: 8,
+        },
         secrets: Arc::new(|_| None),
         inherit_env: vec![("PATH".into(), "/usr/bin:/bin".into())],
         clock,
@@ -102,7 +116,16 @@ fn doomed(dir: &Path) {
         args: Vec::new(),
         process: Box::new(process),
     };
-    worker.offer(vec![Task { offer: Offer { epoch: 3, counter: 9 }, run: RunId(5), place: Place::default(), attempt: 2, work }]);
+    worker.offer(vec![Task {
+        offer: Offer {
+            epoch: 3,
+            counter: 9,
+        },
+        run: RunId(5),
+        place: Place::default(),
+        attempt: 2,
+        work,
+    }]);
     let pids = dir.join("pids");
     while !std::fs::read_to_string(&pids).is_ok_and(|text| text.ends_with("done\n")) {
         std::thread::yield_now();
@@ -116,18 +139,39 @@ fn doomed(dir: &Path) {
 fn check() {
     let dir = tempfile::tempdir().expect("a directory");
     let own = std::env::current_exe().expect("this program");
-    let mut doomed = Command::new(own).arg("doomed").arg(dir.path()).stdout(Stdio::piped()).spawn().expect("a worker");
+    let mut doomed = Command::new(own)
+        .arg("doomed")
+        .arg(dir.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a worker");
     let mut line = String::new();
-    BufReader::new(doomed.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
+    BufReader::new(doomed.stdout.take().expect("its output"))
+        .read_line(&mut line)
+        .expect("a line");
     assert_eq!(line, "ready\n");
     let pids = std::fs::read_to_string(dir.path().join("pids")).expect("the processes");
     let pids: Vec<&str> = pids.lines().filter(|line| *line != "done").collect();
     assert_eq!(pids.len(), 4);
-    assert!(pids.iter().all(|pid| is_alive(pid)), "all run before the kill");
+    assert!(
+        pids.iter().all(|pid| is_alive(pid)),
+        "all run before the kill"
+    );
     doomed.kill().expect("kill -9");
     doomed.wait().expect("its end");
     let (_worker, lost) = start(dir.path());
-    assert_eq!(lost, [LostAttempt { run: RunId(5), place: Place::default(), offer: Offer { epoch: 3, counter: 9 }, attempt: 2 }]);
+    assert_eq!(
+        lost,
+        [LostAttempt {
+            run: RunId(5),
+            place: Place::default(),
+            offer: Offer {
+                epoch: 3,
+                counter: 9
+            },
+            attempt: 2
+        }]
+    );
     let patience = Instant::now() + Duration::from_secs(5);
     while pids.iter().any(|pid| is_alive(pid)) {
         assert!(Instant::now() < patience, "processes live on");
@@ -136,6 +180,9 @@ fn check() {
 }
 
 fn is_alive(pid: &str) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| !rest.trim_start().starts_with(['Z', 'X'])))
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        stat.rsplit(')')
+            .next()
+            .is_some_and(|rest| !rest.trim_start().starts_with(['Z', 'X']))
+    })
 }

@@ -59,6 +59,9 @@ pub(crate) fn run(root: &Path, arguments: &[String], out: &mut dyn Write) -> Res
 fn run_one(root: &Path, binary: &Path, case: &Case) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let kapell = Kapell::new(binary, &root.join("examples"), folder.path());
+    for file in case.files {
+        kapell.succeeds(&["validate", file])?;
+    }
     (case.check)(&kapell)
 }
 

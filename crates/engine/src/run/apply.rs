@@ -104,6 +104,7 @@ impl State {
             Fact::WaitStarted(wait) => {
                 let place = wait.unit.into();
                 self.note_item_started(place);
+                self.step_begun(place);
                 self.timers.set(place, TimerKind::Wait, event.time(wait.until));
                 if let Some(unit) = self.unit_mut(place) {
                     unit.status = StepStatus::Waiting;
@@ -114,6 +115,7 @@ impl State {
             Fact::ChildStarted(child) => {
                 let place = child.unit.into();
                 self.note_item_started(place);
+                self.step_begun(place);
                 self.set_total(place, event, child.total);
                 if let Some(unit) = self.unit_mut(place) {
                     unit.status = StepStatus::Running;
@@ -304,9 +306,8 @@ impl State {
     fn unit_ready(&mut self, plan: &Plan, event: &Event, ready: &UnitReady) {
         let place: Place = ready.unit.into();
         self.note_item_started(place);
+        self.step_begun(place);
         self.set_total(place, event, ready.total);
-        self.timers.unset(place, TimerKind::Retry);
-        self.timers.unset(place, TimerKind::NotBefore);
         if ready.queue > 0 {
             self.timers.set(place, TimerKind::QueueTimeout, event.time(ready.queue));
         }
@@ -419,6 +420,13 @@ impl State {
                 self.ready.entry(step.step.queue.clone()).or_default().insert(key);
             }
         }
+    }
+
+    /// What a step does has begun: nothing is to be decided about its needs any more.
+    fn step_begun(&mut self, place: Place) {
+        self.todo.remove(&Todo::Step(place.scope, place.step));
+        self.timers.unset(place, TimerKind::Retry);
+        self.timers.unset(place, TimerKind::NotBefore);
     }
 
     fn set_total(&mut self, place: Place, event: &Event, total: i64) {

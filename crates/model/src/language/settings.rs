@@ -231,7 +231,7 @@ pub(crate) static ARTIFACTS: Section = Section {
         Key::new(
             "in",
             Shape::Map(&Shape::Value),
-            "Path to what it is: an artifact in another step's output.",
+            "Path to what it is: an artifact in another step's output. A list of artifacts fills a folder, each file with its place before its name: `0-part.csv`.",
         ),
         Key::new(
             "out",

@@ -200,12 +200,11 @@ impl Scope<'_> {
         for path in programs.iter().flat_map(|program| program.references()) {
             let root = &*path[0];
             if root == "steps" && steps_known {
-                match path.get(1) {
-                    Some(id) => self.add_step(cx, &mut steps, id),
-                    None => {
-                        let hint = "name the step, as in `steps.load.output`";
-                        names.hidden.insert(root.to_owned(), hint.to_owned());
-                    }
+                if let Some(id) = path.get(1) {
+                    self.add_step(cx, &mut steps, id);
+                } else {
+                    let hint = "name the step, as in `steps.load.output`";
+                    names.hidden.insert(root.to_owned(), hint.to_owned());
                 }
             } else if let Some(of) = self.names.fields.get(root) {
                 names.fields.insert(root.to_owned(), of.clone());

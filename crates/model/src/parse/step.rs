@@ -1,27 +1,21 @@
 //! One step: its verb, then what any step may carry.
 
-use std::borrow::Cow;
-use std::sync::Arc;
-
-use indexmap::IndexMap;
+use jiff::Timestamp;
 use jiff::civil::{Date, DateTime};
-use jiff::{SignedDuration, Timestamp};
 use kapell_expr::{Template, Type};
 
 use crate::language::{self, STEP};
-use crate::limits;
-use crate::spec::{
-    Artifacts, Dyn, Named, OnFailure, Outputs, Resources, Retry, RunIf, Step, Timeouts, Verb,
-};
-use crate::yaml::{Entry, Kind, Node, Span};
+use crate::spec::{OnFailure, Outputs, RunIf, Step, Verb};
+use crate::yaml::{Entry, Node};
 
 use super::Context;
-use super::containers;
+use super::attempts::Attempts;
 use super::fields::Fields;
+use super::foreach;
 use super::graph;
 use super::scope::{GraphView, Scope, error_type, step_type};
-use super::settings::Clock;
 use super::template::Secrets;
+use super::useless;
 use super::verbs;
 
 /// What a step takes from around it.
@@ -79,11 +73,11 @@ pub(crate) fn read(
     let verb = the_verb(cx, &fields, entry);
     let class = verb.map_or(Class::Attempts, |verb| class_of(&verb.key));
     if let Some(verb) = verb {
-        refuse_useless(cx, &fields, &verb.key, class);
+        useless::refuse(cx, &fields, &verb.key, class);
     }
     let foreach = fields
         .get("foreach")
-        .and_then(|node| containers::variables(cx, node, whole));
+        .and_then(|node| foreach::variables(cx, node, whole));
     let item = foreach
         .as_ref()
         .map_or_else(|| whole.clone(), |foreach| foreach.scope(whole));
@@ -199,89 +193,6 @@ fn class_of(verb: &str) -> Class {
     }
 }
 
-/// Keys that mean nothing on a verb of this class.
-fn refuse_useless(cx: &mut Context<'_>, fields: &Fields<'_>, verb: &str, class: Class) {
-    if class != Class::Attempts {
-        if let Some(entry) = fields.entry("locks") {
-            cx.error_hint(
-                "locks-not-here",
-                entry.key_span,
-                format!("`{verb}` makes no attempts, and a lock is held for an attempt"),
-                "put the lock on the steps inside, or limit starts with `strategy`",
-            );
-        }
-        for key in [
-            "env",
-            "artifacts",
-            "queue",
-            "resources",
-            "once",
-            "idempotent",
-        ] {
-            if let Some(entry) = fields.entry(key) {
-                let hint = match class {
-                    Class::Container => "put it on the steps inside, or into `defaults`",
-                    Class::Child => "it belongs into the other workflow",
-                    Class::Attempts | Class::Engine => "remove it",
-                };
-                cx.warn(
-                    "no-effect",
-                    entry.key_span,
-                    format!("`{key}` does nothing on a `{verb}` step"),
-                    hint,
-                );
-            }
-        }
-    }
-    if let Some(entry) = fields
-        .entry("with")
-        .filter(|_| !matches!(verb, "shell" | "exec" | "python" | "workflow"))
-    {
-        cx.warn(
-            "no-effect",
-            entry.key_span,
-            format!("`with` does nothing on a `{verb}` step"),
-            "write the values where they are used",
-        );
-    }
-    if let Some(entry) = fields.entry("retry").filter(|_| class == Class::Engine) {
-        cx.warn(
-            "no-effect",
-            entry.key_span,
-            format!("`retry` does nothing on a `{verb}` step"),
-            "remove it",
-        );
-    }
-    if let Some(entry) = fields
-        .entry("outputs")
-        .filter(|_| matches!(verb, "loop" | "switch"))
-    {
-        let is = if verb == "loop" {
-            "the last vars and `iterations`"
-        } else {
-            "the taken branch's"
-        };
-        cx.error_hint(
-            "outputs-not-here",
-            entry.key_span,
-            format!("the output of a `{verb}` is {is}"),
-            "to shape it, add a `set` step behind",
-        );
-    }
-    let file = fields
-        .get("outputs")
-        .and_then(Node::map)
-        .and_then(|entries| entries.iter().find(|entry| &*entry.key == "file"));
-    if let Some(entry) = file.filter(|_| !matches!(verb, "shell" | "exec" | "steps")) {
-        cx.error_hint(
-            "outputs-not-here",
-            entry.key_span,
-            format!("a `{verb}` step writes no output file"),
-            "`outputs.file` is for `shell` and `exec`",
-        );
-    }
-}
-
 fn run_if(cx: &mut Context<'_>, fields: &Fields<'_>) -> RunIf {
     let choices = [
         ("all_succeeded", RunIf::AllSucceeded),
@@ -350,179 +261,6 @@ pub(crate) fn instant(
         }
     }
     Some(template)
-}
-
-/// What a step says about its attempts, with what it takes from around it.
-struct Attempts {
-    env: Named<Option<Template>>,
-    artifacts: Artifacts,
-    retry: Retry,
-    timeout: Timeouts,
-    queue: Arc<str>,
-    resources: Resources,
-}
-
-impl Attempts {
-    fn read(
-        cx: &mut Context<'_>,
-        fields: &Fields<'_>,
-        class: Class,
-        item: &Scope<'_>,
-        around: &Around<'_>,
-    ) -> Self {
-        let makes = class == Class::Attempts;
-        let defaults = if makes {
-            around.defaults
-        } else {
-            Defaults::default()
-        };
-        let failed = item.with([
-            ("error".to_owned(), error_type()),
-            ("attempt".to_owned(), Type::Int),
-        ]);
-        let retry = overlaid(fields.get("retry"), defaults.retry);
-        let resources = overlaid(fields.get("resources"), defaults.resources);
-        let clock = if makes { Clock::Attempt } else { Clock::Total };
-        let mut timeout = fields
-            .get("timeout")
-            .or(defaults.timeout)
-            .map(|node| cx.timeouts(node, item, clock))
-            .unwrap_or_default();
-        if around.finally && timeout.attempt.is_none() && timeout.total.is_none() {
-            let bound = SignedDuration::try_from(limits::FINALLY_TIMEOUT)
-                .ok()
-                .map(Dyn::Fixed);
-            match clock {
-                Clock::Attempt => timeout.attempt = bound,
-                Clock::Total => timeout.total = bound,
-            }
-        }
-        let layers = if makes {
-            [around.env, defaults.env, fields.get("env")]
-        } else {
-            [None; 3]
-        };
-        Self {
-            env: env(cx, &layers, item),
-            artifacts: fields
-                .get("artifacts")
-                .filter(|_| makes)
-                .map(|node| cx.artifacts(node, item))
-                .unwrap_or_default(),
-            retry: retry.map_or_else(Retry::unsaid, |node| cx.retry(&node, item, &failed)),
-            timeout,
-            queue: fields
-                .get("queue")
-                .or(defaults.queue)
-                .and_then(|node| queue(cx, node))
-                .unwrap_or_else(|| "default".into()),
-            resources: resources
-                .map(|node| cx.resources(&node, &failed))
-                .unwrap_or_default(),
-        }
-    }
-}
-
-pub(crate) fn queue(cx: &mut Context<'_>, node: &Node) -> Option<Arc<str>> {
-    let name = cx.literal(
-        node,
-        "queue",
-        "queues are fixed; use a `switch` to choose one",
-    )?;
-    cx.plain_name(&name, node.span, "queue").then_some(name)
-}
-
-/// A map with what it lacks taken from the default, maps inside it likewise.
-fn overlaid<'n>(own: Option<&'n Node>, default: Option<&'n Node>) -> Option<Cow<'n, Node>> {
-    match (own, default) {
-        (None, default) => default.map(Cow::Borrowed),
-        (Some(own), None) => Some(Cow::Borrowed(own)),
-        (Some(own), Some(default)) => Some(Cow::Owned(overlay(own, default))),
-    }
-}
-
-fn overlay(own: &Node, default: &Node) -> Node {
-    let (Kind::Map(entries), Kind::Map(others)) = (&own.kind, &default.kind) else {
-        return own.clone();
-    };
-    let mut merged: Vec<Entry> = entries
-        .iter()
-        .map(|entry| {
-            let other = others.iter().find(|other| other.key == entry.key);
-            let value = other.map_or_else(
-                || entry.value.clone(),
-                |other| overlay(&entry.value, &other.value),
-            );
-            Entry {
-                value,
-                ..entry.clone()
-            }
-        })
-        .collect();
-    merged.extend(
-        others
-            .iter()
-            .filter(|other| entries.iter().all(|entry| entry.key != other.key))
-            .cloned(),
-    );
-    Node {
-        span: own.span,
-        kind: Kind::Map(merged),
-    }
-}
-
-/// The environment: later layers win, null unsets.
-fn env(
-    cx: &mut Context<'_>,
-    layers: &[Option<&Node>],
-    scope: &Scope<'_>,
-) -> Named<Option<Template>> {
-    let mut merged: IndexMap<&str, &Entry> = IndexMap::new();
-    for layer in layers.iter().flatten() {
-        for entry in cx.entries(layer, "`env`") {
-            check_variable(cx, &entry.key, entry.key_span);
-            merged.insert(&entry.key, entry);
-        }
-    }
-    if merged.len() > limits::ENV_VARIABLES {
-        let span = merged
-            .values()
-            .next_back()
-            .map_or(Span::default(), |entry| entry.key_span);
-        let message = format!(
-            "a step has at most {} environment variables",
-            limits::ENV_VARIABLES
-        );
-        cx.error_hint(
-            "limit",
-            span,
-            message,
-            "pass many values as a file, through `with`",
-        );
-        return Vec::new();
-    }
-    let mut env = Vec::with_capacity(merged.len());
-    for entry in merged.into_values() {
-        if entry.value.is_null() {
-            env.push((entry.key.clone(), None));
-        } else if let Some(text) = cx.text(&entry.value, &entry.key, scope, Secrets::Allowed) {
-            env.push((entry.key.clone(), Some(text)));
-        }
-    }
-    env
-}
-
-fn check_variable(cx: &mut Context<'_>, name: &str, span: Span) {
-    if !super::names::is_identifier(name) {
-        cx.error("bad-name", span, format!("`{name}` cannot name an environment variable: letters, digits and `_`, not starting with a digit"));
-    } else if name.starts_with("KAPELL_") {
-        cx.error_hint(
-            "reserved-name",
-            span,
-            format!("`{name}` is set by the worker"),
-            "choose a name that does not start with `KAPELL_`",
-        );
-    }
 }
 
 fn on_failure(

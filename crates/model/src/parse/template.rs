@@ -267,14 +267,12 @@ impl Context<'_> {
             self.error_hint("limit", node.span, message, "keep large text in a file");
             return None;
         }
-        let compiled = match self.templates.get(&scalar.text) {
-            Some(compiled) => compiled.clone(),
-            None => {
-                let compiled = Template::parse(&scalar.text);
-                self.templates.insert(scalar.text.clone(), compiled.clone());
-                compiled
-            }
-        };
+        let known = self.templates.get(&scalar.text).cloned();
+        let compiled = known.unwrap_or_else(|| {
+            let compiled = Template::parse(&scalar.text);
+            self.templates.insert(scalar.text.clone(), compiled.clone());
+            compiled
+        });
         match compiled {
             Ok(template) => {
                 let of = self.checked(node, &template, scope)?;

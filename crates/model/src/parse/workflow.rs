@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
-use kapell_expr::{Object, Type};
+use kapell_expr::{Object, Template, Type};
 
 use crate::language;
 use crate::spec::{FailurePolicy, Graph, Named, Spec, Strategy};
@@ -20,11 +20,11 @@ use super::step::{Around, Defaults};
 /// Reads a file's root.
 pub(crate) fn read(cx: &mut Context<'_>, root: &Node) -> Option<Spec> {
     let fields = cx.fields(root, &language::WORKFLOW)?;
-    let graphs: Vec<&Node> = [fields.get("steps"), fields.get("finally")]
+    let roots: Vec<&Node> = [fields.get("steps"), fields.get("finally")]
         .into_iter()
         .flatten()
         .collect();
-    if !graph::survey(cx, &graphs) {
+    if !graph::survey(cx, &roots) {
         return None;
     }
     let (params, params_type) = fields
@@ -37,34 +37,7 @@ pub(crate) fn read(cx: &mut Context<'_>, root: &Node) -> Option<Spec> {
         .and_then(|node| cx.duration(node, "timeout"));
     cx.run_timeout = timeout;
 
-    let around = Around {
-        env: fields.get("env"),
-        defaults: defaults(cx, &fields),
-        finally: false,
-    };
-    let nameless: Arc<str> = Arc::from("");
-    let (graph, view) = match fields.get("steps") {
-        Some(node) => graph::read(cx, node, &started, &around),
-        None => (Graph::default(), GraphView::new(Vec::new(), &[], &[])),
-    };
-    let after = started.all(&view);
-    // `finally` runs outside the run's timeout.
-    cx.run_timeout = None;
-    let finally = fields.get("finally").map(|node| {
-        graph::read(
-            cx,
-            node,
-            &after,
-            &Around {
-                finally: true,
-                ..around
-            },
-        )
-        .0
-    });
-    let outputs = fields
-        .get("outputs")
-        .map(|node| containers::outputs(cx, node, "`outputs`", &after).0);
+    let (graph, finally, outputs) = graphs(cx, &fields, &started);
     let strategy = fields.get("strategy").map(|node| cx.strategy(node, &new));
     let policies = [
         ("finish_running", FailurePolicy::FinishRunning),
@@ -72,7 +45,7 @@ pub(crate) fn read(cx: &mut Context<'_>, root: &Node) -> Option<Spec> {
         ("continue", FailurePolicy::Continue),
     ];
     Some(Spec {
-        workflow: name(cx, &fields, "workflow").unwrap_or_else(|| nameless.clone()),
+        workflow: name(cx, &fields, "workflow").unwrap_or_default(),
         namespace: name(cx, &fields, "namespace"),
         description: cx.prose(fields.get("description"), "description"),
         owner: cx.prose(fields.get("owner"), "owner"),
@@ -106,8 +79,39 @@ pub(crate) fn read(cx: &mut Context<'_>, root: &Node) -> Option<Spec> {
             .unwrap_or_default(),
         graph,
         finally,
-        outputs: outputs.unwrap_or_else(Named::new),
+        outputs,
     })
+}
+
+/// The steps, `finally` and the run's outputs.
+fn graphs(
+    cx: &mut Context<'_>,
+    fields: &Fields<'_>,
+    started: &Scope<'_>,
+) -> (Graph, Option<Graph>, Named<Template>) {
+    let around = Around {
+        env: fields.get("env"),
+        defaults: defaults(cx, fields),
+        finally: false,
+    };
+    let (graph, view) = match fields.get("steps") {
+        Some(node) => graph::read(cx, node, started, &around),
+        None => (Graph::default(), GraphView::new(Vec::new(), &[], &[])),
+    };
+    let after = started.all(&view);
+    // `finally` runs outside the run's timeout.
+    cx.run_timeout = None;
+    let around = Around {
+        finally: true,
+        ..around
+    };
+    let finally = fields
+        .get("finally")
+        .map(|node| graph::read(cx, node, &after, &around).0);
+    let outputs = fields
+        .get("outputs")
+        .map(|node| containers::outputs(cx, node, "`outputs`", &after).0);
+    (graph, finally, outputs.unwrap_or_default())
 }
 
 fn no_params() -> Type {

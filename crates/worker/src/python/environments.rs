@@ -26,22 +26,38 @@ impl Environments {
     }
 
     /// The Python that has these requirements; installs them if need be, which blocks.
-    pub(crate) fn python(&self, shared: &Shared, requirements: &[Arc<str>], note: &dyn Fn(&str)) -> Result<PathBuf, Box<TaskError>> {
-        let base = shared.python.clone().unwrap_or_else(|| PathBuf::from("python3"));
+    pub(crate) fn python(
+        &self,
+        shared: &Shared,
+        requirements: &[Arc<str>],
+        note: &dyn Fn(&str),
+    ) -> Result<PathBuf, Box<TaskError>> {
+        let base = shared
+            .python
+            .clone()
+            .unwrap_or_else(|| PathBuf::from("python3"));
         if requirements.is_empty() {
             return Ok(base);
         }
         if let Some(python) = self.0.lock().get(requirements) {
             return Ok(python.clone());
         }
-        let hash = blake3::hash(format!("{}\n{}", base.display(), requirements.join("\n")).as_bytes()).to_hex();
+        let hash =
+            blake3::hash(format!("{}\n{}", base.display(), requirements.join("\n")).as_bytes())
+                .to_hex();
         let root = shared.cache.join("envs");
         let home = root.join(&hash[..32]);
         let python = home.join("bin/python");
-        let system = |error: io::Error| failure::platform("requirements", format!("cannot make a Python environment: {error}"));
+        let system = |error: io::Error| {
+            failure::platform(
+                "requirements",
+                format!("cannot make a Python environment: {error}"),
+            )
+        };
         fs::create_dir_all(&root).map_err(system)?;
         let lock = File::create(root.join(format!("{}.lock", &hash[..32]))).map_err(system)?;
-        rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(|error| system(error.into()))?;
+        rustix::fs::flock(&lock, FlockOperation::LockExclusive)
+            .map_err(|error| system(error.into()))?;
         // The marker is written last: a directory without it is half made.
         let complete = home.join("kapell.complete");
         if !complete.is_file() {
@@ -56,29 +72,69 @@ impl Environments {
 
 /// An environment cannot be moved, since its scripts name its place; so it is made in place, under a
 /// lock, and completed by a marker that appears at once.
-fn install(shared: &Shared, base: &Path, home: &Path, requirements: &[Arc<str>], note: &dyn Fn(&str)) -> Result<(), Box<TaskError>> {
+fn install(
+    shared: &Shared,
+    base: &Path,
+    home: &Path,
+    requirements: &[Arc<str>],
+    note: &dyn Fn(&str),
+) -> Result<(), Box<TaskError>> {
     note(&format!("installing {}", requirements.join(", ")));
     let list = home.with_extension("txt");
-    fs::write(&list, requirements.join("\n"))
-        .map_err(|error| failure::platform("requirements", format!("cannot write the requirements: {error}")))?;
+    fs::write(&list, requirements.join("\n")).map_err(|error| {
+        failure::platform(
+            "requirements",
+            format!("cannot write the requirements: {error}"),
+        )
+    })?;
     let python = home.join("bin/python");
     let text = |path: &Path| path.display().to_string();
     let uv = shared.uv.as_deref().map_or_else(|| "uv".to_owned(), text);
     let with_uv = [
-        vec![uv.clone(), "venv".into(), "--quiet".into(), "--python".into(), text(base), text(home)],
-        vec![uv, "pip".into(), "install".into(), "--python".into(), text(&python), "-r".into(), text(&list)],
+        vec![
+            uv.clone(),
+            "venv".into(),
+            "--quiet".into(),
+            "--python".into(),
+            text(base),
+            text(home),
+        ],
+        vec![
+            uv,
+            "pip".into(),
+            "install".into(),
+            "--python".into(),
+            text(&python),
+            "-r".into(),
+            text(&list),
+        ],
     ];
     let with_pip = [
         vec![text(base), "-m".into(), "venv".into(), text(home)],
-        vec![text(&python), "-m".into(), "pip".into(), "install".into(), "--disable-pip-version-check".into(), "--no-input".into(), "-r".into(), text(&list)],
+        vec![
+            text(&python),
+            "-m".into(),
+            "pip".into(),
+            "install".into(),
+            "--disable-pip-version-check".into(),
+            "--no-input".into(),
+            "-r".into(),
+            text(&list),
+        ],
     ];
     match run_all(shared, &with_uv, note) {
         Err(Step::Missing(_)) if shared.uv.is_none() => run_all(shared, &with_pip, note),
         result => result,
     }
     .map_err(|step| match step {
-        Step::Missing(error) => failure::user("requirements", format!("cannot install the requirements: {error}")),
-        Step::Failed(words) => failure::user("requirements", format!("cannot install the requirements:\n{words}")),
+        Step::Missing(error) => failure::user(
+            "requirements",
+            format!("cannot install the requirements: {error}"),
+        ),
+        Step::Failed(words) => failure::user(
+            "requirements",
+            format!("cannot install the requirements:\n{words}"),
+        ),
     })?;
     note("installed");
     Ok(())
@@ -95,10 +151,21 @@ fn run_all(shared: &Shared, commands: &[Vec<String>], note: &dyn Fn(&str)) -> Re
 
 /// Runs one command of the installation; its lines go to the attempt's log.
 fn run(shared: &Shared, argv: &[String], note: &dyn Fn(&str)) -> Result<(), Step> {
-    let (program, arguments) = argv.split_first().ok_or_else(|| Step::Missing("no program".into()))?;
+    let (program, arguments) = argv
+        .split_first()
+        .ok_or_else(|| Step::Missing("no program".into()))?;
     let missing = |error: io::Error| Step::Missing(format!("`{program}`: {error}"));
-    let mut command = Command::new(shared.programs.path(program, shared.env.get("PATH").unwrap_or_default()));
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).env_clear();
+    let mut command = Command::new(
+        shared
+            .programs
+            .path(program, shared.env.get("PATH").unwrap_or_default()),
+    );
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .env_clear();
     command.envs(shared.env.entries());
     // Dies with the worker by its mark at the next start; installing again is harmless.
     command.env(crate::survivors::MARK, format!("{}/install", shared.id));
@@ -107,7 +174,12 @@ fn run(shared: &Shared, argv: &[String], note: &dyn Fn(&str)) -> Result<(), Step
     if let Some(stderr) = child.stderr.take() {
         let mut lines = BufReader::new(stderr);
         let mut line = Vec::new();
-        while lines.by_ref().take(limits::LOG_LINE_BYTES as u64).read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
+        while lines
+            .by_ref()
+            .take(limits::LOG_LINE_BYTES as u64)
+            .read_until(b'\n', &mut line)
+            .is_ok_and(|count| count > 0)
+        {
             let text = String::from_utf8_lossy(&line).trim_end().to_owned();
             note(&text);
             words.push(text);
@@ -118,5 +190,9 @@ fn run(shared: &Shared, argv: &[String], note: &dyn Fn(&str)) -> Result<(), Step
         }
     }
     let status = child.wait().map_err(missing)?;
-    if status.success() { Ok(()) } else { Err(Step::Failed(words.join("\n"))) }
+    if status.success() {
+        Ok(())
+    } else {
+        Err(Step::Failed(words.join("\n")))
+    }
 }

@@ -24,7 +24,7 @@ use crate::slots::Record;
 use crate::timers::{Due, Timer};
 
 /// How long a host may do nothing.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 /// Bytes of an answer besides its value.
 const ANSWER_EXTRA: usize = 1 << 20;
 /// How much of a host's output is read at an answer before the next turn of others.
@@ -104,7 +104,14 @@ impl Hosts {
 impl Executor {
     /// Gets a task ready, here if that is quick.
     pub(crate) fn begin_python(&mut self, job: Arc<Job>) {
-        let kapell_api::task::Work::Python { requirements, process, .. } = &job.task.work else { return };
+        let kapell_api::task::Work::Python {
+            requirements,
+            process,
+            ..
+        } = &job.task.work
+        else {
+            return;
+        };
         if super::is_long(&self.shared, process, requirements) {
             let shared = Arc::clone(&self.shared);
             self.shared.errands.run(move || {
@@ -121,7 +128,9 @@ impl Executor {
 
     /// A task is ready: to a host with it, or into the line.
     pub(crate) fn ready(&mut self, job: &Arc<Job>, ready: Box<Ready>) {
-        let Some(attempt) = self.attempts.get_mut(&job.key) else { return };
+        let Some(attempt) = self.attempts.get_mut(&job.key) else {
+            return;
+        };
         if attempt.stop.is_some() {
             self.shared.dirs.give_back(ready.dir);
             self.end_with(job.key, Ok(Value::Null));
@@ -129,16 +138,26 @@ impl Executor {
         }
         attempt.phase = Phase::Waiting;
         let key = Arc::clone(&ready.key);
-        self.hosts.groups.entry(Arc::clone(&key)).or_default().waiting.push_back((Arc::clone(job), ready));
+        self.hosts
+            .groups
+            .entry(Arc::clone(&key))
+            .or_default()
+            .waiting
+            .push_back((Arc::clone(job), ready));
         self.pump(&key);
     }
 
     /// Gives waiting tasks of a key to its hosts, and starts hosts where there is room.
     fn pump(&mut self, key: &Arc<HostKey>) {
         loop {
-            let Some(group) = self.hosts.groups.get_mut(key) else { return };
+            let Some(group) = self.hosts.groups.get_mut(key) else {
+                return;
+            };
             while let Some((job, _)) = group.waiting.front()
-                && !self.attempts.get(&job.key).is_some_and(|attempt| matches!(attempt.phase, Phase::Waiting))
+                && !self
+                    .attempts
+                    .get(&job.key)
+                    .is_some_and(|attempt| matches!(attempt.phase, Phase::Waiting))
             {
                 // Cancelled meanwhile.
                 if let Some((_, ready)) = group.waiting.pop_front() {
@@ -160,7 +179,11 @@ impl Executor {
                 }
                 continue;
             }
-            let starting = group.hosts.iter().filter(|host| hosts.get(host).is_some_and(|host| host.proc.is_none())).count();
+            let starting = group
+                .hosts
+                .iter()
+                .filter(|host| hosts.get(host).is_some_and(|host| host.proc.is_none()))
+                .count();
             if starting * most >= group.waiting.len() || !self.make_room() {
                 return;
             }
@@ -175,17 +198,31 @@ impl Executor {
             return true;
         }
         let idle = self.hosts.hosts.iter().filter(|(_, host)| !host.dying);
-        let oldest = idle.filter_map(|(key, host)| host.idle.map(|(since, _)| (since, *key))).min();
+        let oldest = idle
+            .filter_map(|(key, host)| host.idle.map(|(since, _)| (since, *key)))
+            .min();
         oldest.inspect(|(_, host)| self.kill_host(*host)).is_some()
     }
 
     fn start_host(&mut self, key: &Arc<HostKey>) {
-        let Some((job, ready)) = self.hosts.groups.get(key).and_then(|group| group.waiting.front()) else { return };
-        let number = self.shared.next_key.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let Some((job, ready)) = self
+            .hosts
+            .groups
+            .get(key)
+            .and_then(|group| group.waiting.front())
+        else {
+            return;
+        };
+        let number = self
+            .shared
+            .next_key
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         match host_plan(&self.shared, ready, number) {
             Ok(plan) => {
                 let slot = self.shared.slots.take();
-                self.hosts.hosts.insert(number, Host::new(Arc::clone(key), slot));
+                self.hosts
+                    .hosts
+                    .insert(number, Host::new(Arc::clone(key), slot));
                 if let Some(group) = self.hosts.groups.get_mut(key) {
                     group.hosts.push(number);
                 }
@@ -199,14 +236,43 @@ impl Executor {
     }
 
     /// A host runs, or could not be started.
-    pub(crate) fn host_started(&mut self, number: u64, result: Result<Box<HostProcess>, Box<TaskError>>) {
-        let Some(host) = self.hosts.hosts.get_mut(&number) else { return };
+    pub(crate) fn host_started(
+        &mut self,
+        number: u64,
+        result: Result<Box<HostProcess>, Box<TaskError>>,
+    ) {
+        let Some(host) = self.hosts.hosts.get_mut(&number) else {
+            return;
+        };
         let key = Arc::clone(&host.key);
         match result {
             Ok(process) => {
-                let HostProcess { running: Running { child, stdout, stderr, group, .. }, socket } = *process;
-                self.shared.slots.set(host.slot, &Record { attempt: None, pid: child.pid, born: child.born });
-                let proc = Proc { child, stdout: Some(stdout), stderr: Some(stderr), group, exit: None };
+                let HostProcess {
+                    running:
+                        Running {
+                            child,
+                            stdout,
+                            stderr,
+                            group,
+                            ..
+                        },
+                    socket,
+                } = *process;
+                self.shared.slots.set(
+                    host.slot,
+                    &Record {
+                        attempt: None,
+                        pid: child.pid,
+                        born: child.born,
+                    },
+                );
+                let proc = Proc {
+                    child,
+                    stdout: Some(stdout),
+                    stderr: Some(stderr),
+                    group,
+                    exit: None,
+                };
                 host.proc = Some(proc);
                 host.socket = Some(socket);
                 self.watch_host(number);
@@ -214,7 +280,11 @@ impl Executor {
             }
             Err(error) => {
                 self.forget_host(number);
-                let first = self.hosts.groups.get(&key).and_then(|group| group.waiting.front());
+                let first = self
+                    .hosts
+                    .groups
+                    .get(&key)
+                    .and_then(|group| group.waiting.front());
                 if let Some(failed) = first.map(|(job, _)| job.key) {
                     self.end_with(failed, Err(error));
                 }
@@ -224,25 +294,50 @@ impl Executor {
     }
 
     fn watch_host(&self, number: u64) {
-        let Some(host) = self.hosts.hosts.get(&number) else { return };
+        let Some(host) = self.hosts.hosts.get(&number) else {
+            return;
+        };
         let Some(proc) = &host.proc else { return };
-        proc.stdout.iter().for_each(|pipe| self.watch(pipe, number, Source::Stdout));
-        proc.stderr.iter().for_each(|pipe| self.watch(pipe, number, Source::Stderr));
+        proc.stdout
+            .iter()
+            .for_each(|pipe| self.watch(pipe, number, Source::Stdout));
+        proc.stderr
+            .iter()
+            .for_each(|pipe| self.watch(pipe, number, Source::Stderr));
         self.watch(&proc.child.pidfd, number, Source::Process);
-        host.socket.iter().for_each(|socket| self.watch(socket, number, Source::Frames));
+        host.socket
+            .iter()
+            .for_each(|socket| self.watch(socket, number, Source::Frames));
     }
 
     /// Sends a task to a host.
     fn call(&mut self, number: u64, job: &Arc<Job>, ready: Ready) {
-        let Ready { dir, masker, call, code, .. } = ready;
-        let Some(host) = self.hosts.hosts.get_mut(&number) else { return };
-        let Some(attempt) = self.attempts.get_mut(&job.key) else { return };
+        let Ready {
+            dir,
+            masker,
+            call,
+            code,
+            ..
+        } = ready;
+        let Some(host) = self.hosts.hosts.get_mut(&number) else {
+            return;
+        };
+        let Some(attempt) = self.attempts.get_mut(&job.key) else {
+            return;
+        };
         if let Some((_, timer)) = host.idle.take() {
             self.timers.clear(timer);
         }
         let mut frame = vec![0; 4];
         let directory = dir.files.to_string_lossy();
-        frame.extend_from_slice(format!(r#"{{"i":{},{call},"d":{}"#, job.key, super::json(&*directory)).as_bytes());
+        frame.extend_from_slice(
+            format!(
+                r#"{{"i":{},{call},"d":{}"#,
+                job.key,
+                super::json(&*directory)
+            )
+            .as_bytes(),
+        );
         if let Some((hash, code)) = code
             && host.codes.insert(hash)
         {
@@ -253,8 +348,10 @@ impl Executor {
         variables.push(("PWD", directory.into_owned()));
         variables.retain(|(name, value)| host.variables.get(name) != Some(value));
         if !variables.is_empty() {
-            let changed: serde_json::Map<_, _> =
-                variables.iter().map(|(name, value)| ((*name).to_owned(), value.as_str().into())).collect();
+            let changed: serde_json::Map<_, _> = variables
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), value.as_str().into()))
+                .collect();
             frame.extend_from_slice(format!(r#","e":{}"#, super::json(&changed)).as_bytes());
             host.variables.extend(variables);
         }
@@ -273,18 +370,27 @@ impl Executor {
 
     /// A host can be written to, or has said something.
     pub(crate) fn read_frames(&mut self, number: u64) {
-        let Some(host) = self.hosts.hosts.get_mut(&number) else { return };
+        let Some(host) = self.hosts.hosts.get_mut(&number) else {
+            return;
+        };
         host.write();
         let mut incoming = std::mem::take(&mut host.incoming);
-        let _ = executor::read(&mut host.socket, &mut self.buffer, usize::MAX, |bytes| incoming.extend_from_slice(bytes));
+        let _ = executor::read(&mut host.socket, &mut self.buffer, usize::MAX, |bytes| {
+            incoming.extend_from_slice(bytes);
+        });
         let mut from = 0;
         while let Some(size) = incoming.get(from..from + 4) {
-            let size = size.iter().rev().fold(0_usize, |size, byte| size << 8 | usize::from(*byte));
+            let size = size
+                .iter()
+                .rev()
+                .fold(0_usize, |size, byte| size << 8 | usize::from(*byte));
             if size > usize::try_from(limits::OUTPUT_BYTES).unwrap_or(usize::MAX) + ANSWER_EXTRA {
                 self.too_large(number);
                 return;
             }
-            let Some(frame) = incoming.get(from + 4..from + 4 + size) else { break };
+            let Some(frame) = incoming.get(from + 4..from + 4 + size) else {
+                break;
+            };
             from += 4 + size;
             match serde_json::from_slice(frame) {
                 Ok(answer) => self.answer(number, answer),
@@ -301,9 +407,17 @@ impl Executor {
     }
 
     fn too_large(&mut self, number: u64) {
-        let tasks = self.hosts.hosts.get_mut(&number).map(|host| std::mem::take(&mut host.tasks)).unwrap_or_default();
+        let tasks = self
+            .hosts
+            .hosts
+            .get_mut(&number)
+            .map(|host| std::mem::take(&mut host.tasks))
+            .unwrap_or_default();
         for task in tasks {
-            let message = format!("the return value holds more than {} bytes; pass large data as an artifact", limits::OUTPUT_BYTES);
+            let message = format!(
+                "the return value holds more than {} bytes; pass large data as an artifact",
+                limits::OUTPUT_BYTES
+            );
             self.end_with(task, Err(failure::user("output", message)));
         }
         self.kill_host(number);
@@ -311,18 +425,27 @@ impl Executor {
 
     fn answer(&mut self, number: u64, answer: Answer) {
         if let Some(text) = answer.out.as_ref().or(answer.err.as_ref()) {
-            let stream = if answer.out.is_some() { Stream::Stdout } else { Stream::Stderr };
+            let stream = if answer.out.is_some() {
+                Stream::Stdout
+            } else {
+                Stream::Stderr
+            };
             if let Some(attempt) = self.attempts.get_mut(&answer.i) {
                 attempt.log.feed(self.now, stream, text.as_bytes());
             }
             return;
         }
         self.drain_host(number);
-        let Some(host) = self.hosts.hosts.get_mut(&number) else { return };
+        let Some(host) = self.hosts.hosts.get_mut(&number) else {
+            return;
+        };
         host.tasks.retain(|task| *task != answer.i);
         let (key, is_idle, dying) = (Arc::clone(&host.key), host.tasks.is_empty(), host.dying);
         if let Some(attempt) = self.attempts.get_mut(&answer.i) {
-            attempt.usage = Some(Usage { cpu_millis: answer.cpu, memory_bytes: answer.mem });
+            attempt.usage = Some(Usage {
+                cpu_millis: answer.cpu,
+                memory_bytes: answer.mem,
+            });
             self.settle_call(answer);
         }
         if is_idle && !dying {
@@ -337,7 +460,9 @@ impl Executor {
     /// The output or error of a call.
     fn settle_call(&mut self, answer: Answer) {
         let key = answer.i;
-        let Some(attempt) = self.attempts.get_mut(&key) else { return };
+        let Some(attempt) = self.attempts.get_mut(&key) else {
+            return;
+        };
         attempt.log.finish(self.now);
         let lines = std::mem::take(&mut attempt.log.outputs);
         let (job, over) = (Arc::clone(&attempt.job), attempt.log.outputs_over);
@@ -345,17 +470,31 @@ impl Executor {
             (Some(exception), _) if exception.exit != Some(0) => Err(exception.into_error()),
             (_, value) => Ok(value.unwrap_or_default()),
         };
-        let (Some(process), Some(dir)) = (job.process(), &attempt.dir) else { return };
-        let plain = lines.is_empty() && !over && process.output_file.is_none() && process.artifacts_out.is_empty();
+        let (Some(process), Some(dir)) = (job.process(), &attempt.dir) else {
+            return;
+        };
+        let plain = lines.is_empty()
+            && !over
+            && process.output_file.is_none()
+            && process.artifacts_out.is_empty();
         match result {
-            Ok(value) if plain && value.size() <= limits::INLINE_OUTPUT_BYTES / 6 => self.end_with(key, Ok(value)),
+            Ok(value) if plain && value.size() <= limits::INLINE_OUTPUT_BYTES / 6 => {
+                self.end_with(key, Ok(value));
+            }
             Ok(value) => {
-                let left = output::Left { files: dir.files.clone(), output: dir.tmp.join("no output file"), lines, lines_over: over };
+                let left = output::Left {
+                    files: dir.files.clone(),
+                    output: dir.tmp.join("no output file"),
+                    lines,
+                    lines_over: over,
+                };
                 attempt.phase = Phase::Collecting;
                 let shared = Arc::clone(&self.shared);
                 self.shared.errands.run(move || {
                     let result = match job.process() {
-                        Some(process) => output::collect_with(value, process, &left, &*shared.blobs),
+                        Some(process) => {
+                            output::collect_with(value, process, &left, &*shared.blobs)
+                        }
                         None => Ok(Value::Null),
                     };
                     shared.inbox.send(Message::Collected(job.key, result));
@@ -373,11 +512,19 @@ impl Executor {
 
     /// A host printed something.
     pub(crate) fn read_host_output(&mut self, number: u64, stream: Stream) {
-        let Some(host) = self.hosts.hosts.get_mut(&number) else { return };
+        let Some(host) = self.hosts.hosts.get_mut(&number) else {
+            return;
+        };
         let task = host.tasks.first().copied();
         let Some(proc) = &mut host.proc else { return };
-        let pipe = if stream == Stream::Stdout { &mut proc.stdout } else { &mut proc.stderr };
-        let mut log = task.and_then(|task| self.attempts.get_mut(&task)).map(|attempt| &mut attempt.log);
+        let pipe = if stream == Stream::Stdout {
+            &mut proc.stdout
+        } else {
+            &mut proc.stderr
+        };
+        let mut log = task
+            .and_then(|task| self.attempts.get_mut(&task))
+            .map(|attempt| &mut attempt.log);
         let more = executor::read(pipe, &mut self.buffer, READS, |bytes| {
             if let Some(log) = &mut log {
                 log.feed(self.now, stream, bytes);
@@ -394,7 +541,9 @@ impl Executor {
     pub(crate) fn host_ended(&mut self, number: u64) {
         // Its last answers first: they were given.
         self.read_frames(number);
-        let Some(host) = self.hosts.hosts.get_mut(&number) else { return };
+        let Some(host) = self.hosts.hosts.get_mut(&number) else {
+            return;
+        };
         let Some(proc) = &mut host.proc else { return };
         if proc.exit.is_some() {
             return;
@@ -404,11 +553,18 @@ impl Executor {
         match os::reap(proc.child.pid) {
             Ok(None) => return,
             Ok(Some(exit)) => proc.exit = Some(exit),
-            Err(_) => proc.exit = Some(os::Exit { status: 0xff00, cpu_millis: 0, memory_bytes: 0 }),
+            Err(_) => {
+                proc.exit = Some(os::Exit {
+                    status: 0xff00,
+                    cpu_millis: 0,
+                    memory_bytes: 0,
+                });
+            }
         }
         self.drain_host(number);
         if self.hosts.contains(number) {
-            self.timers.set(self.now, executor::DRAIN, Due::Drained(number));
+            self.timers
+                .set(self.now, executor::DRAIN, Due::Drained(number));
         }
     }
 
@@ -420,12 +576,16 @@ impl Executor {
     }
 
     fn host_gone(&mut self, number: u64) {
-        let Some(host) = self.forget_host(number) else { return };
+        let Some(host) = self.forget_host(number) else {
+            return;
+        };
         let Some(proc) = host.proc else { return };
         let usage = proc.usage();
         let alone = host.tasks.len() == 1;
         for task in host.tasks {
-            let Some(attempt) = self.attempts.get_mut(&task) else { continue };
+            let Some(attempt) = self.attempts.get_mut(&task) else {
+                continue;
+            };
             attempt.usage = Some(usage);
             attempt.log.finish(self.now);
             if !alone && attempt.stop.is_none() {
@@ -434,9 +594,18 @@ impl Executor {
                 continue;
             }
             let words = executor::last_words(attempt);
-            let ended = || failure::user("exit_code", "the Python process ended before the function returned");
+            let ended = || {
+                failure::user(
+                    "exit_code",
+                    "the Python process ended before the function returned",
+                )
+            };
             let work = &attempt.job.task.work;
-            let error = proc.exit.as_ref().and_then(|exit| exit_error(exit, &proc.group, work, &words)).unwrap_or_else(ended);
+            let error = proc
+                .exit
+                .as_ref()
+                .and_then(|exit| exit_error(exit, &proc.group, work, &words))
+                .unwrap_or_else(ended);
             self.end_with(task, Err(error));
         }
         self.shared.cgroups.give_back(proc.group);
@@ -449,9 +618,15 @@ impl Executor {
         if self.hosts.groups.len() < 2 {
             return;
         }
-        let waiting = self.hosts.groups.iter().filter(|(other, group)| *other != key && !group.waiting.is_empty());
+        let waiting = self
+            .hosts
+            .groups
+            .iter()
+            .filter(|(other, group)| *other != key && !group.waiting.is_empty());
         let keys: Vec<_> = waiting.map(|(other, _)| Arc::clone(other)).collect();
-        keys.iter().for_each(|other| self.pump(other));
+        for other in &keys {
+            self.pump(other);
+        }
     }
 
     fn forget_host(&mut self, number: u64) -> Option<Host> {
@@ -499,15 +674,21 @@ impl Executor {
         {
             host.dying = true;
             os::signal_group(proc.child.pid, libc::SIGKILL);
-            proc.group.kill_rest();
+            proc.group.kill();
         }
     }
 
     /// Ends hosts that run nothing.
     pub(crate) fn stop_idle_hosts(&mut self) {
-        let idle = self.hosts.hosts.iter().filter(|(_, host)| host.tasks.is_empty());
+        let idle = self
+            .hosts
+            .hosts
+            .iter()
+            .filter(|(_, host)| host.tasks.is_empty());
         let idle: Vec<u64> = idle.map(|(key, _)| *key).collect();
-        idle.into_iter().for_each(|host| self.kill_host(host));
+        for host in idle {
+            self.kill_host(host);
+        }
     }
 }
 
@@ -550,7 +731,11 @@ impl Host {
 
 impl Exception {
     fn into_error(self) -> Box<TaskError> {
-        let message = if self.kind.is_empty() { self.message } else { format!("{}: {}", self.kind, self.message) };
+        let message = if self.kind.is_empty() {
+            self.message
+        } else {
+            format!("{}: {}", self.kind, self.message)
+        };
         let reason = if self.oom {
             "oom"
         } else if self.exit.is_some() {

@@ -37,18 +37,28 @@ impl Client {
     /// As this environment says.
     pub(crate) fn new(env: &BaseEnv) -> Self {
         let variable = |name: &str| {
-            let value = env.get(&name.to_ascii_lowercase()).or_else(|| env.get(name))?;
-            String::from_utf8(value.to_vec()).ok().filter(|value| !value.is_empty())
+            let value = env
+                .get(&name.to_ascii_lowercase())
+                .or_else(|| env.get(name))?;
+            String::from_utf8(value.to_vec())
+                .ok()
+                .filter(|value| !value.is_empty())
         };
         let roots = roots(variable("SSL_CERT_FILE"));
-        let proxied = [("http", "HTTP_PROXY"), ("https", "HTTPS_PROXY")].into_iter().filter_map(|(scheme, name)| {
-            let proxy = variable(name).or_else(|| variable("ALL_PROXY"))?;
-            Some((scheme, agent(Some(Proxy::new(&proxy).ok()?), &roots)))
-        });
+        let proxied = [("http", "HTTP_PROXY"), ("https", "HTTPS_PROXY")]
+            .into_iter()
+            .filter_map(|(scheme, name)| {
+                let proxy = variable(name).or_else(|| variable("ALL_PROXY"))?;
+                Some((scheme, agent(Some(Proxy::new(&proxy).ok()?), &roots)))
+            });
         Self {
             direct: agent(None, &roots),
             proxied: proxied.collect(),
-            no_proxy: variable("NO_PROXY").unwrap_or_default().split(',').map(|host| host.trim().to_owned()).collect(),
+            no_proxy: variable("NO_PROXY")
+                .unwrap_or_default()
+                .split(',')
+                .map(|host| host.trim().to_owned())
+                .collect(),
         }
     }
 
@@ -58,7 +68,10 @@ impl Client {
             let rule = rule.trim_start_matches("*.").trim_start_matches('.');
             rule == "*" || !rule.is_empty() && (host == rule || host.ends_with(&format!(".{rule}")))
         };
-        match self.proxied.get(request.uri().scheme_str().unwrap_or_default()) {
+        match self
+            .proxied
+            .get(request.uri().scheme_str().unwrap_or_default())
+        {
             Some(agent) if !self.no_proxy.iter().any(spared) => agent,
             _ => &self.direct,
         }
@@ -66,7 +79,9 @@ impl Client {
 }
 
 fn roots(file: Option<String>) -> RootCerts {
-    let Some(pem) = file.and_then(|file| std::fs::read(file).ok()) else { return RootCerts::WebPki };
+    let Some(pem) = file.and_then(|file| std::fs::read(file).ok()) else {
+        return RootCerts::WebPki;
+    };
     let certificates = parse_pem(&pem).filter_map(|item| match item {
         Ok(PemItem::Certificate(certificate)) => Some(certificate),
         _ => None,
@@ -106,17 +121,35 @@ fn masked(masker: &Masker, text: &str) -> String {
     failure::bounded(masker.text(text), limits::ERROR_BYTES)
 }
 
-fn exchange(shared: &Shared, process: &Process, request: Request<String>) -> Result<Value, Box<TaskError>> {
+fn exchange(
+    shared: &Shared,
+    process: &Process,
+    request: Request<String>,
+) -> Result<Value, Box<TaskError>> {
     let shown = format!("{} {}", request.method(), request.uri());
     let agent = shared.client.agent(&request);
     let answer = if request.body().is_empty() {
         let request = request.map(|_| ());
-        agent.run(agent.configure_request(request).timeout_global(process.timeout).build())
+        agent.run(
+            agent
+                .configure_request(request)
+                .timeout_global(process.timeout)
+                .build(),
+        )
     } else {
-        agent.run(agent.configure_request(request).timeout_global(process.timeout).build())
+        agent.run(
+            agent
+                .configure_request(request)
+                .timeout_global(process.timeout)
+                .build(),
+        )
     };
     let mut answer = answer.map_err(|error| no_answer(&error, &shown))?;
-    let body = answer.body_mut().with_config().limit(limits::HTTP_BODY_BYTES).read_to_vec();
+    let body = answer
+        .body_mut()
+        .with_config()
+        .limit(limits::HTTP_BODY_BYTES)
+        .read_to_vec();
     let body = body.map_err(|error| no_answer(&error, &shown))?;
     if answer.status().as_u16() >= 400 {
         return Err(bad_status(&answer, &body, &shown, (shared.clock)()));
@@ -124,8 +157,14 @@ fn exchange(shared: &Shared, process: &Process, request: Request<String>) -> Res
     output::store(to_value(&answer, &body), &*shared.blobs)
 }
 
-fn build(request: &HttpRequest, process: &Process, resolver: &mut Resolver<'_>) -> Result<Request<String>, Box<TaskError>> {
-    let mut made = Request::builder().method(&*request.method).uri(with_query(&request.url, &request.query));
+fn build(
+    request: &HttpRequest,
+    process: &Process,
+    resolver: &mut Resolver<'_>,
+) -> Result<Request<String>, Box<TaskError>> {
+    let mut made = Request::builder()
+        .method(&*request.method)
+        .uri(with_query(&request.url, &request.query));
     let mut has_key = false;
     for (name, text) in &request.headers {
         has_key |= name.eq_ignore_ascii_case("idempotency-key");
@@ -137,22 +176,33 @@ fn build(request: &HttpRequest, process: &Process, resolver: &mut Resolver<'_>) 
     match &request.auth {
         None => {}
         Some(HttpCredentials::Bearer(token)) => {
-            made = made.header(header::AUTHORIZATION, format!("Bearer {}", resolver.text(token)?));
+            made = made.header(
+                header::AUTHORIZATION,
+                format!("Bearer {}", resolver.text(token)?),
+            );
         }
         Some(HttpCredentials::Basic { user, password }) => {
             let pair = format!("{}:{}", resolver.text(user)?, resolver.text(password)?);
-            made = made.header(header::AUTHORIZATION, format!("Basic {}", base64(pair.as_bytes())));
+            made = made.header(
+                header::AUTHORIZATION,
+                format!("Basic {}", base64(pair.as_bytes())),
+            );
         }
     }
     let mut body = String::new();
     if let Some((kind, text)) = &request.body {
-        let has_kind = request.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+        let has_kind = request
+            .headers
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
         if !has_kind {
             made = made.header(header::CONTENT_TYPE, *kind);
         }
         body.clone_from(text);
     }
-    made.body(body).map_err(|error| failure::permanent("connection", format!("the request cannot be sent: {error}")))
+    made.body(body).map_err(|error| {
+        failure::permanent("connection", format!("the request cannot be sent: {error}"))
+    })
 }
 
 /// The URL with query parameters added, percent-encoded.
@@ -160,7 +210,9 @@ fn with_query(url: &str, query: &[(String, String)]) -> String {
     if query.is_empty() {
         return url.to_owned();
     }
-    let (base, fragment) = url.split_once('#').map_or((url, None), |(base, fragment)| (base, Some(fragment)));
+    let (base, fragment) = url
+        .split_once('#')
+        .map_or((url, None), |(base, fragment)| (base, Some(fragment)));
     let mut whole = base.to_owned();
     for (name, value) in query {
         whole.push(if whole.contains('?') { '&' } else { '?' });
@@ -178,14 +230,24 @@ fn with_query(url: &str, query: &[(String, String)]) -> String {
 fn no_answer(error: &ureq::Error, shown: &str) -> Box<TaskError> {
     let message = format!("{shown}: {error}");
     match error {
-        ureq::Error::Timeout(ureq::Timeout::Global) => failure::error(FailureKind::Timeout, "timeout", message),
-        ureq::Error::BodyExceedsLimit(_) => {
-            failure::user("output", format!("{shown}: the answer holds more than {} bytes", limits::HTTP_BODY_BYTES))
+        ureq::Error::Timeout(ureq::Timeout::Global) => {
+            failure::error(FailureKind::Timeout, "timeout", message)
         }
-        ureq::Error::TooManyRedirects => failure::user("connection", format!("{shown}: more than {REDIRECTS} redirects")),
-        ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::RedirectFailed | ureq::Error::InvalidProxyUrl => {
-            failure::permanent("connection", message)
-        }
+        ureq::Error::BodyExceedsLimit(_) => failure::user(
+            "output",
+            format!(
+                "{shown}: the answer holds more than {} bytes",
+                limits::HTTP_BODY_BYTES
+            ),
+        ),
+        ureq::Error::TooManyRedirects => failure::user(
+            "connection",
+            format!("{shown}: more than {REDIRECTS} redirects"),
+        ),
+        ureq::Error::BadUri(_)
+        | ureq::Error::Http(_)
+        | ureq::Error::RedirectFailed
+        | ureq::Error::InvalidProxyUrl => failure::permanent("connection", message),
         _ => failure::platform("connection", message),
     }
 }
@@ -193,13 +255,20 @@ fn no_answer(error: &ureq::Error, shown: &str) -> Box<TaskError> {
 fn bad_status(answer: &Response<Body>, body: &[u8], shown: &str, now: Time) -> Box<TaskError> {
     let status = answer.status();
     let platform = matches!(status.as_u16(), 408 | 425 | 429 | 500..);
-    let kind = if platform { FailureKind::Platform } else { FailureKind::User };
+    let kind = if platform {
+        FailureKind::Platform
+    } else {
+        FailureKind::User
+    };
     let words = String::from_utf8_lossy(&body[..body.len().min(SHOWN_BYTES)]);
     let mut message = format!("{shown} answered {status}");
     if !words.trim().is_empty() {
         message = format!("{message}: {}", words.trim());
     }
-    let wait = answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+    let wait = answer
+        .headers()
+        .get(header::RETRY_AFTER)
+        .and_then(|value| value.to_str().ok());
     Box::new(TaskError {
         http_status: Some(status.as_u16()),
         retry_after: wait.and_then(|text| retry_after(text, now)),
@@ -228,13 +297,26 @@ fn to_value(answer: &Response<Body>, body: &[u8]) -> Value {
             })
             .or_insert_with(|| text.to_string());
     }
-    let kind = headers.get("content-type").map(|kind| kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
+    let kind = headers.get("content-type").map(|kind| {
+        kind.split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase()
+    });
     let is_json = kind.is_some_and(|kind| kind.ends_with("/json") || kind.ends_with("+json"));
     let json = is_json.then(|| serde_json::from_slice(body).ok()).flatten();
     let body = json.unwrap_or_else(|| Value::from(String::from_utf8_lossy(body).into_owned()));
     Value::map([
         ("status", Value::Int(answer.status().as_u16().into())),
-        ("headers", Value::map(headers.into_iter().map(|(name, text)| (name, Value::from(text))))),
+        (
+            "headers",
+            Value::map(
+                headers
+                    .into_iter()
+                    .map(|(name, text)| (name, Value::from(text))),
+            ),
+        ),
         ("body", body),
     ])
 }

@@ -15,7 +15,10 @@ fn daemon(pid_file: &Path, clean: &str) -> String {
 fn a_background_process_ends_with_its_script() {
     let setup = setup();
     let pid_file = setup.dir.path().join("pid");
-    let ended = setup.run(shell(&format!("sleep 300 & echo $! > {}", pid_file.display())));
+    let ended = setup.run(shell(&format!(
+        "sleep 300 & echo $! > {}",
+        pid_file.display()
+    )));
     assert!(ended.took < Duration::from_secs(10));
     wait_until_dead(&setup.wait_for_file(&pid_file));
 }
@@ -24,7 +27,9 @@ fn a_background_process_ends_with_its_script() {
 fn a_daemon_without_a_trace_ends_with_its_attempt() {
     let setup = setup();
     let pid_file = setup.dir.path().join("pid");
-    setup.run(shell(&daemon(&pid_file, "env -i PATH=/usr/bin:/bin"))).value();
+    setup
+        .run(shell(&daemon(&pid_file, "env -i PATH=/usr/bin:/bin")))
+        .value();
     wait_until_dead(&setup.wait_for_file(&pid_file));
 }
 
@@ -50,7 +55,11 @@ fn a_daemon_ends_with_a_cancelled_attempt() {
 #[test]
 fn closed_output_is_no_end() {
     let setup = setup();
-    setup.run(shell("exec >&- 2>&-; sleep 0.2; printf 7 > $KAPELL_OUTPUT")).value().as_int().expect("the output");
+    setup
+        .run(shell("exec >&- 2>&-; sleep 0.2; printf 7 > $KAPELL_OUTPUT"))
+        .value()
+        .as_int()
+        .expect("the output");
 }
 
 #[test]
@@ -69,7 +78,10 @@ fn children_start_where_clone3_is_refused() {
             data_limit: None,
         };
         let child = spawner.spawn(&command).unwrap();
-        let mut fds = [rustix::event::PollFd::new(&child.pidfd, rustix::event::PollFlags::IN)];
+        let mut fds = [rustix::event::PollFd::new(
+            &child.pidfd,
+            rustix::event::PollFlags::IN,
+        )];
         rustix::event::poll(&mut fds, None).unwrap();
         assert_eq!(crate::os::reap(child.pid).unwrap().unwrap().code(), Some(5));
     })

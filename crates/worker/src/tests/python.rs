@@ -4,13 +4,26 @@ use kapell_model::FailureKind;
 use kapell_model::spec::PythonSource;
 
 fn code(source: &str, with: Value) -> Work {
-    call(PythonSource::Code(source.into()), "run", 1, |process| process.with.value = with)
+    call(PythonSource::Code(source.into()), "run", 1, |process| {
+        process.with.value = with
+    })
 }
 
-fn call(source: PythonSource, function: &str, concurrency: u32, change: impl FnOnce(&mut Process)) -> Work {
+fn call(
+    source: PythonSource,
+    function: &str,
+    concurrency: u32,
+    change: impl FnOnce(&mut Process),
+) -> Work {
     let mut process = process();
     change(&mut process);
-    Work::Python { source, function: function.into(), requirements: Vec::new(), concurrency, process: Box::new(process) }
+    Work::Python {
+        source,
+        function: function.into(),
+        requirements: Vec::new(),
+        concurrency,
+        process: Box::new(process),
+    }
 }
 
 fn map(json: &str) -> Value {
@@ -20,17 +33,29 @@ fn map(json: &str) -> Value {
 #[test]
 fn a_function_gets_its_arguments_and_gives_its_value() {
     let setup = setup();
-    let source = "def run(a, b=2):\n    print('sum', a + b)\n    return {'sum': a + b, 'list': (1, 2)}\n";
-    assert_eq!(setup.run(code(source, map(r#"{"a":1}"#))).json(), r#"{"list":[1,2],"sum":3}"#);
+    let source =
+        "def run(a, b=2):\n    print('sum', a + b)\n    return {'sum': a + b, 'list': (1, 2)}\n";
+    assert_eq!(
+        setup.run(code(source, map(r#"{"a":1}"#))).json(),
+        r#"{"list":[1,2],"sum":3}"#
+    );
     let lines = setup.log("step");
-    assert_eq!((lines[0].text.as_str(), lines[0].stream), ("sum 3", Stream::Stdout));
+    assert_eq!(
+        (lines[0].text.as_str(), lines[0].stream),
+        ("sum 3", Stream::Stdout)
+    );
 }
 
 #[test]
 fn hosts_stay_warm() {
     let setup = setup();
     let source = "import os\ncalls = 0\ndef run():\n    global calls\n    calls += 1\n    return [os.getpid(), calls]\n";
-    let first = setup.run(code(source, Value::Null)).value().as_list().unwrap()[0].clone();
+    let first = setup
+        .run(code(source, Value::Null))
+        .value()
+        .as_list()
+        .unwrap()[0]
+        .clone();
     let second = setup.run(code(source, Value::Null));
     assert_eq!(second.value(), &Value::list(vec![first, Value::Int(2)]));
 }
@@ -62,50 +87,110 @@ fn a_wrong_call_is_permanent_and_says_what_is_wrong() {
     let setup = setup();
     let source = "def run(rate: float, day=None):\n    return rate\n";
     for (with, words) in [
-        (r#"{}"#, "needs the parameter `rate`"),
+        ("{}", "needs the parameter `rate`"),
         (r#"{"rate":1,"dya":2}"#, "did you mean `day`?"),
-        (r#"{"rate":"fast"}"#, "`rate`: expected a float, got \"fast\""),
+        (
+            r#"{"rate":"fast"}"#,
+            "`rate`: expected a float, got \"fast\"",
+        ),
     ] {
         let error = setup.run(code(source, map(with))).error().clone();
-        assert!(error.permanent && error.message.contains(words), "{error:?}");
+        assert!(
+            error.permanent && error.message.contains(words),
+            "{error:?}"
+        );
         assert_eq!(error.kind, FailureKind::User);
     }
     let error = setup.run(code("x = 1\n", Value::Null)).error().clone();
-    assert!(error.permanent && error.message.contains("no function `run`"), "{error:?}");
+    assert!(
+        error.permanent && error.message.contains("no function `run`"),
+        "{error:?}"
+    );
 }
 
 #[test]
 fn an_exception_comes_back_with_its_traceback() {
     let setup = setup();
-    let error = setup.run(code("def run():\n    raise ValueError('no rows')\n", Value::Null)).error().clone();
-    assert_eq!((error.reason.as_str(), error.message.as_str(), error.permanent), ("exception", "ValueError: no rows", false));
+    let error = setup
+        .run(code(
+            "def run():\n    raise ValueError('no rows')\n",
+            Value::Null,
+        ))
+        .error()
+        .clone();
+    assert_eq!(
+        (
+            error.reason.as_str(),
+            error.message.as_str(),
+            error.permanent
+        ),
+        ("exception", "ValueError: no rows", false)
+    );
     let traceback = error.traceback.unwrap();
-    assert!(traceback.contains("raise ValueError('no rows')") && !traceback.contains("host.py"), "{traceback}");
+    assert!(
+        traceback.contains("raise ValueError('no rows')") && !traceback.contains("host.py"),
+        "{traceback}"
+    );
     let fail = "import kapell\ndef run(retry):\n    kapell.fail('bad data', retry=retry)\n";
-    let error = setup.run(code(fail, map(r#"{"retry":false}"#))).error().clone();
-    assert_eq!((error.message.as_str(), error.permanent), ("bad data", true));
-    assert!(!setup.run(code(fail, map(r#"{"retry":true}"#))).error().permanent);
+    let error = setup
+        .run(code(fail, map(r#"{"retry":false}"#)))
+        .error()
+        .clone();
+    assert_eq!(
+        (error.message.as_str(), error.permanent),
+        ("bad data", true)
+    );
+    assert!(
+        !setup
+            .run(code(fail, map(r#"{"retry":true}"#)))
+            .error()
+            .permanent
+    );
 }
 
 #[test]
 fn what_json_cannot_hold_is_an_error_that_says_so() {
     let setup = setup();
-    let error = setup.run(code("def run():\n    return [float('nan')]\n", Value::Null)).error().clone();
+    let error = setup
+        .run(code("def run():\n    return [float('nan')]\n", Value::Null))
+        .error()
+        .clone();
     assert!(error.message.contains("NaN"), "{}", error.message);
-    let error = setup.run(code("def run():\n    return object()\n", Value::Null)).error().clone();
-    assert!(error.message.contains("holds a object"), "{}", error.message);
+    let error = setup
+        .run(code("def run():\n    return object()\n", Value::Null))
+        .error()
+        .clone();
+    assert!(
+        error.message.contains("holds a object"),
+        "{}",
+        error.message
+    );
 }
 
 #[test]
 fn a_host_that_dies_loses_only_its_own_task() {
     let setup = setup();
     let crash = "import os, sys\ndef run(how):\n    print('last words', file=sys.stderr)\n    os.kill(os.getpid(), 11) if how else os._exit(4)\n";
-    let error = setup.run(code(crash, map(r#"{"how":false}"#))).error().clone();
-    assert_eq!((error.reason.as_str(), error.exit_code), ("exit_code", Some(4)));
+    let error = setup
+        .run(code(crash, map(r#"{"how":false}"#)))
+        .error()
+        .clone();
+    assert_eq!(
+        (error.reason.as_str(), error.exit_code),
+        ("exit_code", Some(4))
+    );
     assert!(error.message.contains("last words"), "{}", error.message);
-    let error = setup.run(code(crash, map(r#"{"how":true}"#))).error().clone();
+    let error = setup
+        .run(code(crash, map(r#"{"how":true}"#)))
+        .error()
+        .clone();
     assert_eq!(error.reason, "signal");
-    assert_eq!(setup.run(code("def run():\n    return 1\n", Value::Null)).json(), "1");
+    assert_eq!(
+        setup
+            .run(code("def run():\n    return 1\n", Value::Null))
+            .json(),
+        "1"
+    );
 }
 
 #[test]
@@ -113,21 +198,37 @@ fn a_cancelled_function_is_gone() {
     let setup = setup();
     let ready = setup.dir.path().join("ready");
     let source = "import os, signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ndef run(file):\n    open(file, 'w').write(str(os.getpid()) + '\\n')\n    time.sleep(60)\n";
-    let source = source.replace("signal.signal(signal.SIGTERM, signal.SIG_IGN)\ndef run(file):\n", "def run(file):\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n");
-    let offer = setup.offer(code(&source, Value::map([("file", Value::from(ready.display().to_string()))])));
+    let source = source.replace(
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\ndef run(file):\n",
+        "def run(file):\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n",
+    );
+    let offer = setup.offer(code(
+        &source,
+        Value::map([("file", Value::from(ready.display().to_string()))]),
+    ));
     let pid = setup.wait_for_file(&ready);
     setup.cancel(offer);
     assert!(matches!(setup.ended(offer).outcome, Outcome::Cancelled));
     wait_until_dead(&pid);
-    assert_eq!(setup.run(code("def run():\n    return 1\n", Value::Null)).json(), "1");
+    assert_eq!(
+        setup
+            .run(code("def run():\n    return 1\n", Value::Null))
+            .json(),
+        "1"
+    );
 }
 
 #[test]
 fn a_timeout_ends_a_function() {
     let setup = setup();
-    let work = call(PythonSource::Code("import time\ndef run():\n    time.sleep(60)\n".into()), "run", 1, |process| {
-        process.timeout = Some(Duration::from_millis(300));
-    });
+    let work = call(
+        PythonSource::Code("import time\ndef run():\n    time.sleep(60)\n".into()),
+        "run",
+        1,
+        |process| {
+            process.timeout = Some(Duration::from_millis(300));
+        },
+    );
     assert_eq!(setup.run(work).error().kind, FailureKind::Timeout);
 }
 
@@ -137,17 +238,25 @@ fn output_goes_to_the_log_of_the_task_that_printed_it() {
     let source = "import subprocess\ndef run(n):\n    print('python', n)\n    subprocess.run(['echo', 'child', str(n)])\n";
     let offers: Vec<Offer> = (0..20)
         .map(|n| {
-            setup.offer(call(PythonSource::Code(source.into()), "run", 1, |process| {
-                process.path = format!("step{n}").into();
-                process.with.value = Value::map([("n", Value::Int(n))]);
-            }))
+            setup.offer(call(
+                PythonSource::Code(source.into()),
+                "run",
+                1,
+                |process| {
+                    process.path = format!("step{n}").into();
+                    process.with.value = Value::map([("n", Value::Int(n))]);
+                },
+            ))
         })
         .collect();
     for offer in offers {
         setup.ended(offer).value();
     }
     for n in 0..20 {
-        assert_eq!(setup.log_text(&format!("step{n}")), [format!("python {n}"), format!("child {n}")]);
+        assert_eq!(
+            setup.log_text(&format!("step{n}")),
+            [format!("python {n}"), format!("child {n}")]
+        );
     }
 }
 
@@ -160,8 +269,13 @@ fn a_function_of_a_file_sees_its_bundle_and_a_fresh_directory() {
         ("data.txt", "rows", false),
     ]);
     for _ in 0..3 {
-        let work = call(PythonSource::File("train.py".into()), "fit", 1, |process| process.bundle = Some(bundle.clone()));
-        assert_eq!(setup.run(work).json(), r#"[["data.txt","shape.py","train.py"],"round","rows"]"#);
+        let work = call(PythonSource::File("train.py".into()), "fit", 1, |process| {
+            process.bundle = Some(bundle.clone())
+        });
+        assert_eq!(
+            setup.run(work).json(),
+            r#"[["data.txt","shape.py","train.py"],"round","rows"]"#
+        );
     }
 }
 
@@ -172,13 +286,21 @@ fn several_tasks_share_a_host_if_the_task_asks_for_it() {
     let source = "import threading, os\nmeet = threading.Barrier(2)\ndef run(n):\n    meet.wait(20)\n    print('here', n)\n    return os.getpid()\n";
     let offers: Vec<Offer> = (0..2)
         .map(|n| {
-            setup.offer(call(PythonSource::Code(source.into()), "run", 2, |process| {
-                process.path = format!("step{n}").into();
-                process.with.value = Value::map([("n", Value::Int(n))]);
-            }))
+            setup.offer(call(
+                PythonSource::Code(source.into()),
+                "run",
+                2,
+                |process| {
+                    process.path = format!("step{n}").into();
+                    process.with.value = Value::map([("n", Value::Int(n))]);
+                },
+            ))
         })
         .collect();
-    let pids: Vec<String> = offers.iter().map(|offer| setup.ended(*offer).json()).collect();
+    let pids: Vec<String> = offers
+        .iter()
+        .map(|offer| setup.ended(*offer).json())
+        .collect();
     assert_eq!(pids[0], pids[1]);
     assert_eq!(setup.log_text("step1"), ["here 1"]);
 }
@@ -187,7 +309,10 @@ fn several_tasks_share_a_host_if_the_task_asks_for_it() {
 fn a_large_value_goes_in_and_comes_out() {
     let setup = setup();
     let text = "x".repeat(3 << 20);
-    let ended = setup.run(code("def run(text):\n    return text + '!'\n", Value::map([("text", Value::from(text))])));
+    let ended = setup.run(code(
+        "def run(text):\n    return text + '!'\n",
+        Value::map([("text", Value::from(text))]),
+    ));
     assert!(matches!(ended.value(), Value::Blob(blob) if blob.size > 3 << 20));
 }
 
@@ -195,26 +320,50 @@ fn a_large_value_goes_in_and_comes_out() {
 fn hosts_make_room_for_other_keys() {
     let setup = setup_with(|config| config.capacity.slots = 1, Containment::Cgroups);
     for namespace in ["a", "b", "a", "c"] {
-        let work = call(PythonSource::Code("import os\ndef run():\n    return os.environ['KAPELL_NAMESPACE']\n".into()), "run", 1, |process| {
-            process.namespace = namespace.into();
-        });
+        let work = call(
+            PythonSource::Code(
+                "import os\ndef run():\n    return os.environ['KAPELL_NAMESPACE']\n".into(),
+            ),
+            "run",
+            1,
+            |process| {
+                process.namespace = namespace.into();
+            },
+        );
         assert_eq!(setup.run(work).value().as_str(), Some(namespace));
     }
 }
 
 #[test]
 fn a_missing_python_is_named() {
-    let setup = setup_with(|config| config.python = Some("/no/such/python".into()), Containment::Cgroups);
-    let error = setup.run(code("def run():\n    pass\n", Value::Null)).error().clone();
+    let setup = setup_with(
+        |config| config.python = Some("/no/such/python".into()),
+        Containment::Cgroups,
+    );
+    let error = setup
+        .run(code("def run():\n    pass\n", Value::Null))
+        .error()
+        .clone();
     assert_eq!(error.reason, "spawn");
-    assert!(error.message.contains("/no/such/python"), "{}", error.message);
+    assert!(
+        error.message.contains("/no/such/python"),
+        "{}",
+        error.message
+    );
 }
 
 /// A wheel is a zip file: made by hand it needs no network and no build.
 fn wheel(folder: &Path) -> PathBuf {
     let path = folder.join("tinything-1-py3-none-any.whl");
     let script = "import sys, zipfile\nwith zipfile.ZipFile(sys.argv[1], 'w') as z:\n    z.writestr('tinything.py', 'VALUE = 5\\n')\n    z.writestr('tinything-1.dist-info/METADATA', 'Metadata-Version: 2.1\\nName: tinything\\nVersion: 1\\n')\n    z.writestr('tinything-1.dist-info/WHEEL', 'Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n')\n    z.writestr('tinything-1.dist-info/RECORD', '')\n";
-    assert!(std::process::Command::new("python3").args(["-c", script]).arg(&path).status().unwrap().success());
+    assert!(
+        std::process::Command::new("python3")
+            .args(["-c", script])
+            .arg(&path)
+            .status()
+            .unwrap()
+            .success()
+    );
     path
 }
 
@@ -225,7 +374,9 @@ fn requirements_are_installed_once() {
         let mut process = process();
         process.path = "installed".into();
         Work::Python {
-            source: PythonSource::Code("import tinything\ndef run():\n    return tinything.VALUE\n".into()),
+            source: PythonSource::Code(
+                "import tinything\ndef run():\n    return tinything.VALUE\n".into(),
+            ),
             function: "run".into(),
             requirements: vec![requirement.display().to_string().into()],
             concurrency: 1,
@@ -236,7 +387,9 @@ fn requirements_are_installed_once() {
     assert_eq!(setup.run(work(&wheel)).json(), "5");
     assert_eq!(setup.run(work(&wheel)).json(), "5");
     let notes = setup.log("installed");
-    let installs = notes.iter().filter(|line| line.stream == Stream::System && line.text.starts_with("installing "));
+    let installs = notes
+        .iter()
+        .filter(|line| line.stream == Stream::System && line.text.starts_with("installing "));
     assert_eq!(installs.count(), 1);
     let missing = setup.run(work(Path::new("/no/such/package.whl")));
     assert_eq!(missing.error().reason, "requirements", "{missing:?}");

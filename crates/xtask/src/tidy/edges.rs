@@ -50,11 +50,11 @@ fn arrows(name: &str) -> Option<&'static [&'static str]> {
         .map(|(_, used)| *used)
 }
 
-fn reaches(user: &str, used: &str) -> bool {
-    arrows(user)
+fn reaches(from: &str, to: &str) -> bool {
+    arrows(from)
         .unwrap_or_default()
         .iter()
-        .any(|next| *next == used || reaches(next, used))
+        .any(|next| *next == to || reaches(next, to))
 }
 
 /// The project's own crates that a manifest names as dependencies of any kind, with their lines.

@@ -1,0 +1,92 @@
+# Everything that is done often, in one word each. `make` alone lists it.
+
+CARGO   ?= cargo
+SEEDS   ?= 500
+TARGET  := $(or $(CARGO_TARGET_DIR),target)
+XTASK   := $(TARGET)/debug/xtask
+KAPELL  := $(TARGET)/debug/kapell
+RELEASE := $(TARGET)/release/kapell
+SIM     ?= $(CARGO) run --quiet --release -p kapell-sim -- --seeds $(SEEDS)
+BENCH   ?= $(CARGO) run --quiet --release -p kapell-store --example raw -- $(TARGET)/bench && \
+           $(CARGO) run --quiet --release -p kapell-worker --example speed
+# The scenarios, once a crate has them.
+SCENARIOS := $(if $(wildcard crates/*/tests/scenarios.rs),--test scenarios)
+# Without nextest the tests run one program after another: slower, but the same tests.
+NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
+
+.NOTPARALLEL:
+.PHONY: help quickstart test check bench sim docs format lint build tidy unit examples \
+        needs-build needs-python
+
+help:
+	@echo 'make quickstart      build Kapell, run a year of flights through it, show the timeline'
+	@echo 'make check           what each commit must pass, in under a minute once built'
+	@echo 'make test            everything: checks, tests, simulation, examples'
+	@echo 'make sim SEEDS=n     the simulation alone, over n seeds'
+	@echo 'make bench           the benchmarks'
+	@echo 'make docs            write the generated pages of docs/'
+
+quickstart: needs-build needs-python
+	$(CARGO) build --release -p kapell-cli
+	$(RELEASE) run examples/flights/flights.yaml
+	$(RELEASE) timeline
+
+test: needs-build needs-python format lint build tidy
+ifeq ($(NEXTEST),yes)
+	$(CARGO) nextest run --workspace
+else
+	$(CARGO) test --quiet --workspace
+endif
+	$(MAKE) sim
+	$(MAKE) examples
+
+check: format lint build tidy unit
+
+# --- the parts -------------------------------------------------------------------------------------------
+
+format:
+	$(CARGO) fmt --all --check
+
+lint:
+	$(CARGO) clippy --quiet --workspace --all-targets -- -D warnings
+
+# All targets at once: built one by one, the same dependency would be built again with other features.
+build:
+	$(CARGO) build --quiet --workspace --all-targets
+
+tidy: build
+	$(XTASK) tidy
+
+unit: build
+ifeq ($(NEXTEST),yes)
+	$(CARGO) nextest run --workspace --lib --bins $(SCENARIOS)
+else
+	$(CARGO) test --quiet --workspace --lib --bins $(SCENARIOS)
+endif
+
+sim: needs-build
+	$(SIM)
+
+examples: build needs-python
+	$(XTASK) examples --bin $(KAPELL)
+
+bench: needs-build
+	$(BENCH)
+
+docs: build
+	$(XTASK) reference
+
+# --- what must be installed ------------------------------------------------------------------------------
+
+needs-build:
+	@missing=; for tool in $(firstword $(CARGO)) cc; do command -v $$tool >/dev/null 2>&1 || missing="$$missing $$tool"; done; \
+	if [ -n "$$missing" ]; then \
+	  echo "missing:$$missing. Kapell is built by Rust 1.95 or later (cargo, by rustup) and a C compiler (cc, by gcc or clang)." >&2; \
+	  exit 1; \
+	fi
+
+needs-python:
+	@if ! python3 -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 9))' >/dev/null 2>&1; then \
+	  echo "missing: python3, 3.9 or later, with venv (on Debian and Ubuntu: the packages python3 and python3-venv)." >&2; \
+	  exit 1; \
+	fi

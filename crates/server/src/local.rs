@@ -1,0 +1,326 @@
+//! Everything in one process: a store, a node, a worker and a socket over one data directory.
+//!
+//! [`open`] makes what a command needs of it: all of it to work, the node alone to record what
+//! somebody wants, or only the store to look. If another process holds the directory, that one is
+//! asked over its socket instead.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use kapell_api::client::{self, Api};
+use kapell_api::http::SOCKET;
+use kapell_api::task::{Blobs, Outcome, Place, Report, Task, TaskEvent};
+use kapell_expr::BlobRef;
+use kapell_model::{Error, ErrorCode, Offer, RunId, Time};
+use kapell_node::clock;
+use kapell_node::drive::{Node, Threads, Workers};
+use kapell_store::{FileBlobs, SqliteStore, Store};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::rows::failure;
+use crate::{Service, http};
+
+/// A worker in this process, as the node sees it.
+pub trait LocalWorker: Send + Sync {
+    /// Takes tasks.
+    fn offer(&self, tasks: Vec<Task>);
+    /// Ends attempts.
+    fn cancel(&self, attempts: &[(RunId, Place, Offer)]);
+    /// Starts nothing more, gives running attempts so long to end, then ends them as lost.
+    fn stop(self: Box<Self>, grace: Duration);
+}
+
+/// What a worker that was started is: itself, and the attempts that one before it held.
+pub type Hired = (Box<dyn LocalWorker>, Vec<(RunId, Place, Offer)>);
+
+/// Where a worker reports to.
+pub type Reports = Box<dyn Fn(Vec<Report>) + Send + Sync>;
+
+/// Starts a worker.
+pub type Hire = Box<dyn FnOnce(Arc<dyn Blobs>, Reports) -> Result<Hired, Error> + Send>;
+
+/// What is wanted of a data directory.
+pub enum Want {
+    /// Look at what is there.
+    Look,
+    /// Record what somebody wants; start no work.
+    Record,
+    /// Do the work: all unfinished runs go on.
+    Work {
+        /// Attempts in flight that start a process or a request.
+        process_window: usize,
+        /// Starts the worker.
+        hire: Hire,
+    },
+}
+
+/// A data directory that is open, here or in the process that holds it.
+pub enum Opened {
+    /// This process holds it.
+    Here(Box<Local>),
+    /// Another does, and answers.
+    Elsewhere {
+        /// Asks it.
+        client: client::Client,
+        /// Its process.
+        pid: u32,
+    },
+}
+
+/// Everything of this process. Dropping it stops it without grace.
+pub struct Local {
+    service: Arc<Service>,
+    threads: Option<Threads>,
+    worker: Arc<Hand>,
+    socket: Option<Socket>,
+}
+
+/// Attempts in flight that start nothing.
+const LIGHT_WINDOW: usize = 4_096;
+
+/// Idle entities leave memory after so long.
+const IDLE: Duration = Duration::from_mins(1);
+
+/// How long a holder that has no socket yet is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Between two looks for it.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Opens a data directory. Work that processes before this one left unfinished goes on at once, if
+/// that is wanted.
+///
+/// # Errors
+/// Codes `directory-held` (somebody holds it and does not answer), `directory-unusable`,
+/// `store-too-new`, `store-corrupt`, `store-unavailable`, `disk-full`.
+pub fn open(data_dir: &Path, want: Want) -> Result<Opened, Error> {
+    let since = clock::now();
+    let store = loop {
+        match SqliteStore::open(data_dir) {
+            Ok(store) => break store,
+            Err(kapell_store::Error::Held { pid }) => {
+                if let Ok(client) = client::Client::connect(&data_dir.join(SOCKET)) {
+                    return Ok(Opened::Elsewhere { client, pid });
+                }
+                let waited = Duration::try_from(clock::now().since(since)).unwrap_or_default();
+                if waited > PATIENCE {
+                    return Err(failure(kapell_store::Error::Held { pid }));
+                }
+                // It is starting or ending: neither tells us when it is done.
+                std::thread::park_timeout(PAUSE);
+            }
+            Err(error) => return Err(failure(error)),
+        }
+    };
+    assemble(data_dir, Arc::new(store), want).map(|local| Opened::Here(Box::new(local)))
+}
+
+/// The database of a data directory, to see whether there is one.
+pub fn database(data_dir: &Path) -> PathBuf {
+    data_dir.join("kapell.db")
+}
+
+fn assemble(data_dir: &Path, store: Arc<dyn Store>, want: Want) -> Result<Local, Error> {
+    let unusable = |error: &std::io::Error| {
+        Error::new(
+            ErrorCode::DirectoryUnusable,
+            format!("the data directory `{}` cannot be written: {error}", data_dir.display()),
+        )
+    };
+    let blobs: Arc<dyn Blobs> = Arc::new(BlobFolder(FileBlobs::open(data_dir).map_err(|error| unusable(&error))?));
+    let worker = Arc::new(Hand::default());
+    let (node, window, working) = match want {
+        Want::Look => (None, 0, false),
+        Want::Record => (Some(Node::prepare()), 0, false),
+        Want::Work { process_window, hire } => {
+            let prepared = Node::prepare();
+            let node = prepared.node();
+            let (hired, lost) = hire(Arc::clone(&blobs), Box::new(move |reports| node.reports(reports)))?;
+            *worker.0.lock() = Some(hired);
+            if !lost.is_empty() {
+                prepared.node().reports(lost.into_iter().map(gone).collect());
+            }
+            (Some(prepared), process_window, true)
+        }
+    };
+    let threads = node.map(|prepared| {
+        let config = kapell_node::Config {
+            seed: seed(),
+            process_window: window,
+            light_window: if working { LIGHT_WINDOW } else { 0 },
+            idle_micros: i64::try_from(IDLE.as_micros()).unwrap_or(i64::MAX),
+        };
+        let node = prepared.node();
+        let threads = prepared
+            .start(config, Arc::clone(&store), Arc::clone(&blobs), Arc::clone(&worker) as Arc<dyn Workers>)
+            .map_err(|error| Error::new(ErrorCode::Internal, format!("no threads for the node: {error}")))?;
+        Ok::<_, Error>((node, threads))
+    });
+    let (node, threads) = threads.transpose()?.unzip();
+    let service = Arc::new(Service::new(data_dir, store, blobs, node, working));
+    let socket = Socket::serve(data_dir, Arc::clone(&service)).map_err(|error| unusable(&error))?;
+    Ok(Local { service, threads, worker, socket: Some(socket) })
+}
+
+fn gone((run, place, offer): (RunId, Place, Offer)) -> Report {
+    let now = clock::now();
+    let outcome = Outcome::Lost { reason: "its worker died".to_owned() };
+    Report { run, place, offer, event: TaskEvent::Ended { started_at: now, ended_at: now, outcome, usage: None } }
+}
+
+/// From the system's randomness; from the time and the process where there is none.
+fn seed() -> u64 {
+    use std::io::Read;
+    let mut bytes = [0; 8];
+    let read = fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
+    match read {
+        Ok(()) => u64::from_le_bytes(bytes),
+        Err(_) => clock::now().0.unsigned_abs().rotate_left(20) ^ u64::from(std::process::id()),
+    }
+}
+
+impl Local {
+    /// What answers.
+    pub fn api(&self) -> Arc<dyn Api> {
+        Arc::clone(&self.service) as Arc<dyn Api>
+    }
+
+    /// Stops: nothing more starts, running attempts get `grace` to end, everything that is known is
+    /// written.
+    pub fn stop(mut self, grace: Duration) {
+        self.shut_down(grace);
+    }
+
+    fn shut_down(&mut self, grace: Duration) {
+        let worker = self.worker.0.lock().take();
+        if let Some(worker) = worker {
+            worker.stop(grace);
+        }
+        if let Some(threads) = self.threads.take() {
+            threads.stop();
+        }
+        if let Some(socket) = self.socket.take() {
+            socket.close();
+        }
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        self.shut_down(Duration::ZERO);
+    }
+}
+
+/// The worker as the node holds it: gone once this process stops.
+#[derive(Default)]
+struct Hand(Mutex<Option<Box<dyn LocalWorker>>>);
+
+impl Workers for Hand {
+    fn offer(&self, tasks: Vec<Task>) {
+        if let Some(worker) = &*self.0.lock() {
+            worker.offer(tasks);
+        }
+    }
+
+    fn stop(&self, attempts: &[(RunId, Place, Offer)]) {
+        if let Some(worker) = &*self.0.lock() {
+            worker.cancel(attempts);
+        }
+    }
+}
+
+/// The store's files as workers use them.
+struct BlobFolder(FileBlobs);
+
+impl Blobs for BlobFolder {
+    fn put(&self, bytes: &[u8]) -> std::io::Result<BlobRef> {
+        self.0.put(bytes)
+    }
+
+    fn put_file(&self, path: &Path) -> std::io::Result<BlobRef> {
+        self.0.put_file(path)
+    }
+
+    fn get(&self, blob: &BlobRef, limit: u64) -> std::io::Result<Vec<u8>> {
+        self.0.get(blob, limit)
+    }
+
+    fn get_file(&self, blob: &BlobRef, path: &Path) -> std::io::Result<()> {
+        self.0.get_file(blob, path)
+    }
+}
+
+/// The socket of a data directory, served by a thread of its own.
+struct Socket {
+    path: PathBuf,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Socket {
+    fn serve(data_dir: &Path, service: Arc<Service>) -> std::io::Result<Self> {
+        let path = data_dir.join(SOCKET);
+        let listener = listen(data_dir, &path)?;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let thread = std::thread::Builder::new()
+            .name("kapell-http".to_owned())
+            .spawn(move || serve(listener, service, stopped))?;
+        Ok(Self { path, stop: Some(stop), thread: Some(thread) })
+    }
+
+    fn close(mut self) {
+        // Whoever connects from now on meets nobody, and looks whether the directory is free.
+        let _ = fs::remove_file(&self.path);
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Listens under another name first, so that nobody but the owner ever can connect.
+fn listen(data_dir: &Path, path: &Path) -> std::io::Result<UnixListener> {
+    let new = data_dir.join(format!("{SOCKET}.new"));
+    let _ = fs::remove_file(&new);
+    let (address, _directory) = client::short(&new)?;
+    let listener = UnixListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    fs::set_permissions(&new, Permissions::from_mode(0o600))?;
+    // A socket that a process before left is replaced: we hold the directory.
+    fs::rename(&new, path)?;
+    Ok(listener)
+}
+
+fn serve(listener: UnixListener, service: Arc<Service>, stopped: oneshot::Receiver<()>) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "other processes are not answered");
+            return;
+        }
+    };
+    let done = runtime.block_on(async move {
+        let listener = tokio::net::UnixListener::from_std(listener)?;
+        let serving = axum::serve(listener, http::router(service));
+        tokio::select! {
+            result = serving => result,
+            _ = stopped => Ok(()),
+        }
+    });
+    if let Err(error) = done {
+        tracing::error!(%error, "other processes are not answered any more");
+    }
+    // Requests that still wait for a change are let go.
+    runtime.shutdown_background();
+}
+
+/// How long ago something was, never below zero.
+pub fn elapsed(since: Time) -> Duration {
+    Duration::try_from(clock::now().since(since)).unwrap_or_default()
+}

@@ -1,0 +1,86 @@
+//! Rows and views in the form of the wire, and errors of the store in the form of failures.
+
+use kapell_api::http::{ItemCounts, RunSummary, RunView, StepView};
+use kapell_engine::run::view;
+use kapell_model::{Error, ErrorCode};
+use kapell_store::RunRow;
+
+/// A failure of the store as clients see it.
+pub(crate) fn failure(error: kapell_store::Error) -> Error {
+    use kapell_store::Error as Store;
+    let message = error.to_string();
+    match error {
+        Store::Held { pid } => Error::new(ErrorCode::DirectoryHeld, message)
+            .hint(format!("process {pid} does not answer: wait for its end, or end it")),
+        Store::Unusable(_) => Error::new(ErrorCode::DirectoryUnusable, message)
+            .hint("choose another with `--data-dir` or KAPELL_DATA_DIR"),
+        Store::TooNew { .. } => Error::new(ErrorCode::StoreTooNew, message)
+            .hint("use the newer Kapell that wrote it, or another `--data-dir`"),
+        Store::Corrupt(_) => Error::new(ErrorCode::StoreCorrupt, message)
+            .hint("restore the data directory from a backup, or use another `--data-dir`"),
+        Store::Full(_) => Error::new(ErrorCode::DiskFull, message).hint("make room, then try again"),
+        Store::Unavailable(_) | Store::Conflict(_) => {
+            Error::new(ErrorCode::StoreUnavailable, message).hint("try again; `kapell doctor` looks for causes")
+        }
+        Store::Invalid(_) => Error::new(ErrorCode::BadRequest, message),
+    }
+}
+
+/// A row as lists show it.
+pub(crate) fn summary(row: RunRow) -> RunSummary {
+    RunSummary {
+        run: row.id,
+        workflow: row.workflow.to_string(),
+        version: row.version,
+        status: row.status,
+        created_at: row.created_at,
+        started_at: row.started_at,
+        ended_at: row.ended_at,
+        parent: row.parent,
+        trigger: row.trigger.to_string(),
+        counts: row.counts,
+        error: row.error,
+        labels: serde_json::from_str(&row.labels).unwrap_or_default(),
+    }
+}
+
+/// A view with its row.
+pub(crate) fn view(row: RunRow, view: view::RunView) -> RunView {
+    let mut summary = summary(row);
+    summary.status = view.status;
+    summary.started_at = view.started_at;
+    summary.ended_at = view.ended_at;
+    summary.counts = view.counts;
+    let (failed_step, failure) = view.error.unzip();
+    RunView {
+        summary,
+        params: view.params,
+        outputs: view.outputs,
+        failed_step,
+        failure,
+        waits_for: view.waits_for,
+        steps: view.steps.into_iter().map(step).collect(),
+    }
+}
+
+fn step(step: view::StepView) -> StepView {
+    StepView {
+        path: step.path,
+        depth: step.depth,
+        status: step.status,
+        attempts: step.attempts,
+        ready_at: step.ready_at,
+        started_at: step.started_at,
+        ended_at: step.ended_at,
+        items: step.items.map(|items| ItemCounts {
+            count: items.count,
+            succeeded: items.succeeded,
+            failed: items.failed,
+            other: items.other,
+            running: items.running,
+        }),
+        waits_for: step.waits_for,
+        error: step.error,
+        child: step.child,
+    }
+}

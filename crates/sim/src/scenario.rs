@@ -1,0 +1,193 @@
+//! What happens in one simulation, as data: it can be kept in a file, and made smaller.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Everything that decides how a simulation goes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Scenario {
+    /// Why it is kept, for people.
+    #[serde(default)]
+    pub note: String,
+    /// Chance inside the world: latencies, durations, outcomes.
+    pub seed: u64,
+    /// Definitions, as the JSON that a workflow file may be.
+    pub workflows: Vec<Value>,
+    /// What people ask, by time.
+    pub requests: Vec<Planned<Ask>>,
+    /// What goes wrong, by time.
+    pub faults: Vec<Planned<Fault>>,
+    /// How the world is made.
+    pub knobs: Knobs,
+}
+
+/// Something at a time.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Planned<T> {
+    /// Microseconds from the beginning.
+    pub at: i64,
+    /// What.
+    pub what: T,
+}
+
+/// What people ask. A `dice` picks the run, step or value among those there are.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ask {
+    /// Make a run.
+    Start {
+        /// Which of the workflows.
+        workflow: usize,
+        /// Its parameter `n`.
+        n: i64,
+        /// An idempotency key.
+        key: Option<u64>,
+    },
+    /// End a run.
+    Cancel {
+        /// Which.
+        dice: u64,
+        /// Without `finally`.
+        now: bool,
+    },
+    /// Start nothing more.
+    Pause {
+        /// Which.
+        dice: u64,
+    },
+    /// Go on.
+    Resume {
+        /// Which.
+        dice: u64,
+    },
+    /// Do again what failed.
+    Retry {
+        /// Which.
+        dice: u64,
+    },
+    /// Do a step and all after it again.
+    Restart {
+        /// Which.
+        dice: u64,
+    },
+    /// End a step by hand.
+    Skip {
+        /// Which.
+        dice: u64,
+    },
+    /// Give a step an output.
+    SetOutput {
+        /// Which.
+        dice: u64,
+    },
+    /// Make a run that shares a part of another.
+    Fork {
+        /// Which.
+        dice: u64,
+    },
+    /// Change the priority.
+    Priority {
+        /// Which.
+        dice: u64,
+    },
+    /// Look.
+    View {
+        /// Which.
+        dice: u64,
+    },
+    /// Free a strict queue.
+    Dismiss {
+        /// Which.
+        dice: u64,
+    },
+}
+
+/// What goes wrong.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// The process dies and is started again after so many microseconds.
+    Crash {
+        /// Until the restart.
+        down: i64,
+    },
+    /// The next commit is answered with an error.
+    LostAnswer {
+        /// What becomes of it.
+        fate: Fate,
+    },
+    /// Another owner takes shards that are in use.
+    Thief {
+        /// Which.
+        dice: u64,
+    },
+    /// No room is left for so many microseconds.
+    Full {
+        /// For how long.
+        span: i64,
+    },
+    /// The store takes so many times as long.
+    Slow {
+        /// For how long.
+        span: i64,
+        /// How many times.
+        factor: i64,
+    },
+    /// The clock is set to another time.
+    Clock {
+        /// Microseconds forward, or back if negative.
+        jump: i64,
+    },
+    /// Reads fail.
+    Reads {
+        /// For how long.
+        span: i64,
+    },
+    /// Every attempt of the worker dies.
+    Worker,
+}
+
+/// What becomes of a commit whose answer is an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fate {
+    /// It was made.
+    Landed,
+    /// It is never made.
+    Never,
+    /// It is made after the answer, if nobody has taken the shards over by then.
+    Later,
+}
+
+/// How the world is made. Times in microseconds, shares in thousandths.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Knobs {
+    /// The longest usual commit.
+    pub commit: i64,
+    /// The longest usual read.
+    pub read: i64,
+    /// The longest usual way between node and worker.
+    pub wire: i64,
+    /// The longest time in which inputs are taken before a flush.
+    pub lump: i64,
+    /// The longest attempt.
+    pub attempt: i64,
+    /// Attempts that the worker runs at once.
+    pub slots: usize,
+    /// Attempts in flight that start a process.
+    pub process_window: usize,
+    /// Attempts in flight that start nothing.
+    pub light_window: usize,
+    /// Idle entities leave memory after so long.
+    pub idle: i64,
+    /// Attempts that fail.
+    pub fails: u64,
+    /// Reports that come twice.
+    pub repeats: u64,
+    /// Attempts that do not stop when told.
+    pub deaf: u64,
+    /// Attempts that are lost one by one.
+    pub lost: u64,
+    /// Outputs that are too big to be kept inline.
+    pub big: u64,
+}

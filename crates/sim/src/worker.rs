@@ -1,0 +1,360 @@
+//! The simulated worker: takes attempts, runs them for a random time, reports.
+//!
+//! It behaves as the real one promises to: a result is reported until it is taken, a stopped attempt
+//! ends within its grace (unless it is deaf), what died is reported as lost before anything else.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use kapell_api::task::{Blobs, Outcome, Place, Report, Task, TaskError, TaskEvent, Work};
+use kapell_expr::Value;
+use kapell_model::{FailureKind, Offer, RunId, Time, limits};
+
+use crate::blobs::MemoryBlobs;
+use crate::rng::Rng;
+use crate::scenario::Knobs;
+
+/// An attempt at the worker.
+#[derive(Debug)]
+pub struct Attempt {
+    /// Its run.
+    pub run: RunId,
+    /// Its place.
+    pub place: Place,
+    /// The grant.
+    pub offer: Offer,
+    /// Locks that the unit held when it was offered.
+    pub locks: Vec<std::sync::Arc<str>>,
+    /// When the worker was told to stop it, in true time.
+    pub stopped_at: Option<i64>,
+    started_at: Option<Time>,
+    light: bool,
+    fails: Option<u64>,
+    message: Option<String>,
+    timeout: Option<i64>,
+    ends: Ends,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Ends {
+    ByItself,
+    TimedOut,
+    Stopped,
+}
+
+/// What a timer of the worker does to an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alarm {
+    /// It has run for a second.
+    Record,
+    /// It is over.
+    End(u32),
+}
+
+/// What the worker wants to happen, after so many microseconds.
+#[derive(Debug)]
+pub enum Act {
+    /// An alarm.
+    Alarm(i64, u64, Alarm),
+    /// A report goes to the node.
+    Report(i64, Report),
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Worker {
+    attempts: BTreeMap<u64, Attempt>,
+    by_offer: BTreeMap<(RunId, Place, Offer), u64>,
+    turns: BTreeMap<u64, u32>,
+    queue: VecDeque<u64>,
+    running: usize,
+    next: u64,
+    /// Outputs that attempts gave, by unit.
+    pub outputs: BTreeMap<(RunId, Place), Vec<Value>>,
+}
+
+/// The surroundings of the worker for one call.
+pub struct Around<'a> {
+    /// Chance.
+    pub rng: &'a mut Rng,
+    /// How the world is.
+    pub knobs: &'a Knobs,
+    /// Contents.
+    pub blobs: &'a MemoryBlobs,
+    /// What the clock on the wall says.
+    pub wall: Time,
+    /// True time.
+    pub now: i64,
+}
+
+impl Worker {
+    /// Attempts that are here and may still do something.
+    pub fn live(&self) -> impl Iterator<Item = &Attempt> {
+        self.attempts.values()
+    }
+
+    /// True if nothing is here.
+    pub fn is_empty(&self) -> bool {
+        self.attempts.is_empty()
+    }
+
+    /// Notes an attempt that is on its way here.
+    pub fn expect(&mut self, task: &Task, locks: Vec<std::sync::Arc<str>>) {
+        let process = task.work.process();
+        let text = match &task.work {
+            Work::Shell { script, .. } => Some(script.to_string()),
+            Work::Exec { argv, .. } => Some(argv.join(" ")),
+            Work::Python { source: kapell_model::spec::PythonSource::Code(code), .. } => {
+                Some(code.to_string())
+            }
+            _ => None,
+        };
+        let fails = text
+            .and_then(|text| text.split("fails=").nth(1).and_then(|number| number.trim().parse().ok()));
+        let attempt = Attempt {
+            run: task.run,
+            place: task.place,
+            offer: task.offer,
+            locks,
+            stopped_at: None,
+            started_at: None,
+            light: process.is_none(),
+            fails,
+            message: match &task.work {
+                Work::Fail { message } => Some(message.clone()),
+                _ => None,
+            },
+            timeout: process
+                .and_then(|process| process.timeout)
+                .map(|span| i64::try_from(span.as_micros()).unwrap_or(i64::MAX)),
+            ends: Ends::ByItself,
+        };
+        self.next += 1;
+        self.by_offer.insert((task.run, task.place, task.offer), self.next);
+        self.attempts.insert(self.next, attempt);
+    }
+
+    /// The attempts have come.
+    pub fn take(&mut self, tasks: &[(RunId, Place, Offer)], around: &mut Around<'_>) -> Vec<Act> {
+        let mut acts = Vec::new();
+        for task in tasks {
+            let Some(id) = self.by_offer.get(task).copied() else { continue };
+            let Some(attempt) = self.attempts.get(&id) else { continue };
+            if attempt.light {
+                self.start(id, around, &mut acts);
+            } else {
+                self.queue.push_back(id);
+            }
+        }
+        self.fill(around, &mut acts);
+        acts
+    }
+
+    fn fill(&mut self, around: &mut Around<'_>, acts: &mut Vec<Act>) {
+        while self.running < around.knobs.slots {
+            let Some(id) = self.queue.pop_front() else { return };
+            self.running += 1;
+            self.start(id, around, acts);
+        }
+    }
+
+    fn start(&mut self, id: u64, around: &mut Around<'_>, acts: &mut Vec<Act>) {
+        let Some(attempt) = self.attempts.get_mut(&id) else { return };
+        attempt.started_at = Some(around.wall);
+        let mut span = if attempt.light {
+            around.rng.between(0, 500)
+        } else {
+            around.rng.magnitude(1_000, around.knobs.attempt)
+        };
+        if let Some(timeout) = attempt.timeout
+            && span >= timeout
+        {
+            span = timeout + around.rng.between(0, 100_000);
+            attempt.ends = Ends::TimedOut;
+        }
+        let record = i64::try_from(limits::RECORD_START_AFTER.as_micros()).unwrap_or(i64::MAX);
+        if span > record {
+            acts.push(Act::Alarm(record, id, Alarm::Record));
+        }
+        self.turns.insert(id, 0);
+        acts.push(Act::Alarm(span, id, Alarm::End(0)));
+    }
+
+    /// Attempts are to be stopped.
+    pub fn stop(&mut self, stops: &[(RunId, Place, Offer)], around: &mut Around<'_>) -> Vec<Act> {
+        let mut acts = Vec::new();
+        for stop in stops {
+            let Some(id) = self.by_offer.get(stop).copied() else { continue };
+            let Some(attempt) = self.attempts.get_mut(&id) else { continue };
+            attempt.stopped_at = attempt.stopped_at.or(Some(around.now));
+            let waits = self.queue.iter().position(|other| *other == id);
+            if let Some(place) = waits {
+                self.queue.remove(place);
+                attempt.ends = Ends::Stopped;
+                let report = Report {
+                    run: attempt.run,
+                    place: attempt.place,
+                    offer: attempt.offer,
+                    event: ended(around.wall, around.wall, Outcome::Cancelled),
+                };
+                acts.push(Act::Report(0, report));
+                self.remove(id);
+            } else if attempt.started_at.is_some() && !around.rng.chance(around.knobs.deaf) {
+                // Whichever comes first: its own end, or that by the stop.
+                if around.rng.chance(800) {
+                    attempt.ends = Ends::Stopped;
+                    let turn = self.turns.entry(id).or_default();
+                    *turn += 1;
+                    let grace = i64::try_from(limits::GRACE.as_micros()).unwrap_or(0);
+                    acts.push(Act::Alarm(around.rng.magnitude(100, grace), id, Alarm::End(*turn)));
+                }
+            }
+        }
+        acts
+    }
+
+    /// An alarm rings.
+    pub fn ring(&mut self, id: u64, alarm: Alarm, around: &mut Around<'_>) -> Vec<Act> {
+        let mut acts = Vec::new();
+        let Some(attempt) = self.attempts.get(&id) else { return acts };
+        let started_at = attempt.started_at.unwrap_or(around.wall);
+        let report = |event| Report {
+            run: attempt.run,
+            place: attempt.place,
+            offer: attempt.offer,
+            event,
+        };
+        match alarm {
+            Alarm::Record => acts.push(Act::Report(0, report(TaskEvent::Started { at: started_at }))),
+            Alarm::End(turn) => {
+                if self.turns.get(&id) != Some(&turn) {
+                    return acts;
+                }
+                let outcome = outcome(attempt, around);
+                if let Outcome::Succeeded(value) = &outcome {
+                    self.outputs.entry((attempt.run, attempt.place)).or_default().push(value.clone());
+                }
+                let report = report(ended(started_at, around.wall, outcome));
+                if around.rng.chance(around.knobs.repeats) {
+                    acts.push(Act::Report(around.rng.magnitude(1, 60_000_000), report.clone()));
+                }
+                acts.push(Act::Report(0, report));
+                if !attempt.light {
+                    self.running -= 1;
+                }
+                self.remove(id);
+                self.fill(around, &mut acts);
+            }
+        }
+        acts
+    }
+
+    fn remove(&mut self, id: u64) {
+        self.turns.remove(&id);
+        if let Some(attempt) = self.attempts.remove(&id) {
+            self.by_offer.remove(&(attempt.run, attempt.place, attempt.offer));
+        }
+    }
+
+    /// Everything here dies. Returns the losses that are known: of what had been started, and with
+    /// `all` of what waited.
+    pub fn die(&mut self, all: bool) -> Vec<Report> {
+        let mut reports = Vec::new();
+        for attempt in std::mem::take(&mut self.attempts).into_values() {
+            if all || (attempt.started_at.is_some() && !attempt.light) {
+                reports.push(Report {
+                    run: attempt.run,
+                    place: attempt.place,
+                    offer: attempt.offer,
+                    event: ended(
+                        attempt.started_at.unwrap_or_default(),
+                        attempt.started_at.unwrap_or_default(),
+                        Outcome::Lost { reason: "the worker died".to_owned() },
+                    ),
+                });
+            }
+        }
+        self.by_offer.clear();
+        self.turns.clear();
+        self.queue.clear();
+        self.running = 0;
+        reports
+    }
+}
+
+fn ended(started_at: Time, ended_at: Time, outcome: Outcome) -> TaskEvent {
+    TaskEvent::Ended { started_at, ended_at, outcome, usage: None }
+}
+
+fn outcome(attempt: &Attempt, around: &mut Around<'_>) -> Outcome {
+    let rng = &mut *around.rng;
+    match attempt.ends {
+        Ends::Stopped => return Outcome::Cancelled,
+        Ends::TimedOut => {
+            return failed(TaskError {
+                kind: FailureKind::Timeout,
+                reason: "timeout".into(),
+                message: "it took too long".into(),
+                ..TaskError::default()
+            });
+        }
+        Ends::ByItself => {}
+    }
+    if let Some(message) = &attempt.message {
+        return failed(TaskError {
+            reason: "fail".into(),
+            message: message.clone(),
+            ..TaskError::default()
+        });
+    }
+    if attempt.light {
+        return Outcome::Succeeded(Value::Null);
+    }
+    if rng.chance(around.knobs.lost) {
+        return Outcome::Lost { reason: "its host died".to_owned() };
+    }
+    if rng.chance(attempt.fails.unwrap_or(around.knobs.fails)) {
+        return failed(match rng.below(10) {
+            0 => TaskError {
+                kind: FailureKind::Platform,
+                reason: "http_status".into(),
+                message: "busy".into(),
+                http_status: Some(503),
+                retry_after: Some(std::time::Duration::from_secs(rng.below(20))),
+                ..TaskError::default()
+            },
+            1 => TaskError {
+                reason: "exit_code".into(),
+                message: "useless".into(),
+                exit_code: Some(78),
+                permanent: true,
+                ..TaskError::default()
+            },
+            _ => TaskError {
+                reason: "exit_code".into(),
+                message: "exit code".into(),
+                exit_code: Some(i32::try_from(1 + rng.below(4)).unwrap_or(1)),
+                ..TaskError::default()
+            },
+        });
+    }
+    let count = rng.below(4);
+    let xs = (0..count).map(|_| Value::Int(rng.between(0, 9))).collect();
+    let mut fields = vec![
+        ("n", Value::Int(rng.between(0, 100))),
+        ("ok", Value::Bool(rng.chance(500))),
+        ("xs", Value::list(xs)),
+    ];
+    if rng.chance(around.knobs.big) {
+        fields.push(("big", Value::String("x".repeat(limits::INLINE_OUTPUT_BYTES).into())));
+        let bytes = Value::map(fields).to_json().to_string().into_bytes();
+        return match around.blobs.put(&bytes) {
+            Ok(blob) => Outcome::Succeeded(Value::Blob(blob)),
+            Err(error) => failed(TaskError { message: error.to_string(), ..TaskError::default() }),
+        };
+    }
+    Outcome::Succeeded(Value::map(fields))
+}
+
+fn failed(error: TaskError) -> Outcome {
+    Outcome::Failed(Box::new(error))
+}

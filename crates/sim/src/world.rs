@@ -1,0 +1,849 @@
+//! The world: one queue of what happens, by true time.
+//!
+//! The lane sees the wall clock, which a fault may set; everything else goes by true time. Reads are
+//! done one after another, commits too, each with a latency before and after it.
+//!
+//! - **Crash**: the lane and the worker die; what was on its way to them is gone; a commit under way
+//!   may still land until somebody takes the shards over.
+//! - **Restart**: the worker's losses are reported first, as slot files say.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use kapell_api::task::{Place, Report};
+use kapell_engine::Request;
+use kapell_expr::{BlobRef, Value};
+use kapell_model::{Offer, RunId, RunStatus, Shard, Time};
+use kapell_node::lane::{Config, Input, Output};
+use kapell_node::perform::{self, Plans};
+use kapell_node::{Answer, ClientRequest, Lane, ReplyId, StartRun};
+use kapell_store::{Commit, Error, MemoryStore, Store, VersionRow};
+
+use crate::blobs::MemoryBlobs;
+use crate::check::Checks;
+use crate::rng::{Rng, mix};
+use crate::scenario::{Ask, Fate, Fault, Scenario};
+use crate::worker::{Act, Alarm, Around, Worker};
+
+/// The namespace of every workflow.
+pub const NAMESPACE: &str = "sim";
+
+/// When the world begins, in microseconds since 1970.
+const BEGINNING: i64 = 1_800_000_000_000_000;
+
+/// After the last request and fault everything must have ended within so long.
+const PATIENCE: i64 = 72 * 3_600 * 1_000_000;
+
+/// Things that happen in one simulation at most.
+const HAPPENINGS: u64 = 4_000_000;
+
+/// After the last request and fault people resume and dismiss so often.
+const CARE: i64 = 1_200 * 1_000_000;
+
+/// Turns without progress after which a lane turns in circles.
+const SPINS: u32 = 1_000;
+
+/// Something that must not be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Which checker, a stable word.
+    pub what: &'static str,
+    /// What it saw.
+    pub detail: String,
+}
+
+/// How a simulation went.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Everything that happened, as one number.
+    pub hash: u64,
+    /// What must not be, if something was.
+    pub failure: Option<Failure>,
+    /// Things that happened.
+    pub happenings: u64,
+    /// Runs that were made.
+    pub runs: usize,
+    /// Commits that landed.
+    pub commits: u64,
+}
+
+enum Happening {
+    Ask(usize),
+    AskAgain(Ask),
+    Fault(usize),
+    Restart,
+    Read(u64, Output),
+    Land(u64, Box<Commit>, Vec<(BlobRef, Vec<u8>)>, Option<Fate>),
+    LateLand(Box<Commit>, Vec<(BlobRef, Vec<u8>)>),
+    ToLane(u64, Input),
+    Tasks(u64, Vec<(RunId, Place, Offer)>),
+    Stops(u64, Vec<(RunId, Place, Offer)>),
+    Alarm(u64, u64, Alarm),
+    Flush,
+    Wake,
+}
+
+/// Where lines of a trace go.
+pub type Sink<'a> = &'a mut dyn FnMut(&str);
+
+struct World<'a> {
+    scenario: &'a Scenario,
+    sink: Option<Sink<'a>>,
+    rng: Rng,
+    now: i64,
+    offset: i64,
+    queue: BTreeMap<(i64, u64), Happening>,
+    turn: u64,
+    /// Happenings in the queue that are not mere passing of time.
+    pending: usize,
+    happenings: u64,
+    commits: u64,
+    hash: u64,
+    store: MemoryStore,
+    blobs: MemoryBlobs,
+    plans: Plans,
+    lane: Option<Lane>,
+    life: u64,
+    flush_at: Option<i64>,
+    wake_at: Option<i64>,
+    spins: u32,
+    reader_free: i64,
+    worker: Worker,
+    lost: Vec<Report>,
+    checks: Checks,
+    replies: u64,
+    asked: BTreeMap<ReplyId, Asked>,
+    fates: VecDeque<Fate>,
+    full_until: i64,
+    reads_until: i64,
+    slow_until: i64,
+    slow: i64,
+    last_plan: i64,
+    care_at: i64,
+    failure: Option<Failure>,
+}
+
+/// A request that waits for its answer.
+#[derive(Debug)]
+struct Asked {
+    request: ClientRequest,
+    at: i64,
+}
+
+/// Plays a scenario to its end, or to the first thing that must not be.
+pub fn play(scenario: &Scenario, sink: Option<Sink<'_>>) -> Outcome {
+    let mut world = World::new(scenario, sink);
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.go()));
+    if let Err(panic) = result {
+        let text = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("a panic without words");
+        world.failure = Some(Failure { what: "panic", detail: text.to_owned() });
+    }
+    Outcome {
+        hash: world.hash,
+        failure: world.failure,
+        happenings: world.happenings,
+        runs: world.checks.runs.len(),
+        commits: world.commits,
+    }
+}
+
+impl<'a> World<'a> {
+    fn new(scenario: &'a Scenario, sink: Option<Sink<'a>>) -> Self {
+        let last_plan = scenario
+            .requests
+            .iter()
+            .map(|planned| planned.at)
+            .chain(scenario.faults.iter().map(|planned| planned.at))
+            .max()
+            .unwrap_or(0);
+        Self {
+            scenario,
+            sink,
+            rng: Rng::new(scenario.seed),
+            now: 0,
+            offset: BEGINNING,
+            queue: BTreeMap::new(),
+            turn: 0,
+            pending: 0,
+            happenings: 0,
+            commits: 0,
+            hash: 0,
+            store: MemoryStore::new(),
+            blobs: MemoryBlobs::default(),
+            plans: Plans::default(),
+            lane: None,
+            life: 0,
+            flush_at: None,
+            wake_at: None,
+            spins: 0,
+            reader_free: 0,
+            worker: Worker::default(),
+            lost: Vec::new(),
+            checks: Checks::default(),
+            replies: 0,
+            asked: BTreeMap::new(),
+            fates: VecDeque::new(),
+            full_until: 0,
+            reads_until: 0,
+            slow_until: 0,
+            slow: 1,
+            last_plan,
+            care_at: last_plan + CARE,
+            failure: None,
+        }
+    }
+
+    fn wall(&self) -> Time {
+        Time(self.now + self.offset)
+    }
+
+    fn fail(&mut self, what: &'static str, detail: impl Into<String>) {
+        if self.failure.is_none() {
+            let failure = Failure { what, detail: detail.into() };
+            self.note(|| format!("FAILED {}: {}", failure.what, failure.detail));
+            self.failure = Some(failure);
+        }
+    }
+
+    fn judge(&mut self, verdict: Result<(), Failure>) {
+        if let Err(failure) = verdict {
+            self.fail(failure.what, failure.detail);
+        }
+    }
+
+    fn note(&mut self, line: impl FnOnce() -> String) {
+        let now = self.now;
+        if let Some(sink) = &mut self.sink {
+            sink(&format!("{:>14.6} {}", micros(now), line()));
+        }
+    }
+
+    /// Everything that happens goes into one number.
+    fn trace(&mut self, kind: u64, bytes: &[u8]) {
+        let mut hash = self.hash ^ mix(kind ^ u64::try_from(self.now).unwrap_or(0).rotate_left(8));
+        for byte in bytes {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        self.hash = mix(hash);
+    }
+
+    fn plan(&mut self, after: i64, what: Happening) {
+        if !matches!(what, Happening::Wake | Happening::Flush) {
+            self.pending += 1;
+        }
+        self.turn += 1;
+        self.queue.insert((self.now + after.max(0), self.turn), what);
+    }
+
+    fn go(&mut self) {
+        for index in 0..self.scenario.workflows.len() {
+            if let Err(error) = self.register(index) {
+                self.fail("generator", error);
+                return;
+            }
+        }
+        for (index, planned) in self.scenario.requests.iter().enumerate() {
+            self.plan(planned.at, Happening::Ask(index));
+        }
+        for (index, planned) in self.scenario.faults.iter().enumerate() {
+            self.plan(planned.at, Happening::Fault(index));
+        }
+        self.restart();
+        while let Some(((at, _), what)) = self.queue.pop_first() {
+            self.now = at;
+            self.happenings += 1;
+            if !matches!(what, Happening::Wake | Happening::Flush) {
+                self.pending -= 1;
+            }
+            self.happen(what);
+            self.look();
+            if self.failure.is_some() || self.is_over() {
+                break;
+            }
+        }
+        if self.failure.is_none() {
+            let verdict = self.checks.finish(&self.store);
+            self.judge(verdict);
+            if let Some((_, asked)) = self.asked.first_key_value() {
+                let detail = format!("nobody answered {:?}, asked at {}", asked.request, micros(asked.at));
+                self.fail("unanswered", detail);
+            }
+        }
+    }
+
+    fn register(&mut self, index: usize) -> Result<(), String> {
+        let text = self.scenario.workflows[index].to_string();
+        let parsed = kapell_model::parse("sim.yaml", &text);
+        let Some(spec) = parsed.spec else {
+            let problems: Vec<String> = parsed
+                .diagnostics
+                .iter()
+                .map(|problem| {
+                    let around = text.get(problem.span.clone()).unwrap_or("");
+                    format!("{} `{around}`", problem.message)
+                })
+                .collect();
+            return Err(format!("{}\n{text}", problems.join("\n")));
+        };
+        let stored = serde_json::to_string(&*spec).map_err(|error| error.to_string())?;
+        let row = VersionRow {
+            namespace: NAMESPACE.into(),
+            workflow: spec.workflow.clone(),
+            version: 1,
+            hash: blake3::hash(text.as_bytes()).to_hex().as_str().into(),
+            spec: stored.into(),
+            source: text.into(),
+            bundle: None,
+            created_at: self.wall(),
+        };
+        let version = perform::Version::read(&row).map_err(|error| error.to_string())?;
+        self.checks.plans.insert(spec.workflow.clone(), version.plan);
+        self.store.register(&row).map_err(|error| error.to_string())?;
+        Ok(())
+    }
+
+    fn happen(&mut self, what: Happening) {
+        match what {
+            Happening::Ask(index) => {
+                let ask = self.scenario.requests[index].what.clone();
+                self.ask(&ask);
+            }
+            Happening::AskAgain(ask) => self.ask(&ask),
+            Happening::Fault(index) => {
+                let fault = self.scenario.faults[index].what.clone();
+                self.fault(&fault);
+            }
+            Happening::Restart => self.restart(),
+            Happening::Read(life, output) => self.read(life, output),
+            Happening::Land(life, commit, contents, fate) => self.land(life, commit, contents, fate),
+            Happening::LateLand(commit, contents) => {
+                let result = self.commit(&commit, &contents);
+                self.note(|| format!("a commit lands late: {result:?}"));
+            }
+            Happening::ToLane(life, input) => {
+                if life == self.life {
+                    self.to_lane(input);
+                }
+            }
+            Happening::Tasks(life, tasks) => {
+                if life == self.life {
+                    let acts = self.with_worker(|worker, around| worker.take(&tasks, around));
+                    self.act(acts);
+                }
+            }
+            Happening::Stops(life, stops) => {
+                if life == self.life {
+                    let acts = self.with_worker(|worker, around| worker.stop(&stops, around));
+                    self.act(acts);
+                }
+            }
+            Happening::Alarm(life, id, alarm) => {
+                if life == self.life {
+                    let acts = self.with_worker(|worker, around| worker.ring(id, alarm, around));
+                    self.act(acts);
+                }
+            }
+            Happening::Flush => {
+                if self.flush_at == Some(self.now) {
+                    self.flush_at = None;
+                    self.flush();
+                }
+            }
+            Happening::Wake => {
+                if self.wake_at == Some(self.now) {
+                    self.wake_at = None;
+                    self.flush();
+                }
+            }
+        }
+    }
+
+    fn with_worker(&mut self, call: impl FnOnce(&mut Worker, &mut Around<'_>) -> Vec<Act>) -> Vec<Act> {
+        let wall = self.wall();
+        let mut around = Around {
+            rng: &mut self.rng,
+            knobs: &self.scenario.knobs,
+            blobs: &self.blobs,
+            wall,
+            now: self.now,
+        };
+        call(&mut self.worker, &mut around)
+    }
+
+    fn act(&mut self, acts: Vec<Act>) {
+        let life = self.life;
+        for act in acts {
+            match act {
+                Act::Alarm(after, id, alarm) => self.plan(after, Happening::Alarm(life, id, alarm)),
+                Act::Report(after, report) => {
+                    let wire = self.rng.between(1, self.scenario.knobs.wire);
+                    self.plan(
+                        after + wire,
+                        Happening::ToLane(life, Input::Reports(vec![report])),
+                    );
+                }
+            }
+        }
+    }
+
+    fn to_lane(&mut self, input: Input) {
+        let wall = self.wall();
+        self.note(|| format!("-> {}", brief_input(&input)));
+        self.trace(1, brief_input(&input).as_bytes());
+        match &input {
+            Input::Acquired(Ok(leases)) => self.checks.acquired(leases),
+            Input::Loaded(_, Ok((Some(lease), _))) => self.checks.acquired(&[*lease]),
+            _ => {}
+        }
+        let Some(lane) = &mut self.lane else { return };
+        lane.on(wall, input);
+        if self.scenario.knobs.lump == 0 {
+            self.flush();
+        } else if self.flush_at.is_none() {
+            let after = self.rng.between(0, self.scenario.knobs.lump);
+            self.flush_at = Some(self.now + after);
+            self.plan(after, Happening::Flush);
+        }
+    }
+
+    fn flush(&mut self) {
+        let wall = self.wall();
+        let Some(lane) = &mut self.lane else { return };
+        if wall >= lane.next_tick() {
+            lane.on(wall, Input::Tick);
+        }
+        let outputs = lane.flush(wall);
+        let next = lane.next_tick();
+        let idle = outputs.is_empty();
+        for output in outputs {
+            self.output(output);
+        }
+        if next <= wall && idle {
+            self.spins += 1;
+            if self.spins > SPINS {
+                self.fail("spins", format!("the next tick stays at {next} while it is {wall}"));
+            }
+        } else {
+            self.spins = 0;
+        }
+        let after = (next.0 - wall.0).clamp(1_000, 5_000_000);
+        let at = self.now + after;
+        if self.wake_at.is_none_or(|wake_at| wake_at > at || wake_at <= self.now) {
+            self.wake_at = Some(at);
+            self.plan(after, Happening::Wake);
+        }
+    }
+
+    fn store_micros(&mut self, most: i64) -> i64 {
+        let micros = self.rng.magnitude(1, most.max(2));
+        if self.now < self.slow_until { micros.saturating_mul(self.slow).min(30_000_000) } else { micros }
+    }
+
+    fn output(&mut self, output: Output) {
+        let life = self.life;
+        self.note(|| format!("<- {}", brief_output(&output)));
+        match output {
+            Output::Commit(commit, contents) => {
+                for write in &commit.entities {
+                    self.trace(2, &write.chunk);
+                }
+                let fate = self.fates.pop_front();
+                let after = self.store_micros(self.scenario.knobs.commit);
+                self.plan(after, Happening::Land(life, commit, contents, fate));
+            }
+            Output::Offer(tasks) => {
+                let mut sent = Vec::new();
+                for task in tasks {
+                    self.trace(3, &task.offer.counter.to_le_bytes());
+                    match self.checks.offered(&task, &self.worker, self.now) {
+                        Ok(locks) => self.worker.expect(&task, locks),
+                        Err(failure) => self.fail(failure.what, failure.detail),
+                    }
+                    sent.push((task.run, task.place, task.offer));
+                }
+                let wire = self.rng.between(1, self.scenario.knobs.wire);
+                self.plan(wire, Happening::Tasks(life, sent));
+            }
+            Output::Stop(stops) => {
+                let wire = self.rng.between(1, self.scenario.knobs.wire);
+                self.plan(wire + self.scenario.knobs.wire, Happening::Stops(life, stops));
+            }
+            Output::Reply(reply, answer) => self.answered(reply, answer),
+            Output::RowChanged(row) => {
+                let verdict = self.checks.row_shown(&row);
+                self.judge(verdict);
+            }
+            output => {
+                let after = self.store_micros(self.scenario.knobs.read);
+                self.reader_free = self.reader_free.max(self.now) + after;
+                let after = self.reader_free - self.now;
+                self.plan(after, Happening::Read(life, output));
+            }
+        }
+    }
+
+    fn read(&mut self, life: u64, output: Output) {
+        if life != self.life {
+            return;
+        }
+        let unavailable = || Error::Unavailable("reads fail for a while".to_owned());
+        let input = if self.now < self.reads_until {
+            match output {
+                Output::Acquire(_) => Some(Input::Acquired(Err(unavailable()))),
+                Output::Load(key, _) => Some(Input::Loaded(key, Err(unavailable()))),
+                Output::LoadVersion(key) => Some(Input::Version(key, Err(unavailable()))),
+                Output::LoadContent(key, reference) => {
+                    Some(Input::Content(key, reference, Err(unavailable().to_string())))
+                }
+                Output::FindDue(_) => Some(Input::Due(Err(unavailable()))),
+                _ => None,
+            }
+        } else {
+            perform::read(&self.store, &self.blobs, &mut self.plans, output)
+        };
+        if let Some(input) = input {
+            // Whoever reads takes over: from here on the ones before cannot write.
+            match &input {
+                Input::Acquired(Ok(leases)) => self.checks.acquired(leases),
+                Input::Loaded(_, Ok((Some(lease), _))) => self.checks.acquired(&[*lease]),
+                _ => {}
+            }
+            let after = self.rng.between(1, 200);
+            self.plan(after, Happening::ToLane(life, input));
+        }
+    }
+
+    fn commit(&mut self, commit: &Commit, contents: &[(BlobRef, Vec<u8>)]) -> kapell_store::Result<()> {
+        let fenced = self.checks.may_write(commit);
+        let result = perform::commit(&self.store, &self.blobs, contents, commit);
+        match &result {
+            Ok(()) => {
+                if !fenced {
+                    self.fail("fence", "a commit landed although its shards were taken over");
+                }
+                self.commits += 1;
+                let verdict = self.checks.landed(commit, &self.store, &self.worker);
+                self.judge(verdict);
+            }
+            Err(Error::Conflict(_)) if !fenced => {}
+            Err(error) => self.fail("commit", format!("the store refuses a commit: {error}")),
+        }
+        result
+    }
+
+    fn land(
+        &mut self,
+        life: u64,
+        commit: Box<Commit>,
+        contents: Vec<(BlobRef, Vec<u8>)>,
+        fate: Option<Fate>,
+    ) {
+        if life != self.life {
+            // The process is dead; what it had sent may still arrive.
+            if self.rng.chance(500) {
+                let result = self.commit(&commit, &contents);
+                self.note(|| format!("a commit of the dead lands: {result:?}"));
+            }
+            return;
+        }
+        let unknown = || Error::Unavailable("the answer was lost".to_owned());
+        let result = if self.now < self.full_until {
+            Err(Error::Full("no room".to_owned()))
+        } else {
+            match fate {
+                None => self.commit(&commit, &contents),
+                Some(Fate::Landed) => {
+                    let result = self.commit(&commit, &contents);
+                    self.note(|| format!("a commit lands and its answer is lost: {result:?}"));
+                    Err(unknown())
+                }
+                Some(Fate::Never) => Err(unknown()),
+                Some(Fate::Later) => {
+                    let after = self.rng.magnitude(100, 5_000_000);
+                    self.plan(after, Happening::LateLand(commit, contents));
+                    Err(unknown())
+                }
+            }
+        };
+        let after = self.store_micros(self.scenario.knobs.commit);
+        self.plan(after, Happening::ToLane(life, Input::Committed(result)));
+    }
+
+    fn restart(&mut self) {
+        if self.lane.is_some() {
+            return;
+        }
+        self.life += 1;
+        let config = Config {
+            seed: self.rng.bits(),
+            process_window: self.scenario.knobs.process_window,
+            light_window: self.scenario.knobs.light_window,
+            idle_micros: self.scenario.knobs.idle,
+        };
+        self.note(|| "the process starts".to_owned());
+        self.plans = Plans::default();
+        let mut lane = Lane::new(config, self.wall());
+        let lost = std::mem::take(&mut self.lost);
+        if !lost.is_empty() {
+            lane.on(self.wall(), Input::Reports(lost));
+        }
+        self.lane = Some(lane);
+        let verdict = self.checks.restarted(&self.store);
+        self.judge(verdict);
+        self.flush();
+    }
+
+    fn fault(&mut self, fault: &Fault) {
+        self.note(|| format!("fault: {fault:?}"));
+        match *fault {
+            Fault::Crash { down } => {
+                if self.lane.take().is_some() {
+                    self.life += 1;
+                    self.flush_at = None;
+                    self.wake_at = None;
+                    self.asked.clear();
+                    self.reader_free = 0;
+                    let lost = self.worker.die(false);
+                    self.lost.extend(lost);
+                    self.plan(down, Happening::Restart);
+                }
+            }
+            Fault::LostAnswer { fate } => self.fates.push_back(fate),
+            Fault::Thief { dice } => {
+                let shards: Vec<Shard> = self.checks.leases.keys().copied().collect();
+                if shards.is_empty() {
+                    return;
+                }
+                let mut rng = Rng::new(dice);
+                let count = 1 + rng.place(4);
+                let stolen: BTreeSet<Shard> = (0..count).map(|_| *rng.pick(&shards)).collect();
+                let stolen: Vec<Shard> = stolen.into_iter().collect();
+                if let Ok(leases) = self.store.acquire(&stolen) {
+                    self.checks.acquired(&leases);
+                }
+            }
+            Fault::Full { span } => self.full_until = self.now + span,
+            Fault::Slow { span, factor } => {
+                self.slow_until = self.now + span;
+                self.slow = factor;
+            }
+            Fault::Clock { jump } => {
+                self.offset += jump;
+                self.flush();
+            }
+            Fault::Reads { span } => self.reads_until = self.now + span,
+            Fault::Worker => {
+                let lost = self.worker.die(true);
+                if !lost.is_empty() && self.lane.is_some() {
+                    self.to_lane(Input::Reports(lost));
+                }
+            }
+        }
+    }
+
+    fn ask(&mut self, ask: &Ask) {
+        if self.lane.is_none() {
+            self.plan(1_000_000, Happening::AskAgain(ask.clone()));
+            return;
+        }
+        if let Some(request) = self.request(ask) {
+            self.send(request);
+        }
+    }
+
+    fn send(&mut self, request: ClientRequest) {
+        self.replies += 1;
+        let reply = ReplyId(self.replies);
+        self.asked.insert(reply, Asked { request: request.clone(), at: self.now });
+        self.to_lane(Input::Request(reply, request));
+    }
+
+    fn request(&mut self, ask: &Ask) -> Option<ClientRequest> {
+        let by = "sim".to_owned();
+        Some(match *ask {
+            Ask::Start { workflow, n, key } => {
+                let workflow = self.scenario.workflows.get(workflow)?.get("workflow")?.as_str()?;
+                ClientRequest::Start(Box::new(StartRun {
+                    namespace: NAMESPACE.into(),
+                    workflow: workflow.into(),
+                    version: None,
+                    params: Value::map([("n", Value::Int(n))]),
+                    text: false,
+                    by,
+                    scheduled_at: None,
+                    priority: None,
+                    idempotency_key: key.map(|key| key.to_string()),
+                }))
+            }
+            Ask::Cancel { dice, now } => self.to_run(dice, |_| {
+                Some(Request::Cancel { by, reason: "no more".to_owned(), now })
+            })?,
+            Ask::Pause { dice } => self.to_run(dice, |_| Some(Request::Pause { by }))?,
+            Ask::Resume { dice } => self.to_run(dice, |_| Some(Request::Resume { by }))?,
+            Ask::Retry { dice } => self.to_run(dice, |_| Some(Request::Retry { by }))?,
+            Ask::Priority { dice } => self.to_run(dice, |rng| {
+                Some(Request::Priority { by, priority: u8::try_from(rng.below(101)).ok()? })
+            })?,
+            Ask::Restart { dice } => {
+                let run = self.checks.any_run(&mut Rng::new(dice))?;
+                let from = self.checks.any_step(run, &mut Rng::new(dice), true)?;
+                self.to_run(dice, |_| Some(Request::Restart { by, from }))?
+            }
+            Ask::Skip { dice } => {
+                let run = self.checks.any_run(&mut Rng::new(dice))?;
+                let step = self.checks.any_step(run, &mut Rng::new(dice), false)?;
+                self.to_run(dice, |_| Some(Request::Skip { by, step }))?
+            }
+            Ask::SetOutput { dice } => {
+                let run = self.checks.any_run(&mut Rng::new(dice))?;
+                let step = self.checks.any_step(run, &mut Rng::new(dice), false)?;
+                let output = Value::map([("n", Value::Int(1)), ("ok", Value::Bool(true))]);
+                self.to_run(dice, |_| Some(Request::SetOutput { by, step, output }))?
+            }
+            Ask::Fork { dice } => {
+                let run = self.checks.any_run(&mut Rng::new(dice))?;
+                let from = self.checks.any_step(run, &mut Rng::new(dice), true)?;
+                ClientRequest::Fork { run, from, params: Value::Null, text: false, version: None, by }
+            }
+            Ask::View { dice } => ClientRequest::View { run: self.checks.any_run(&mut Rng::new(dice))? },
+            Ask::Dismiss { dice } => {
+                ClientRequest::Dismiss { run: self.checks.any_run(&mut Rng::new(dice))? }
+            }
+        })
+    }
+
+    fn to_run(&self, dice: u64, what: impl FnOnce(&mut Rng) -> Option<Request>) -> Option<ClientRequest> {
+        let mut rng = Rng::new(dice);
+        let run = self.checks.any_run(&mut rng)?;
+        Some(ClientRequest::Run { run, request: what(&mut rng)? })
+    }
+
+    fn answered(&mut self, reply: ReplyId, answer: Result<Answer, kapell_model::Error>) {
+        let Some(asked) = self.asked.remove(&reply) else {
+            self.fail("answers", format!("an answer to {reply:?}, which nobody asked or which had one"));
+            return;
+        };
+        self.trace(4, &[u8::from(answer.is_ok())]);
+        self.note(|| match &answer {
+            Ok(answer) => format!("answer to {:?}: {}", asked.request, brief_answer(answer)),
+            Err(error) => format!("answer to {:?}: {}", asked.request, error.message),
+        });
+        if let Ok(answer) = answer {
+            let verdict = self.checks.answered(&asked.request, &answer, &self.store);
+            self.judge(verdict);
+        }
+    }
+
+    /// What can be seen only when nothing is under way; and the care of people after all is over.
+    fn look(&mut self) {
+        if let Some(lane) = &self.lane
+            && lane.is_quiet()
+            && self.failure.is_none()
+        {
+            let verdict = self.checks.quiet(lane);
+            self.judge(verdict);
+        }
+        if self.happenings > HAPPENINGS {
+            let open = self.checks.open();
+            self.fail("endless", format!("too much happens; open: {open}"));
+        }
+        if self.now > self.last_plan + PATIENCE {
+            let open = self.checks.open();
+            self.fail("liveness", format!("after {} h still open: {open}", PATIENCE / 3_600_000_000));
+        }
+        if self.now >= self.care_at && self.lane.is_some() {
+            self.care_at = self.now + CARE;
+            for request in self.checks.care() {
+                self.send(request);
+            }
+        }
+    }
+
+    fn is_over(&mut self) -> bool {
+        let settled = self.pending == 0
+            && self.worker.is_empty()
+            && self.lane.as_ref().is_some_and(|lane| lane.is_quiet() && lane.in_flight() == 0);
+        settled && self.checks.all_ended()
+    }
+}
+
+fn micros(at: i64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "for people")]
+    let seconds = at as f64 / 1_000_000.0;
+    seconds
+}
+
+fn brief_input(input: &Input) -> String {
+    match input {
+        Input::Loaded(key, result) => match result {
+            Ok((lease, found)) => format!("Loaded {key:?} lease {lease:?} found {}", found.is_some()),
+            Err(error) => format!("Loaded {key:?} {error}"),
+        },
+        Input::Version((_, workflow, _), result) => format!("Version {workflow} {}", result.is_ok()),
+        Input::Content(key, reference, result) => {
+            format!("Content {key:?} {reference:?} {}", result.is_ok())
+        }
+        Input::Reports(reports) => {
+            let reports: Vec<String> = reports
+                .iter()
+                .map(|report| {
+                    let event = format!("{:?}", report.event);
+                    let event: String = event.chars().take(200).collect();
+                    format!("{} {:?} {:?} {event}", report.run, report.place, report.offer)
+                })
+                .collect();
+            format!("Reports {}", reports.join("; "))
+        }
+        other => {
+            let text = format!("{other:?}");
+            text.chars().take(400).collect()
+        }
+    }
+}
+
+fn brief_output(output: &Output) -> String {
+    match output {
+        Output::Commit(commit, contents) => {
+            let touched: Vec<String> = commit
+                .entities
+                .iter()
+                .map(|write| format!("{:?}@{} wake {:?}", write.key, write.seq, write.wake_at))
+                .collect();
+            format!("Commit [{}] rows {} blobs {}", touched.join(", "), commit.runs.len(), contents.len())
+        }
+        Output::Offer(tasks) => {
+            let tasks: Vec<String> = tasks
+                .iter()
+                .take(20)
+                .map(|task| format!("{} {:?} {:?} try {}", task.run, task.place, task.offer, task.attempt))
+                .collect();
+            format!("Offer {}", tasks.join("; "))
+        }
+        Output::Reply(reply, _) => format!("Reply {reply:?}"),
+        Output::RowChanged(row) => format!("Row {} {} {:?}", row.id, row.status, row.error),
+        other => {
+            let text = format!("{other:?}");
+            text.chars().take(400).collect()
+        }
+    }
+}
+
+fn brief_answer(answer: &Answer) -> String {
+    match answer {
+        Answer::Started(run) => format!("started {run}"),
+        Answer::Done => "done".to_owned(),
+        Answer::View(view) => format!("view {} {}", view.id, view.status),
+    }
+}
+
+/// A status as people see it, in a failure's detail.
+pub(crate) fn stands(run: RunId, status: RunStatus, why: Option<Arc<str>>) -> String {
+    match why {
+        Some(why) => format!("{run} is {status}: {why}"),
+        None => format!("{run} is {status}"),
+    }
+}
