@@ -6,11 +6,8 @@ TARGET  := $(or $(CARGO_TARGET_DIR),target)
 XTASK   := $(TARGET)/debug/xtask
 KAPELL  := $(TARGET)/debug/kapell
 RELEASE := $(TARGET)/release/kapell
-SIM     ?= $(CARGO) run --quiet --release -p kapell-sim -- --seeds $(SEEDS)
-BENCH   ?= $(CARGO) run --quiet --release -p kapell-store --example raw -- $(TARGET)/bench && \
-           $(CARGO) run --quiet --release -p kapell-worker --example speed
-# The scenarios, once a crate has them.
-SCENARIOS := $(if $(wildcard crates/*/tests/scenarios.rs),--test scenarios)
+SIM     ?= $(CARGO) run --quiet -p kapell-sim -- --seeds $(SEEDS)
+BENCH   ?= $(CARGO) run --quiet --release -p kapell-bench
 # Without nextest the tests run one program after another: slower, but the same tests.
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
@@ -59,9 +56,9 @@ tidy: build
 
 unit: build
 ifeq ($(NEXTEST),yes)
-	$(CARGO) nextest run --workspace --lib --bins $(SCENARIOS)
+	$(CARGO) nextest run --workspace --lib --bins --test scenarios
 else
-	$(CARGO) test --quiet --workspace --lib --bins $(SCENARIOS)
+	$(CARGO) test --quiet --workspace --lib --bins --test scenarios
 endif
 
 sim: needs-build

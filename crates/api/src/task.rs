@@ -293,8 +293,8 @@ pub enum TaskEvent {
 /// How an attempt ended.
 #[derive(Clone, Debug)]
 pub enum Outcome {
-    /// Well, with its output (a [`Value::Blob`] if it is over
-    /// [`kapell_model::limits::INLINE_OUTPUT_BYTES`]).
+    /// Well, with its output; one over [`kapell_model::limits::INLINE_OUTPUT_BYTES`] is a
+    /// [`Value::Blob`] that holds [`Value::to_stored`].
     Succeeded(Value),
     /// With an error.
     Failed(Box<TaskError>),

@@ -1,2 +1,119 @@
-//! cli
-fn main() {}
+//! The `kapell` command.
+//!
+//! Start reading at [`args`], every command and its flags; then `run`, the longest of them, and
+//! `session`, how a command reaches the engine. One file a command.
+//!
+//! Invariants
+//! - `config` alone reads the environment, `printer` alone writes to the terminal.
+//! - What may be done is decided by whoever answers `kapell_api::client::Api`; commands ask and show.
+//! - Exit status: 0 success, 1 a failed run or a failure, 2 bad input, 130 interrupted.
+
+mod act;
+mod args;
+mod bundle;
+mod completions;
+mod config;
+mod definition;
+mod failure;
+mod follow;
+mod ignore;
+mod interrupt;
+mod list;
+mod logs;
+mod paint;
+mod params;
+mod printer;
+mod progress;
+mod run;
+mod schema;
+mod session;
+mod show;
+mod tree;
+mod validate;
+mod why;
+mod words;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use kapell_model::Error;
+
+use crate::args::{Arguments, Command};
+use crate::config::Config;
+use crate::printer::Printer;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// How a command ended.
+type Ended = Result<Exit, Error>;
+
+/// The exit status of a command that did what it was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exit {
+    Success,
+    /// A run ended without success, a check did not pass.
+    Failed,
+    /// The input is bad; it was said why.
+    BadInput,
+    Interrupted,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Success => 0,
+            Exit::Failed => 1,
+            Exit::BadInput => 2,
+            Exit::Interrupted => 130,
+        })
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are no errors; clap knows where each goes.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let config = Config::new(&arguments.global);
+    let mut printer = Printer::new(&config);
+    printer::log_to_stderr(&config);
+    let ended = dispatch(arguments.command, &config, &mut printer);
+    match ended {
+        Ok(exit) => exit.into(),
+        // Whoever reads the output has seen enough.
+        Err(_) if printer.is_closed() => ExitCode::SUCCESS,
+        Err(error) => {
+            printer.error(&error);
+            ExitCode::from(error.code.exit_status())
+        }
+    }
+}
+
+fn dispatch(command: Command, config: &Config, printer: &mut Printer) -> Ended {
+    match command {
+        Command::Run(run) => run::run(&run, config, printer),
+        Command::Validate(validate) => validate::validate(&validate, printer),
+        Command::List(list) => list::list(&list, config, printer),
+        Command::Show(show) => show::show(&show, config, printer),
+        Command::Logs(logs) => logs::logs(&logs, config, printer),
+        Command::Why(why) => why::why(&why, config, printer),
+        Command::Cancel(cancel) => act::cancel(&cancel, config, printer),
+        Command::Pause(pause) => act::pause(&pause, config, printer),
+        Command::Resume(resume) => act::resume(&resume, config, printer),
+        Command::Retry(retry) => act::retry(&retry, config, printer),
+        Command::Restart(restart) => act::restart(&restart, config, printer),
+        Command::Skip(skip) => act::skip(&skip, config, printer),
+        Command::SetOutput(set) => act::set_output(&set, config, printer),
+        Command::Fork(fork) => act::fork(&fork, config, printer),
+        Command::Priority(priority) => act::priority(&priority, config, printer),
+        Command::Dismiss(dismiss) => act::dismiss(&dismiss, config, printer),
+        Command::Schema => schema::schema(printer),
+        _ => Ok(Exit::Failed),
+        Command::Completions(completions) => completions::completions(&completions, printer),
+    }
+}

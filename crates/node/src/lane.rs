@@ -188,6 +188,10 @@ pub struct Lane {
     looked_due: bool,
     recovering: bool,
     full_since: Option<Time>,
+    /// Entities whose deciding broke a rule of its own: nothing is given to them any more.
+    quarantined: BTreeSet<EntityKey>,
+    /// Memory may be half changed: it is dropped as soon as no commit is under way.
+    broken: bool,
 }
 
 /// A commit under way.
@@ -228,6 +232,8 @@ impl Lane {
             looked_due: false,
             recovering: true,
             full_since: None,
+            quarantined: BTreeSet::new(),
+            broken: false,
         };
         lane.recover();
         lane
@@ -260,7 +266,7 @@ impl Lane {
             Input::VersionsChanged => self.versions.retain(|(_, _, version), _| version.is_some()),
             Input::Tick => self.tick(),
             Input::Request(..) | Input::Reports(_) => {
-                if self.recovering || !self.backlog.is_empty() || self.is_full() {
+                if self.recovering || self.broken || !self.backlog.is_empty() || self.is_full() {
                     self.backlog.push_back(input);
                 } else {
                     self.take(input);
@@ -292,7 +298,7 @@ impl Lane {
     }
 
     fn take_backlog(&mut self) {
-        while !self.recovering && !self.is_full() {
+        while !self.recovering && !self.broken && !self.is_full() {
             let Some(input) = self.backlog.pop_front() else { return };
             self.take(input);
             self.run_again();
@@ -351,6 +357,12 @@ impl Lane {
 
     /// Gives an input to an entity: at once if it is in memory and waits for nothing.
     fn submit(&mut self, key: EntityKey, input: ToEntity, holds: bool) {
+        if self.quarantined.contains(&key) {
+            let error = Error::new(ErrorCode::Internal, "Kapell broke a rule of its own on this run")
+                .hint("it is left as it is; please report the log line that names it");
+            self.refuse(input, &error);
+            return;
+        }
         if let Some(slot) = self.slots.get_mut(&key) {
             if slot.asked.is_empty() {
                 self.deliver(&key, input, holds);
@@ -599,7 +611,20 @@ impl Lane {
             }
         };
         let Some(Slot { entity: Entity::Run(run), .. }) = self.slots.get_mut(key) else { return };
-        match run.decide(input, now) {
+        // A panic is a bug on this one entity: all others go on, from what is durable.
+        let decided =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.decide(input, now)));
+        let Ok(decided) = decided else {
+            tracing::error!(?key, "deciding an input broke a rule of its own; left as it is");
+            self.quarantined.insert(key.clone());
+            self.broken = true;
+            if let Some(reply) = reply {
+                let error = Error::new(ErrorCode::Internal, "Kapell broke a rule of its own");
+                self.reply(reply, Err(error));
+            }
+            return;
+        };
+        match decided {
             Ok(decision) => {
                 if let Some(reply) = reply {
                     self.reply(reply, Ok(Answer::Done));
@@ -779,7 +804,11 @@ impl Lane {
     /// returns what is to be done.
     pub fn flush(&mut self, now: Time) -> Vec<Output> {
         self.now = now;
-        if self.committing.is_none() && self.holds == 0 {
+        if self.broken && self.committing.is_none() {
+            self.broken = false;
+            self.reset(Batch::default());
+        }
+        if self.committing.is_none() && self.holds == 0 && !self.broken {
             self.dispatch();
             if self.holds == 0 {
                 self.seal();
@@ -1035,6 +1064,11 @@ impl Lane {
     /// Attempts handed out and not ended.
     pub fn in_flight(&self) -> usize {
         self.held.len()
+    }
+
+    /// Entities that are left as they are after a bug showed on them.
+    pub fn quarantined(&self) -> impl Iterator<Item = &EntityKey> {
+        self.quarantined.iter()
     }
 
     /// Runs in memory.

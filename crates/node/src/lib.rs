@@ -23,6 +23,7 @@ mod request;
 
 pub use kapell_engine as engine;
 mod rows;
+pub mod upkeep;
 
 pub use entity::Entity;
 pub use lane::{Config, Input, Lane, Output};

@@ -164,8 +164,13 @@ fn assemble(data_dir: &Path, store: Arc<dyn Store>, want: Want) -> Result<Local,
     });
     let (node, threads) = threads.transpose()?.unzip();
     let service = Arc::new(Service::new(data_dir, store, blobs, node, working));
-    let socket = Socket::serve(data_dir, Arc::clone(&service)).map_err(|error| unusable(&error))?;
-    Ok(Local { service, threads, worker, socket: Some(socket) })
+    // Who only looks or records is done in a moment: others wait for the directory itself.
+    let socket = if working {
+        Some(Socket::serve(data_dir, Arc::clone(&service)).map_err(|error| unusable(&error))?)
+    } else {
+        None
+    };
+    Ok(Local { service, threads, worker, socket })
 }
 
 fn gone((run, place, offer): (RunId, Place, Offer)) -> Report {

@@ -122,7 +122,6 @@ enum Kind {
 #[derive(Clone, Default)]
 struct Place {
     depth: u32,
-    in_loop: bool,
     in_item: bool,
     finally: bool,
 }
@@ -297,7 +296,10 @@ impl<'a> Writer<'a> {
         let inside = Place { in_item: place.in_item || foreach.is_some(), ..place.clone() };
         let many = foreach.as_ref().is_some_and(|(_, many)| *many);
         let kind = self.verb(&mut step, &inside, usable, many);
-        if let Some((foreach, _)) = foreach {
+        if let Some((mut foreach, _)) = foreach {
+            if kind == Kind::Fields && self.rng.chance(200) {
+                foreach["stop_when"] = json!("${{ output.n > 80 }}");
+            }
             step.insert("foreach".into(), foreach);
         }
         if self.rng.chance(200) {
@@ -317,6 +319,8 @@ impl<'a> Writer<'a> {
     /// A foreach and whether it has so many items that its verb must be light.
     fn foreach(&mut self, place: &Place, usable: &[Seen]) -> (Value, bool) {
         let mut foreach = Fields::new();
+        // An inner foreach may not use the names of the one around it.
+        let (x, y) = (format!("x{}", self.ids), format!("y{}", self.ids));
         let many = place.depth == 0 && self.rng.chance(25);
         let list = |writer: &mut Self| -> Value {
             let lists: Vec<&Seen> = usable.iter().filter(|seen| seen.kind == Kind::List).collect();
@@ -336,28 +340,28 @@ impl<'a> Writer<'a> {
             }
         };
         if many {
-            foreach.insert("x".into(), json!(format!("${{{{ range({}) }}}}", self.rng.between(4_000, 9_000))));
+            foreach.insert(x.clone(), json!(format!("${{{{ range({}) }}}}", self.rng.between(4_000, 9_000))));
         } else {
             match self.rng.below(6) {
                 0 => {
                     let count = self.rng.between(1, 4);
-                    foreach.insert("x".into(), json!(format!("${{{{ range({count}) }}}}")));
-                    foreach.insert("y".into(), json!(format!("${{{{ range({}) }}}}", self.rng.between(1, 4))));
+                    foreach.insert(x.clone(), json!(format!("${{{{ range({count}) }}}}")));
+                    foreach.insert(y.clone(), json!(format!("${{{{ range({}) }}}}", self.rng.between(1, 4))));
                 }
                 1 => {
                     let count = self.rng.between(1, 8);
-                    foreach.insert("x".into(), json!(format!("${{{{ range({count}) }}}}")));
-                    foreach.insert("y".into(), json!(format!("${{{{ range({count}) }}}}")));
+                    foreach.insert(x.clone(), json!(format!("${{{{ range({count}) }}}}")));
+                    foreach.insert(y.clone(), json!(format!("${{{{ range({count}) }}}}")));
                     foreach.insert("zip".into(), json!(true));
                 }
                 2 => {
                     let values = list(self);
-                    foreach.insert("x".into(), values);
+                    foreach.insert(x.clone(), values);
                     foreach.insert("chunk".into(), json!(self.rng.between(1, 4)));
                 }
                 _ => {
                     let values = list(self);
-                    foreach.insert("x".into(), values);
+                    foreach.insert(x.clone(), values);
                 }
             }
         }
@@ -457,7 +461,7 @@ impl<'a> Writer<'a> {
     }
 
     fn cycle(&mut self, step: &mut Fields, place: &Place, usable: &[Seen]) -> Kind {
-        let inside = Place { depth: place.depth + 1, in_loop: true, ..place.clone() };
+        let inside = Place { depth: place.depth + 1, ..place.clone() };
         let (steps, _) = self.graph(&inside, usable);
         let mut cycle = Fields::new();
         cycle.insert("vars".into(), json!({ "i": 0 }));

@@ -84,7 +84,7 @@ enum Happening {
 }
 
 /// Where lines of a trace go.
-pub type Sink<'a> = &'a mut dyn FnMut(&str);
+pub type Sink<'a> = &'a mut (dyn FnMut(&str) + 'a);
 
 struct World<'a> {
     scenario: &'a Scenario,
@@ -131,7 +131,7 @@ struct Asked {
 }
 
 /// Plays a scenario to its end, or to the first thing that must not be.
-pub fn play(scenario: &Scenario, sink: Option<Sink<'_>>) -> Outcome {
+pub fn play<'a>(scenario: &'a Scenario, sink: Option<Sink<'a>>) -> Outcome {
     let mut world = World::new(scenario, sink);
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.go()));
     if let Err(panic) = result {
@@ -394,11 +394,6 @@ impl<'a> World<'a> {
         let wall = self.wall();
         self.note(|| format!("-> {}", brief_input(&input)));
         self.trace(1, brief_input(&input).as_bytes());
-        match &input {
-            Input::Acquired(Ok(leases)) => self.checks.acquired(leases),
-            Input::Loaded(_, Ok((Some(lease), _))) => self.checks.acquired(&[*lease]),
-            _ => {}
-        }
         let Some(lane) = &mut self.lane else { return };
         lane.on(wall, input);
         if self.scenario.knobs.lump == 0 {
@@ -526,6 +521,11 @@ impl<'a> World<'a> {
                     self.fail("fence", "a commit landed although its shards were taken over");
                 }
                 self.commits += 1;
+                if self.sink.is_some() {
+                    for line in crate::check::facts(commit) {
+                        self.note(|| line);
+                    }
+                }
                 let verdict = self.checks.landed(commit, &self.store, &self.worker);
                 self.judge(verdict);
             }

@@ -1,7 +1,8 @@
 //! Where everything that must be remembered is kept: one trait, no rules.
 //!
 //! Start reading at [`Store`] and [`Commit`]; then `memory` (the plainest implementation, which the
-//! simulator drives), then `sqlite`.
+//! simulator drives), then `sqlite`. What every store must do is in [`conformance`]; big things lie
+//! beside the store, in [`FileBlobs`].
 //!
 //! Invariants
 //! - State changes only in [`Store::commit`], which is atomic, durable when it returns, and fenced:

@@ -40,7 +40,8 @@ fn kill_again_and_again() {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
-        let wait_for = 1 + random % 300;
+        // Every fifth round is long enough for the log to be brought into the database meanwhile.
+        let wait_for = 1 + random % 300 + if round % 5 == 4 { 700 } else { 0 };
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args([
                 "acknowledged_commits_survive_a_kill",
@@ -110,7 +111,7 @@ fn commit(leases: &[kapell_store::Lease], seq: u64) -> Commit {
 
 /// Some are longer than many pages of the database.
 fn chunk(number: u64, seq: u64) -> Vec<u8> {
-    let length = usize::try_from((seq * 7919 + number * 104_729) % 70_000).unwrap();
+    let length = usize::try_from((seq * 7919 + number * 104_729) % 9_000).unwrap();
     vec![u8::try_from((seq + number) % 251).unwrap(); length + 1]
 }
 

@@ -215,6 +215,17 @@ impl Cgroups {
         })
     }
 
+    /// Removes all groups; one that still holds a dying process stays for the next start.
+    pub(crate) fn close(&self) {
+        self.pool.lock().clear();
+        for path in [&self.unified, &self.memory, &self.cpu]
+            .into_iter()
+            .flatten()
+        {
+            remove_tree(path);
+        }
+    }
+
     /// Takes a group back after its attempt; whatever still runs in it is killed.
     pub(crate) fn give_back(&self, group: Group) {
         let mut leaving = self.leaving.lock();
@@ -234,17 +245,6 @@ impl Cgroups {
 /// True if the task asks for another share of the CPU than a group has by itself.
 fn is_weighted(resources: TaskResources) -> bool {
     !matches!(resources.cpu_millis, 0 | PLAIN_CPU_MILLIS)
-}
-
-impl Drop for Cgroups {
-    fn drop(&mut self) {
-        for path in [&self.unified, &self.memory, &self.cpu]
-            .into_iter()
-            .flatten()
-        {
-            remove_tree(path);
-        }
-    }
 }
 
 impl Group {
@@ -314,7 +314,10 @@ impl Unified {
     fn holds_others(&mut self, gone: i32) -> bool {
         // Room for two numbers: the first that differs decides.
         let mut start = [0; 24];
-        let count = self.procs.rewind().and_then(|()| self.procs.read(&mut start));
+        let count = self
+            .procs
+            .rewind()
+            .and_then(|()| self.procs.read(&mut start));
         let Ok(count) = count else { return true };
         let listed = String::from_utf8_lossy(&start[..count]);
         listed.lines().any(|pid| pid.parse() != Ok(gone))
@@ -324,7 +327,9 @@ impl Unified {
     /// that is born in it later for one that escaped.
     fn kill(&mut self) {
         self.pooled = false;
-        let file = File::options().write(true).open(self.path.join("cgroup.kill"));
+        let file = File::options()
+            .write(true)
+            .open(self.path.join("cgroup.kill"));
         // A group that is gone holds nothing.
         let _ = file.and_then(|mut file| file.write_all(b"1"));
     }

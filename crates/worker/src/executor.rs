@@ -12,17 +12,16 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use kapell_api::log::{self, Stream};
-use kapell_api::task::{Outcome, Place, Report, Task, TaskError, TaskEvent, Usage, Work};
+use kapell_api::task::{Outcome, Place, Report, Task, TaskEvent, Usage, Work};
 use kapell_expr::Value;
 use kapell_model::{Offer, RunId, Time, limits};
 use rustix::event::epoll::{self, EventData, EventFlags};
 
 use crate::attempt::{Attempt, Phase, Proc, Stop, exit_error};
-use crate::dirs::Dirs;
+use crate::ending;
 use crate::failure;
 use crate::launch::{self, Job, Launched, Running};
 use crate::os;
@@ -31,13 +30,10 @@ use crate::python::Hosts;
 use crate::runtime::http;
 use crate::shared::{Message, Shared, Start};
 use crate::slots::Record;
-use crate::survivors;
-use crate::timers::{Due, Timer, Timers};
+use crate::timers::{Due, Timers};
 
 /// How long output is awaited that somebody else than the process may still write.
 pub(crate) const DRAIN: Duration = Duration::from_secs(2);
-/// The longest grace once the worker itself ends.
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 /// Bytes read at once.
 const READ_BYTES: usize = 64 << 10;
 /// Reads of one pipe before others have their turn.
@@ -50,10 +46,10 @@ pub(crate) struct Executor {
     pub(crate) shared: Arc<Shared>,
     epoll: OwnedFd,
     pub(crate) attempts: HashMap<u64, Attempt>,
-    offers: HashMap<(RunId, Place, Offer), u64>,
+    pub(crate) offers: HashMap<(RunId, Place, Offer), u64>,
     pub(crate) timers: Timers,
     pub(crate) hosts: Hosts,
-    reports: Vec<Report>,
+    pub(crate) reports: Vec<Report>,
     pub(crate) buffer: Vec<u8>,
     pub(crate) now: Time,
     pub(crate) stopping: bool,
@@ -224,7 +220,7 @@ impl Executor {
     }
 
     /// Sends an admitted task on its way.
-    fn begin(&mut self, job: Arc<Job>) {
+    pub(crate) fn begin(&mut self, job: Arc<Job>) {
         let (key, task) = (job.key, &job.task);
         let path = job.process().map_or("", |process| &*process.path);
         let log = log::file(&self.shared.logs, task.run, path, task.attempt);
@@ -327,8 +323,8 @@ impl Executor {
         attempt.log.mask_with(Arc::clone(&masker));
         attempt.masker = masker;
         attempt.phase = Phase::Running(Box::new(proc));
-        if attempt.stop.is_some() {
-            self.kill(key);
+        if let Some(why) = attempt.stop {
+            self.terminate(key, why);
         }
     }
 
@@ -365,7 +361,7 @@ impl Executor {
         if proc.exit.is_some() {
             return;
         }
-        end_descendants(&self.shared, proc, Some(&attempt.job.task));
+        ending::end_descendants(&self.shared, proc, Some(&attempt.job.task));
         match os::reap(proc.child.pid) {
             Ok(None) => return,
             Ok(Some(exit)) => proc.exit = Some(exit),
@@ -459,202 +455,6 @@ impl Executor {
             let result = output::collect(process, &left, &*self.shared.blobs);
             self.end_with(key, result);
         }
-    }
-
-    /// Ends an attempt with a result, unless it was ended from outside before.
-    pub(crate) fn end_with(&mut self, key: u64, result: Result<Value, Box<TaskError>>) {
-        let Some(attempt) = self.attempts.get(&key) else {
-            return;
-        };
-        let collected =
-            matches!(attempt.phase, Phase::Collecting) && result.is_ok() && attempt.usage.is_none();
-        let outcome = match attempt.stopped() {
-            Some(outcome) if !collected => outcome,
-            _ => attempt.outcome(result),
-        };
-        self.end(key, outcome);
-    }
-
-    /// Reports an attempt, cleans up after it and starts what fits now.
-    pub(crate) fn end(&mut self, key: u64, outcome: Outcome) {
-        let Some(mut attempt) = self.attempts.remove(&key) else {
-            return;
-        };
-        let job = Arc::clone(&attempt.job);
-        let task = &job.task;
-        self.offers.remove(&(task.run, task.place, task.offer));
-        attempt
-            .timers
-            .drain(..)
-            .for_each(|timer: Timer| self.timers.clear(timer));
-        attempt.log.finish(self.now);
-        self.clean_up(&mut attempt, &outcome);
-        self.shared.slots.give_back(job.slot);
-        let started_at = attempt.started_at.unwrap_or(self.now);
-        let ended = TaskEvent::Ended {
-            started_at,
-            ended_at: self.now,
-            outcome,
-            usage: attempt.usage,
-        };
-        self.reports.push(report(task, ended));
-        let admitted = {
-            let mut admission = self.shared.admission.lock();
-            admission.release(task, &job.devices);
-            admission.admit()
-        };
-        for job in self.shared.jobs(admitted) {
-            self.begin(job);
-        }
-    }
-
-    fn clean_up(&mut self, attempt: &mut Attempt, outcome: &Outcome) {
-        let shared = &self.shared;
-        let Some(dir) = attempt.dir.take() else {
-            return;
-        };
-        let is_function = matches!(attempt.job.task.work, Work::Python { .. });
-        let kinds: &[&str] = if is_function {
-            &[]
-        } else {
-            &["script", "input", "output"]
-        };
-        let files: Vec<_> = kinds
-            .iter()
-            .map(|kind| attempt.job.io_path(shared, kind))
-            .collect();
-        let keep = matches!(outcome, Outcome::Failed(_)) && !shared.keep_failed.is_zero();
-        if keep && !(is_function && Dirs::is_clean(&dir)) {
-            let task = &attempt.job.task;
-            let path = attempt.job.process().map_or("", |process| &*process.path);
-            let name = log::file(std::path::Path::new(""), task.run, path, task.attempt);
-            let name = format!(
-                "{}.{}",
-                task.run,
-                name.file_stem().unwrap_or_default().to_string_lossy()
-            );
-            let until = crate::timers::later(self.now, shared.keep_failed);
-            shared.dirs.keep(&dir, name, files, until);
-        } else {
-            for file in files {
-                let _ = std::fs::remove_file(file);
-            }
-            shared.dirs.give_back(dir);
-        }
-    }
-
-    fn cancel(&mut self, offer: (RunId, Place, Offer)) {
-        if let Some(key) = self.offers.get(&offer) {
-            self.end_from_outside(*key, Stop::Cancel);
-            return;
-        }
-        let waiting = self
-            .shared
-            .admission
-            .lock()
-            .withdraw(|task| (task.run, task.place, task.offer) == offer);
-        for task in waiting {
-            let ended = TaskEvent::Ended {
-                started_at: self.now,
-                ended_at: self.now,
-                outcome: Outcome::Cancelled,
-                usage: None,
-            };
-            self.reports.push(report(&task, ended));
-        }
-    }
-
-    /// Ends an attempt that nobody wants any more, or whose time is over.
-    fn end_from_outside(&mut self, key: u64, why: Stop) {
-        let Some(attempt) = self.attempts.get_mut(&key) else {
-            return;
-        };
-        if attempt.stop.is_some() || matches!(attempt.phase, Phase::Collecting) {
-            return;
-        }
-        attempt.stop = Some(why);
-        attempt.job.cancelled.store(true, Ordering::Relaxed);
-        match &attempt.phase {
-            Phase::Preparing | Phase::Collecting => {}
-            Phase::Running(proc) => {
-                os::signal_group(proc.child.pid, libc::SIGTERM);
-                self.grace(key, why);
-            }
-            Phase::InHost(host) => {
-                let host = *host;
-                self.terminate_host(host);
-                self.grace(key, why);
-            }
-            // Nothing to wait for: a host or a response that comes later meets no attempt.
-            Phase::Waiting | Phase::Request => self.end_with(key, Ok(Value::Null)),
-        }
-    }
-
-    fn grace(&mut self, key: u64, why: Stop) {
-        let Some(attempt) = self.attempts.get_mut(&key) else {
-            return;
-        };
-        let grace = attempt
-            .job
-            .process()
-            .map_or(limits::GRACE, |process| process.grace);
-        let grace = if why == Stop::Shutdown {
-            grace.min(SHUTDOWN_GRACE)
-        } else {
-            grace
-        };
-        attempt
-            .timers
-            .push(self.timers.set(self.now, grace, Due::Kill(key)));
-    }
-
-    fn kill(&mut self, key: u64) {
-        let Some(attempt) = self.attempts.get_mut(&key) else {
-            return;
-        };
-        match &mut attempt.phase {
-            Phase::Running(proc) => {
-                os::signal_group(proc.child.pid, libc::SIGKILL);
-                proc.group.kill();
-            }
-            Phase::InHost(host) => {
-                let host = *host;
-                self.kill_host(host);
-            }
-            Phase::Preparing | Phase::Waiting | Phase::Request | Phase::Collecting => {}
-        }
-    }
-
-    fn stop(&mut self, grace: Duration) {
-        self.stopping = true;
-        self.timers.set(self.now, grace, Due::Shutdown);
-        self.stop_idle_hosts();
-    }
-}
-
-/// Kills what a process that is gone (but not yet waited for) left running.
-pub(crate) fn end_descendants(shared: &Shared, proc: &mut Proc, task: Option<&Task>) {
-    // Not yet waited for, so its number cannot be another group's.
-    os::signal_group(proc.child.pid, libc::SIGKILL);
-    proc.group.kill_rest(proc.child.pid);
-    if shared.cgroups.contains() {
-        return;
-    }
-    let Some(orphans) = survivors::orphans() else {
-        kill_marked(shared, proc, task);
-        return;
-    };
-    if !orphans.is_empty() {
-        kill_marked(shared, proc, task);
-        for pid in survivors::orphans().unwrap_or_default() {
-            let _ = os::reap(pid);
-        }
-    }
-}
-
-fn kill_marked(shared: &Shared, proc: &Proc, task: Option<&Task>) {
-    if let Some(task) = task {
-        survivors::kill_marked(&shared.mark(task), &[proc.child.pid].into());
     }
 }
 

@@ -26,6 +26,7 @@ mod bundle;
 mod cgroup;
 mod config;
 mod dirs;
+mod ending;
 mod executor;
 mod failure;
 mod input;

@@ -9,6 +9,7 @@
 //! and gets its next call after the answer was read and the pipes were drained. Where several tasks
 //! run in one host, it sends what they print as frames.
 
+mod calls;
 mod environments;
 mod hosts;
 

@@ -109,7 +109,7 @@ fn config(dir: &Path) -> Config {
         clock,
         python: Some(python()),
         uv: None,
-        keep_failed: Duration::from_secs(3600),
+        keep_failed: Duration::from_hours(1),
     }
 }
 
@@ -139,7 +139,7 @@ fn setup_with(change: impl FnOnce(&mut Config), containment: Containment) -> Set
     Setup {
         worker,
         reports,
-        early: Default::default(),
+        early: std::cell::RefCell::default(),
         blobs,
         dir,
         lost,
@@ -238,20 +238,6 @@ impl Setup {
         }
     }
 
-    /// Waits until a step has written a file.
-    fn wait_for_file(&self, path: &Path) -> String {
-        let patience = clock().0 + 20_000_000;
-        loop {
-            if let Ok(text) = std::fs::read_to_string(path)
-                && text.ends_with('\n')
-            {
-                return text;
-            }
-            assert!(clock().0 < patience, "{} was not written", path.display());
-            std::thread::yield_now();
-        }
-    }
-
     fn log_path(&self, step: &str) -> PathBuf {
         kapell_api::log::file(&self.dir.path().join("logs"), RUN, step, 1)
     }
@@ -340,6 +326,20 @@ fn wait_until_dead(pid: &str) {
     let patience = clock().0 + 5_000_000;
     while is_alive(pid) {
         assert!(clock().0 < patience, "process {pid} lives on");
+        std::thread::yield_now();
+    }
+}
+
+/// Waits until a step has written a file.
+fn wait_for_file(path: &Path) -> String {
+    let patience = clock().0 + 20_000_000;
+    loop {
+        if let Ok(text) = std::fs::read_to_string(path)
+            && text.ends_with('\n')
+        {
+            return text;
+        }
+        assert!(clock().0 < patience, "{} was not written", path.display());
         std::thread::yield_now();
     }
 }

@@ -190,6 +190,7 @@ impl Worker {
         }
         self.shared.errands.join();
         self.shared.dirs.close();
+        self.shared.cgroups.close();
     }
 }
 

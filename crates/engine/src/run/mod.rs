@@ -322,7 +322,7 @@ impl Run {
     pub fn loaded(&mut self, reference: &Ref, bytes: &[u8]) -> Result<(), String> {
         match reference {
             Ref::Blob(blob) => {
-                let value = blob_value(bytes)?;
+                let value = Value::from_stored(bytes).map_err(|error| error.to_string())?;
                 self.live.blobs.insert(blob.hash.clone(), value);
             }
             Ref::Page(number) => {
@@ -406,16 +406,6 @@ impl State {
 /// Changes whenever the layout of [`State`] does.
 const SNAPSHOT_LAYOUT: u8 = 1;
 
-/// Stored values begin with this byte, JSON never does.
-const STORED_MARK: u8 = 1;
-
-fn blob_value(bytes: &[u8]) -> Result<Value, String> {
-    match bytes.split_first() {
-        Some((&STORED_MARK, rest)) => Value::from_stored(rest).map_err(|error| error.to_string()),
-        _ => serde_json::from_slice(bytes).map_err(|error| error.to_string()),
-    }
-}
-
 impl Live {
     /// A page that left memory.
     pub fn page(&self, number: u32) -> Result<Arc<Vec<Unit>>, EvalError> {
@@ -497,10 +487,9 @@ impl Decider<'_> {
         if value.size() <= limits::INLINE_OUTPUT_BYTES {
             return Stored::new(value);
         }
-        let mut bytes = vec![STORED_MARK];
-        bytes.extend(value.to_stored());
+        let bytes = value.to_stored();
         if bytes.len() <= limits::INLINE_OUTPUT_BYTES {
-            return Stored { inline: bytes.split_off(1) };
+            return Stored { inline: bytes };
         }
         let blob = BlobRef {
             hash: blake3::hash(&bytes).to_hex().as_str().into(),
@@ -511,40 +500,71 @@ impl Decider<'_> {
         Stored::new(&Value::Blob(blob))
     }
 
-    /// Evaluates an expression; a blob that it must look into is taken from memory or asked for.
+    /// Evaluates an expression. A blob that is only passed on stays a reference; one that must be
+    /// looked into is taken from memory or asked for.
     pub(crate) fn eval(&self, program: &Program, names: &names::At<'_>) -> Result<Value, Stop> {
-        self.readable(program.eval(&Loaded { names, live: &self.run.live }, Budget::default()))
+        self.opening(names, |scope| program.eval(scope, Budget::default()))
     }
 
-    /// Evaluates a template.
+    /// Evaluates a template, as [`Decider::eval`] does.
     pub(crate) fn render(&self, template: &Template, names: &names::At<'_>) -> Result<Value, Stop> {
-        self.readable(template.eval(&Loaded { names, live: &self.run.live }, Budget::default()))
+        self.opening(names, |scope| template.eval(scope, Budget::default()))
     }
 
-    /// A need for what cannot be read is a failure.
-    fn readable(&self, result: Result<Value, EvalError>) -> Result<Value, Stop> {
-        if let Err(EvalError::Need(blob)) = &result
-            && let Some(message) = self.run.live.unreadable.get(&blob.hash)
-        {
-            return Err(Stop::Failed(message.clone()));
-        }
-        Ok(result?)
-    }
-}
-
-/// Names whose blobs are replaced by what was loaded of them.
-struct Loaded<'a> {
-    names: &'a names::At<'a>,
-    live: &'a Live,
-}
-
-impl kapell_expr::Scope for Loaded<'_> {
-    fn resolve(&self, path: &[Arc<str>]) -> Result<Option<(Value, usize)>, EvalError> {
-        Ok(self.names.resolve(path)?.map(|(value, used)| match &value {
-            Value::Blob(blob) => {
-                (self.live.blobs.get(&blob.hash).cloned().unwrap_or(value), used)
+    fn opening(
+        &self,
+        names: &names::At<'_>,
+        eval: impl Fn(&Opened<'_>) -> Result<Value, EvalError>,
+    ) -> Result<Value, Stop> {
+        let mut scope = Opened { names, contents: BTreeMap::new() };
+        loop {
+            match eval(&scope) {
+                Err(EvalError::Need(blob)) => {
+                    if let Some(message) = self.run.live.unreadable.get(&blob.hash) {
+                        return Err(Stop::Failed(message.clone()));
+                    }
+                    match self.run.live.blobs.get(&blob.hash) {
+                        Some(content) if !scope.contents.contains_key(&blob.hash) => {
+                            scope.contents.insert(blob.hash, content.clone());
+                        }
+                        _ => return Err(EvalError::Need(blob).into()),
+                    }
+                }
+                result => return Ok(result?),
             }
-            _ => (value, used),
-        }))
+        }
+    }
+}
+
+/// Names in which some blobs are replaced by their contents.
+struct Opened<'a> {
+    names: &'a names::At<'a>,
+    contents: BTreeMap<Arc<str>, Value>,
+}
+
+impl Opened<'_> {
+    fn open(&self, value: Value) -> Value {
+        match value {
+            Value::Blob(blob) => {
+                self.contents.get(&blob.hash).cloned().unwrap_or(Value::Blob(blob))
+            }
+            Value::List(items) => {
+                Value::list(items.iter().map(|item| self.open(item.clone())).collect())
+            }
+            Value::Map(entries) => {
+                Value::map(entries.iter().map(|(key, value)| (key, self.open(value.clone()))))
+            }
+            value => value,
+        }
+    }
+}
+
+impl kapell_expr::Scope for Opened<'_> {
+    fn resolve(&self, path: &[Arc<str>]) -> Result<Option<(Value, usize)>, EvalError> {
+        let found = self.names.resolve(path)?;
+        if self.contents.is_empty() {
+            return Ok(found);
+        }
+        Ok(found.map(|(value, used)| (self.open(value), used)))
     }
 }

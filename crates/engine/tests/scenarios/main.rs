@@ -101,6 +101,7 @@ fn run(asked: &Asked, said: &mut String) -> Result<usize, String> {
                 Ok(timeline) if timeline.trim_end() == scenario.timeline.trim_end() => passed += 1,
                 Ok(timeline) => {
                     blessed += 1;
+                    let _ = writeln!(said, "written {}", scenario.name);
                     fresh.push((scenario, timeline));
                 }
                 Err(message) => {

@@ -16,7 +16,8 @@ use kapell_model::{RunId, StepStatus, Time};
 #[derive(Default)]
 pub(crate) struct Timeline {
     lines: Vec<Line>,
-    last: BTreeMap<(usize, String), String>,
+    /// The last change of each thing, as its line.
+    last: BTreeMap<(usize, String), usize>,
     /// Numbers of runs, from 1.
     pub numbers: BTreeMap<RunId, usize>,
 }
@@ -26,6 +27,8 @@ struct Line {
     run: usize,
     path: String,
     text: String,
+    /// Something else followed in the same instant.
+    passed: bool,
 }
 
 /// A run as it is after an event.
@@ -40,19 +43,22 @@ impl Timeline {
     pub(crate) fn note(&mut self, at: SignedDuration, run: RunId, path: &str, text: impl Into<String>) {
         let number = self.numbers.get(&run).copied().unwrap_or(0);
         let text = self.with_numbers(text.into());
-        let last = self.last.insert((number, path.to_owned()), text.clone());
-        if last.as_ref() == Some(&text) {
-            return;
+        let last = self.last.insert((number, path.to_owned()), self.lines.len());
+        if let Some(line) = last.map(|last| &mut self.lines[last]) {
+            if line.text == text {
+                self.last.insert((number, path.to_owned()), last.unwrap_or_default());
+                return;
+            }
+            line.passed = line.at == at;
         }
-        self.lines.retain(|line| line.at != at || line.run != number || line.path != path);
-        self.lines.push(Line { at, run: number, path: path.to_owned(), text });
+        self.lines.push(Line { at, run: number, path: path.to_owned(), text, passed: false });
     }
 
     /// Notes something that is no status.
     pub(crate) fn say(&mut self, at: SignedDuration, run: RunId, path: &str, text: impl Into<String>) {
         let run = self.numbers.get(&run).copied().unwrap_or(0);
         let text = self.with_numbers(text.into());
-        self.lines.push(Line { at, run, path: path.to_owned(), text });
+        self.lines.push(Line { at, run, path: path.to_owned(), text, passed: false });
     }
 
     fn with_numbers(&self, mut text: String) -> String {
@@ -139,16 +145,17 @@ impl Timeline {
         let several = self.numbers.len() > 1;
         let mut rows: Vec<(String, String, String)> = Vec::new();
         let mut from = 0;
-        while from < self.lines.len() {
-            let line = &self.lines[from];
+        let lines: Vec<&Line> = self.lines.iter().filter(|line| !line.passed).collect();
+        while from < lines.len() {
+            let line = lines[from];
             let mut to = from + 1;
-            while to < self.lines.len() && follows(&self.lines[to - 1], &self.lines[to]) {
+            while to < lines.len() && follows(lines[to - 1], lines[to]) {
                 to += 1;
             }
             let mut path = line.path.clone();
             if to - from > 1
                 && let (Some((base, first)), Some((_, last))) =
-                    (item(&line.path), item(&self.lines[to - 1].path))
+                    (item(&line.path), item(&lines[to - 1].path))
             {
                 path = format!("{base}[{first}..{last}]");
             }

@@ -29,7 +29,7 @@ use crate::timeline::{After, Timeline};
 pub(crate) const BEGIN: Time = Time(1_767_225_600_000_000);
 
 /// Things that may happen in one instant before the world must be turning in circles.
-const INSTANT: usize = 100_000;
+const INSTANT: usize = 30_000;
 
 /// What becomes of the owner's memory.
 #[derive(Clone, Copy, PartialEq)]

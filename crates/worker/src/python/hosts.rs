@@ -6,34 +6,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kapell_api::log::Stream;
-use kapell_api::task::{Outcome, TaskError, Usage};
+use kapell_api::task::{Outcome, TaskError};
 use kapell_expr::Value;
-use kapell_model::{Time, limits};
-use serde::Deserialize;
+use kapell_model::Time;
 
 use super::{HostKey, HostProcess, Ready, host_plan, prepare};
 use crate::attempt::{Phase, Proc, exit_error};
 use crate::executor::{self, Executor, Source};
 use crate::failure;
-use crate::input;
 use crate::launch::{Job, Running};
 use crate::os;
-use crate::output;
 use crate::shared::{Message, Start};
 use crate::slots::Record;
 use crate::timers::{Due, Timer};
 
 /// How long a host may do nothing.
 const IDLE: Duration = Duration::from_mins(1);
-/// Bytes of an answer besides its value.
-const ANSWER_EXTRA: usize = 1 << 20;
 /// How much of a host's output is read at an answer before the next turn of others.
 const READS: usize = 64;
 
 /// All hosts and the tasks that wait for one.
 #[derive(Default)]
 pub(crate) struct Hosts {
-    hosts: HashMap<u64, Host>,
+    pub(super) hosts: HashMap<u64, Host>,
     groups: HashMap<Arc<HostKey>, Group>,
 }
 
@@ -43,50 +38,18 @@ struct Group {
     waiting: VecDeque<(Arc<Job>, Box<Ready>)>,
 }
 
-struct Host {
-    key: Arc<HostKey>,
-    slot: u32,
-    proc: Option<Proc>,
-    socket: Option<OwnedFd>,
-    incoming: Vec<u8>,
-    outgoing: Vec<u8>,
-    tasks: Vec<u64>,
-    codes: HashSet<String>,
-    variables: HashMap<&'static str, String>,
-    idle: Option<(Time, Timer)>,
-    dying: bool,
-}
-
-#[derive(Deserialize)]
-struct Answer {
-    i: u64,
-    #[serde(default, deserialize_with = "present")]
-    v: Option<Value>,
-    x: Option<Exception>,
-    out: Option<String>,
-    err: Option<String>,
-    #[serde(default)]
-    cpu: u64,
-    #[serde(default)]
-    mem: u64,
-}
-
-/// Tells `null` from nothing.
-fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
-    Value::deserialize(deserializer).map(Some)
-}
-
-#[derive(Deserialize)]
-struct Exception {
-    #[serde(rename = "type")]
-    kind: String,
-    message: String,
-    #[serde(default)]
-    permanent: bool,
-    #[serde(default)]
-    oom: bool,
-    exit: Option<i32>,
-    traceback: Option<String>,
+pub(super) struct Host {
+    pub(super) key: Arc<HostKey>,
+    pub(super) slot: u32,
+    pub(super) proc: Option<Proc>,
+    pub(super) socket: Option<OwnedFd>,
+    pub(super) incoming: Vec<u8>,
+    pub(super) outgoing: Vec<u8>,
+    pub(super) tasks: Vec<u64>,
+    pub(super) codes: HashSet<String>,
+    pub(super) variables: HashMap<&'static str, String>,
+    pub(super) idle: Option<(Time, Timer)>,
+    pub(super) dying: bool,
 }
 
 impl Hosts {
@@ -148,7 +111,7 @@ impl Executor {
     }
 
     /// Gives waiting tasks of a key to its hosts, and starts hosts where there is room.
-    fn pump(&mut self, key: &Arc<HostKey>) {
+    pub(super) fn pump(&mut self, key: &Arc<HostKey>) {
         loop {
             let Some(group) = self.hosts.groups.get_mut(key) else {
                 return;
@@ -310,206 +273,6 @@ impl Executor {
             .for_each(|socket| self.watch(socket, number, Source::Frames));
     }
 
-    /// Sends a task to a host.
-    fn call(&mut self, number: u64, job: &Arc<Job>, ready: Ready) {
-        let Ready {
-            dir,
-            masker,
-            call,
-            code,
-            ..
-        } = ready;
-        let Some(host) = self.hosts.hosts.get_mut(&number) else {
-            return;
-        };
-        let Some(attempt) = self.attempts.get_mut(&job.key) else {
-            return;
-        };
-        if let Some((_, timer)) = host.idle.take() {
-            self.timers.clear(timer);
-        }
-        let mut frame = vec![0; 4];
-        let directory = dir.files.to_string_lossy();
-        frame.extend_from_slice(
-            format!(
-                r#"{{"i":{},{call},"d":{}"#,
-                job.key,
-                super::json(&*directory)
-            )
-            .as_bytes(),
-        );
-        if let Some((hash, code)) = code
-            && host.codes.insert(hash)
-        {
-            frame.extend_from_slice(format!(r#","c":{}"#, super::json(&*code)).as_bytes());
-        }
-        let mut variables = input::identity(&job.task);
-        variables.push(("TMPDIR", dir.tmp.to_string_lossy().into_owned()));
-        variables.push(("PWD", directory.into_owned()));
-        variables.retain(|(name, value)| host.variables.get(name) != Some(value));
-        if !variables.is_empty() {
-            let changed: serde_json::Map<_, _> = variables
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), value.as_str().into()))
-                .collect();
-            frame.extend_from_slice(format!(r#","e":{}"#, super::json(&changed)).as_bytes());
-            host.variables.extend(variables);
-        }
-        frame.push(b'}');
-        let size = u32::try_from(frame.len() - 4).unwrap_or(u32::MAX);
-        frame[..4].copy_from_slice(&size.to_le_bytes());
-        attempt.dir = Some(dir);
-        attempt.log.mask_with(Arc::clone(&masker));
-        attempt.masker = masker;
-        attempt.phase = Phase::InHost(number);
-        host.tasks.push(job.key);
-        host.outgoing.extend_from_slice(&frame);
-        host.write();
-        self.started(job.key);
-    }
-
-    /// A host can be written to, or has said something.
-    pub(crate) fn read_frames(&mut self, number: u64) {
-        let Some(host) = self.hosts.hosts.get_mut(&number) else {
-            return;
-        };
-        host.write();
-        let mut incoming = std::mem::take(&mut host.incoming);
-        let _ = executor::read(&mut host.socket, &mut self.buffer, usize::MAX, |bytes| {
-            incoming.extend_from_slice(bytes);
-        });
-        let mut from = 0;
-        while let Some(size) = incoming.get(from..from + 4) {
-            let size = size
-                .iter()
-                .rev()
-                .fold(0_usize, |size, byte| size << 8 | usize::from(*byte));
-            if size > usize::try_from(limits::OUTPUT_BYTES).unwrap_or(usize::MAX) + ANSWER_EXTRA {
-                self.too_large(number);
-                return;
-            }
-            let Some(frame) = incoming.get(from + 4..from + 4 + size) else {
-                break;
-            };
-            from += 4 + size;
-            match serde_json::from_slice(frame) {
-                Ok(answer) => self.answer(number, answer),
-                Err(error) => {
-                    tracing::warn!(%error, "a Python host said what cannot be understood");
-                    self.kill_host(number);
-                }
-            }
-        }
-        incoming.drain(..from);
-        if let Some(host) = self.hosts.hosts.get_mut(&number) {
-            host.incoming = incoming;
-        }
-    }
-
-    fn too_large(&mut self, number: u64) {
-        let tasks = self
-            .hosts
-            .hosts
-            .get_mut(&number)
-            .map(|host| std::mem::take(&mut host.tasks))
-            .unwrap_or_default();
-        for task in tasks {
-            let message = format!(
-                "the return value holds more than {} bytes; pass large data as an artifact",
-                limits::OUTPUT_BYTES
-            );
-            self.end_with(task, Err(failure::user("output", message)));
-        }
-        self.kill_host(number);
-    }
-
-    fn answer(&mut self, number: u64, answer: Answer) {
-        if let Some(text) = answer.out.as_ref().or(answer.err.as_ref()) {
-            let stream = if answer.out.is_some() {
-                Stream::Stdout
-            } else {
-                Stream::Stderr
-            };
-            if let Some(attempt) = self.attempts.get_mut(&answer.i) {
-                attempt.log.feed(self.now, stream, text.as_bytes());
-            }
-            return;
-        }
-        self.drain_host(number);
-        let Some(host) = self.hosts.hosts.get_mut(&number) else {
-            return;
-        };
-        host.tasks.retain(|task| *task != answer.i);
-        let (key, is_idle, dying) = (Arc::clone(&host.key), host.tasks.is_empty(), host.dying);
-        if let Some(attempt) = self.attempts.get_mut(&answer.i) {
-            attempt.usage = Some(Usage {
-                cpu_millis: answer.cpu,
-                memory_bytes: answer.mem,
-            });
-            self.settle_call(answer);
-        }
-        if is_idle && !dying {
-            self.set_idle(number);
-        }
-        if !dying {
-            self.pump(&key);
-            self.pump_others(&key);
-        }
-    }
-
-    /// The output or error of a call.
-    fn settle_call(&mut self, answer: Answer) {
-        let key = answer.i;
-        let Some(attempt) = self.attempts.get_mut(&key) else {
-            return;
-        };
-        attempt.log.finish(self.now);
-        let lines = std::mem::take(&mut attempt.log.outputs);
-        let (job, over) = (Arc::clone(&attempt.job), attempt.log.outputs_over);
-        let result = match (answer.x, answer.v) {
-            (Some(exception), _) if exception.exit != Some(0) => Err(exception.into_error()),
-            (_, value) => Ok(value.unwrap_or_default()),
-        };
-        let (Some(process), Some(dir)) = (job.process(), &attempt.dir) else {
-            return;
-        };
-        let plain = lines.is_empty()
-            && !over
-            && process.output_file.is_none()
-            && process.artifacts_out.is_empty();
-        match result {
-            Ok(value) if plain && value.size() <= limits::INLINE_OUTPUT_BYTES / 6 => {
-                self.end_with(key, Ok(value));
-            }
-            Ok(value) => {
-                let left = output::Left {
-                    files: dir.files.clone(),
-                    output: dir.tmp.join("no output file"),
-                    lines,
-                    lines_over: over,
-                };
-                attempt.phase = Phase::Collecting;
-                let shared = Arc::clone(&self.shared);
-                self.shared.errands.run(move || {
-                    let result = match job.process() {
-                        Some(process) => {
-                            output::collect_with(value, process, &left, &*shared.blobs)
-                        }
-                        None => Ok(Value::Null),
-                    };
-                    shared.inbox.send(Message::Collected(job.key, result));
-                });
-            }
-            Err(error) => self.end_with(key, Err(error)),
-        }
-    }
-
-    /// Reads what a host has printed so far into the log of the task that runs in it.
-    fn drain_host(&mut self, number: u64) {
-        self.read_host_output(number, Stream::Stdout);
-        self.read_host_output(number, Stream::Stderr);
-    }
-
     /// A host printed something.
     pub(crate) fn read_host_output(&mut self, number: u64, stream: Stream) {
         let Some(host) = self.hosts.hosts.get_mut(&number) else {
@@ -549,7 +312,7 @@ impl Executor {
             return;
         }
         host.dying = true;
-        executor::end_descendants(&self.shared, proc, None);
+        crate::ending::end_descendants(&self.shared, proc, None);
         match os::reap(proc.child.pid) {
             Ok(None) => return,
             Ok(Some(exit)) => proc.exit = Some(exit),
@@ -614,7 +377,7 @@ impl Executor {
     }
 
     /// There is room for a host: others than those of `key` may have waited for it.
-    fn pump_others(&mut self, key: &Arc<HostKey>) {
+    pub(super) fn pump_others(&mut self, key: &Arc<HostKey>) {
         if self.hosts.groups.len() < 2 {
             return;
         }
@@ -641,7 +404,7 @@ impl Executor {
         Some(host)
     }
 
-    fn set_idle(&mut self, number: u64) {
+    pub(super) fn set_idle(&mut self, number: u64) {
         if let Some(host) = self.hosts.hosts.get_mut(&number)
             && host.idle.is_none()
         {
@@ -714,7 +477,7 @@ impl Host {
     }
 
     /// Writes what the socket takes; the rest when it says that it takes more.
-    fn write(&mut self) {
+    pub(super) fn write(&mut self) {
         while !self.outgoing.is_empty()
             && let Some(socket) = &self.socket
         {
@@ -726,28 +489,5 @@ impl Host {
                 Err(_) => return,
             }
         }
-    }
-}
-
-impl Exception {
-    fn into_error(self) -> Box<TaskError> {
-        let message = if self.kind.is_empty() {
-            self.message
-        } else {
-            format!("{}: {}", self.kind, self.message)
-        };
-        let reason = if self.oom {
-            "oom"
-        } else if self.exit.is_some() {
-            "exit_code"
-        } else {
-            "exception"
-        };
-        Box::new(TaskError {
-            permanent: self.permanent,
-            exit_code: self.exit,
-            traceback: self.traceback,
-            ..*failure::user(reason, message)
-        })
     }
 }

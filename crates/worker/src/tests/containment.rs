@@ -20,7 +20,7 @@ fn a_background_process_ends_with_its_script() {
         pid_file.display()
     )));
     assert!(ended.took < Duration::from_secs(10));
-    wait_until_dead(&setup.wait_for_file(&pid_file));
+    wait_until_dead(&wait_for_file(&pid_file));
 }
 
 #[test]
@@ -30,7 +30,7 @@ fn a_daemon_without_a_trace_ends_with_its_attempt() {
     setup
         .run(shell(&daemon(&pid_file, "env -i PATH=/usr/bin:/bin")))
         .value();
-    wait_until_dead(&setup.wait_for_file(&pid_file));
+    wait_until_dead(&wait_for_file(&pid_file));
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn without_cgroups_a_daemon_is_found_by_its_mark() {
     let setup = setup_with(|_| {}, Containment::Marks);
     let pid_file = setup.dir.path().join("pid");
     setup.run(shell(&daemon(&pid_file, ""))).value();
-    wait_until_dead(&setup.wait_for_file(&pid_file));
+    wait_until_dead(&wait_for_file(&pid_file));
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn a_daemon_ends_with_a_cancelled_attempt() {
     let setup = setup();
     let pid_file = setup.dir.path().join("pid");
     let offer = setup.offer(shell(&format!("{}; exec sleep 300", daemon(&pid_file, ""))));
-    let pid = setup.wait_for_file(&pid_file);
+    let pid = wait_for_file(&pid_file);
     setup.cancel(offer);
     assert!(matches!(setup.ended(offer).outcome, Outcome::Cancelled));
     wait_until_dead(&pid);

@@ -84,13 +84,13 @@ fn files_pass_by_artifacts() {
     assert_eq!(&*model.name, "model.pkl");
     setup
         .run(shell_with("cat in/model.pkl", |process| {
-            process.artifacts_in = vec![("in/model.pkl".into(), model.clone())]
+            process.artifacts_in = vec![("in/model.pkl".into(), model.clone())];
         }))
         .value();
     assert_eq!(setup.log_text("step").pop().unwrap(), "model");
     let error = setup
         .run(shell_with("true", |process| {
-            process.artifacts_in = vec![("../x".into(), model)]
+            process.artifacts_in = vec![("../x".into(), model)];
         }))
         .error()
         .clone();
@@ -100,7 +100,7 @@ fn files_pass_by_artifacts() {
     );
     let error = setup
         .run(shell_with("ln -s /etc/passwd file", |process| {
-            process.artifacts_out = vec![("file".into(), "file".into())]
+            process.artifacts_out = vec![("file".into(), "file".into())];
         }))
         .error()
         .clone();

@@ -185,7 +185,7 @@ fn arguments_and_input_arrive() {
 fn a_missing_secret_fails_the_step() {
     let error = setup()
         .run(shell_with("true", |process| {
-            process.env = vec![("T".into(), Some(secret("nope")))]
+            process.env = vec![("T".into(), Some(secret("nope")))];
         }))
         .error()
         .clone();
@@ -205,7 +205,7 @@ fn each_attempt_gets_a_fresh_directory_with_the_bundle() {
     let run = |script: &str| {
         setup
             .run(shell_with(script, |process| {
-                process.bundle = Some(bundle.clone())
+                process.bundle = Some(bundle.clone());
             }))
             .value();
         setup.log_text("step").pop().unwrap()
@@ -222,7 +222,7 @@ fn each_attempt_gets_a_fresh_directory_with_the_bundle() {
 fn a_timeout_is_a_failure_of_its_own_kind() {
     let setup = setup();
     let ended = setup.run(shell_with("exec sleep 60", |process| {
-        process.timeout = Some(Duration::from_millis(100))
+        process.timeout = Some(Duration::from_millis(100));
     }));
     assert_eq!(
         (ended.error().kind, ended.error().reason.as_str()),
@@ -239,7 +239,7 @@ fn a_child_that_ignores_term_is_killed_after_its_grace() {
         "trap '' TERM; echo $$ > {}; while :; do sleep 60; done",
         mark.display()
     )));
-    let pid = setup.wait_for_file(&mark);
+    let pid = wait_for_file(&mark);
     setup.cancel(offer);
     let ended = setup.ended(offer);
     assert!(matches!(ended.outcome, Outcome::Cancelled));
@@ -255,17 +255,17 @@ fn a_cancelled_child_may_clean_up() {
         setup.dir.path().join("cleaned"),
     );
     let script = format!(
-        "trap 'echo yes > {}; exit 0' TERM; echo > {}; while :; do sleep 0.01; done",
+        "trap 'echo yes > {}; exit 0' TERM; echo > {}; while :; do sleep 0.01 || :; done",
         cleaned.display(),
         ready.display()
     );
     let offer = setup.offer(shell_with(&script, |process| {
-        process.grace = Duration::from_secs(20)
+        process.grace = Duration::from_secs(20);
     }));
-    setup.wait_for_file(&ready);
+    wait_for_file(&ready);
     setup.cancel(offer);
     assert!(matches!(setup.ended(offer).outcome, Outcome::Cancelled));
-    assert_eq!(setup.wait_for_file(&cleaned), "yes\n");
+    assert_eq!(wait_for_file(&cleaned), "yes\n");
 }
 
 #[test]
@@ -305,10 +305,10 @@ fn devices_are_handed_out_one_by_one() {
         ready.display()
     );
     let first = setup.offer(shell_with(&hold, |process| process.resources.gpus = 1));
-    let device = setup.wait_for_file(&ready);
+    let device = wait_for_file(&ready);
     setup
         .run(shell_with("echo $CUDA_VISIBLE_DEVICES", |process| {
-            process.resources.gpus = 1
+            process.resources.gpus = 1;
         }))
         .value();
     let mut both = [
@@ -383,7 +383,7 @@ fn stopping_lets_attempts_end_and_reports_the_rest_lost() {
     let ready = setup.dir.path().join("ready");
     let running = setup.offer(shell(&format!("echo > {}; exec sleep 60", ready.display())));
     let waiting = setup.offer(shell("true"));
-    setup.wait_for_file(&ready);
+    wait_for_file(&ready);
     let Setup {
         worker,
         reports,
@@ -413,7 +413,7 @@ fn an_environment_that_cannot_be_is_a_users_failure() {
     let setup = setup();
     let error = setup
         .run(shell_with("true", |process| {
-            process.env = vec![("A=B".into(), Some(SecretText::plain("x")))]
+            process.env = vec![("A=B".into(), Some(SecretText::plain("x")))];
         }))
         .error()
         .clone();
@@ -421,7 +421,7 @@ fn an_environment_that_cannot_be_is_a_users_failure() {
     let long = "x".repeat(4 << 20);
     let error = setup
         .run(shell_with("true", |process| {
-            process.env = vec![("LONG".into(), Some(SecretText::plain(long.as_str())))]
+            process.env = vec![("LONG".into(), Some(SecretText::plain(long.as_str())))];
         }))
         .error()
         .clone();

@@ -5,7 +5,7 @@ use kapell_model::spec::PythonSource;
 
 fn code(source: &str, with: Value) -> Work {
     call(PythonSource::Code(source.into()), "run", 1, |process| {
-        process.with.value = with
+        process.with.value = with;
     })
 }
 
@@ -206,7 +206,7 @@ fn a_cancelled_function_is_gone() {
         &source,
         Value::map([("file", Value::from(ready.display().to_string()))]),
     ));
-    let pid = setup.wait_for_file(&ready);
+    let pid = wait_for_file(&ready);
     setup.cancel(offer);
     assert!(matches!(setup.ended(offer).outcome, Outcome::Cancelled));
     wait_until_dead(&pid);
@@ -270,7 +270,7 @@ fn a_function_of_a_file_sees_its_bundle_and_a_fresh_directory() {
     ]);
     for _ in 0..3 {
         let work = call(PythonSource::File("train.py".into()), "fit", 1, |process| {
-            process.bundle = Some(bundle.clone())
+            process.bundle = Some(bundle.clone());
         });
         assert_eq!(
             setup.run(work).json(),

@@ -1,0 +1,153 @@
+//! Commands that do something to a run that is there.
+
+use kapell_api::http::Action;
+use kapell_expr::Value;
+use kapell_model::{Error, ErrorCode, RunId, RunStatus};
+use std::time::Duration;
+
+use crate::args::{Cancel, Follow, Fork, One, Priority, Restart, Resume, SetOutput, Skip, Work};
+use crate::config::Config;
+use crate::paint::{self, Line, PLAIN};
+use crate::printer::Printer;
+use crate::session::{self, Need, Session};
+use crate::{Ended, Exit, follow, params, words};
+
+/// How long a cancelled run that has nothing more to do may take to say so.
+const SETTLE: Duration = Duration::from_millis(500);
+
+pub(crate) fn cancel(cancel: &Cancel, config: &Config, printer: &mut Printer) -> Ended {
+    let session = session::open(config, Need::Record)?;
+    let run = session.find(&cancel.run)?;
+    let action = Action::Cancel {
+        by: config.user.clone(),
+        reason: cancel.reason.clone(),
+        now: cancel.now,
+    };
+    session.api().act(run, &action)?;
+    let summary = session.api().wait(run, SETTLE)?;
+    let (sign, style) = paint::run(summary.status);
+    let mut line = Line::default().with(style, sign).with(PLAIN, format!(" run {run} is {}", paint::word(summary.status.name())));
+    if summary.status == RunStatus::Cancelling {
+        line.push(PLAIN, match session.holder() {
+            Some(_) => ": its attempts are being stopped, then `finally` runs",
+            None => ": `finally` is left to run, `kapell resume` runs it",
+        });
+    }
+    printer.line(line)?;
+    session.stop(Duration::ZERO);
+    Ok(Exit::Success)
+}
+
+pub(crate) fn pause(one: &One, config: &Config, printer: &mut Printer) -> Ended {
+    let action = Action::Pause { by: config.user.clone() };
+    let (session, run) = record(&one.run, &action, config)?;
+    say(printer, run, "is paused: `kapell resume` continues it")?;
+    session.stop(Duration::ZERO);
+    Ok(Exit::Success)
+}
+
+pub(crate) fn priority(priority: &Priority, config: &Config, printer: &mut Printer) -> Ended {
+    let action = Action::Priority { by: config.user.clone(), priority: priority.priority };
+    let (session, run) = record(&priority.run, &action, config)?;
+    say(printer, run, &format!("has priority {} now", priority.priority))?;
+    session.stop(Duration::ZERO);
+    Ok(Exit::Success)
+}
+
+pub(crate) fn dismiss(one: &One, config: &Config, printer: &mut Printer) -> Ended {
+    let (session, run) = record(&one.run, &Action::Dismiss, config)?;
+    say(printer, run, "blocks its run queue no more")?;
+    session.stop(Duration::ZERO);
+    Ok(Exit::Success)
+}
+
+fn record(run: &str, action: &Action, config: &Config) -> Result<(Session, RunId), Error> {
+    let session = session::open(config, Need::Record)?;
+    let run = session.find(run)?;
+    session.api().act(run, action)?;
+    Ok((session, run))
+}
+
+fn say(printer: &mut Printer, run: RunId, what: &str) -> Result<(), Error> {
+    printer.plain(format!("run {run} {what}"))
+}
+
+pub(crate) fn resume(resume: &Resume, config: &Config, printer: &mut Printer) -> Ended {
+    if let Some(run) = &resume.run {
+        let action = Action::Resume { by: config.user.clone() };
+        return go_on(run, &action, &resume.work, config, printer);
+    }
+    let session = open(&resume.work, config)?;
+    for run in follow::in_status(&session, &[RunStatus::Paused])? {
+        session.api().act(run, &Action::Resume { by: config.user.clone() })?;
+    }
+    let runs = follow::unfinished(&session)?;
+    if runs.is_empty() {
+        printer.plain("nothing is unfinished here")?;
+        session.stop(Duration::ZERO);
+        return Ok(Exit::Success);
+    }
+    if resume.work.detach {
+        printer.plain(format!("{} will go on with the next `kapell run` or `kapell resume`", words::count(runs.len() as u64, "run")))?;
+        session.stop(Duration::ZERO);
+        return Ok(Exit::Success);
+    }
+    follow::to_the_end(session, runs, &resume.work, config, printer)
+}
+
+pub(crate) fn retry(retry: &Follow, config: &Config, printer: &mut Printer) -> Ended {
+    let action = Action::Retry { by: config.user.clone() };
+    go_on(&retry.run, &action, &retry.work, config, printer)
+}
+
+pub(crate) fn restart(restart: &Restart, config: &Config, printer: &mut Printer) -> Ended {
+    let action = Action::Restart { by: config.user.clone(), from: restart.from.clone() };
+    go_on(&restart.run, &action, &restart.work, config, printer)
+}
+
+pub(crate) fn skip(skip: &Skip, config: &Config, printer: &mut Printer) -> Ended {
+    let action = Action::Skip { by: config.user.clone(), step: skip.step.clone() };
+    go_on(&skip.run, &action, &skip.work, config, printer)
+}
+
+pub(crate) fn set_output(set: &SetOutput, config: &Config, printer: &mut Printer) -> Ended {
+    let output: Value = serde_json::from_str(&set.output).map_err(|error| {
+        Error::new(ErrorCode::BadRequest, format!("the output is not JSON: {error}"))
+            .hint("text needs its own quotes, as in '\"text\"'")
+    })?;
+    let action = Action::SetOutput { by: config.user.clone(), step: set.step.clone(), output };
+    go_on(&set.run, &action, &set.work, config, printer)
+}
+
+pub(crate) fn fork(fork: &Fork, config: &Config, printer: &mut Printer) -> Ended {
+    let action = Action::Fork {
+        by: config.user.clone(),
+        from: fork.from.clone(),
+        params: params::read(&fork.params)?,
+        text: true,
+        version: fork.version,
+    };
+    go_on(&fork.run, &action, &fork.work, config, printer)
+}
+
+fn open(work: &Work, config: &Config) -> Result<Session, Error> {
+    // A directory that is not there has nothing to go on with: it is not made.
+    if !kapell_server::local::database(&config.data_dir).exists() {
+        return session::open(config, Need::Look);
+    }
+    session::open(config, if work.detach { Need::Record } else { Need::Work(work.slots) })
+}
+
+/// Does something to a run that lets it go on, and follows what goes on.
+fn go_on(run: &str, action: &Action, work: &Work, config: &Config, printer: &mut Printer) -> Ended {
+    let session = open(work, config)?;
+    let run = session.find(run)?;
+    let unfinished = follow::unfinished(&session)?;
+    let run = session.api().act(run, action)?.unwrap_or(run);
+    if work.detach {
+        return follow::recorded(session, run, work, printer);
+    }
+    let others = unfinished.into_iter().filter(|other| *other != run).count();
+    follow::announce(others, work, printer);
+    follow::to_the_end(session, vec![run], work, config, printer)
+}

@@ -1,0 +1,395 @@
+//! Commands and flags. The help text is written here.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Run workflows: durably, on this machine.
+///
+/// A workflow is a YAML file of steps. `kapell run` runs one to its end; what happens is recorded in
+/// the data directory, so that a run survives a crash and can be understood, retried and continued.
+#[derive(Parser)]
+#[command(name = "kapell", version, propagate_version = false, max_term_width = 100)]
+#[command(subcommand_value_name = "COMMAND", subcommand_help_heading = "Commands")]
+#[command(after_help = "RUN is a run's id, the last 4 or more characters of it, or `last`.")]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags of every command.
+#[derive(Args)]
+pub(crate) struct Global {
+    /// Where everything is kept [env: KAPELL_DATA_DIR] [default: .kapell]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// When to use colours
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = "Global options")]
+    pub(crate) color: When,
+}
+
+/// When to use colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum When {
+    /// On a terminal, unless NO_COLOR is set
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// The commands.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Run a workflow file to its end
+    Run(Run),
+    /// Check a workflow file and show all its problems
+    Validate(Validate),
+    /// Draw a workflow, as text or SVG
+    Graph(Graph),
+    /// List runs, newest first
+    List(List),
+    /// Show a run: its steps with status, times, errors and outputs
+    Show(Show),
+    /// Show what steps printed
+    Logs(Logs),
+    /// Show where the time of a run went
+    Timeline(Timeline),
+    /// Say what a run waits for, or why it failed
+    Why(Why),
+    /// End a run: what runs is stopped, `finally` still runs
+    Cancel(Cancel),
+    /// Start nothing more in a run until it is resumed
+    Pause(One),
+    /// Continue a paused run, or everything that is unfinished
+    Resume(Resume),
+    /// Do again what did not succeed in a run, and go on from there
+    Retry(Follow),
+    /// Do a step of an ended run and everything after it again
+    Restart(Restart),
+    /// End a step with no output; what needs it goes on
+    Skip(Skip),
+    /// Give a step an output by hand; it has succeeded
+    SetOutput(SetOutput),
+    /// Make a new run that shares everything before a step with another
+    Fork(Fork),
+    /// Change the priority of a run
+    Priority(Priority),
+    /// Free a strict run queue that a failed run blocks
+    Dismiss(One),
+    /// Print the JSON Schema of workflow files, for editors
+    Schema,
+    /// Check this machine and the data directory
+    Doctor(Doctor),
+    /// Print a script that completes commands in a shell
+    Completions(Completions),
+}
+
+/// `run`
+#[derive(Args)]
+pub(crate) struct Run {
+    /// The workflow file, YAML or JSON
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) params: Params,
+    /// The same key makes the same run: a second start follows the first
+    #[arg(long, value_name = "KEY")]
+    pub(crate) idempotency_key: Option<String>,
+    /// From 0 (whenever) to 100 (first) [default: the workflow's]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub(crate) priority: Option<u8>,
+    #[command(flatten)]
+    pub(crate) work: Work,
+}
+
+/// Parameters of a run.
+#[derive(Args)]
+pub(crate) struct Params {
+    /// A parameter; text is read by its declared type
+    #[arg(short, long = "param", value_name = "NAME=VALUE")]
+    pub(crate) param: Vec<String>,
+    /// A JSON file of parameters; `-p` goes before it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) params_file: Option<PathBuf>,
+}
+
+/// Flags of commands that follow runs to their end.
+#[derive(Args)]
+pub(crate) struct Work {
+    /// Record it only: the next `run` or `resume` does the work
+    #[arg(long)]
+    pub(crate) detach: bool,
+    /// Print the result as JSON, and no progress
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Attempts at a time in this process [env: KAPELL_SLOTS] [default: by the machine]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) slots: Option<usize>,
+}
+
+/// `validate`
+#[derive(Args)]
+pub(crate) struct Validate {
+    /// Workflow files
+    #[arg(required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// Print the problems as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `graph`
+#[derive(Args)]
+pub(crate) struct Graph {
+    /// A workflow file, or a run
+    #[arg(value_name = "FILE|RUN")]
+    pub(crate) what: String,
+    /// How to draw it
+    #[arg(long, value_name = "FORM", default_value = "text")]
+    pub(crate) format: GraphFormat,
+    /// Where to write it [default: standard output]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// How to draw a graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GraphFormat {
+    /// Boxes and lines of text
+    Text,
+    /// A picture
+    Svg,
+}
+
+/// `list`
+#[derive(Args)]
+pub(crate) struct List {
+    /// Runs of this workflow
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) workflow: Option<String>,
+    /// Runs in one of these statuses
+    #[arg(short, long, value_name = "STATUS", value_delimiter = ',')]
+    pub(crate) status: Vec<String>,
+    /// Runs made since: `2h`, `3d`, or a time like 2030-01-31T10:00:00Z
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) since: Option<String>,
+    /// Runs that this run made
+    #[arg(long, value_name = "RUN")]
+    pub(crate) parent: Option<String>,
+    /// Runs older than this one: the next page
+    #[arg(long, value_name = "RUN")]
+    pub(crate) before: Option<String>,
+    /// At most so many
+    #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 20)]
+    pub(crate) limit: usize,
+    /// List workflows instead, with their runs by status
+    #[arg(long)]
+    pub(crate) workflows: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `show`
+#[derive(Args)]
+pub(crate) struct Show {
+    /// The run
+    #[arg(default_value = "last")]
+    pub(crate) run: String,
+    /// One step, with everything inside it
+    pub(crate) step: Option<String>,
+    /// As it was then: a time, or `10s` after the run was made
+    #[arg(long, value_name = "TIME")]
+    pub(crate) at: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `logs`
+#[derive(Args)]
+pub(crate) struct Logs {
+    /// The run
+    #[arg(default_value = "last")]
+    pub(crate) run: String,
+    /// A step: its items, iterations and inner steps too
+    pub(crate) step: Option<String>,
+    /// Go on until the run has ended
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// One item of the step's foreach
+    #[arg(long, value_name = "NUMBER", requires = "step")]
+    pub(crate) item: Option<u32>,
+    /// One attempt, from 1
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) attempt: Option<u32>,
+    /// Only the last lines
+    #[arg(short = 'n', long, value_name = "LINES", conflicts_with = "follow")]
+    pub(crate) tail: Option<usize>,
+    /// Show when each line was printed
+    #[arg(short, long)]
+    pub(crate) timestamps: bool,
+    /// Print JSON, a line each
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `timeline`
+#[derive(Args)]
+pub(crate) struct Timeline {
+    /// The run
+    #[arg(default_value = "last")]
+    pub(crate) run: String,
+    /// Show items of a foreach too, at most so many each
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub(crate) items: usize,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `why`
+#[derive(Args)]
+pub(crate) struct Why {
+    /// The run
+    #[arg(default_value = "last")]
+    pub(crate) run: String,
+    /// One step
+    pub(crate) step: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `cancel`
+#[derive(Args)]
+pub(crate) struct Cancel {
+    /// The run
+    pub(crate) run: String,
+    /// Without `finally`
+    #[arg(long)]
+    pub(crate) now: bool,
+    /// Why, for whoever looks later
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) reason: String,
+}
+
+/// A command on one run.
+#[derive(Args)]
+pub(crate) struct One {
+    /// The run
+    pub(crate) run: String,
+}
+
+/// `resume`
+#[derive(Args)]
+pub(crate) struct Resume {
+    /// The run [default: everything that is unfinished]
+    pub(crate) run: Option<String>,
+    #[command(flatten)]
+    pub(crate) work: Work,
+}
+
+/// `retry`
+#[derive(Args)]
+pub(crate) struct Follow {
+    /// The run
+    #[arg(default_value = "last")]
+    pub(crate) run: String,
+    #[command(flatten)]
+    pub(crate) work: Work,
+}
+
+/// `restart`
+#[derive(Args)]
+pub(crate) struct Restart {
+    /// The run
+    #[arg(default_value = "last")]
+    pub(crate) run: String,
+    /// The first step that is done again
+    #[arg(long, value_name = "STEP")]
+    pub(crate) from: String,
+    #[command(flatten)]
+    pub(crate) work: Work,
+}
+
+/// `skip`
+#[derive(Args)]
+pub(crate) struct Skip {
+    /// The run
+    pub(crate) run: String,
+    /// The step or item: `load`, `load[3]`
+    pub(crate) step: String,
+    #[command(flatten)]
+    pub(crate) work: Work,
+}
+
+/// `set-output`
+#[derive(Args)]
+pub(crate) struct SetOutput {
+    /// The run
+    pub(crate) run: String,
+    /// The step or item: `load`, `load[3]`
+    pub(crate) step: String,
+    /// The output, as JSON
+    pub(crate) output: String,
+    #[command(flatten)]
+    pub(crate) work: Work,
+}
+
+/// `fork`
+#[derive(Args)]
+pub(crate) struct Fork {
+    /// The run
+    #[arg(default_value = "last")]
+    pub(crate) run: String,
+    /// The first step that is done again
+    #[arg(long, value_name = "STEP")]
+    pub(crate) from: String,
+    #[command(flatten)]
+    pub(crate) params: Params,
+    /// Version of the workflow [default: the other run's]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) version: Option<u32>,
+    #[command(flatten)]
+    pub(crate) work: Work,
+}
+
+/// `priority`
+#[derive(Args)]
+pub(crate) struct Priority {
+    /// The run
+    pub(crate) run: String,
+    /// From 0 (whenever) to 100 (first)
+    #[arg(value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub(crate) priority: u8,
+}
+
+/// `doctor`
+#[derive(Args)]
+pub(crate) struct Doctor {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `completions`
+#[derive(Args)]
+pub(crate) struct Completions {
+    /// The shell
+    pub(crate) shell: Shell,
+}
+
+/// Shells that are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Shell {
+    /// `kapell completions bash > /etc/bash_completion.d/kapell`
+    Bash,
+    /// `kapell completions zsh > ~/.zfunc/_kapell`
+    Zsh,
+    /// `kapell completions fish > ~/.config/fish/completions/kapell.fish`
+    Fish,
+}

@@ -1,0 +1,129 @@
+//! What the environment and the flags say. The one place that reads the environment.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use kapell_worker::Capacity;
+
+use crate::args::{Global, When};
+
+/// Secrets of steps come from variables that begin so: `KAPELL_SECRET_TOKEN` is `secrets.TOKEN`.
+const SECRET: &str = "KAPELL_SECRET_";
+
+/// What steps inherit, beside what begins with one of [`INHERITED_STARTS`].
+const INHERITED: [&str; 22] = [
+    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "SSH_AUTH_SOCK",
+    "VIRTUAL_ENV", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "http_proxy", "https_proxy",
+    "no_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY",
+];
+const INHERITED_STARTS: [&str; 5] = ["LC_", "XDG_", "PIP_", "UV_", "PYTHON"];
+
+/// What a command knows of its surroundings.
+pub(crate) struct Config {
+    /// Where everything is kept.
+    pub(crate) data_dir: PathBuf,
+    /// True if the data directory is where it always is.
+    pub(crate) data_dir_is_default: bool,
+    /// Who runs this command.
+    pub(crate) user: String,
+    /// Colours on standard output.
+    pub(crate) color: bool,
+    /// Colours on standard error.
+    pub(crate) error_color: bool,
+    /// Standard output is a terminal.
+    pub(crate) terminal: bool,
+    /// What to log: a filter of `tracing`.
+    pub(crate) log: Option<String>,
+    /// `KAPELL_SLOTS`.
+    slots: Option<usize>,
+    columns: Option<usize>,
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the one module that may")]
+fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+impl Config {
+    /// From the flags, then the environment.
+    pub(crate) fn new(global: &Global) -> Self {
+        let named = global.data_dir.clone().or_else(|| variable("KAPELL_DATA_DIR").map(PathBuf::from));
+        let plain = variable("NO_COLOR").is_some() || variable("TERM").is_some_and(|term| term == "dumb");
+        let color = |terminal: bool| match global.color {
+            When::Always => true,
+            When::Never => false,
+            When::Auto => terminal && !plain,
+        };
+        let terminal = std::io::stdout().is_terminal();
+        Self {
+            data_dir_is_default: named.is_none(),
+            data_dir: named.unwrap_or_else(|| PathBuf::from(".kapell")),
+            user: variable("USER").or_else(|| variable("LOGNAME")).unwrap_or_else(|| "somebody".to_owned()),
+            color: color(terminal),
+            error_color: color(std::io::stderr().is_terminal()),
+            terminal: terminal && variable("TERM").is_none_or(|term| term != "dumb"),
+            log: variable("KAPELL_LOG"),
+            slots: variable("KAPELL_SLOTS").and_then(|slots| slots.parse().ok()),
+            columns: variable("COLUMNS").and_then(|columns| columns.parse().ok()).filter(|columns| *columns > 0),
+        }
+    }
+
+    /// Columns and rows to write on. They change while a command runs.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok().filter(|size| size.ws_col > 0);
+        let columns = size.map(|size| usize::from(size.ws_col)).or(self.columns).unwrap_or(100);
+        (columns.max(40), size.map_or(24, |size| usize::from(size.ws_row)).max(8))
+    }
+
+    /// What the worker of this process has to give.
+    pub(crate) fn capacity(&self, slots: Option<usize>) -> Capacity {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Capacity {
+            cpu_millis: cores as u64 * 1_000,
+            memory_bytes: memory().unwrap_or(4 << 30),
+            gpus: gpus(),
+            slots: slots.or(self.slots).unwrap_or_else(|| (2 * cores).max(8)).clamp(1, 10_000),
+        }
+    }
+}
+
+/// What steps get of this environment.
+pub(crate) fn inherited() -> Vec<(OsString, OsString)> {
+    env::vars_os()
+        .filter(|(name, _)| {
+            name.to_str().is_some_and(|name| {
+                INHERITED.contains(&name) || INHERITED_STARTS.iter().any(|start| name.starts_with(start))
+            })
+        })
+        .collect()
+}
+
+/// A secret of steps.
+pub(crate) fn secret(name: &str) -> Option<String> {
+    variable(&format!("{SECRET}{name}"))
+}
+
+/// A program in the `PATH`.
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
+    let path = variable("PATH")?;
+    env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+/// Bytes of memory, or of the bound on this process's if that is less.
+pub(crate) fn memory() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kilobytes: u64 = total.trim().trim_end_matches("kB").trim().parse().ok()?;
+    let bound = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
+        .into_iter()
+        .find_map(|file| fs::read_to_string(file).ok()?.trim().parse::<u64>().ok());
+    Some((kilobytes << 10).min(bound.unwrap_or(u64::MAX)))
+}
+
+fn gpus() -> u32 {
+    let devices = (0_u32..64).take_while(|number| Path::new(&format!("/dev/nvidia{number}")).exists());
+    u32::try_from(devices.count()).unwrap_or(0)
+}

@@ -1,0 +1,196 @@
+//! Reading workflow files, and registering them with what belongs to them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kapell_api::client::Api;
+use kapell_api::http::{RegisterWorkflow, Registered};
+use kapell_engine::Plan;
+use kapell_expr::BlobRef;
+use kapell_model::spec::{Spec, Verb};
+use kapell_model::{Color, Diagnostic, Error, ErrorCode, limits, render};
+
+use crate::bundle;
+use crate::config::Config;
+use crate::printer::Printer;
+
+/// A workflow file that was read.
+pub(crate) struct Definition {
+    /// Where it is.
+    pub(crate) path: PathBuf,
+    /// Its text.
+    pub(crate) source: String,
+    /// What it means; none if it has errors.
+    pub(crate) spec: Option<Arc<Spec>>,
+    /// Its problems.
+    pub(crate) diagnostics: Vec<Diagnostic>,
+}
+
+/// Reads and checks a file.
+///
+/// # Errors
+/// `file-not-found`, and `bad-definition` for what is no text.
+pub(crate) fn read(path: &Path) -> Result<Definition, Error> {
+    let bytes = fs::read(path).map_err(|error| unreadable(path, &error))?;
+    let source = String::from_utf8(bytes).map_err(|_| {
+        Error::new(ErrorCode::BadDefinition, format!("`{}` is not text", path.display()))
+            .hint("a workflow file is YAML or JSON in UTF-8")
+    })?;
+    let parsed = kapell_model::parse(&path.to_string_lossy(), &source);
+    Ok(Definition { path: path.to_owned(), source, spec: parsed.spec, diagnostics: parsed.diagnostics })
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Error {
+    let message = match error.kind() {
+        std::io::ErrorKind::NotFound => format!("there is no file `{}`", path.display()),
+        std::io::ErrorKind::IsADirectory => format!("`{}` is a folder", path.display()),
+        _ => format!("`{}` cannot be read: {error}", path.display()),
+    };
+    let error = Error::new(ErrorCode::FileNotFound, message);
+    let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
+    match workflow_files(folder).first() {
+        Some(file) => error.hint(format!("there is `{}`", file.display())),
+        None => error,
+    }
+}
+
+impl Definition {
+    /// The file's name for messages.
+    pub(crate) fn name(&self) -> String {
+        self.path.to_string_lossy().into_owned()
+    }
+
+    /// Its problems with their source lines.
+    pub(crate) fn rendered(&self, color: bool) -> String {
+        let color = if color { Color::Always } else { Color::Never };
+        render(&self.name(), &self.source, &self.diagnostics, color)
+    }
+
+    /// What it means; after its problems were shown.
+    fn checked(&self, config: &Config, printer: &mut Printer) -> Option<&Arc<Spec>> {
+        if !self.diagnostics.is_empty() {
+            printer.error_text(&self.rendered(config.error_color));
+            printer.error_text("\n");
+        }
+        self.spec.as_ref()
+    }
+}
+
+/// Files beside a workflow file that may be workflows, by name.
+fn workflow_files(folder: &Path) -> Vec<PathBuf> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let mut files: Vec<PathBuf> = entries
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| {
+            path.extension().is_some_and(|kind| kind == "yaml" || kind == "yml" || kind == "json")
+                && path.is_file()
+        })
+        .take(limits::BUNDLE_FILES)
+        .collect();
+    files.sort();
+    files.into_iter().map(|file| file.strip_prefix("./").map(Path::to_owned).unwrap_or(file)).collect()
+}
+
+/// A file and the workflows beside it that its steps name, all checked; none if one has errors,
+/// which are shown then.
+pub(crate) fn read_all(
+    path: &Path,
+    config: &Config,
+    printer: &mut Printer,
+) -> Result<Option<Vec<Definition>>, Error> {
+    let first = read(path)?;
+    let Some(spec) = first.checked(config, printer).cloned() else { return Ok(None) };
+    let mut named: BTreeSet<Arc<str>> = names(&spec);
+    let mut all = vec![first];
+    if named.is_empty() {
+        return Ok(Some(all));
+    }
+    let mut known = BTreeSet::from([spec.workflow.clone()]);
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut beside: BTreeMap<PathBuf, Definition> = BTreeMap::new();
+    for file in workflow_files(folder) {
+        // What is no text, or none of ours, is none of the workflows that are looked for.
+        if fs::metadata(&file).is_ok_and(|data| data.len() <= limits::DEFINITION_BYTES as u64)
+            && fs::canonicalize(&file).ok() != fs::canonicalize(path).ok()
+            && let Ok(definition) = read(&file)
+        {
+            beside.insert(file, definition);
+        }
+    }
+    while let Some(name) = named.pop_first() {
+        if !known.insert(name.clone()) {
+            continue;
+        }
+        let wanted = |definition: &Definition| match &definition.spec {
+            Some(spec) => spec.workflow == name,
+            None => claims(&definition.source, &name),
+        };
+        let Some(file) = beside.iter().find(|(_, definition)| wanted(definition)).map(|(file, _)| file.clone())
+        else {
+            continue;
+        };
+        let Some(definition) = beside.remove(&file) else { continue };
+        let Some(spec) = definition.checked(config, printer) else { return Ok(None) };
+        named.extend(names(spec));
+        all.push(definition);
+    }
+    Ok(Some(all))
+}
+
+/// True if a file with errors says that it is the workflow of this name.
+fn claims(source: &str, name: &str) -> bool {
+    source.lines().any(|line| {
+        line.strip_prefix("workflow:").is_some_and(|rest| {
+            let rest = rest.split('#').next().unwrap_or_default().trim();
+            rest.trim_matches(['"', '\'']) == name
+        })
+    })
+}
+
+/// Workflows that steps start in their active version.
+fn names(spec: &Arc<Spec>) -> BTreeSet<Arc<str>> {
+    steps(spec, |verb| match verb {
+        Verb::Workflow { name, version: None, .. } => Some(name.clone()),
+        _ => None,
+    })
+}
+
+fn steps<T: Ord>(spec: &Arc<Spec>, pick: impl Fn(&Verb) -> Option<T>) -> BTreeSet<T> {
+    let plan = Plan::new(Arc::clone(spec));
+    plan.graphs.iter().flat_map(|graph| &graph.steps).filter_map(|step| pick(&step.step.verb)).collect()
+}
+
+/// True if a step runs a process, which sees the files beside the workflow.
+fn runs_processes(spec: &Arc<Spec>) -> bool {
+    !steps(spec, |verb| {
+        matches!(verb, Verb::Shell { .. } | Verb::Exec { .. } | Verb::Python { .. }).then_some(())
+    })
+    .is_empty()
+}
+
+/// Registers files as [`read_all`] gives them, those that are needed first; what became of the
+/// first file.
+pub(crate) fn register(
+    all: &[Definition],
+    config: &Config,
+    api: &dyn Api,
+) -> Result<Registered, Error> {
+    let folder = all.first().and_then(|first| first.path.parent()).unwrap_or(Path::new("."));
+    let mut stored: Option<BlobRef> = None;
+    let mut last = None;
+    for definition in all.iter().rev() {
+        let bundled = definition.spec.as_ref().is_some_and(runs_processes);
+        if bundled && stored.is_none() {
+            stored = Some(bundle::store(folder, &config.data_dir, api)?);
+        }
+        last = Some(api.register(&RegisterWorkflow {
+            file: definition.name(),
+            source: definition.source.clone(),
+            bundle: if bundled { stored.clone() } else { None },
+        })?);
+    }
+    last.ok_or_else(|| Error::new(ErrorCode::Internal, "no file was given"))
+}

@@ -1,0 +1,255 @@
+//! Following runs to their end: progress, Ctrl-C, and what is said at the end.
+
+use std::time::Duration;
+
+use kapell_api::http::{Action, RunQuery, RunView};
+use kapell_model::{Error, ErrorCode, RunId, RunStatus};
+use kapell_node::clock;
+use serde_json::json;
+
+use crate::args::Work;
+use crate::config::Config;
+use crate::interrupt::Interrupt;
+use crate::paint::{BOLD, CYAN, DIM, GREEN, Line, PLAIN, YELLOW};
+use crate::printer::Printer;
+use crate::progress::Progress;
+use crate::session::{self, Need, Session};
+use crate::{Ended, Exit, failure, paint, words};
+
+/// Between two looks on a terminal, and elsewhere.
+const LIVE: Duration = Duration::from_millis(80);
+const LINES: Duration = Duration::from_millis(200);
+/// While a run is young: most are short.
+const FIRST: Duration = Duration::from_millis(25);
+/// How long running attempts may take to end after Ctrl-C, and when other runs are left behind.
+const GRACE: Duration = Duration::from_secs(5);
+const LEAVING: Duration = Duration::from_secs(2);
+/// Runs that are shown at once.
+const SHOWN: usize = 50;
+/// Runs that are continued at once.
+const CONTINUED: usize = 1_000;
+
+/// Runs that have not ended and that nobody paused.
+pub(crate) fn unfinished(session: &Session) -> Result<Vec<RunId>, Error> {
+    in_status(session, &[RunStatus::Queued, RunStatus::Running, RunStatus::Cancelling])
+}
+
+/// Runs in these statuses that no other run made.
+pub(crate) fn in_status(session: &Session, statuses: &[RunStatus]) -> Result<Vec<RunId>, Error> {
+    let names: Vec<&str> = statuses.iter().map(|status| status.name()).collect();
+    let query = RunQuery { status: names.join(","), limit: CONTINUED, ..RunQuery::default() };
+    let page = session.api().list(&query)?;
+    Ok(page.runs.iter().filter(|run| run.parent.is_none()).map(|run| run.run).rev().collect())
+}
+
+/// Says that runs from before go on too.
+pub(crate) fn announce(others: usize, work: &Work, printer: &mut Printer) {
+    if others > 0 && !work.json {
+        let what = words::count(others as u64, "unfinished run");
+        let verb = if others == 1 { "goes" } else { "go" };
+        printer.notes(&[Line::default().with(DIM, format!("{what} of this directory {verb} on meanwhile"))]);
+    }
+}
+
+/// Says what was recorded, and that somebody else does the work.
+pub(crate) fn recorded(session: Session, run: RunId, work: &Work, printer: &mut Printer) -> Ended {
+    let holder = session.holder();
+    let summary = session.api().wait(run, Duration::ZERO)?;
+    session.stop(Duration::ZERO);
+    if work.json {
+        printer.json(&summary)?;
+        return Ok(Exit::Success);
+    }
+    let next = match holder {
+        Some(pid) => format!("process {pid} does the work"),
+        None => "`kapell resume` does the work".to_owned(),
+    };
+    let (sign, style) = paint::run(summary.status);
+    printer.line(
+        Line::default()
+            .with(style, sign)
+            .with(PLAIN, format!(" run {run} is {}: {next}", paint::word(summary.status.name()))),
+    )?;
+    Ok(Exit::Success)
+}
+
+/// Follows runs until all have ended. Ctrl-C pauses them and leaves.
+pub(crate) fn to_the_end(
+    mut session: Session,
+    runs: Vec<RunId>,
+    work: &Work,
+    config: &Config,
+    printer: &mut Printer,
+) -> Ended {
+    let interrupt = Interrupt::listen()?;
+    let mut following = Following { runs, work, config, progress: None };
+    loop {
+        match following.look(&session, &interrupt, printer) {
+            Ok(Some(seen)) => return following.leave(session, seen, printer),
+            Ok(None) => return following.pause(session, printer),
+            // Whoever held the directory has ended: what is left is ours now.
+            Err(error) if session.holder().is_some() && error.code == ErrorCode::StoreUnavailable => {
+                session = session::open(config, Need::Work(work.slots))?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+struct Following<'a> {
+    runs: Vec<RunId>,
+    work: &'a Work,
+    config: &'a Config,
+    progress: Option<Progress>,
+}
+
+impl Following<'_> {
+    /// Shows progress until all runs have ended; none if somebody wants to leave.
+    fn look(
+        &mut self,
+        session: &Session,
+        interrupt: &Interrupt,
+        printer: &mut Printer,
+    ) -> Result<Option<Vec<RunView>>, Error> {
+        let since = clock::now();
+        let quiet = self.work.json;
+        let progress = self.progress.get_or_insert_with(|| Progress::new(self.config, self.runs.len()));
+        let mut open = self.runs.clone();
+        loop {
+            let young = words::between(since, clock::now()) < Duration::from_millis(300);
+            let pause = match (young, self.config.terminal) {
+                (true, _) => FIRST,
+                (false, true) => LIVE,
+                (false, false) => LINES,
+            };
+            if let Some(first) = open.first() {
+                let summary = session.api().wait(*first, pause)?;
+                if summary.status.ended() {
+                    open.remove(0);
+                }
+            }
+            if open.len() > 1 {
+                let mut left = Vec::new();
+                for run in &open {
+                    if !session.api().wait(*run, Duration::ZERO)?.status.ended() {
+                        left.push(*run);
+                    }
+                }
+                open = left;
+            }
+            let over = open.is_empty();
+            if over || !quiet {
+                let views = self.runs.iter().take(SHOWN).map(|run| session.api().view(*run));
+                let views = views.collect::<Result<Vec<_>, _>>()?;
+                if !quiet {
+                    progress.show(&views, clock::now(), self.config, printer)?;
+                }
+                if over {
+                    return Ok(Some(views));
+                }
+            }
+            if interrupt.asked() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// All have ended: says how.
+    fn leave(&self, session: Session, seen: Vec<RunView>, printer: &mut Printer) -> Ended {
+        let mut good = true;
+        for run in &self.runs {
+            good &= session.api().wait(*run, Duration::ZERO)?.status == RunStatus::Succeeded;
+        }
+        if self.work.json {
+            match seen.as_slice() {
+                [view] if self.runs.len() == 1 => printer.json(view)?,
+                views => printer.json(&json!({ "runs": views }))?,
+            }
+        } else if let [view] = seen.as_slice() {
+            end(&session, view, printer)?;
+        } else {
+            ends(&seen, printer)?;
+        }
+        let left = unfinished(&session)?.len();
+        session.stop(if left > 0 { LEAVING } else { Duration::ZERO });
+        Ok(if good { Exit::Success } else { Exit::Failed })
+    }
+
+    /// Pauses what is followed, gives running attempts time, and says how to go on.
+    fn pause(&self, session: Session, printer: &mut Printer) -> Ended {
+        let mut paused = Vec::new();
+        for run in &self.runs {
+            let asked = session.api().act(*run, &Action::Pause { by: self.config.user.clone() });
+            // What has just ended cannot be paused.
+            if asked.is_ok() {
+                paused.push(*run);
+            }
+        }
+        let what = match paused.as_slice() {
+            [run] => format!("run {} is paused", words::short(*run)),
+            runs => format!("{} are paused", words::count(runs.len() as u64, "run")),
+        };
+        let text = format!("{what}; attempts under way have {} to end, Ctrl-C ends them now", words::span(GRACE));
+        printer.notes(&[Line::default(), Line::default().with(YELLOW, "‖ ").with(PLAIN, text)]);
+        session.stop(GRACE);
+        let next = match paused.as_slice() {
+            [run] => format!("kapell resume {}", words::short(*run)),
+            _ => "kapell resume".to_owned(),
+        };
+        printer.notes(&[Line::default().with(DIM, "  to continue: ").with(CYAN, next)]);
+        Ok(Exit::Interrupted)
+    }
+}
+
+/// The end of one run: how, its outputs or its errors, and what to do next.
+fn end(session: &Session, view: &RunView, printer: &mut Printer) -> Result<(), Error> {
+    let summary = &view.summary;
+    let (sign, style) = paint::run(summary.status);
+    let took = words::took(summary.started_at.or(Some(summary.created_at)), summary.ended_at, clock::now());
+    let mut line = Line::default()
+        .with(style, format!("{sign} {}", paint::word(summary.status.name())))
+        .with(DIM, format!(" in {}", took.map(words::span).unwrap_or_default()));
+    let [good, bad, all] = summary.counts;
+    if summary.status == RunStatus::Succeeded && bad == 0 {
+        line.push(DIM, format!("  {}", words::count(good, "step")));
+    } else {
+        line.push(DIM, format!("  {} of {} succeeded", words::grouped(good), words::count(all, "step")));
+    }
+    printer.line(line)?;
+    if summary.status == RunStatus::Succeeded {
+        return outputs(&view.outputs, printer);
+    }
+    printer.lines(&failure::explain(session.api(), view)?)
+}
+
+/// The ends of several runs, a line each.
+fn ends(views: &[RunView], printer: &mut Printer) -> Result<(), Error> {
+    for view in views {
+        let summary = &view.summary;
+        let (sign, style) = paint::run(summary.status);
+        let mut line = Line::default()
+            .with(style, format!("{sign} {}", paint::word(summary.status.name())))
+            .with(PLAIN, format!("  {} {}", words::short(summary.run), summary.workflow));
+        if let Some(error) = &summary.error {
+            line.push(DIM, format!("  {}", words::first_line(error)));
+        }
+        printer.line(line)?;
+    }
+    Ok(())
+}
+
+/// The outputs of a run, aligned.
+pub(crate) fn outputs(outputs: &serde_json::Value, printer: &mut Printer) -> Result<(), Error> {
+    let Some(outputs) = outputs.as_object().filter(|outputs| !outputs.is_empty()) else { return Ok(()) };
+    let width = outputs.keys().map(|name| name.chars().count()).max().unwrap_or(0);
+    let mut lines = vec![Line::default(), Line::default().with(BOLD, "Outputs")];
+    for (name, value) in outputs {
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let mut rows = text.lines();
+        let mut line = Line::default().with(PLAIN, "  ").with(GREEN, name);
+        line.pad(width + 4);
+        lines.push(line.with(PLAIN, rows.next().unwrap_or_default()));
+        lines.extend(rows.map(|row| Line::default().with(PLAIN, " ".repeat(width + 4)).with(PLAIN, row)));
+    }
+    printer.lines(&lines)
+}

@@ -1,0 +1,119 @@
+//! `kapell list`
+
+use kapell_api::http::{RunQuery, RunSummary, WorkflowSummary};
+use kapell_model::Time;
+use kapell_node::clock;
+
+use crate::args::List;
+use crate::config::Config;
+use crate::paint::{self, BOLD, DIM, Line, PLAIN, RED};
+use crate::printer::Printer;
+use crate::session::{self, Need, Session};
+use crate::{Ended, Exit, words};
+
+pub(crate) fn list(list: &List, config: &Config, printer: &mut Printer) -> Ended {
+    let session = session::open(config, Need::Look)?;
+    if list.workflows {
+        return workflows(list, &session, printer);
+    }
+    let now = clock::now();
+    let query = RunQuery {
+        workflow: list.workflow.clone(),
+        status: list.status.join(","),
+        parent: list.parent.as_deref().map(|run| session.find(run)).transpose()?,
+        since: list.since.as_deref().map(|since| words::instant(since, now, true)).transpose()?,
+        before: list.before.as_deref().map(|run| session.find(run)).transpose()?,
+        limit: list.limit.max(1),
+    };
+    let page = session.api().list(&query)?;
+    if list.json {
+        printer.json(&page)?;
+        return Ok(Exit::Success);
+    }
+    if page.runs.is_empty() {
+        printer.plain("no runs match")?;
+        return Ok(Exit::Success);
+    }
+    printer.lines(&rows(&page.runs, now, config.size().0))?;
+    if let Some(next) = page.next {
+        printer.line(Line::default().with(DIM, format!("more: kapell list --before {}", words::short(next))))?;
+    }
+    Ok(Exit::Success)
+}
+
+/// How long ago something was, in the largest unit.
+pub(crate) fn ago(at: Time, now: Time) -> String {
+    let seconds = words::between(at, now).as_secs();
+    match seconds {
+        0..=4 => "now".to_owned(),
+        5..=59 => format!("{seconds}s ago"),
+        60..=3_599 => format!("{}m ago", seconds / 60),
+        3_600..=86_399 => format!("{}h ago", seconds / 3_600),
+        86_400..=2_592_000 => format!("{}d ago", seconds / 86_400),
+        _ => words::moment(at),
+    }
+}
+
+fn rows(runs: &[RunSummary], now: Time, width: usize) -> Vec<Line> {
+    let name = |run: &RunSummary| format!("{} v{}", run.workflow, run.version);
+    let names = runs.iter().map(|run| name(run).chars().count()).max().unwrap_or(0).min(40);
+    let (run_at, name_at, made_at) = (2, 12, 12 + names + 2);
+    let mut head = Line::default().with(PLAIN, "  ").with(DIM, "run");
+    head.pad(name_at);
+    head.push(DIM, "workflow");
+    head.pad(made_at);
+    head.push(DIM, "made");
+    head.pad(made_at + 10);
+    head.push(DIM, "took");
+    head.pad(made_at + 19);
+    head.push(DIM, "status");
+    let mut lines = vec![head];
+    for run in runs {
+        let (sign, style) = paint::run(run.status);
+        let mut line = Line::default().with(style, sign);
+        line.pad(run_at);
+        line.push(BOLD, words::short(run.run));
+        line.pad(name_at);
+        line.push(PLAIN, words::cut(&name(run), 40));
+        line.pad(made_at);
+        line.push(DIM, ago(run.created_at, now));
+        line.pad(made_at + 10);
+        let took = words::took(run.started_at, run.ended_at, now).map(words::span);
+        line.push(PLAIN, took.unwrap_or_else(|| "-".to_owned()));
+        line.pad(made_at + 19);
+        line.push(style, paint::word(run.status.name()));
+        if run.parent.is_some() {
+            line.push(DIM, "  by another run");
+        }
+        if let Some(error) = &run.error {
+            line.push(RED, format!("  {}", words::first_line(error)));
+        }
+        lines.push(line.cut(width));
+    }
+    lines
+}
+
+fn workflows(list: &List, session: &Session, printer: &mut Printer) -> Ended {
+    let page = session.api().workflows("", list.limit.max(1))?;
+    if list.json {
+        printer.json(&page)?;
+        return Ok(Exit::Success);
+    }
+    let names = page.workflows.iter().map(|workflow| workflow.name.chars().count()).max().unwrap_or(0);
+    let lines: Vec<Line> = page.workflows.iter().map(|workflow| workflow_row(workflow, names)).collect();
+    printer.lines(&lines)?;
+    Ok(Exit::Success)
+}
+
+fn workflow_row(workflow: &WorkflowSummary, names: usize) -> Line {
+    let mut line = Line::default().with(BOLD, &workflow.name);
+    line.pad(names + 2);
+    line.push(DIM, format!("v{}", workflow.version));
+    line.pad(names + 8);
+    let runs: Vec<String> = workflow
+        .runs
+        .iter()
+        .map(|(status, count)| format!("{} {}", words::grouped(*count), paint::word(status)))
+        .collect();
+    line.with(PLAIN, if runs.is_empty() { "no runs".to_owned() } else { runs.join(", ") })
+}

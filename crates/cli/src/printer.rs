@@ -1,0 +1,138 @@
+//! Everything that is written for people or for pipes. The one place that writes to the terminal.
+
+use std::io::{ErrorKind, Write};
+
+use kapell_model::{Error, ErrorCode};
+use serde::Serialize;
+
+use crate::config::Config;
+use crate::paint::{BOLD, CYAN, Line, PLAIN, RED};
+
+/// Writes to standard output, and errors to standard error.
+pub(crate) struct Printer {
+    color: bool,
+    error_color: bool,
+    /// Rows of the part that is written again and again.
+    live: usize,
+    closed: bool,
+}
+
+impl Printer {
+    /// With colours if the configuration says so.
+    pub(crate) fn new(config: &Config) -> Self {
+        Self { color: config.color, error_color: config.error_color, live: 0, closed: false }
+    }
+
+    /// True if standard output takes colours.
+    pub(crate) fn colors(&self) -> bool {
+        self.color
+    }
+
+    /// True once nobody reads what is written.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Writes lines, after what is there.
+    pub(crate) fn lines(&mut self, lines: &[Line]) -> Result<(), Error> {
+        let text: String = lines.iter().map(|line| line.text(self.color, None) + "\n").collect();
+        self.live = 0;
+        self.write(text.as_bytes())
+    }
+
+    /// Writes one line.
+    pub(crate) fn line(&mut self, line: Line) -> Result<(), Error> {
+        self.lines(&[line])
+    }
+
+    /// Writes one line without style.
+    pub(crate) fn plain(&mut self, text: impl Into<String>) -> Result<(), Error> {
+        self.line(Line::default().with(PLAIN, text))
+    }
+
+    /// Writes text as it is.
+    pub(crate) fn text(&mut self, text: &str) -> Result<(), Error> {
+        self.live = 0;
+        self.write(text.as_bytes())
+    }
+
+    /// Writes a value as JSON: indented on a terminal's behalf, for it is read there.
+    pub(crate) fn json(&mut self, value: &impl Serialize) -> Result<(), Error> {
+        let text = serde_json::to_string_pretty(value);
+        let text = text.map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))?;
+        self.text(&(text + "\n"))
+    }
+
+    /// Writes a value as one line of JSON.
+    pub(crate) fn json_line(&mut self, value: &impl Serialize) -> Result<(), Error> {
+        let text = serde_json::to_string(value);
+        let text = text.map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))?;
+        self.text(&(text + "\n"))
+    }
+
+    /// Writes lines in place of those that were written so before. For a terminal.
+    pub(crate) fn live(&mut self, lines: &[Line], width: usize) -> Result<(), Error> {
+        let mut text = String::from("\u{1b}[?25l");
+        if self.live > 0 {
+            text.push_str(&format!("\u{1b}[{}A", self.live));
+        }
+        for line in lines {
+            text.push_str("\r\u{1b}[2K");
+            text.push_str(&line.text(self.color, Some(width)));
+            text.push('\n');
+        }
+        text.push_str("\u{1b}[0J\u{1b}[?25h");
+        self.live = lines.len();
+        self.write(text.as_bytes())
+    }
+
+    /// Says on standard error what failed and what to do.
+    pub(crate) fn error(&mut self, error: &Error) {
+        let head = format!("error[{}]:", error.code);
+        let mut lines = vec![Line::default().with(RED, head).with(PLAIN, " ").with(BOLD, &error.message)];
+        if let Some(hint) = &error.hint {
+            lines.push(Line::default().with(CYAN, " hint").with(PLAIN, format!(": {hint}")));
+        }
+        self.notes(&lines);
+    }
+
+    /// Writes lines to standard error.
+    pub(crate) fn notes(&mut self, lines: &[Line]) {
+        let text: String = lines.iter().map(|line| line.text(self.error_color, None) + "\n").collect();
+        // There is no other place to say that this one is gone.
+        let _ = std::io::stderr().write_all(text.as_bytes());
+    }
+
+    /// Writes text to standard error as it is.
+    pub(crate) fn error_text(&mut self, text: &str) {
+        // As above.
+        let _ = std::io::stderr().write_all(text.as_bytes());
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let mut out = std::io::stdout();
+        out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| {
+            self.closed = error.kind() == ErrorKind::BrokenPipe;
+            Error::new(ErrorCode::Internal, format!("the output cannot be written: {error}"))
+        })
+    }
+}
+
+/// Sends warnings and errors of the program to standard error, or what `KAPELL_LOG` asks for.
+pub(crate) fn log_to_stderr(config: &Config) {
+    use tracing_subscriber::filter::EnvFilter;
+    let filter = match &config.log {
+        Some(filter) => EnvFilter::new(filter),
+        // Cheap to make: no directive to parse.
+        None => EnvFilter::default().add_directive(tracing::Level::ERROR.into()),
+    };
+    let logging = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(config.error_color)
+        .without_time()
+        .with_target(false)
+        .finish();
+    // Set once, at the start.
+    let _ = tracing::subscriber::set_global_default(logging);
+}

@@ -1,0 +1,121 @@
+//! How a command reaches the engine: in this process, or in the one that holds the data directory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kapell_api::client::Api;
+use kapell_api::task::{Place, Task};
+use kapell_model::{Error, ErrorCode, Offer, RunId};
+use kapell_node::clock;
+use kapell_server::local::{self, Hire, Local, LocalWorker, Opened, Want};
+use kapell_worker::Worker;
+
+use crate::config::{self, Config};
+
+/// How long directories of failed attempts are kept.
+const KEEP_FAILED: Duration = Duration::from_hours(24);
+
+/// What a command needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// To look.
+    Look,
+    /// To record what somebody wants.
+    Record,
+    /// To do the work, with so many attempts at a time.
+    Work(Option<usize>),
+}
+
+/// A data directory that can be asked.
+pub(crate) struct Session {
+    api: Arc<dyn Api>,
+    local: Option<Box<Local>>,
+    holder: Option<u32>,
+}
+
+/// Opens the data directory for what is needed.
+pub(crate) fn open(config: &Config, need: Need) -> Result<Session, Error> {
+    if need == Need::Look && !local::database(&config.data_dir).exists() {
+        let hint = if config.data_dir_is_default {
+            "`kapell run FILE` makes one here; `--data-dir` names another place"
+        } else {
+            "look at what `--data-dir` or KAPELL_DATA_DIR says"
+        };
+        let message = format!("there are no runs in `{}`", config.data_dir.display());
+        return Err(Error::new(ErrorCode::RunNotFound, message).hint(hint));
+    }
+    let want = match need {
+        Need::Look => Want::Look,
+        Need::Record => Want::Record,
+        Need::Work(slots) => work(config, slots),
+    };
+    Ok(match local::open(&config.data_dir, want)? {
+        Opened::Here(local) => Session { api: local.api(), local: Some(local), holder: None },
+        Opened::Elsewhere { client, pid } => Session { api: Arc::new(client), local: None, holder: Some(pid) },
+    })
+}
+
+fn work(config: &Config, slots: Option<usize>) -> Want {
+    let capacity = config.capacity(slots);
+    let data_dir = config.data_dir.clone();
+    let hire: Hire = Box::new(move |blobs, reports| {
+        let worker = kapell_worker::Config {
+            data_dir,
+            capacity,
+            secrets: Arc::new(config::secret),
+            inherit_env: config::inherited(),
+            clock: clock::now,
+            python: None,
+            uv: None,
+            keep_failed: KEEP_FAILED,
+        };
+        let (worker, lost) = Worker::start(worker, blobs, reports).map_err(|error| {
+            Error::new(ErrorCode::DirectoryUnusable, format!("the worker cannot start: {error}"))
+                .hint("`kapell doctor` looks for causes")
+        })?;
+        let lost = lost.into_iter().map(|lost| (lost.run, lost.place, lost.offer)).collect();
+        Ok((Box::new(Hand(worker)) as Box<dyn LocalWorker>, lost))
+    });
+    // A few more than run, so that the next one is there when a slot is free.
+    Want::Work { process_window: capacity.slots + capacity.slots.div_ceil(4), hire }
+}
+
+struct Hand(Worker);
+
+impl LocalWorker for Hand {
+    fn offer(&self, tasks: Vec<Task>) {
+        self.0.offer(tasks);
+    }
+
+    fn cancel(&self, attempts: &[(RunId, Place, Offer)]) {
+        self.0.cancel(attempts);
+    }
+
+    fn stop(self: Box<Self>, grace: Duration) {
+        self.0.stop(grace);
+    }
+}
+
+impl Session {
+    /// What answers.
+    pub(crate) fn api(&self) -> &dyn Api {
+        &*self.api
+    }
+
+    /// The process that holds the directory, if it is another.
+    pub(crate) fn holder(&self) -> Option<u32> {
+        self.holder
+    }
+
+    /// The run that somebody means.
+    pub(crate) fn find(&self, run: &str) -> Result<RunId, Error> {
+        self.api.find(run)
+    }
+
+    /// Lets running attempts end for so long, then stops everything of this process.
+    pub(crate) fn stop(self, grace: Duration) {
+        if let Some(local) = self.local {
+            local.stop(grace);
+        }
+    }
+}

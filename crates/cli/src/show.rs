@@ -1,0 +1,286 @@
+//! `kapell show`
+
+use kapell_api::record::{AttemptResult, Part, Record, StepRecord};
+use kapell_api::task::Usage;
+use kapell_expr::Value;
+use kapell_model::{Error, ErrorCode, StepStatus, Time};
+use kapell_node::clock;
+
+use crate::args::Show;
+use crate::config::Config;
+use crate::paint::{self, BOLD, DIM, GREEN, Line, PLAIN, RED, YELLOW};
+use crate::printer::Printer;
+use crate::session::{self, Need};
+use crate::{Ended, Exit, follow, words};
+
+/// Items of a foreach in the tree: failed ones first in line.
+const ITEMS: usize = 10;
+/// Columns of an output in the tree.
+const OUTPUT: usize = 80;
+
+pub(crate) fn show(show: &Show, config: &Config, printer: &mut Printer) -> Ended {
+    let session = session::open(config, Need::Look)?;
+    let run = session.find(&show.run)?;
+    let at = match &show.at {
+        Some(text) => {
+            let made = session.api().wait(run, std::time::Duration::ZERO)?.created_at;
+            Some(words::instant(text, made, false)?)
+        }
+        None => None,
+    };
+    let record = session.api().record(run, at)?;
+    if let Some(path) = &show.step {
+        let step = find(&record, path)?;
+        if show.json {
+            printer.json(step)?;
+        } else {
+            printer.lines(&one(step, &record))?;
+        }
+        return Ok(Exit::Success);
+    }
+    if show.json {
+        printer.json(&record)?;
+        return Ok(Exit::Success);
+    }
+    let now = if at.is_some() { record.seen_at } else { clock::now() };
+    printer.lines(&whole(&record, now, at.is_some()))?;
+    follow::outputs(&record.outputs.to_json(), printer)?;
+    Ok(Exit::Success)
+}
+
+/// The step or item of a path.
+pub(crate) fn find<'r>(record: &'r Record, path: &str) -> Result<&'r StepRecord, Error> {
+    let mut found = None;
+    let mut names = Vec::new();
+    record.walk(&mut |step| {
+        if step.path == path && found.is_none() {
+            found = Some(step);
+        }
+        if !step.path.contains('[') && names.len() < 20 {
+            names.push(step.path.clone());
+        }
+    });
+    found.ok_or_else(|| {
+        Error::new(ErrorCode::StepNotFound, format!("run {} has no step `{path}`", record.run))
+            .hint(format!("its steps are {}", names.join(", ")))
+    })
+}
+
+fn whole(record: &Record, now: Time, past: bool) -> Vec<Line> {
+    let (sign, style) = paint::run(record.status);
+    let mut head = Line::default()
+        .with(style, sign)
+        .with(PLAIN, " ")
+        .with(BOLD, &record.workflow)
+        .with(DIM, format!(" v{}  run {}", record.version, record.run))
+        .with(style, format!("  {}", paint::word(record.status.name())));
+    if let Some(took) = words::took(record.started_at, record.ended_at, now) {
+        head.push(DIM, format!("  {}", words::span(took)));
+    }
+    let mut lines = vec![head];
+    let by = match (&record.parent, &record.forked_from) {
+        (_, Some(run)) => format!("by {}, forked from run {}", record.by, words::short(*run)),
+        (Some(run), None) => format!("by run {}", words::short(*run)),
+        (None, None) => format!("by {}", record.by),
+    };
+    lines.push(Line::default().with(DIM, format!("  made {} {by}", words::moment(record.created_at))));
+    if past {
+        lines.push(Line::default().with(YELLOW, format!("  as it was at {}", words::moment(record.seen_at))));
+    }
+    if let Some(params) = record.params.as_map().filter(|params| !params.is_empty()) {
+        let text: Vec<String> = params.iter().map(|(name, value)| format!("{name}={}", value_text(value, 40))).collect();
+        lines.push(Line::default().with(DIM, "  with ").with(PLAIN, text.join("  ")));
+    }
+    for note in &record.notes {
+        lines.push(Line::default().with(DIM, format!("  {} {}", words::time_of_day(note.at), note.text)));
+    }
+    if let Some(error) = &record.error {
+        lines.push(Line::default().with(PLAIN, "  ").with(RED, &error.message));
+    }
+    lines.push(Line::default());
+    let mut rows = Vec::new();
+    let mut last = None;
+    for step in &record.steps {
+        if step.part != last && step.part == Some(Part::Finally) {
+            rows.push((Line::default().with(DIM, "  finally"), Line::default()));
+        }
+        last = step.part;
+        step_rows(step, "", 0, now, &mut rows);
+    }
+    let column = rows.iter().map(|(name, _)| name.width()).max().unwrap_or(0).min(56) + 2;
+    for (mut name, detail) in rows {
+        if detail.width() > 0 {
+            name.pad(column);
+        }
+        lines.push(name.join(detail));
+    }
+    lines
+}
+
+fn step_rows(step: &StepRecord, above: &str, depth: usize, now: Time, rows: &mut Vec<(Line, Line)>) {
+    let (sign, style) = paint::step(step.status);
+    let own = step.path.strip_prefix(above).unwrap_or(&step.path).trim_start_matches('.');
+    let indent = "  ".repeat(depth + 1);
+    let quiet = matches!(step.status, StepStatus::Pending | StepStatus::Skipped | StepStatus::UpstreamFailed);
+    let name = Line::default()
+        .with(PLAIN, indent.clone())
+        .with(style, sign)
+        .with(PLAIN, " ")
+        .with(if quiet { DIM } else { PLAIN }, words::cut(own, 48));
+    rows.push((name, detail(step, now)));
+    if let Some(items) = &step.items {
+        let failed = items.shown.iter().filter(|item| item.status.bad());
+        let inner = items.shown.iter().filter(|item| !item.children.is_empty() && !item.status.bad());
+        for item in failed.chain(inner).take(ITEMS) {
+            step_rows(item, &step.path, depth + 1, now, rows);
+        }
+    }
+    for child in &step.children {
+        step_rows(child, &step.path, depth + 1, now, rows);
+    }
+    if step.left_out > 0 {
+        let text = format!("{indent}  … {} left out", words::count(u64::from(step.left_out), "iteration"));
+        rows.push((Line::default().with(DIM, text), Line::default()));
+    }
+}
+
+fn detail(step: &StepRecord, now: Time) -> Line {
+    let mut line = Line::default();
+    let took = words::took(step.started_at, step.ended_at, now).map(words::span);
+    match step.status {
+        StepStatus::Skipped => line.push(DIM, "skipped"),
+        StepStatus::UpstreamFailed => line.push(DIM, "not started: a step before it failed"),
+        StepStatus::Succeeded | StepStatus::Failed | StepStatus::TimedOut => {}
+        status => line.push(DIM, format!("{}  ", paint::word(status.name()))),
+    }
+    line.push(DIM, took.unwrap_or_default());
+    if step.attempts.len() > 1 {
+        line.push(YELLOW, format!("  {} tries", step.attempts.len()));
+    }
+    if let Some(items) = &step.items {
+        line.push(PLAIN, format!("  {}/{} items", words::grouped(u64::from(items.succeeded)), words::grouped(u64::from(items.count))));
+        if items.failed > 0 {
+            line.push(RED, format!("  {} failed", words::grouped(u64::from(items.failed))));
+        }
+        if items.other > 0 {
+            line.push(DIM, format!("  {} not run", words::grouped(u64::from(items.other))));
+        }
+    }
+    if let Some(usage) = usage(step) {
+        line.push(DIM, format!("  {usage}"));
+    }
+    if let Some(child) = step.child {
+        line.push(DIM, format!("  run {}", words::short(child)));
+    }
+    if let Some(by) = &step.by {
+        line.push(YELLOW, format!("  by {by}"));
+    }
+    if let Some(error) = step.error.as_ref().filter(|_| step.status.bad() && step.status != StepStatus::UpstreamFailed) {
+        line.push(RED, format!("  {}", words::first_line(&error.message)));
+    } else if let Some(output) = &step.output
+        && step.items.is_none()
+        && step.children.is_empty()
+    {
+        line.push(DIM, "  → ");
+        line.push(PLAIN, value_text(output, OUTPUT));
+    } else if let Some(bytes) = step.output_bytes {
+        line.push(DIM, format!("  → {}", words::bytes(bytes)));
+    }
+    line
+}
+
+fn usage(step: &StepRecord) -> Option<String> {
+    let usage: Usage = step.attempts.last()?.usage?;
+    Some(usage_text(usage))
+}
+
+fn usage_text(usage: Usage) -> String {
+    let cpu = words::span(std::time::Duration::from_millis(usage.cpu_millis));
+    format!("cpu {cpu}  mem {}", words::bytes(usage.memory_bytes))
+}
+
+/// A value on one line.
+fn value_text(value: &Value, most: usize) -> String {
+    let text = value.to_json().to_string();
+    if text.chars().count() <= most {
+        return text;
+    }
+    let mut cut: String = text.chars().take(most - 1).collect();
+    cut.push('…');
+    cut
+}
+
+/// One step with all that is known of it.
+fn one(step: &StepRecord, record: &Record) -> Vec<Line> {
+    let now = record.ended_at.unwrap_or_else(clock::now);
+    let (sign, style) = paint::step(step.status);
+    let mut lines = vec![
+        Line::default()
+            .with(style, sign)
+            .with(PLAIN, " ")
+            .with(BOLD, &step.path)
+            .with(DIM, format!("  {}  ", step.verb))
+            .with(style, paint::word(step.status.name())),
+    ];
+    let mut fact = |name: &str, text: String| {
+        let mut line = Line::default().with(DIM, format!("  {name}"));
+        line.pad(12);
+        lines.push(line.with(PLAIN, text));
+    };
+    if !step.needs.is_empty() {
+        fact("needs", step.needs.join(", "));
+    }
+    for (name, at) in [("ready", step.ready_at), ("started", step.started_at), ("ended", step.ended_at)] {
+        if let Some(at) = at {
+            fact(name, format!("{} {}", words::moment(at), words::time_of_day(at).split_off(8)));
+        }
+    }
+    if let Some(by) = &step.by {
+        fact("by", by.clone());
+    }
+    for attempt in &step.attempts {
+        let result = match attempt.result {
+            AttemptResult::Running => "running",
+            AttemptResult::Succeeded => "succeeded",
+            AttemptResult::Failed => "failed",
+            AttemptResult::Cancelled => "cancelled",
+            AttemptResult::Lost => "lost",
+        };
+        let took = words::took(Some(attempt.started_at), attempt.ended_at, now).map(words::span);
+        let mut text = format!("{} {result} in {}", attempt.attempt, took.unwrap_or_default());
+        if let Some(usage) = attempt.usage {
+            text.push_str(&format!("  {}", usage_text(usage)));
+        }
+        if let Some(error) = &attempt.error {
+            text.push_str(&format!("  {}", words::first_line(&error.message)));
+        }
+        fact("try", text);
+    }
+    if let Some(error) = &step.error {
+        lines.push(Line::default().with(RED, "  error"));
+        lines.extend(error.message.lines().map(|row| Line::default().with(PLAIN, format!("    {row}"))));
+        if let Some(traceback) = &error.traceback {
+            lines.extend(traceback.lines().map(|row| Line::default().with(DIM, format!("    {row}"))));
+        }
+    }
+    if let Some(output) = &step.output {
+        lines.push(Line::default().with(GREEN, "  output"));
+        let text = serde_json::to_string_pretty(&output.to_json()).unwrap_or_default();
+        lines.extend(text.lines().map(|row| Line::default().with(PLAIN, format!("    {row}"))));
+    } else if let Some(bytes) = step.output_bytes {
+        lines.push(Line::default().with(GREEN, "  output").with(DIM, format!("  {}, too big to show", words::bytes(bytes))));
+    }
+    let mut rows = Vec::new();
+    for inner in step.items.iter().flat_map(|items| &items.shown).chain(&step.children) {
+        step_rows(inner, &step.path, 0, now, &mut rows);
+    }
+    if !rows.is_empty() {
+        lines.push(Line::default());
+    }
+    let column = rows.iter().map(|(name, _)| name.width()).max().unwrap_or(0).min(56) + 2;
+    for (mut name, detail) in rows {
+        name.pad(column);
+        lines.push(name.join(detail));
+    }
+    lines
+}

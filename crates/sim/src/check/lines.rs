@@ -1,0 +1,202 @@
+//! What strategies and locks promise, checked from their histories alone.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use kapell_engine::lock::{Lock, LockEvent};
+use kapell_engine::run_queue::{QueueEvent, RunQueue};
+use kapell_model::spec::StrategyMode;
+use kapell_model::{EntityKey, RunId, RunStatus, Time};
+use kapell_node::{Entity, Lane};
+
+use super::{Checks, Verdict, wrong};
+
+/// The order in which runs of a queue came, by line.
+#[derive(Debug, Default)]
+pub(super) struct Order {
+    waiting: BTreeMap<Arc<str>, VecDeque<RunId>>,
+    newest: BTreeMap<Arc<str>, RunId>,
+}
+
+
+impl Order {
+    /// Looks at an event before it is applied.
+    pub(super) fn before(&mut self, queue: &RunQueue, event: &QueueEvent) -> Verdict {
+        let bytes: [u8; 16] = event.run.as_slice().try_into().unwrap_or_default();
+        let run = RunId::from_bytes(bytes);
+        let key: Arc<str> = event.key.as_str().into();
+        let line = queue.lines.get(&key);
+        let waiting = self.waiting.entry(key.clone()).or_default();
+        match event.kind {
+            1 => {
+                waiting.push_back(run);
+                self.newest.insert(key, run);
+            }
+            2 => {
+                if let Some(blocked) = line.and_then(|line| line.blocked) {
+                    if blocked == run {
+                        return Ok(());
+                    }
+                    let strict = line
+                        .and_then(|line| line.waiting.iter().find(|entry| entry.run == run))
+                        .is_some_and(|entry| entry.rule.mode == StrategyMode::StrictSequential);
+                    if strict {
+                        return wrong("strict", format!("{run} starts although {blocked} blocks its line"));
+                    }
+                }
+                if waiting.front() != Some(&run) {
+                    return wrong("order", format!("{run} starts before {:?}", waiting.front()));
+                }
+                waiting.pop_front();
+                let active = line.map_or(0, |line| line.active.len());
+                let entry = line.and_then(|line| line.waiting.iter().find(|entry| entry.run == run));
+                let Some(entry) = entry else {
+                    return wrong("order", format!("{run} starts without having waited"));
+                };
+                let limit = entry.rule.limit as usize;
+                if limit > 0 && active >= limit {
+                    return wrong("limit", format!("{run} starts beside {active} of {limit}"));
+                }
+            }
+            3 | 4 => waiting.retain(|other| *other != run),
+            _ => {}
+        }
+        if event.kind == 3 {
+            return self.dropped(queue, run, &event.key);
+        }
+        Ok(())
+    }
+
+    /// Under modes that keep the newest, the newest is never dropped; `first_only` drops only beside
+    /// another.
+    fn dropped(&self, queue: &RunQueue, run: RunId, key: &str) -> Verdict {
+        let Some(line) = queue.lines.get(key) else { return Ok(()) };
+        let Some(entry) = line.waiting.iter().find(|entry| entry.run == run) else { return Ok(()) };
+        let newest = self.newest.get(key) == Some(&run);
+        let keeps = matches!(entry.rule.mode, StrategyMode::LastOnly | StrategyMode::SerialLatest);
+        let never = matches!(
+            entry.rule.mode,
+            StrategyMode::Parallel | StrategyMode::Sequential | StrategyMode::StrictSequential
+        );
+        if never {
+            return wrong("dropped", format!("{run} is dropped under {:?}", entry.rule.mode));
+        }
+        // The newer one is enqueued by the next event of the same decision.
+        if keeps && newest && line.waiting.len() > 1 {
+            return wrong("dropped", format!("{run} is the newest and is dropped"));
+        }
+        Ok(())
+    }
+}
+
+/// A lock is never held by more than its bound; a rate never gives more in any period.
+pub(super) fn bound_of_lock(
+    key: &EntityKey,
+    lock: &Lock,
+    event: &LockEvent,
+    grants: &mut VecDeque<Time>,
+) -> Verdict {
+    let max = lock.max.max(1) as usize;
+    if lock.period == 0 && lock.holders.len() > max {
+        return wrong("lock", format!("{key:?} is held {} times of {max}", lock.holders.len()));
+    }
+    if event.kind == 2 && lock.period > 0 {
+        let at = Time(event.at);
+        grants.push_back(at);
+        while grants.front().is_some_and(|first| first.0 <= at.0 - lock.period) {
+            grants.pop_front();
+        }
+        if grants.len() > max {
+            return wrong("rate", format!("{key:?} gave {} of {max} in its period", grants.len()));
+        }
+    }
+    Ok(())
+}
+
+impl Checks {
+    /// Active runs of one line are never more than their strategy allows.
+    pub(super) fn bounds_of_run(&self, id: RunId) -> Verdict {
+        let Some(shadow) = self.runs.get(&id) else { return Ok(()) };
+        let state = &shadow.state;
+        let active = |status| {
+            matches!(status, RunStatus::Running | RunStatus::Paused | RunStatus::Cancelling)
+        };
+        let (Some(queue), true) = (&state.meta.queue, active(state.status)) else { return Ok(()) };
+        let strategy = &shadow.plan.spec.strategy;
+        let limit = match strategy.mode {
+            StrategyMode::Parallel => strategy.limit.unwrap_or(u32::MAX),
+            _ => 1,
+        };
+        let others: Vec<String> = self
+            .runs
+            .iter()
+            .filter(|(_, other)| {
+                let meta = &other.state.meta;
+                meta.queue.as_ref() == Some(queue)
+                    && !meta.held_queues.contains(queue)
+                    && active(other.state.status)
+            })
+            .map(|(run, other)| stands_short(*run, other.state.status))
+            .collect();
+        if others.len() > limit as usize {
+            return wrong("strategy", format!("{} run at once of {limit}: {others:?}", others.len()));
+        }
+        Ok(())
+    }
+
+    /// Nothing is under way: every run that has not ended waits for something that exists.
+    pub(super) fn explained(&self, lane: &Lane) -> Verdict {
+        let memory: BTreeSet<RunId> = lane
+            .entities()
+            .filter_map(|(key, entity)| match (key, entity) {
+                (EntityKey::Run(run), Entity::Run(_)) => Some(*run),
+                _ => None,
+            })
+            .collect();
+        for (id, shadow) in &self.runs {
+            let state = &shadow.state;
+            if state.status == RunStatus::Queued
+                && let Some(queue) = state.run_queue()
+                && !state.meta.held_queues.contains(state.meta.queue.as_ref().unwrap_or(&empty()))
+            {
+                let known = self.queues.get(&queue).is_some_and(|queue| queue.runs.contains_key(id));
+                if !known {
+                    return wrong("queued", format!("{id} waits in a queue that does not know it"));
+                }
+            }
+            let busy = state.status == RunStatus::Running
+                && (!state.started.is_empty() || !state.ready.is_empty());
+            if busy && !memory.contains(id) {
+                return wrong("memory", format!("{id} has work and is not in memory"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything has ended: nobody holds or waits.
+    pub(super) fn lines_empty(&self) -> Verdict {
+        for (key, lock) in &self.locks {
+            if !lock.holders.is_empty() || !lock.waiting.is_empty() {
+                return wrong("lock", format!("{key:?} is still held or asked for: {lock:?}"));
+            }
+        }
+        for (key, queue) in &self.queues {
+            let left = queue.lines.values().any(|line| {
+                !line.active.is_empty() || !line.waiting.is_empty() || line.burst.is_some()
+            });
+            if left {
+                return wrong("queue", format!("{key:?} still holds {queue:?}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn empty() -> (Arc<str>, Arc<str>, Arc<str>) {
+    ("".into(), "".into(), "".into())
+}
+
+fn stands_short(run: RunId, status: RunStatus) -> String {
+    format!("{run} {status}")
+}
+

@@ -1,0 +1,121 @@
+//! Plays scenarios: those kept, then those of new seeds. A failing one is made smaller and kept.
+
+use std::io::Write as _;
+
+use clap::Parser;
+use kapell_sim::scenario::Scenario;
+use kapell_sim::{generate, kept, play, shrink};
+
+/// Every so many seeds are played twice, and must go the same way.
+const TWICE: u64 = 16;
+
+/// Simulates the node on virtual time, with everything that can go wrong.
+#[derive(Parser)]
+struct Arguments {
+    /// How many seeds.
+    #[arg(long, default_value_t = 500)]
+    seeds: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 0)]
+    start: u64,
+    /// Only this seed.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Only this kept scenario.
+    #[arg(long)]
+    file: Option<std::path::PathBuf>,
+    /// Says everything that happens.
+    #[arg(long)]
+    trace: bool,
+    /// Says what the seed does, as data.
+    #[arg(long)]
+    show: bool,
+    /// Does not make a failing scenario smaller.
+    #[arg(long)]
+    no_shrink: bool,
+    /// Failing seeds after which it stops.
+    #[arg(long, default_value_t = 10)]
+    failures: u64,
+}
+
+struct Player {
+    arguments: Arguments,
+    passed: u64,
+    failed: u64,
+}
+
+fn main() -> anyhow::Result<()> {
+    // A panic is a failure like others: it is reported once, with its seed.
+    std::panic::set_hook(Box::new(|_| {}));
+    let arguments = Arguments::parse();
+    let mut player = Player { arguments, passed: 0, failed: 0 };
+    player.all()?;
+    say(&format!("{} passed, {} failed", player.passed, player.failed))?;
+    anyhow::ensure!(player.failed == 0, "{} failed", player.failed);
+    Ok(())
+}
+
+fn say(line: &str) -> std::io::Result<()> {
+    writeln!(std::io::stdout().lock(), "{line}")
+}
+
+impl Player {
+    fn all(&mut self) -> anyhow::Result<()> {
+        if let Some(path) = self.arguments.file.clone() {
+            return self.one("file", &kept::read(&path)?, true);
+        }
+        if let Some(seed) = self.arguments.seed {
+            let scenario = generate::scenario(seed);
+            return self.one(&format!("seed-{seed}"), &scenario, true);
+        }
+        for (name, scenario) in kept::all()? {
+            self.one(&name, &scenario, false)?;
+        }
+        for seed in self.arguments.start..self.arguments.start + self.arguments.seeds {
+            let scenario = generate::scenario(seed);
+            self.one(&format!("seed-{seed}"), &scenario, seed % TWICE == 0)?;
+            if self.failed >= self.arguments.failures {
+                break;
+            }
+            if seed % 100 == 99 {
+                say(&format!("… {} passed, {} failed", self.passed, self.failed))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn one(&mut self, name: &str, scenario: &Scenario, twice: bool) -> anyhow::Result<()> {
+        if self.arguments.show {
+            say(&serde_json::to_string_pretty(scenario)?)?;
+        }
+        let mut print = |line: &str| {
+            // Whoever reads the trace may have seen enough.
+            let _ = say(line);
+        };
+        let outcome = if self.arguments.trace {
+            play(scenario, Some(&mut print))
+        } else {
+            play(scenario, None)
+        };
+        let mut failure = outcome.failure.clone();
+        if failure.is_none() && twice && play(scenario, None).hash != outcome.hash {
+            failure = Some(kapell_sim::Failure {
+                what: "determinism",
+                detail: "the same scenario went another way".to_owned(),
+            });
+        }
+        let Some(failure) = failure else {
+            self.passed += 1;
+            return Ok(());
+        };
+        self.failed += 1;
+        say(&format!("{name} FAILED {}: {}", failure.what, failure.detail))?;
+        if !self.arguments.no_shrink && !self.arguments.trace && self.arguments.file.is_none() {
+            let (mut smaller, failure) = shrink::shrink(scenario, &failure);
+            smaller.note = format!("{name}: {}: {}", failure.what, failure.detail);
+            let path = kept::keep(&format!("{}-{name}", failure.what), &smaller)?;
+            say(&format!("  smaller: {} {}", path.display(), failure.detail))?;
+        }
+        Ok(())
+    }
+}
