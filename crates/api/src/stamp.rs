@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use kapell_model::Time;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]
 pub(crate) fn serialize<S: Serializer>(at: &Time, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&at.timestamp())
 }

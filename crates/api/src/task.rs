@@ -300,11 +300,13 @@ pub enum Outcome {
     Failed(Box<TaskError>),
     /// It was cancelled and is gone.
     Cancelled,
-    /// It is gone without a result: the worker or machine died. A platform failure that counts as a
-    /// delivery.
+    /// It is gone without a result: the worker or machine died. A platform failure, and a sign that
+    /// the step takes its worker down unless it is explained.
     Lost {
         /// Why, for people.
         reason: String,
+        /// A drain or a stop did it, or others went down with it, so it says nothing of this one.
+        explained: bool,
     },
 }
 

@@ -1,4 +1,5 @@
 //! Commands and flags. The help text is written here.
+#![expect(clippy::doc_markdown, reason = "comments are what `--help` prints")]
 
 use std::path::PathBuf;
 

@@ -22,6 +22,7 @@ const INHERITED: [&str; 22] = [
 const INHERITED_STARTS: [&str; 5] = ["LC_", "XDG_", "PIP_", "UV_", "PYTHON"];
 
 /// What a command knows of its surroundings.
+#[expect(clippy::struct_excessive_bools, reason = "each says something else")]
 pub(crate) struct Config {
     /// Where everything is kept.
     pub(crate) data_dir: PathBuf,

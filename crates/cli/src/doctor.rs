@@ -207,7 +207,7 @@ fn machine(config: &Config) -> Check {
         words::bytes(capacity.memory_bytes)
     );
     if capacity.gpus > 0 {
-        found.push_str(&format!(", {}", words::count(u64::from(capacity.gpus), "GPU")));
+        found += &format!(", {}", words::count(u64::from(capacity.gpus), "GPU"));
     }
     ok("machine", format!("{found}: {} at a time", words::count(capacity.slots as u64, "attempt")))
 }

@@ -134,8 +134,8 @@ fn advice(view: &RunView) -> Vec<Line> {
     let run = words::short(view.summary.run);
     let mut lines = Vec::new();
     let mut say = |command: String, what: &str| {
-        let mut line = Line::default().with(PLAIN, "  ").with(CYAN, command);
-        line.pad(28);
+        let mut line = Line::default().with(PLAIN, "  ").with(CYAN, command).with(PLAIN, "  ");
+        line.pad(32);
         lines.push(line.with(DIM, what));
     };
     if view.summary.status == RunStatus::Discarded {

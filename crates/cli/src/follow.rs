@@ -85,8 +85,8 @@ pub(crate) fn to_the_end(
     let mut following = Following { runs, work, config, progress: None };
     loop {
         match following.look(&session, &interrupt, printer) {
-            Ok(Some(seen)) => return following.leave(session, seen, printer),
-            Ok(None) => return following.pause(session, printer),
+            Ok(Some(seen)) => return following.leave(session, &seen, printer),
+            Ok(None) => return Ok(following.pause(session, printer)),
             // Whoever held the directory has ended: what is left is ours now.
             Err(error) if session.holder().is_some() && error.code == ErrorCode::StoreUnavailable => {
                 session = session::open(config, Need::Work(work.slots))?;
@@ -155,20 +155,20 @@ impl Following<'_> {
     }
 
     /// All have ended: says how.
-    fn leave(&self, session: Session, seen: Vec<RunView>, printer: &mut Printer) -> Ended {
+    fn leave(&self, session: Session, seen: &[RunView], printer: &mut Printer) -> Ended {
         let mut good = true;
         for run in &self.runs {
             good &= session.api().wait(*run, Duration::ZERO)?.status == RunStatus::Succeeded;
         }
         if self.work.json {
-            match seen.as_slice() {
+            match seen {
                 [view] if self.runs.len() == 1 => printer.json(view)?,
                 views => printer.json(&json!({ "runs": views }))?,
             }
-        } else if let [view] = seen.as_slice() {
+        } else if let [view] = seen {
             end(&session, view, printer)?;
         } else {
-            ends(&seen, printer)?;
+            ends(seen, printer)?;
         }
         let left = unfinished(&session)?.len();
         session.stop(if left > 0 { LEAVING } else { Duration::ZERO });
@@ -176,7 +176,7 @@ impl Following<'_> {
     }
 
     /// Pauses what is followed, gives running attempts time, and says how to go on.
-    fn pause(&self, session: Session, printer: &mut Printer) -> Ended {
+    fn pause(&self, session: Session, printer: &mut Printer) -> Exit {
         let mut paused = Vec::new();
         for run in &self.runs {
             let asked = session.api().act(*run, &Action::Pause { by: self.config.user.clone() });
@@ -197,7 +197,7 @@ impl Following<'_> {
             _ => "kapell resume".to_owned(),
         };
         printer.notes(&[Line::default().with(DIM, "  to continue: ").with(CYAN, next)]);
-        Ok(Exit::Interrupted)
+        Exit::Interrupted
     }
 }
 

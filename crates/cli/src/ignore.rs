@@ -74,8 +74,7 @@ fn part_matches(pattern: &[char], name: &[char]) -> bool {
             Some(end) => in_set(&rest[..end], *c) && part_matches(&rest[end + 1..], left),
             None => *c == '[' && part_matches(rest, left),
         },
-        (Some(('\\', [c, rest @ ..])), Some((d, left))) => c == d && part_matches(rest, left),
-        (Some((c, rest)), Some((d, left))) => c == d && part_matches(rest, left),
+        (Some(('\\', [c, rest @ ..])) | Some((c, rest)), Some((d, left))) => c == d && part_matches(rest, left),
         (None, Some(_)) | (Some(_), None) => false,
     }
 }

@@ -14,8 +14,10 @@ mod bundle;
 mod completions;
 mod config;
 mod definition;
+mod doctor;
 mod failure;
 mod follow;
+mod graph;
 mod ignore;
 mod interrupt;
 mod list;
@@ -28,6 +30,7 @@ mod run;
 mod schema;
 mod session;
 mod show;
+mod timeline;
 mod tree;
 mod validate;
 mod why;
@@ -98,9 +101,11 @@ fn dispatch(command: Command, config: &Config, printer: &mut Printer) -> Ended {
     match command {
         Command::Run(run) => run::run(&run, config, printer),
         Command::Validate(validate) => validate::validate(&validate, printer),
+        Command::Graph(graph) => graph::graph(&graph, config, printer),
         Command::List(list) => list::list(&list, config, printer),
         Command::Show(show) => show::show(&show, config, printer),
         Command::Logs(logs) => logs::logs(&logs, config, printer),
+        Command::Timeline(timeline) => timeline::timeline(&timeline, config, printer),
         Command::Why(why) => why::why(&why, config, printer),
         Command::Cancel(cancel) => act::cancel(&cancel, config, printer),
         Command::Pause(pause) => act::pause(&pause, config, printer),
@@ -113,7 +118,7 @@ fn dispatch(command: Command, config: &Config, printer: &mut Printer) -> Ended {
         Command::Priority(priority) => act::priority(&priority, config, printer),
         Command::Dismiss(dismiss) => act::dismiss(&dismiss, config, printer),
         Command::Schema => schema::schema(printer),
-        _ => Ok(Exit::Failed),
+        Command::Doctor(doctor) => doctor::doctor(&doctor, config, printer),
         Command::Completions(completions) => completions::completions(&completions, printer),
     }
 }

@@ -74,7 +74,7 @@ impl Printer {
     pub(crate) fn live(&mut self, lines: &[Line], width: usize) -> Result<(), Error> {
         let mut text = String::from("\u{1b}[?25l");
         if self.live > 0 {
-            text.push_str(&format!("\u{1b}[{}A", self.live));
+            text += &format!("\u{1b}[{}A", self.live);
         }
         for line in lines {
             text.push_str("\r\u{1b}[2K");
@@ -104,6 +104,7 @@ impl Printer {
     }
 
     /// Writes text to standard error as it is.
+    #[expect(clippy::unused_self, reason = "whoever has no printer writes nothing")]
     pub(crate) fn error_text(&mut self, text: &str) {
         // As above.
         let _ = std::io::stderr().write_all(text.as_bytes());

@@ -249,10 +249,10 @@ fn one(step: &StepRecord, record: &Record) -> Vec<Line> {
         let took = words::took(Some(attempt.started_at), attempt.ended_at, now).map(words::span);
         let mut text = format!("{} {result} in {}", attempt.attempt, took.unwrap_or_default());
         if let Some(usage) = attempt.usage {
-            text.push_str(&format!("  {}", usage_text(usage)));
+            text += &format!("  {}", usage_text(usage));
         }
         if let Some(error) = &attempt.error {
-            text.push_str(&format!("  {}", words::first_line(&error.message)));
+            text += &format!("  {}", words::first_line(&error.message));
         }
         fact("try", text);
     }

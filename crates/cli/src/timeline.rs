@@ -139,7 +139,7 @@ fn legend() -> Line {
         .with(DIM, " critical path")
 }
 
-fn last_part(row: &Row<'_>) -> &str {
+fn last_part<'r>(row: &Row<'r>) -> &'r str {
     if row.depth == 0 {
         return row.path;
     }
@@ -198,10 +198,10 @@ fn bar(row: &Row<'_>, scale: &Scale, now: Time, line: &mut Line) {
         fill(scale.start, ready, ('·', DIM));
     }
     fill(ready, end, ('░', YELLOW));
-    if step.attempts.is_empty() {
-        if let Some(started) = step.started_at.filter(|_| step.verb != "wait") {
-            fill(started, end, ('█', if step.status.bad() { RED } else { CYAN }));
-        }
+    if step.attempts.is_empty()
+        && let Some(started) = step.started_at.filter(|_| step.verb != "wait")
+    {
+        fill(started, end, ('█', if step.status.bad() { RED } else { CYAN }));
     }
     for attempt in &step.attempts {
         fill(attempt.started_at, attempt.ended_at.unwrap_or(now), ('█', color(attempt)));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::args::Validate;
 use crate::definition;
-use crate::paint::{BOLD, DIM, GREEN, Line, PLAIN};
+use crate::paint::{BOLD, DIM, GREEN, Line, PLAIN, RED};
 use crate::printer::Printer;
 use crate::{Ended, Exit, words};
 
@@ -32,21 +32,18 @@ pub(crate) fn validate(validate: &Validate, printer: &mut Printer) -> Ended {
         printer.text(&definition.rendered(color))?;
         let errors = definition.diagnostics.iter().filter(|problem| problem.is_error()).count();
         let warnings = definition.diagnostics.len() - errors;
-        let mut line = match &definition.spec {
-            Some(spec) => {
-                let steps: usize = Plan::new(Arc::clone(spec)).graphs.iter().map(|graph| graph.steps.len()).sum();
-                Line::default()
-                    .with(GREEN, "✓ ")
-                    .with(BOLD, definition.name())
-                    .with(DIM, format!("  workflow {}, {}", spec.workflow, words::count(steps as u64, "step")))
-            }
-            None => {
-                printer.plain("")?;
-                Line::default()
-                    .with(crate::paint::RED, "✗ ")
-                    .with(BOLD, definition.name())
-                    .with(PLAIN, format!("  {}", words::count(errors as u64, "error")))
-            }
+        let mut line = if let Some(spec) = &definition.spec {
+            let steps: usize = Plan::new(Arc::clone(spec)).graphs.iter().map(|graph| graph.steps.len()).sum();
+            Line::default()
+                .with(GREEN, "✓ ")
+                .with(BOLD, definition.name())
+                .with(DIM, format!("  workflow {}, {}", spec.workflow, words::count(steps as u64, "step")))
+        } else {
+            printer.plain("")?;
+            Line::default()
+                .with(RED, "✗ ")
+                .with(BOLD, definition.name())
+                .with(PLAIN, format!("  {}", words::count(errors as u64, "error")))
         };
         if warnings > 0 {
             line.push(DIM, format!(", {}", words::count(warnings as u64, "warning")));

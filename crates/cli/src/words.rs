@@ -66,7 +66,7 @@ pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place) % 3 == 0 {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);
@@ -100,10 +100,10 @@ pub(crate) fn instant(text: &str, from: Time, back: bool) -> Result<Time, Error>
     if let Ok(at) = text.parse::<Timestamp>() {
         return Ok(at.into());
     }
-    if let Ok(date) = text.parse::<jiff::civil::DateTime>() {
-        if let Ok(zoned) = date.to_zoned(jiff::tz::TimeZone::system()) {
-            return Ok(zoned.timestamp().into());
-        }
+    if let Ok(date) = text.parse::<jiff::civil::DateTime>()
+        && let Ok(zoned) = date.to_zoned(jiff::tz::TimeZone::system())
+    {
+        return Ok(zoned.timestamp().into());
     }
     if let Ok(span) = kapell_expr::parse_duration(text) {
         let span: SignedDuration = span;
@@ -111,4 +111,15 @@ pub(crate) fn instant(text: &str, from: Time, back: bool) -> Result<Time, Error>
     }
     Err(Error::new(ErrorCode::BadRequest, format!("`{text}` is neither a time nor a span of time"))
         .hint("as in 2030-01-31T10:00:00Z, 2030-01-31 10:00, 90s, 2h, 3d"))
+}
+
+/// The start of a text, on one line, at most so many characters.
+pub(crate) fn shortened(text: &str, most: usize) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.chars().count() <= most {
+        return line;
+    }
+    let mut cut: String = line.chars().take(most - 1).collect();
+    cut.push('…');
+    cut
 }

@@ -121,7 +121,10 @@ pub enum Fact {
 impl Event {
     /// An event of now.
     pub fn new(at: Time, fact: Fact) -> Self {
-        Self { at: at.0, fact: Some(fact) }
+        Self {
+            at: at.0,
+            fact: Some(fact),
+        }
     }
 
     /// The instant `relative` microseconds from the event.

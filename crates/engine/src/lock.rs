@@ -72,11 +72,21 @@ pub struct LockDecision {
 
 impl Lock {
     /// Takes a message or the passing of time (`None`).
-    pub fn decide(&mut self, name: &Arc<str>, message: Option<&Message>, now: Time) -> LockDecision {
+    pub fn decide(
+        &mut self,
+        name: &Arc<str>,
+        message: Option<&Message>,
+        now: Time,
+    ) -> LockDecision {
         let now = now.max(self.last_at);
         let mut out = LockDecision::default();
         match message {
-            Some(Message::Acquire { run, place, max, period }) => {
+            Some(Message::Acquire {
+                run,
+                place,
+                max,
+                period,
+            }) => {
                 let holder = (*run, *place);
                 let known = self.holders.contains(&holder)
                     || self.waiting.iter().any(|(waiting, _)| *waiting == holder);
@@ -101,7 +111,10 @@ impl Lock {
                 break;
             }
             self.emit(fact(now, GRANTED, holder), &mut out);
-            let message = Message::LockGranted { place: holder.1, name: name.clone() };
+            let message = Message::LockGranted {
+                place: holder.1,
+                name: name.clone(),
+            };
             out.messages.push((holder.0.into(), message));
         }
         out
@@ -118,7 +131,10 @@ impl Lock {
             return self.holders.len() < max;
         }
         self.granted_at.len() < max
-            || self.granted_at.front().is_some_and(|at| now.0 >= at.0.saturating_add(self.period))
+            || self
+                .granted_at
+                .front()
+                .is_some_and(|at| now.0 >= at.0.saturating_add(self.period))
     }
 
     /// Makes the state that the event says.
@@ -154,19 +170,31 @@ impl Lock {
         if self.period == 0 || self.waiting.is_empty() {
             return None;
         }
-        self.granted_at.front().map(|at| Time(at.0.saturating_add(self.period)))
+        self.granted_at
+            .front()
+            .map(|at| Time(at.0.saturating_add(self.period)))
     }
 
     /// True if nothing would be lost by forgetting it at `now`.
     pub fn is_idle(&self, now: Time) -> bool {
         self.holders.is_empty()
             && self.waiting.is_empty()
-            && self.granted_at.back().is_none_or(|at| now.0 >= at.0.saturating_add(self.period))
+            && self
+                .granted_at
+                .back()
+                .is_none_or(|at| now.0 >= at.0.saturating_add(self.period))
     }
 }
 
 fn fact(at: Time, kind: u32, (run, place): Holder) -> LockEvent {
-    LockEvent { at: at.0, kind, run: run.to_bytes().to_vec(), unit: place.into(), max: 0, period: 0 }
+    LockEvent {
+        at: at.0,
+        kind,
+        run: run.to_bytes().to_vec(),
+        unit: place.into(),
+        max: 0,
+        period: 0,
+    }
 }
 
 /// Encodes events as one chunk.

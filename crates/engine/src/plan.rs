@@ -70,9 +70,16 @@ impl Plan {
     pub fn new(spec: Arc<Spec>) -> Self {
         let mut graphs = Vec::new();
         number(&spec.graph, &mut graphs);
-        let finally = spec.finally.as_ref().map(|graph| number(graph, &mut graphs));
+        let finally = spec
+            .finally
+            .as_ref()
+            .map(|graph| number(graph, &mut graphs));
         let graphs = graphs.into_iter().flatten().collect();
-        Self { spec, graphs, finally }
+        Self {
+            spec,
+            graphs,
+            finally,
+        }
     }
 
     /// What a failed step does to the rest of any graph.
@@ -94,9 +101,10 @@ fn number(graph: &Graph, graphs: &mut Vec<Option<GraphPlan>>) -> GraphId {
         let inner = match &step.verb {
             Verb::Steps { graph, .. } => vec![number(graph, graphs)],
             Verb::Loop(body) => vec![number(&body.graph, graphs)],
-            Verb::Switch { branches } => {
-                branches.iter().map(|branch| number(&branch.graph, graphs)).collect()
-            }
+            Verb::Switch { branches } => branches
+                .iter()
+                .map(|branch| number(&branch.graph, graphs))
+                .collect(),
             Verb::Shell { .. }
             | Verb::Exec { .. }
             | Verb::Python { .. }
@@ -121,14 +129,18 @@ fn number(graph: &Graph, graphs: &mut Vec<Option<GraphPlan>>) -> GraphId {
     }
     for (index, step) in graph.steps.iter().enumerate() {
         for need in &step.needs {
-            if let (Some(needed), Ok(index)) =
-                (steps.get_mut(usize::from(*need)), StepIndex::try_from(index))
-            {
+            if let (Some(needed), Ok(index)) = (
+                steps.get_mut(usize::from(*need)),
+                StepIndex::try_from(index),
+            ) {
                 needed.dependents.push(index);
             }
         }
     }
-    let by_id = steps.iter().map(|plan| (plan.step.id.clone(), plan.index)).collect();
+    let by_id = steps
+        .iter()
+        .map(|plan| (plan.step.id.clone(), plan.index))
+        .collect();
     graphs[id] = Some(GraphPlan { steps, by_id });
     u32::try_from(id).unwrap_or(u32::MAX)
 }

@@ -21,8 +21,8 @@ use kapell_expr::Value;
 use kapell_model::{RunStatus, StepStatus, Time};
 
 use crate::event::{
-    AttemptEnded, AttemptResult, Event, Fact, Next, RunCreated, RunReopened, ScopeKind, ScopeOpened,
-    Stored, StoredError, run_id,
+    AttemptEnded, AttemptResult, Event, Fact, Next, RunCreated, RunReopened, ScopeKind,
+    ScopeOpened, Stored, StoredError, run_id,
 };
 use crate::plan::Plan;
 
@@ -105,11 +105,17 @@ fn error(stored: Option<&StoredError>) -> Option<Box<TaskError>> {
 }
 
 fn status(number: u32) -> StepStatus {
-    u8::try_from(number).ok().and_then(StepStatus::from_number).unwrap_or(StepStatus::Failed)
+    u8::try_from(number)
+        .ok()
+        .and_then(StepStatus::from_number)
+        .unwrap_or(StepStatus::Failed)
 }
 
 fn run_status(number: u32) -> RunStatus {
-    u8::try_from(number).ok().and_then(RunStatus::from_number).unwrap_or(RunStatus::Failed)
+    u8::try_from(number)
+        .ok()
+        .and_then(RunStatus::from_number)
+        .unwrap_or(RunStatus::Failed)
 }
 
 impl<'p> Fold<'p> {
@@ -134,7 +140,9 @@ impl<'p> Fold<'p> {
     /// Takes the next event of the history.
     pub fn take(&mut self, event: &Event) {
         self.over |= self.until.is_some_and(|until| event.at > until.0);
-        let (false, Some(fact)) = (self.over, &event.fact) else { return };
+        let (false, Some(fact)) = (self.over, &event.fact) else {
+            return;
+        };
         let at = Time(event.at);
         self.record.seen_at = at;
         match fact {
@@ -155,12 +163,19 @@ impl<'p> Fold<'p> {
             Fact::RunEnded(ended) => {
                 self.record.status = run_status(ended.status);
                 self.record.ended_at = Some(at);
-                let outputs = ended.outputs.as_ref().map(Stored::value).unwrap_or_default();
+                let outputs = ended
+                    .outputs
+                    .as_ref()
+                    .map(Stored::value)
+                    .unwrap_or_default();
                 self.record.outputs = outputs;
                 self.record.error = error(ended.error.as_ref()).map(|error| *error);
             }
             Fact::RunReopened(reopened) => self.reopened(at, reopened),
-            Fact::RunPaused(_) | Fact::RunResumed(_) | Fact::CancelRequested(_) | Fact::PriorityChanged(_) => {
+            Fact::RunPaused(_)
+            | Fact::RunResumed(_)
+            | Fact::CancelRequested(_)
+            | Fact::PriorityChanged(_) => {
                 self.requested(at, fact);
             }
             Fact::ScopeOpened(opened) => self.scope_opened(at, opened),
@@ -190,7 +205,12 @@ impl<'p> Fold<'p> {
                     }));
                 }
             }
-            Fact::ItemsEnded(items) => self.items_ended(items.unit.into(), items.from, items.to, status(items.status)),
+            Fact::ItemsEnded(items) => self.items_ended(
+                items.unit.into(),
+                items.from,
+                items.to,
+                status(items.status),
+            ),
             _ => self.unit_fact(event, fact),
         }
     }
@@ -202,7 +222,11 @@ impl<'p> Fold<'p> {
             Fact::UnitReady(ready) => {
                 let place: Place = ready.unit.into();
                 let until = (ready.not_before > 0).then(|| event.time(ready.not_before));
-                let status = if until.is_some() { StepStatus::Waiting } else { StepStatus::Queued };
+                let status = if until.is_some() {
+                    StepStatus::Waiting
+                } else {
+                    StepStatus::Queued
+                };
                 self.unit(place, status, |unit| {
                     unit.ready_at.get_or_insert(at);
                     unit.until = until;
@@ -210,7 +234,11 @@ impl<'p> Fold<'p> {
             }
             Fact::UnitEnded(ended) => {
                 let place: Place = ended.unit.into();
-                let output = ended.output.as_ref().map(|output| self.shown(output)).unwrap_or_default();
+                let output = ended
+                    .output
+                    .as_ref()
+                    .map(|output| self.shown(output))
+                    .unwrap_or_default();
                 self.unit(place, ended.step_status(), |unit| {
                     unit.end(at, output);
                     unit.error = error(ended.error.as_ref());
@@ -222,23 +250,35 @@ impl<'p> Fold<'p> {
                 unit.begin(at);
                 unit.until = Some(event.time(wait.until));
             }),
-            Fact::ChildStarted(child) => self.unit(child.unit.into(), StepStatus::Running, |unit| {
-                unit.begin(at);
-                unit.child = Some(run_id(&child.run));
-            }),
-            Fact::LockRequested(request) => self.unit(request.unit.into(), StepStatus::Waiting, |unit| {
-                unit.lock = Some(request.name.clone());
-            }),
-            Fact::LockGranted(unit) => self.unit((*unit).into(), StepStatus::Queued, |unit| unit.lock = None),
-            Fact::HandlingStarted(handling) => self.unit(handling.unit.into(), StepStatus::Running, |unit| {
-                unit.error = error(handling.error.as_ref());
-            }),
-            Fact::UnitStopping(stopping) => self.unit(stopping.unit.into(), StepStatus::Cancelling, |unit| {
-                unit.error = error(stopping.error.as_ref());
-            }),
-            Fact::LoopWaiting(waiting) => self.unit(waiting.unit.into(), StepStatus::Waiting, |unit| {
-                unit.until = Some(event.time(waiting.until));
-            }),
+            Fact::ChildStarted(child) => {
+                self.unit(child.unit.into(), StepStatus::Running, |unit| {
+                    unit.begin(at);
+                    unit.child = Some(run_id(&child.run));
+                })
+            }
+            Fact::LockRequested(request) => {
+                self.unit(request.unit.into(), StepStatus::Waiting, |unit| {
+                    unit.lock = Some(request.name.clone());
+                })
+            }
+            Fact::LockGranted(unit) => {
+                self.unit((*unit).into(), StepStatus::Queued, |unit| unit.lock = None)
+            }
+            Fact::HandlingStarted(handling) => {
+                self.unit(handling.unit.into(), StepStatus::Running, |unit| {
+                    unit.error = error(handling.error.as_ref());
+                })
+            }
+            Fact::UnitStopping(stopping) => {
+                self.unit(stopping.unit.into(), StepStatus::Cancelling, |unit| {
+                    unit.error = error(stopping.error.as_ref());
+                })
+            }
+            Fact::LoopWaiting(waiting) => {
+                self.unit(waiting.unit.into(), StepStatus::Waiting, |unit| {
+                    unit.until = Some(event.time(waiting.until));
+                })
+            }
             Fact::UnitRetrying(retrying) => {
                 let place: Place = retrying.unit.into();
                 self.unit(place, StepStatus::Retrying, |unit| {
@@ -265,14 +305,22 @@ impl<'p> Fold<'p> {
             priority: u8::try_from(created.priority).unwrap_or(100),
             created_at: at,
             seen_at: at,
-            params: created.params.as_ref().map(Stored::value).unwrap_or_default(),
+            params: created
+                .params
+                .as_ref()
+                .map(Stored::value)
+                .unwrap_or_default(),
             ..Record::default()
         };
         if let Some(fork) = &created.fork {
             // What a fork keeps has ended when its first graph opens.
             let mut root = self.fresh_scope(0, ScopeKind::Root, None, 0);
             for kept in &fork.kept {
-                let output = kept.output.as_ref().map(|output| self.shown(output)).unwrap_or_default();
+                let output = kept
+                    .output
+                    .as_ref()
+                    .map(|output| self.shown(output))
+                    .unwrap_or_default();
                 if let Some(step) = root.steps.get_mut(kept.step as usize) {
                     step.unit.status = status(kept.status);
                     step.unit.end(at, output);
@@ -295,8 +343,16 @@ impl<'p> Fold<'p> {
             }
             Fact::CancelRequested(cancel) => {
                 self.record.status = RunStatus::Cancelling;
-                let reason = if cancel.reason.is_empty() { String::new() } else { format!(": {}", cancel.reason) };
-                if cancel.timed_out { "its timeout passed".to_owned() } else { format!("cancelled by {}{reason}", cancel.by) }
+                let reason = if cancel.reason.is_empty() {
+                    String::new()
+                } else {
+                    format!(": {}", cancel.reason)
+                };
+                if cancel.timed_out {
+                    "its timeout passed".to_owned()
+                } else {
+                    format!("cancelled by {}{reason}", cancel.by)
+                }
             }
             Fact::PriorityChanged(changed) => {
                 self.record.priority = u8::try_from(changed.priority).unwrap_or(100);
@@ -314,9 +370,25 @@ impl<'p> Fold<'p> {
         self.notes.push_back(Note { at, text });
     }
 
-    fn fresh_scope(&self, graph: u32, kind: ScopeKind, parent: Option<Place>, iteration: u32) -> ScopeFold {
-        let count = self.plan.graphs.get(graph as usize).map_or(0, |graph| graph.steps.len());
-        ScopeFold { graph, kind, parent, iteration, steps: (0..count).map(|_| StepFold::default()).collect() }
+    fn fresh_scope(
+        &self,
+        graph: u32,
+        kind: ScopeKind,
+        parent: Option<Place>,
+        iteration: u32,
+    ) -> ScopeFold {
+        let count = self
+            .plan
+            .graphs
+            .get(graph as usize)
+            .map_or(0, |graph| graph.steps.len());
+        ScopeFold {
+            graph,
+            kind,
+            parent,
+            iteration,
+            steps: (0..count).map(|_| StepFold::default()).collect(),
+        }
     }
 
     fn scope_opened(&mut self, at: Time, opened: &ScopeOpened) {
@@ -354,7 +426,9 @@ impl<'p> Fold<'p> {
 
     /// Keeps the first and the last iterations of a loop.
     fn forget_iterations(&mut self, place: Place) {
-        let Some(unit) = self.unit_of(place) else { return };
+        let Some(unit) = self.unit_of(place) else {
+            return;
+        };
         if unit.inner.len() <= FIRST_ITERATIONS + LAST_ITERATIONS {
             return;
         }
@@ -364,16 +438,24 @@ impl<'p> Fold<'p> {
     }
 
     fn drop_inner(&mut self, place: Place) {
-        let inner = self.unit_of(place).map(|unit| std::mem::take(&mut unit.inner)).unwrap_or_default();
+        let inner = self
+            .unit_of(place)
+            .map(|unit| std::mem::take(&mut unit.inner))
+            .unwrap_or_default();
         for scope in inner {
             self.drop_scope(scope);
         }
     }
 
     fn drop_scope(&mut self, number: u32) {
-        let Some(scope) = self.scopes.remove(&number) else { return };
+        let Some(scope) = self.scopes.remove(&number) else {
+            return;
+        };
         for step in scope.steps {
-            let items = step.items.into_iter().flat_map(|items| items.kept.into_values());
+            let items = step
+                .items
+                .into_iter()
+                .flat_map(|items| items.kept.into_values());
             for unit in std::iter::once(step.unit).chain(items) {
                 for inner in unit.inner {
                     self.drop_scope(inner);
@@ -404,7 +486,9 @@ impl<'p> Fold<'p> {
             number if number == Next::Retry as u32 => StepStatus::Retrying,
             _ => StepStatus::Running,
         };
-        let keeps = status != StepStatus::Succeeded || self.keeps_item(place);
+        let keeps = status != StepStatus::Succeeded
+            || place.item == Place::NO_ITEM
+            || place.item < FIRST_ITEMS;
         let output = match &ended.output {
             Some(output) if keeps => self.shown(output),
             _ => (Value::Null, None),
@@ -424,7 +508,9 @@ impl<'p> Fold<'p> {
 
     /// A late item that failed once and then succeeded is none of those that failed.
     fn forget_good(&mut self, place: Place, status: StepStatus) {
-        if place.item != Place::NO_ITEM && place.item >= FIRST_ITEMS && status.good()
+        if place.item != Place::NO_ITEM
+            && place.item >= FIRST_ITEMS
+            && status.good()
             && let Some(items) = self.step(place).and_then(|step| step.items.as_mut())
             && items.kept.remove(&place.item).is_some()
         {
@@ -432,12 +518,10 @@ impl<'p> Fold<'p> {
         }
     }
 
-    fn keeps_item(&self, place: Place) -> bool {
-        place.item == Place::NO_ITEM || place.item < FIRST_ITEMS
-    }
-
     fn items_ended(&mut self, place: Place, from: u32, to: u32, status: StepStatus) {
-        let Some(items) = self.step(place).and_then(|step| step.items.as_mut()) else { return };
+        let Some(items) = self.step(place).and_then(|step| step.items.as_mut()) else {
+            return;
+        };
         let range = from as usize..(to as usize).min(items.statuses.len());
         if let Some(statuses) = items.statuses.get_mut(range) {
             statuses.fill(status.number());
@@ -448,12 +532,20 @@ impl<'p> Fold<'p> {
     }
 
     fn reopened(&mut self, at: Time, reopened: &RunReopened) {
-        self.record.status = if reopened.queued { RunStatus::Queued } else { RunStatus::Running };
+        self.record.status = if reopened.queued {
+            RunStatus::Queued
+        } else {
+            RunStatus::Running
+        };
         self.record.ended_at = None;
         self.record.error = None;
         self.record.outputs = Value::Null;
         let again: Vec<Place> = reopened.again.iter().map(|unit| (*unit).into()).collect();
-        let word = if again.is_empty() { "retried" } else { "restarted" };
+        let word = if again.is_empty() {
+            "retried"
+        } else {
+            "restarted"
+        };
         self.note(at, format!("{word} by {}", reopened.by));
         let finals: Vec<u32> = self
             .scopes
@@ -477,12 +569,17 @@ impl<'p> Fold<'p> {
 
     /// Units that did not succeed start again.
     fn reset_scope(&mut self, number: u32) {
-        let Some(scope) = self.scopes.get_mut(&number) else { return };
+        let Some(scope) = self.scopes.get_mut(&number) else {
+            return;
+        };
         let mut inside = Vec::new();
         let mut handlers = Vec::new();
         for step in &mut scope.steps {
             use StepStatus::{Cancelled, Failed, TimedOut, UpstreamFailed};
-            if !matches!(step.unit.status, Failed | TimedOut | Cancelled | UpstreamFailed) {
+            if !matches!(
+                step.unit.status,
+                Failed | TimedOut | Cancelled | UpstreamFailed
+            ) {
                 continue;
             }
             step.unit.again();
@@ -495,7 +592,10 @@ impl<'p> Fold<'p> {
             }
         }
         inside.retain(|number| {
-            let handler = self.scopes.get(number).is_some_and(|scope| scope.kind == ScopeKind::Handler);
+            let handler = self
+                .scopes
+                .get(number)
+                .is_some_and(|scope| scope.kind == ScopeKind::Handler);
             if handler {
                 handlers.push(*number);
             }
@@ -525,7 +625,10 @@ impl<'p> Fold<'p> {
     }
 
     fn step(&mut self, place: Place) -> Option<&mut StepFold> {
-        self.scopes.get_mut(&place.scope)?.steps.get_mut(usize::from(place.step))
+        self.scopes
+            .get_mut(&place.scope)?
+            .steps
+            .get_mut(usize::from(place.step))
     }
 
     /// A unit that is kept in detail.
@@ -534,7 +637,9 @@ impl<'p> Fold<'p> {
         if place.item == Place::NO_ITEM {
             return Some(&mut step.unit);
         }
-        step.items.as_mut()?.kept_unit(place.item, StepStatus::Pending)
+        step.items
+            .as_mut()?
+            .kept_unit(place.item, StepStatus::Pending)
     }
 
     /// Sets the status of a unit and changes what is kept of it.
@@ -568,7 +673,10 @@ impl ItemsFold {
     /// An item if it is kept: one of the first, or one that failed.
     fn kept_unit(&mut self, item: u32, status: StepStatus) -> Option<&mut UnitFold> {
         if item >= FIRST_ITEMS && !self.kept.contains_key(&item) {
-            let failing = matches!(status, StepStatus::Retrying | StepStatus::Failed | StepStatus::TimedOut);
+            let failing = matches!(
+                status,
+                StepStatus::Retrying | StepStatus::Failed | StepStatus::TimedOut
+            );
             if !failing || self.beyond >= FAILED_ITEMS || item as usize >= self.statuses.len() {
                 return None;
             }

@@ -57,8 +57,13 @@ impl Rule {
                 _ => 1,
             },
             total: strategy.total.unwrap_or(0),
-            quiet: strategy.debounce.map_or(0, |debounce| micros(debounce.quiet)),
-            longest: strategy.debounce.and_then(|debounce| debounce.max).map_or(0, micros),
+            quiet: strategy
+                .debounce
+                .map_or(0, |debounce| micros(debounce.quiet)),
+            longest: strategy
+                .debounce
+                .and_then(|debounce| debounce.max)
+                .map_or(0, micros),
         })
     }
 }
@@ -72,6 +77,9 @@ pub struct RunQueue {
     pub runs: BTreeMap<RunId, Arc<str>>,
     /// Active runs of all lines that hold places.
     pub active: u32,
+    /// The turn of each run that waits.
+    pub turns: BTreeMap<RunId, u64>,
+    next_turn: u64,
     last_at: Time,
 }
 
@@ -163,10 +171,18 @@ impl RunQueue {
     /// Takes a message or the passing of time (`None`).
     pub fn decide(&mut self, message: Option<&Message>, now: Time) -> QueueDecision {
         let now = now.max(self.last_at);
-        let mut deciding = Deciding { queue: self, now, out: QueueDecision::default() };
+        let mut deciding = Deciding {
+            queue: self,
+            now,
+            out: QueueDecision::default(),
+        };
         match message {
             Some(Message::Enqueue(entry)) => deciding.enqueue(entry),
-            Some(Message::RunEnded { run, status, by_person }) => {
+            Some(Message::RunEnded {
+                run,
+                status,
+                by_person,
+            }) => {
                 deciding.ended(*run, *status, *by_person);
             }
             Some(Message::Reenter(entry)) => deciding.reenter(entry),
@@ -180,7 +196,9 @@ impl RunQueue {
     /// Refuses the retry of an ended run that could not take a place: under modes that keep one run
     /// alone, another one is active or waits.
     pub fn may_reenter(&self, run: RunId, key: &str, mode: StrategyMode) -> Result<(), Error> {
-        let Some(line) = self.lines.get(key) else { return Ok(()) };
+        let Some(line) = self.lines.get(key) else {
+            return Ok(());
+        };
         let alone = matches!(
             mode,
             StrategyMode::FirstOnly | StrategyMode::LastOnly | StrategyMode::SerialLatest
@@ -198,8 +216,17 @@ impl RunQueue {
 
     /// Frees a line that a failed run blocks. False if it was not blocked by this run.
     pub fn dismiss(&mut self, run: RunId, now: Time) -> Option<QueueDecision> {
-        let key = self.lines.iter().find(|(_, line)| line.blocked == Some(run))?.0.clone();
-        let mut deciding = Deciding { queue: self, now, out: QueueDecision::default() };
+        let key = self
+            .lines
+            .iter()
+            .find(|(_, line)| line.blocked == Some(run))?
+            .0
+            .clone();
+        let mut deciding = Deciding {
+            queue: self,
+            now,
+            out: QueueDecision::default(),
+        };
         deciding.emit(Kind::Unblocked, run, &key, None);
         deciding.admit();
         Some(deciding.out)
@@ -210,11 +237,14 @@ impl RunQueue {
         self.last_at = Time(event.at);
         let run = crate::event::run_id(&event.run);
         let key: Arc<str> = event.key.as_str().into();
+        self.turns.remove(&run);
         let line = self.lines.entry(key.clone()).or_default();
         match event.kind {
             1 => {
                 line.burst.take_if(|(entry, _, _)| entry.run == run);
                 line.waiting.push_back(entry_of(event, run, &key));
+                self.turns.insert(run, self.next_turn);
+                self.next_turn += 1;
                 self.runs.insert(run, key.clone());
             }
             2 => {
@@ -257,16 +287,28 @@ impl RunQueue {
         }
     }
 
+    /// The turn of the first run that waits in a line, with the line's key.
+    fn turn(&self, key: &Arc<str>, line: &Line) -> Option<(u64, Arc<str>)> {
+        let turn = self.turns.get(&line.waiting.front()?.run)?;
+        Some((*turn, key.clone()))
+    }
+
     /// When the first burst is over.
     pub fn wake_at(&self) -> Option<Time> {
-        self.lines.values().filter_map(|line| line.burst.as_ref()).map(|(_, _, until)| *until).min()
+        self.lines
+            .values()
+            .filter_map(|line| line.burst.as_ref())
+            .map(|(_, _, until)| *until)
+            .min()
     }
 
     /// Why a run waits here, for people; none if it does not.
     pub fn why(&self, run: RunId) -> Option<String> {
         let line = self.lines.get(self.runs.get(&run)?)?;
         if let Some((_, _, until)) = line.burst.as_ref().filter(|(entry, _, _)| entry.run == run) {
-            return Some(format!("waits for a burst of starts to be over, at the latest at {until}"));
+            return Some(format!(
+                "waits for a burst of starts to be over, at the latest at {until}"
+            ));
         }
         let place = line.waiting.iter().position(|entry| entry.run == run)?;
         if let Some(blocked) = line.blocked {
@@ -274,7 +316,12 @@ impl RunQueue {
                 "the workflow is strict_sequential and run {blocked} failed: retry it, or dismiss it"
             ));
         }
-        let active: Vec<String> = line.active.iter().take(3).map(ToString::to_string).collect();
+        let active: Vec<String> = line
+            .active
+            .iter()
+            .take(3)
+            .map(ToString::to_string)
+            .collect();
         Some(match active.len() {
             0 => format!("waits for its turn: {place} runs are before it"),
             _ => format!(
@@ -323,7 +370,10 @@ const MODES: [StrategyMode; 6] = [
 impl Deciding<'_> {
     fn emit(&mut self, kind: Kind, run: RunId, key: &Arc<str>, entry: Option<&Entry>) {
         let rule = entry.map(|entry| entry.rule).unwrap_or_default();
-        let mode = MODES.iter().position(|mode| *mode == rule.mode).unwrap_or(0);
+        let mode = MODES
+            .iter()
+            .position(|mode| *mode == rule.mode)
+            .unwrap_or(0);
         let event = QueueEvent {
             at: self.now.0,
             kind: kind as u32,
@@ -367,7 +417,11 @@ impl Deciding<'_> {
             return;
         }
         if entry.rule.quiet > 0 {
-            let before = self.queue.lines.get(&entry.key).and_then(|line| line.burst.clone());
+            let before = self
+                .queue
+                .lines
+                .get(&entry.key)
+                .and_then(|line| line.burst.clone());
             self.emit(Kind::Burst, entry.run, &entry.key, Some(entry));
             if let Some((before, _, _)) = before {
                 let reason = format!("debounced: run {} came after it", entry.run);
@@ -385,8 +439,11 @@ impl Deciding<'_> {
         match entry.rule.mode {
             StrategyMode::Parallel | StrategyMode::Sequential | StrategyMode::StrictSequential => {}
             StrategyMode::FirstOnly => {
-                let other =
-                    line.active.first().copied().or(line.waiting.front().map(|entry| entry.run));
+                let other = line
+                    .active
+                    .first()
+                    .copied()
+                    .or(line.waiting.front().map(|entry| entry.run));
                 if let Some(other) = other {
                     let reason = format!("first_only: run {other} is active");
                     self.emit(Kind::Dropped, entry.run, &entry.key, None);
@@ -395,7 +452,13 @@ impl Deciding<'_> {
                 }
             }
             StrategyMode::LastOnly => {
-                for active in line.active {
+                // Whoever waits under this mode has already told the active run. Told twice it would
+                // leave out its `finally`.
+                let told = line
+                    .waiting
+                    .iter()
+                    .any(|entry| entry.rule.mode == StrategyMode::LastOnly);
+                for active in line.active.into_iter().filter(|_| !told) {
                     self.tell(active, Message::Superseded { by: entry.run });
                 }
                 self.discard_waiting(&entry.key, "last_only", entry.run);
@@ -414,7 +477,9 @@ impl Deciding<'_> {
     }
 
     fn ended(&mut self, run: RunId, status: RunStatus, by_person: bool) {
-        let Some(key) = self.queue.runs.get(&run).cloned() else { return };
+        let Some(key) = self.queue.runs.get(&run).cloned() else {
+            return;
+        };
         let line = self.line(&key);
         let strict = line.active.contains(&run)
             && matches!(status, RunStatus::Failed | RunStatus::TimedOut)
@@ -456,30 +521,37 @@ impl Deciding<'_> {
         }
     }
 
-    /// Admits what may start, in order.
+    /// Admits what may start: in each line in order, and of several lines who came first.
     fn admit(&mut self) {
-        let keys: Vec<Arc<str>> = self
-            .queue
+        let queue = &*self.queue;
+        let mut first: BTreeSet<(u64, Arc<str>)> = queue
             .lines
             .iter()
-            .filter(|(_, line)| !line.waiting.is_empty())
-            .map(|(key, _)| key.clone())
+            .filter_map(|(key, line)| queue.turn(key, line))
             .collect();
-        for key in keys {
-            while let Some(line) = self.queue.lines.get(&key)
-                && let Some(entry) = line.waiting.front()
-            {
-                let rule = entry.rule;
-                let run = entry.run;
-                let full = rule.limit > 0 && line.active.len() >= rule.limit as usize
-                    || rule.total > 0 && self.queue.active >= rule.total
-                    || line.blocked.is_some() && rule.mode == StrategyMode::StrictSequential;
-                if full {
-                    break;
-                }
-                self.emit(Kind::Admitted, run, &key, None);
-                self.tell(run, Message::Admitted);
+        while let Some((_, key)) = first.pop_first() {
+            let Some(line) = self.queue.lines.get(&key) else {
+                continue;
+            };
+            let Some(entry) = line.waiting.front() else {
+                continue;
+            };
+            let rule = entry.rule;
+            let run = entry.run;
+            let full = rule.limit > 0 && line.active.len() >= rule.limit as usize
+                || rule.total > 0 && self.queue.active >= rule.total
+                || line.blocked.is_some() && rule.mode == StrategyMode::StrictSequential;
+            if full {
+                continue;
             }
+            self.emit(Kind::Admitted, run, &key, None);
+            self.tell(run, Message::Admitted);
+            first.extend(
+                self.queue
+                    .lines
+                    .get(&key)
+                    .and_then(|line| self.queue.turn(&key, line)),
+            );
         }
     }
 }

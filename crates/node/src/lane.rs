@@ -43,7 +43,8 @@ mod start;
 pub struct Config {
     /// Makes ids unique: from the system's randomness, or a simulation's seed.
     pub seed: u64,
-    /// Attempts in flight that start a process or a request.
+    /// Attempts in flight that start a process or a request; while they end faster than commits, as
+    /// many more are handed out ahead as end during two commits. 0 hands out none.
     pub process_window: usize,
     /// Attempts in flight that start nothing.
     pub light_window: usize,
@@ -76,6 +77,16 @@ pub enum Input {
     Tick,
 }
 
+impl Input {
+    /// True for the answer to a read.
+    fn answers_read(&self) -> bool {
+        matches!(
+            self,
+            Self::Acquired(_) | Self::Loaded(..) | Self::Version(..) | Self::Content(..) | Self::Due(_)
+        )
+    }
+}
+
 /// Namespace, workflow, version.
 pub type VersionKey = (Arc<str>, Arc<str>, Option<u32>);
 
@@ -104,6 +115,20 @@ pub enum Output {
     RowChanged(Box<RunRow>),
 }
 
+impl Output {
+    /// True for what asks for a read, which one answer follows; answers come in the order asked.
+    fn reads(&self) -> bool {
+        matches!(
+            self,
+            Self::Acquire(_)
+                | Self::Load(..)
+                | Self::LoadVersion(_)
+                | Self::LoadContent(..)
+                | Self::FindDue(_)
+        )
+    }
+}
+
 /// An input to one entity.
 #[derive(Clone, Debug)]
 enum ToEntity {
@@ -123,6 +148,36 @@ enum ToEntity {
     Dismiss(ReplyId),
     /// Time has passed, or nothing in particular.
     Wake,
+    /// This entity is in memory now: the input goes on to the one that it is for.
+    Then(EntityKey, Box<ToEntity>),
+}
+
+impl ToEntity {
+    /// The client that waits for its answer.
+    fn reply(&self) -> Option<ReplyId> {
+        match self {
+            Self::Request(reply, _) | Self::View(reply) | Self::Fork(reply, _) | Self::Dismiss(reply) => {
+                Some(*reply)
+            }
+            Self::Create(making) => making.reply(),
+            Self::Then(_, input) => input.reply(),
+            Self::Run(_) | Self::Message(_) | Self::Wake => None,
+        }
+    }
+}
+
+impl ToEntity {
+    /// True if a worker reports that an attempt is lost.
+    fn is_loss(&self) -> bool {
+        let Self::Run(input) = self else { return false };
+        match &**input {
+            kapell_engine::Input::Report(report) => matches!(
+                report.event,
+                TaskEvent::Ended { outcome: kapell_api::task::Outcome::Lost { .. }, .. }
+            ),
+            _ => false,
+        }
+    }
 }
 
 /// An input that waits, and whether the open batch must not be sealed before it is taken.
@@ -151,6 +206,9 @@ const FORGET_CHUNKS: u64 = 64;
 
 /// Runs that want what there is no room for are looked at so many at a time.
 const SHORT_RUNS: usize = 64;
+
+/// Attempts handed out ahead at most.
+const AHEAD: usize = 1_024;
 
 /// Shards that new runs go to, changed with every batch.
 const HOME_SHARDS: u16 = 16;
@@ -185,11 +243,21 @@ pub struct Lane {
     backlog: VecDeque<Input>,
     out: Vec<Output>,
     due_asked_at: Option<Time>,
+    /// Reads asked for and not answered, and those of them whose answers are void.
+    reads: usize,
+    stale_reads: usize,
+    /// Reads to be done again, and when.
+    failed_reads: Vec<Output>,
+    read_again_at: Option<Time>,
     looked_due: bool,
     recovering: bool,
     full_since: Option<Time>,
     /// Entities whose deciding broke a rule of its own: nothing is given to them any more.
     quarantined: BTreeSet<EntityKey>,
+    /// Attempts with processes that ended since the last commit began.
+    landed: usize,
+    /// Attempts handed out ahead of the worker's room, so that it does not wait for commits.
+    ahead: usize,
     /// Memory may be half changed: it is dropped as soon as no commit is under way.
     broken: bool,
 }
@@ -229,10 +297,16 @@ impl Lane {
             backlog: VecDeque::new(),
             out: Vec::new(),
             due_asked_at: None,
+            reads: 0,
+            stale_reads: 0,
+            failed_reads: Vec::new(),
+            read_again_at: None,
             looked_due: false,
             recovering: true,
             full_since: None,
             quarantined: BTreeSet::new(),
+            landed: 0,
+            ahead: 0,
             broken: false,
         };
         lane.recover();
@@ -255,7 +329,23 @@ impl Lane {
 
     /// Takes one input at a time. Time never goes back for an entity.
     pub fn on(&mut self, now: Time, input: Input) {
+        if now < self.now {
+            // The clock was set back: nothing waits longer for that.
+            self.due_asked_at = self.due_asked_at.map(|at| at.min(now));
+            self.read_again_at = self.read_again_at.map(|_| now);
+            if let Some(committing) = &mut self.committing {
+                committing.retry_at = committing.retry_at.map(|_| now);
+            }
+        }
         self.now = now;
+        if input.answers_read() {
+            self.reads = self.reads.saturating_sub(1);
+            if self.stale_reads > 0 {
+                // It was asked before all memory was dropped.
+                self.stale_reads -= 1;
+                return;
+            }
+        }
         match input {
             Input::Committed(result) => self.committed(result),
             Input::Acquired(result) => self.acquired(result),
@@ -324,6 +414,7 @@ impl Lane {
                 self.lights -= 1;
             } else {
                 self.processes -= 1;
+                self.landed += 1;
             }
         }
     }
@@ -423,7 +514,7 @@ impl Lane {
         key: EntityKey,
         result: kapell_store::Result<(Option<Lease>, Option<Box<Found>>)>,
     ) {
-        let waiting = self.loading.remove(&key).unwrap_or_default();
+        let mut waiting = self.loading.remove(&key).unwrap_or_default();
         self.holds -= waiting.iter().filter(|(_, holds)| *holds).count();
         let found = match result {
             Ok((lease, found)) => {
@@ -436,10 +527,8 @@ impl Lane {
                 found
             }
             Err(error) => {
-                tracing::error!(?key, %error, "an entity could not be read");
-                for (input, _) in waiting {
-                    self.refuse(input, &Error::new(ErrorCode::StoreUnavailable, error.to_string()));
-                }
+                tracing::error!(?key, %error, "an entity could not be read; trying again");
+                self.not_loaded(key, waiting, &error);
                 return;
             }
         };
@@ -449,6 +538,14 @@ impl Lane {
         };
         if let Some(slot) = slot {
             self.slots.insert(key.clone(), slot);
+            // Losses that say more than that the worker is gone are heard first.
+            waiting.retain(|(input, _)| {
+                let loss = input.is_loss();
+                if loss {
+                    self.deliver(&key, input.clone(), false);
+                }
+                !loss
+            });
             self.join(&key);
         }
         for (input, holds) in waiting {
@@ -462,6 +559,32 @@ impl Lane {
                 self.refuse(input, &error);
             }
         }
+    }
+
+    /// An entity could not be read. Clients are told; what workers and other entities say waits for
+    /// the next try.
+    fn not_loaded(&mut self, key: EntityKey, waiting: VecDeque<Waiting>, error: &kapell_store::Error) {
+        let error = Error::new(ErrorCode::StoreUnavailable, error.to_string());
+        let mut kept = VecDeque::new();
+        for (input, holds) in waiting {
+            if input.reply().is_some() {
+                self.refuse(input, &error);
+            } else {
+                self.holds += usize::from(holds);
+                kept.push_back((input, holds));
+            }
+        }
+        if !kept.is_empty() {
+            let acquire = (!self.leases.contains_key(&key.shard())).then_some(key.shard());
+            self.loading.insert(key.clone(), kept);
+            self.read_again(Output::Load(key, acquire));
+        }
+    }
+
+    /// A read that failed is done again in a second.
+    fn read_again(&mut self, read: Output) {
+        self.failed_reads.push(read);
+        self.read_again_at = self.read_again_at.or(Some(Time(self.now.0 + 1_000_000)));
     }
 
     /// An entity has come into memory: attempts that the worker still holds are attached, those of
@@ -482,12 +605,12 @@ impl Lane {
 
     fn refuse(&mut self, input: ToEntity, error: &Error) {
         match input {
-            ToEntity::Request(reply, _)
-            | ToEntity::View(reply)
-            | ToEntity::Fork(reply, _)
-            | ToEntity::Dismiss(reply) => self.reply(reply, Err(error.clone())),
             ToEntity::Create(making) => self.make_failed(*making, error.clone()),
-            ToEntity::Run(_) | ToEntity::Message(_) | ToEntity::Wake => {}
+            input => {
+                if let Some(reply) = input.reply() {
+                    self.reply(reply, Err(error.clone()));
+                }
+            }
         }
     }
 
@@ -517,6 +640,7 @@ impl Lane {
         slot.touched_at = now;
         match (&mut slot.entity, input) {
             (Entity::Run(_), input) => self.deliver_run(key, input, holds),
+            (Entity::Queue(_), ToEntity::Then(key, input)) => self.submit(key, *input, holds),
             (Entity::Queue(queue), ToEntity::Message(message)) => {
                 let decided = queue.decide(Some(&message), now);
                 self.queue_decided(key, decided);
@@ -573,6 +697,13 @@ impl Lane {
 
     fn deliver_run(&mut self, key: &EntityKey, input: ToEntity, holds: bool) {
         let now = self.now;
+        let Some(Slot { entity: Entity::Run(run), .. }) = self.slots.get(key) else { return };
+        if let Some(queue) = looks_at_queue(run, &input)
+            && !self.slots.contains_key(&queue)
+        {
+            self.submit(queue, ToEntity::Then(key.clone(), Box::new(input)), holds);
+            return;
+        }
         let Some(Slot { entity: Entity::Run(run), .. }) = self.slots.get_mut(key) else { return };
         let mut reply = None;
         let kept = input.clone();
@@ -609,6 +740,7 @@ impl Lane {
                 self.dismiss(id, key);
                 return;
             }
+            ToEntity::Then(..) => return,
         };
         let Some(Slot { entity: Entity::Run(run), .. }) = self.slots.get_mut(key) else { return };
         // A panic is a bug on this one entity: all others go on, from what is durable.
@@ -745,6 +877,10 @@ impl Lane {
             let (commit, blobs) = (committing.commit.clone(), committing.batch.blobs.clone());
             self.out.push(Output::Commit(commit, blobs));
         }
+        if self.read_again_at.is_some_and(|at| at <= now) {
+            self.read_again_at = None;
+            self.out.append(&mut self.failed_reads);
+        }
         let looked = self.due_asked_at.map_or(0, |at| at.0);
         if self.recovering && now.0 - looked > 1_000_000 {
             self.due_asked_at = Some(now);
@@ -793,6 +929,7 @@ impl Lane {
     pub fn next_tick(&self) -> Time {
         let poll = self.due_asked_at.map_or(self.now, |at| Time(at.0 + HORIZON_MICROS / 2 + 1));
         let timer = self.timers.first().map_or(poll, |(at, _)| (*at).min(poll));
+        let timer = self.read_again_at.map_or(timer, |at| at.min(timer));
         match self.committing.as_ref().and_then(|committing| committing.retry_at) {
             Some(at) => timer.min(at),
             None if self.recovering => Time(self.now.0 + 1_000_000).min(timer),
@@ -814,6 +951,7 @@ impl Lane {
                 self.seal();
             }
         }
+        self.reads += self.out.iter().filter(|output| output.reads()).count();
         std::mem::take(&mut self.out)
     }
 
@@ -825,7 +963,7 @@ impl Lane {
             let mut short = Vec::new();
             while !self.is_full() && short.len() < SHORT_RUNS {
                 let mut room = Room {
-                    process: self.config.process_window.saturating_sub(self.processes),
+                    process: self.process_window().saturating_sub(self.processes),
                     light: self.config.light_window.saturating_sub(self.lights),
                     short: false,
                 };
@@ -848,6 +986,13 @@ impl Lane {
                     self.demand.update(id, run);
                 }
             }
+        }
+    }
+
+    fn process_window(&self) -> usize {
+        match self.config.process_window {
+            0 => 0,
+            window => window + self.ahead,
         }
     }
 
@@ -877,6 +1022,8 @@ impl Lane {
             return;
         }
         let mut batch = batch;
+        self.ahead = (self.landed * 2).max(self.ahead * 3 / 4).min(AHEAD);
+        self.landed = 0;
         let (commit, ended) = self.commit_of(&mut batch);
         let commit = Box::new(commit);
         self.out.push(Output::Commit(commit.clone(), batch.blobs.clone()));
@@ -1011,21 +1158,8 @@ impl Lane {
             .chain(self.slots.values_mut().flat_map(|slot| std::mem::take(&mut slot.waiting)))
             .map(|(input, _)| input)
             .collect();
-        for input in waiting {
-            match input {
-                ToEntity::Request(reply, _)
-                | ToEntity::View(reply)
-                | ToEntity::Fork(reply, _)
-                | ToEntity::Dismiss(reply) => {
-                    self.out.push(Output::Reply(reply, Err(error.clone())));
-                }
-                ToEntity::Create(making) => {
-                    if let Some(reply) = making.reply() {
-                        self.out.push(Output::Reply(reply, Err(error.clone())));
-                    }
-                }
-                ToEntity::Run(_) | ToEntity::Message(_) | ToEntity::Wake => {}
-            }
+        for reply in waiting.iter().filter_map(ToEntity::reply) {
+            self.out.push(Output::Reply(reply, Err(error.clone())));
         }
         for making in std::mem::take(&mut self.making).into_values().flatten() {
             if let Some(reply) = making.reply() {
@@ -1039,6 +1173,10 @@ impl Lane {
                 (report.offer, false)
             });
         }
+        self.out.retain(|output| !output.reads());
+        self.stale_reads = self.reads;
+        self.failed_reads.clear();
+        self.read_again_at = None;
         self.slots.clear();
         self.loading.clear();
         self.leases.clear();
@@ -1100,6 +1238,16 @@ impl Slot {
     }
 }
 
+/// The run queue that must be in memory before a run takes this input.
+fn looks_at_queue(run: &Run, input: &ToEntity) -> Option<EntityKey> {
+    let looks = match input {
+        ToEntity::Dismiss(_) | ToEntity::Request(_, Request::Retry { .. } | Request::Restart { .. }) => true,
+        ToEntity::View(_) => run.state.status == RunStatus::Queued,
+        _ => false,
+    };
+    run.state.run_queue().filter(|_| looks)
+}
+
 const PLACE_MAX: Place = Place { scope: u32::MAX, step: u16::MAX, item: u32::MAX };
 
 /// What a message is to a run; none if it is not for runs.
@@ -1113,7 +1261,7 @@ fn run_input(message: Message) -> Option<kapell_engine::Input> {
         Message::CancelChild { reason, now } => {
             Run::Request(Request::Cancel { by: by(), reason, now })
         }
-        Message::RetryChild => Run::Request(Request::Retry { by: by() }),
+        Message::RetryChild => Run::RetryChild,
         Message::PauseChild { paused: true } => Run::Request(Request::Pause { by: by() }),
         Message::PauseChild { paused: false } => Run::Request(Request::Resume { by: by() }),
         Message::LockGranted { place, name } => Run::LockGranted { place, name },

@@ -144,7 +144,8 @@ fn assemble(data_dir: &Path, store: Arc<dyn Store>, want: Want) -> Result<Local,
             let (hired, lost) = hire(Arc::clone(&blobs), Box::new(move |reports| node.reports(reports)))?;
             *worker.0.lock() = Some(hired);
             if !lost.is_empty() {
-                prepared.node().reports(lost.into_iter().map(gone).collect());
+                let explained = lost.len() > 1;
+                prepared.node().reports(lost.into_iter().map(|attempt| gone(attempt, explained)).collect());
             }
             (Some(prepared), process_window, true)
         }
@@ -173,9 +174,10 @@ fn assemble(data_dir: &Path, store: Arc<dyn Store>, want: Want) -> Result<Local,
     Ok(Local { service, threads, worker, socket })
 }
 
-fn gone((run, place, offer): (RunId, Place, Offer)) -> Report {
+/// An attempt of a worker that died; `explained` if others went down with it.
+fn gone((run, place, offer): (RunId, Place, Offer), explained: bool) -> Report {
     let now = clock::now();
-    let outcome = Outcome::Lost { reason: "its worker died".to_owned() };
+    let outcome = Outcome::Lost { reason: "its worker died".to_owned(), explained };
     Report { run, place, offer, event: TaskEvent::Ended { started_at: now, ended_at: now, outcome, usage: None } }
 }
 

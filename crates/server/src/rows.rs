@@ -6,6 +6,7 @@ use kapell_model::{Error, ErrorCode};
 use kapell_store::RunRow;
 
 /// A failure of the store as clients see it.
+#[expect(clippy::needless_pass_by_value, reason = "taken by `map_err`")]
 pub(crate) fn failure(error: kapell_store::Error) -> Error {
     use kapell_store::Error as Store;
     let message = error.to_string();

@@ -268,7 +268,7 @@ impl Worker {
                     event: ended(
                         attempt.started_at.unwrap_or_default(),
                         attempt.started_at.unwrap_or_default(),
-                        Outcome::Lost { reason: "the worker died".to_owned() },
+                        Outcome::Lost { reason: "the worker died".to_owned(), explained: false },
                     ),
                 });
             }
@@ -310,7 +310,7 @@ fn outcome(attempt: &Attempt, around: &mut Around<'_>) -> Outcome {
         return Outcome::Succeeded(Value::Null);
     }
     if rng.chance(around.knobs.lost) {
-        return Outcome::Lost { reason: "its host died".to_owned() };
+        return Outcome::Lost { reason: "its host died".to_owned(), explained: false };
     }
     if rng.chance(attempt.fails.unwrap_or(around.knobs.fails)) {
         return failed(match rng.below(10) {

@@ -108,6 +108,7 @@ struct World<'a> {
     wake_at: Option<i64>,
     spins: u32,
     reader_free: i64,
+    answers_at: i64,
     worker: Worker,
     lost: Vec<Report>,
     checks: Checks,
@@ -181,6 +182,7 @@ impl<'a> World<'a> {
             wake_at: None,
             spins: 0,
             reader_free: 0,
+            answers_at: 0,
             worker: Worker::default(),
             lost: Vec::new(),
             checks: Checks::default(),
@@ -507,7 +509,9 @@ impl<'a> World<'a> {
                 Input::Loaded(_, Ok((Some(lease), _))) => self.checks.acquired(&[*lease]),
                 _ => {}
             }
-            let after = self.rng.between(1, 200);
+            // Answers come in the order in which they were asked.
+            self.answers_at = self.answers_at.max(self.now) + self.rng.between(1, 200);
+            let after = self.answers_at - self.now;
             self.plan(after, Happening::ToLane(life, input));
         }
     }
@@ -746,6 +750,11 @@ impl<'a> World<'a> {
         {
             let verdict = self.checks.quiet(lane);
             self.judge(verdict);
+        }
+        let quarantined = self.lane.as_ref().and_then(|lane| lane.quarantined().next().cloned());
+        if let Some(key) = quarantined {
+            let detail = format!("{key:?} is quarantined: {}", self.checks.open());
+            self.fail("panic", detail);
         }
         if self.happenings > HAPPENINGS {
             let open = self.checks.open();

@@ -110,6 +110,7 @@ impl Attempt {
             Stop::Cancel => Outcome::Cancelled,
             Stop::Shutdown => Outcome::Lost {
                 reason: "its worker was stopped".to_owned(),
+                explained: true,
             },
             Stop::Timeout => {
                 let timeout = self

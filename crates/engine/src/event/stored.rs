@@ -21,7 +21,11 @@ pub struct UnitRef {
 
 impl From<Place> for UnitRef {
     fn from(place: Place) -> Self {
-        Self { scope: place.scope, step: u32::from(place.step), item: place.item.wrapping_add(1) }
+        Self {
+            scope: place.scope,
+            step: u32::from(place.step),
+            item: place.item.wrapping_add(1),
+        }
     }
 }
 
@@ -54,7 +58,13 @@ pub struct Stored {
 impl Stored {
     /// The stored form.
     pub fn new(value: &Value) -> Self {
-        Self { inline: if value.is_null() { Vec::new() } else { value.to_stored() } }
+        Self {
+            inline: if value.is_null() {
+                Vec::new()
+            } else {
+                value.to_stored()
+            },
+        }
     }
 
     /// The value; null if it cannot be read.
@@ -118,7 +128,9 @@ impl From<&StoredError> for TaskError {
             reason: error.reason.clone(),
             message: error.message.clone(),
             exit_code: error.exit_code,
-            http_status: error.http_status.and_then(|status| u16::try_from(status).ok()),
+            http_status: error
+                .http_status
+                .and_then(|status| u16::try_from(status).ok()),
             permanent: error.permanent,
             retry_after: None,
             traceback: error.traceback.clone(),
@@ -139,12 +151,18 @@ pub struct StoredBlob {
 
 impl From<&BlobRef> for StoredBlob {
     fn from(blob: &BlobRef) -> Self {
-        Self { hash: blob.hash.to_string(), size: blob.size }
+        Self {
+            hash: blob.hash.to_string(),
+            size: blob.size,
+        }
     }
 }
 
 impl From<&StoredBlob> for BlobRef {
     fn from(blob: &StoredBlob) -> Self {
-        Self { hash: blob.hash.as_str().into(), size: blob.size }
+        Self {
+            hash: blob.hash.as_str().into(),
+            size: blob.size,
+        }
     }
 }

@@ -49,7 +49,10 @@ pub struct AttemptStarted {
 impl AttemptStarted {
     /// The grant it speaks of.
     pub fn offer(&self) -> Offer {
-        Offer { epoch: self.epoch, counter: self.counter }
+        Offer {
+            epoch: self.epoch,
+            counter: self.counter,
+        }
     }
 }
 
@@ -95,12 +98,18 @@ pub struct AttemptEnded {
     /// Counter of the offer, kept for losses.
     #[prost(uint64, tag = "13")]
     pub counter: u64,
+    /// The loss says nothing of this step.
+    #[prost(bool, tag = "14")]
+    pub explained: bool,
 }
 
 impl AttemptEnded {
     /// What it used.
     pub fn usage(&self) -> Usage {
-        Usage { cpu_millis: self.cpu_millis, memory_bytes: self.memory_bytes }
+        Usage {
+            cpu_millis: self.cpu_millis,
+            memory_bytes: self.memory_bytes,
+        }
     }
 }
 
@@ -169,7 +178,10 @@ pub struct UnitEnded {
 impl UnitEnded {
     /// The status it names.
     pub fn step_status(&self) -> StepStatus {
-        u8::try_from(self.status).ok().and_then(StepStatus::from_number).unwrap_or(StepStatus::Failed)
+        u8::try_from(self.status)
+            .ok()
+            .and_then(StepStatus::from_number)
+            .unwrap_or(StepStatus::Failed)
     }
 }
 

@@ -8,7 +8,8 @@ use kapell_model::Time;
 /// the run faster.
 pub fn critical_path(record: &Record) -> Vec<String> {
     let mut path = Vec::new();
-    let (finals, steps): (Vec<_>, Vec<_>) = record.steps.iter().partition(|step| step.part.is_some());
+    let (finals, steps): (Vec<_>, Vec<_>) =
+        record.steps.iter().partition(|step| step.part.is_some());
     chain(&steps, &mut path);
     chain(&finals, &mut path);
     path
@@ -24,7 +25,10 @@ fn chain(steps: &[&StepRecord], path: &mut Vec<String>) {
     let mut next = latest(steps.iter().copied());
     while let Some(step) = next {
         links.push(step);
-        let needs = steps.iter().copied().filter(|other| step.needs.contains(&other.id));
+        let needs = steps
+            .iter()
+            .copied()
+            .filter(|other| step.needs.contains(&other.id));
         next = latest(needs).filter(|_| links.len() <= steps.len());
     }
     for step in links.into_iter().rev() {
@@ -34,17 +38,26 @@ fn chain(steps: &[&StepRecord], path: &mut Vec<String>) {
 }
 
 fn latest<'r>(steps: impl Iterator<Item = &'r StepRecord>) -> Option<&'r StepRecord> {
-    steps.filter(|step| end(step).is_some()).max_by_key(|step| end(step))
+    steps
+        .filter(|step| end(step).is_some())
+        .max_by_key(|step| end(step))
 }
 
 fn inside(step: &StepRecord, path: &mut Vec<String>) {
-    if let Some(item) = step.items.iter().flat_map(|items| &items.shown).filter(|item| end(item).is_some()).max_by_key(|item| end(item)) {
+    if let Some(item) = step
+        .items
+        .iter()
+        .flat_map(|items| &items.shown)
+        .filter(|item| end(item).is_some())
+        .max_by_key(|item| end(item))
+    {
         path.push(item.path.clone());
         inside(item, path);
     }
     let mut rest = step.children.as_slice();
     while let Some(first) = rest.first() {
-        let same = |child: &&StepRecord| child.iteration == first.iteration && child.part == first.part;
+        let same =
+            |child: &&StepRecord| child.iteration == first.iteration && child.part == first.part;
         let count = rest.iter().take_while(same).count();
         let (iteration, later) = rest.split_at(count);
         chain(&iteration.iter().collect::<Vec<_>>(), path);

@@ -25,8 +25,16 @@ pub(super) fn steps(fold: &Fold<'_>) -> Vec<StepRecord> {
     steps
 }
 
-fn scope_steps(fold: &Fold<'_>, scope: &ScopeFold, prefix: &str, depth: usize, into: &mut Vec<StepRecord>) {
-    let Some(graph) = fold.plan.graphs.get(scope.graph as usize) else { return };
+fn scope_steps(
+    fold: &Fold<'_>,
+    scope: &ScopeFold,
+    prefix: &str,
+    depth: usize,
+    into: &mut Vec<StepRecord>,
+) {
+    let Some(graph) = fold.plan.graphs.get(scope.graph as usize) else {
+        return;
+    };
     if depth > DEEPEST {
         return;
     }
@@ -51,14 +59,27 @@ fn scope_steps(fold: &Fold<'_>, scope: &ScopeFold, prefix: &str, depth: usize, i
             ScopeKind::Handler => Some(Part::Handler),
             ScopeKind::Root | ScopeKind::Body | ScopeKind::Iteration => None,
         };
-        record.items = step.items.as_ref().map(|found| items(fold, plan, found, &record.path, depth));
+        record.items = step
+            .items
+            .as_ref()
+            .map(|found| items(fold, plan, found, &record.path, depth));
         into.push(record);
     }
 }
 
-fn unit(fold: &Fold<'_>, plan: &StepPlan, unit: &UnitFold, path: String, depth: usize) -> StepRecord {
+fn unit(
+    fold: &Fold<'_>,
+    plan: &StepPlan,
+    unit: &UnitFold,
+    path: String,
+    depth: usize,
+) -> StepRecord {
     let mut children = Vec::new();
-    for scope in unit.inner.iter().filter_map(|number| fold.scopes.get(number)) {
+    for scope in unit
+        .inner
+        .iter()
+        .filter_map(|number| fold.scopes.get(number))
+    {
         scope_steps(fold, scope, &path, depth + 1, &mut children);
     }
     StepRecord {
@@ -84,7 +105,13 @@ fn unit(fold: &Fold<'_>, plan: &StepPlan, unit: &UnitFold, path: String, depth: 
     }
 }
 
-fn items(fold: &Fold<'_>, plan: &StepPlan, found: &ItemsFold, path: &str, depth: usize) -> ItemsRecord {
+fn items(
+    fold: &Fold<'_>,
+    plan: &StepPlan,
+    found: &ItemsFold,
+    path: &str,
+    depth: usize,
+) -> ItemsRecord {
     let mut record = ItemsRecord {
         count: u32::try_from(found.statuses.len()).unwrap_or(u32::MAX),
         ..ItemsRecord::default()

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kapell_api::task::{Place, TaskError};
 use kapell_expr::{BlobRef, Value};
-use kapell_model::spec::{FailurePolicy, StepIndex};
+use kapell_model::spec::{FailurePolicy, OnFailure, StepIndex};
 use kapell_model::{RunStatus, StepStatus, Time};
 
 use super::state::{
@@ -26,11 +26,17 @@ fn error(stored: Option<&StoredError>) -> Option<Box<TaskError>> {
 }
 
 fn status(number: u32) -> StepStatus {
-    u8::try_from(number).ok().and_then(StepStatus::from_number).unwrap_or(StepStatus::Failed)
+    u8::try_from(number)
+        .ok()
+        .and_then(StepStatus::from_number)
+        .unwrap_or(StepStatus::Failed)
 }
 
 fn run_status(number: u32) -> RunStatus {
-    u8::try_from(number).ok().and_then(RunStatus::from_number).unwrap_or(RunStatus::Failed)
+    u8::try_from(number)
+        .ok()
+        .and_then(RunStatus::from_number)
+        .unwrap_or(RunStatus::Failed)
 }
 
 fn queue(reference: &RunQueueRef) -> (Arc<str>, Arc<str>, Arc<str>) {
@@ -105,7 +111,8 @@ impl State {
                 let place = wait.unit.into();
                 self.note_item_started(place);
                 self.step_begun(place);
-                self.timers.set(place, TimerKind::Wait, event.time(wait.until));
+                self.timers
+                    .set(place, TimerKind::Wait, event.time(wait.until));
                 if let Some(unit) = self.unit_mut(place) {
                     unit.status = StepStatus::Waiting;
                     unit.ready_at = at;
@@ -139,6 +146,8 @@ impl State {
             Fact::HandlingStarted(handling) => {
                 let place: Place = handling.unit.into();
                 self.forget_attempt(plan, place);
+                self.leave_inner(place);
+                self.todo.remove(&Todo::Foreach(place.scope, place.step));
                 let scope = self.next_scope;
                 if let Some(unit) = self.unit_mut(place) {
                     unit.error = error(handling.error.as_ref());
@@ -149,7 +158,8 @@ impl State {
             Fact::UnitStopping(stopping) => {
                 let place: Place = stopping.unit.into();
                 if stopping.give_up > 0 {
-                    self.timers.set(place, TimerKind::GiveUp, event.time(stopping.give_up));
+                    self.timers
+                        .set(place, TimerKind::GiveUp, event.time(stopping.give_up));
                 }
                 if let Some(unit) = self.unit_mut(place) {
                     unit.stop = Some(status(stopping.status));
@@ -212,12 +222,16 @@ impl State {
                 if let Some(error) = error(ended.error.as_ref())
                     && self.error.is_none()
                 {
-                    self.error = Some(Box::new(RunError { step: String::new(), error: *error }));
+                    self.error = Some(Box::new(RunError {
+                        step: String::new(),
+                        error: *error,
+                    }));
                 }
             }
             Fact::PageClosed(closed) => {
                 let place: Place = closed.unit.into();
-                self.todo.remove(&Todo::Page(place.scope, place.step, closed.page));
+                self.todo
+                    .remove(&Todo::Page(place.scope, place.step, closed.page));
                 self.next_page = closed.number + 1;
                 if let Some(foreach) = self.foreach_mut(place)
                     && let Some(page) = foreach.pages.get_mut(closed.page as usize)
@@ -231,7 +245,8 @@ impl State {
             }
             Fact::LoopWaiting(waiting) => {
                 let place: Place = waiting.unit.into();
-                self.timers.set(place, TimerKind::Iteration, event.time(waiting.until));
+                self.timers
+                    .set(place, TimerKind::Iteration, event.time(waiting.until));
                 let vars = value(waiting.vars.as_ref());
                 if let Some(Inner::Scope(scope)) = self.unit(place).map(|unit| unit.inner.clone()) {
                     self.todo.remove(&Todo::Scope(scope));
@@ -245,7 +260,8 @@ impl State {
             }
             Fact::UnitRetrying(retrying) => {
                 let place: Place = retrying.unit.into();
-                self.timers.set(place, TimerKind::Retry, event.time(retrying.retry));
+                self.timers
+                    .set(place, TimerKind::Retry, event.time(retrying.retry));
                 self.drop_inner(place);
                 if let Some(unit) = self.unit_mut(place) {
                     unit.status = StepStatus::Retrying;
@@ -253,6 +269,7 @@ impl State {
                     unit.error = error(retrying.error.as_ref());
                     let kind = retrying.error.as_ref().map_or(1, |error| error.kind);
                     count_retry(unit, kind);
+                    forget_discarded(unit);
                 }
             }
             Fact::ForeachStopped(stopped) => {
@@ -309,7 +326,8 @@ impl State {
         self.step_begun(place);
         self.set_total(place, event, ready.total);
         if ready.queue > 0 {
-            self.timers.set(place, TimerKind::QueueTimeout, event.time(ready.queue));
+            self.timers
+                .set(place, TimerKind::QueueTimeout, event.time(ready.queue));
         }
         if let Some(step) = self.step_mut(place.scope, place.step)
             && ready.priority > 0
@@ -319,15 +337,19 @@ impl State {
         let at = Time(event.at);
         let waits = ready.not_before > 0;
         if waits {
-            self.timers.set(place, TimerKind::NotBefore, event.time(ready.not_before));
+            self.timers
+                .set(place, TimerKind::NotBefore, event.time(ready.not_before));
         }
         let has_locks = self.has_locks(plan, place);
         if let Some(unit) = self.unit_mut(place) {
             if unit.ready_at == Time::ZERO {
                 unit.ready_at = at;
             }
-            unit.status =
-                if waits || has_locks { StepStatus::Waiting } else { StepStatus::Queued };
+            unit.status = if waits || has_locks {
+                StepStatus::Waiting
+            } else {
+                StepStatus::Queued
+            };
         }
         if waits {
             return;
@@ -340,17 +362,29 @@ impl State {
     }
 
     fn has_locks(&self, plan: &Plan, place: Place) -> bool {
-        self.plan_step(plan, place).is_some_and(|step| !step.step.locks.is_empty())
+        self.plan_step(plan, place)
+            .is_some_and(|step| !step.step.locks.is_empty())
     }
 
-    pub(super) fn plan_step<'p>(&self, plan: &'p Plan, place: Place) -> Option<&'p crate::plan::StepPlan> {
+    pub(super) fn plan_step<'p>(
+        &self,
+        plan: &'p Plan,
+        place: Place,
+    ) -> Option<&'p crate::plan::StepPlan> {
         let graph = self.scopes.get(&place.scope)?.graph;
-        plan.graphs.get(graph as usize)?.steps.get(usize::from(place.step))
+        plan.graphs
+            .get(graph as usize)?
+            .steps
+            .get(usize::from(place.step))
     }
 
     fn lock_granted(&mut self, plan: &Plan, place: Place) {
-        let wanted = self.plan_step(plan, place).map_or(0, |step| step.step.locks.len());
-        let Some(locks) = self.locks.get_mut(&place) else { return };
+        let wanted = self
+            .plan_step(plan, place)
+            .map_or(0, |step| step.step.locks.len());
+        let Some(locks) = self.locks.get_mut(&place) else {
+            return;
+        };
         locks.held.extend(locks.asked.take());
         if locks.held.len() < wanted {
             self.todo.insert(Todo::Lock(place));
@@ -365,14 +399,19 @@ impl State {
     /// Where a unit stands in `ready`: the foreach as one, unless its items start one by one.
     fn ready_place(&self, plan: &Plan, place: Place) -> Place {
         if place.item != Place::NO_ITEM && !self.items_open(plan, place) {
-            Place { item: Place::NO_ITEM, ..place }
+            Place {
+                item: Place::NO_ITEM,
+                ..place
+            }
         } else {
             place
         }
     }
 
     fn ready_key(&self, place: Place) -> (u8, Place) {
-        let own = self.step(place.scope, place.step).map_or(0, |step| step.priority);
+        let own = self
+            .step(place.scope, place.step)
+            .map_or(0, |step| step.priority);
         let priority = if own > 0 { own - 1 } else { self.meta.priority };
         (100 - priority.min(100), place)
     }
@@ -386,7 +425,10 @@ impl State {
         }
         let key = self.ready_key(stands);
         if let Some(step) = self.plan_step(plan, place) {
-            self.ready.entry(step.step.queue.clone()).or_default().insert(key);
+            self.ready
+                .entry(step.step.queue.clone())
+                .or_default()
+                .insert(key);
         }
     }
 
@@ -401,7 +443,9 @@ impl State {
             }
         }
         let key = self.ready_key(stands);
-        let Some(step) = self.plan_step(plan, place) else { return };
+        let Some(step) = self.plan_step(plan, place) else {
+            return;
+        };
         if let Some(queue) = self.ready.get_mut(&step.step.queue) {
             queue.remove(&key);
             if queue.is_empty() {
@@ -411,13 +455,20 @@ impl State {
     }
 
     fn rebuild_ready(&mut self, plan: &Plan) {
-        let places: Vec<Place> =
-            self.ready.values().flatten().map(|(_, place)| *place).collect();
+        let places: Vec<Place> = self
+            .ready
+            .values()
+            .flatten()
+            .map(|(_, place)| *place)
+            .collect();
         self.ready.clear();
         for place in places {
             let key = self.ready_key(place);
             if let Some(step) = self.plan_step(plan, place) {
-                self.ready.entry(step.step.queue.clone()).or_default().insert(key);
+                self.ready
+                    .entry(step.step.queue.clone())
+                    .or_default()
+                    .insert(key);
             }
         }
     }
@@ -431,12 +482,15 @@ impl State {
 
     fn set_total(&mut self, place: Place, event: &Event, total: i64) {
         if total > 0 && self.timers.get(place, TimerKind::TotalTimeout).is_none() {
-            self.timers.set(place, TimerKind::TotalTimeout, event.time(total));
+            self.timers
+                .set(place, TimerKind::TotalTimeout, event.time(total));
         }
     }
 
     pub(super) fn foreach_mut(&mut self, place: Place) -> Option<&mut ForeachState> {
-        self.step_mut(place.scope, place.step)?.foreach.as_deref_mut()
+        self.step_mut(place.scope, place.step)?
+            .foreach
+            .as_deref_mut()
     }
 
     /// An item that is heard of for the first time has been started: the cursor moves past it.
@@ -444,7 +498,9 @@ impl State {
         if place.item == Place::NO_ITEM {
             return;
         }
-        let Some(foreach) = self.foreach_mut(place) else { return };
+        let Some(foreach) = self.foreach_mut(place) else {
+            return;
+        };
         let again = foreach.again.remove(&place.item);
         if again || place.item >= foreach.next {
             foreach.open += 1;
@@ -466,16 +522,21 @@ impl State {
         if result == AttemptResult::Lost {
             self.lost.insert(
                 place,
-                kapell_model::Offer { epoch: ended.epoch, counter: ended.counter },
+                kapell_model::Offer {
+                    epoch: ended.epoch,
+                    counter: ended.counter,
+                },
             );
         }
-        let Some(unit) = self.unit_mut(place) else { return };
+        let Some(unit) = self.unit_mut(place) else {
+            return;
+        };
         unit.attempts = ended.attempt;
         unit.started_at = event.time(ended.started);
         if unit.ready_at == Time::ZERO {
             unit.ready_at = unit.started_at;
         }
-        if result == AttemptResult::Lost {
+        if result == AttemptResult::Lost && !ended.explained {
             unit.deliveries = unit.deliveries.saturating_add(1);
         }
         if ended.next == Next::Succeeded as u32 {
@@ -485,7 +546,8 @@ impl State {
             unit.status = StepStatus::Retrying;
             unit.error = error(ended.error.as_ref());
             count_retry(unit, ended.error.as_ref().map_or(1, |error| error.kind));
-            self.timers.set(place, TimerKind::Retry, event.time(ended.retry));
+            self.timers
+                .set(place, TimerKind::Retry, event.time(ended.retry));
         } else {
             unit.error = error(ended.error.as_ref());
         }
@@ -503,7 +565,10 @@ impl State {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one place through which every unit ends")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one place through which every unit ends"
+    )]
     fn end_unit(
         &mut self,
         plan: &Plan,
@@ -521,7 +586,10 @@ impl State {
         }
         self.lost.remove(&place);
         self.leave_handler(place);
-        let Some(unit) = self.unit_mut(place) else { return };
+        self.leave_inner(place);
+        let Some(unit) = self.unit_mut(place) else {
+            return;
+        };
         if unit.status.ended() {
             return;
         }
@@ -530,6 +598,7 @@ impl State {
         unit.ended_at = at;
         unit.output = output;
         unit.error = error;
+        forget_discarded(unit);
         self.counts[usize::from(!status.good())] += 1;
         if place.item == Place::NO_ITEM {
             self.step_ended(plan, place, status, tolerated);
@@ -541,14 +610,26 @@ impl State {
     fn step_ended(&mut self, plan: &Plan, place: Place, status: StepStatus, tolerated: bool) {
         self.todo.remove(&Todo::Step(place.scope, place.step));
         self.todo.remove(&Todo::Foreach(place.scope, place.step));
-        let fails =
-            matches!(status, StepStatus::Failed | StepStatus::TimedOut) && !tolerated;
-        if fails && self.error.is_none() {
-            let error = self.unit(place).and_then(|unit| unit.error.clone()).unwrap_or_default();
-            let step = self.path(plan, place);
-            self.error = Some(Box::new(RunError { step, error: *error }));
+        let fails = matches!(status, StepStatus::Failed | StepStatus::TimedOut) && !tolerated;
+        let top = self
+            .scopes
+            .get(&place.scope)
+            .is_some_and(|scope| scope.parent.is_none());
+        if fails && top && self.error.is_none() {
+            let cause = self.first_cause(place);
+            let error = self
+                .unit(cause)
+                .and_then(|unit| unit.error.clone())
+                .unwrap_or_default();
+            let step = self.path(plan, cause);
+            self.error = Some(Box::new(RunError {
+                step,
+                error: *error,
+            }));
         }
-        let Some(scope) = self.scopes.get_mut(&place.scope) else { return };
+        let Some(scope) = self.scopes.get_mut(&place.scope) else {
+            return;
+        };
         scope.left = scope.left.saturating_sub(1);
         if fails && scope.failed.is_none() {
             scope.failed = Some(place.step);
@@ -559,9 +640,13 @@ impl State {
         if scope.left == 0 {
             self.todo.insert(Todo::Scope(place.scope));
         }
-        let Some(graph) = plan.graphs.get(scope.graph as usize) else { return };
+        let Some(graph) = plan.graphs.get(scope.graph as usize) else {
+            return;
+        };
         for dependent in &graph.steps[usize::from(place.step)].dependents {
-            let Some(step) = scope.steps.get_mut(usize::from(*dependent)) else { continue };
+            let Some(step) = scope.steps.get_mut(usize::from(*dependent)) else {
+                continue;
+            };
             step.needs_left = step.needs_left.saturating_sub(1);
             if step.needs_left == 0 && step.unit.status == StepStatus::Pending {
                 self.todo.insert(Todo::Step(place.scope, *dependent));
@@ -569,9 +654,26 @@ impl State {
         }
     }
 
+    /// The step, inside the failed one or itself, that failed first.
+    fn first_cause(&self, place: Place) -> Place {
+        let mut cause = place;
+        while let Some(Inner::Scope(scope)) = self.unit(cause).map(|unit| &unit.inner)
+            && let Some(step) = self.scopes.get(scope).and_then(|scope| scope.failed)
+        {
+            cause = Place {
+                scope: *scope,
+                step,
+                item: Place::NO_ITEM,
+            };
+        }
+        cause
+    }
+
     fn item_ended(&mut self, plan: &Plan, place: Place, status: StepStatus) {
         let opens = self.items_open(plan, place);
-        let Some(foreach) = self.foreach_mut(place) else { return };
+        let Some(foreach) = self.foreach_mut(place) else {
+            return;
+        };
         match status {
             StepStatus::Succeeded | StepStatus::Cached => foreach.good += 1,
             StepStatus::Failed | StepStatus::TimedOut => foreach.bad += 1,
@@ -611,7 +713,9 @@ impl State {
         self.set_total(place, event, expanded.total);
         let count = expanded.count;
         let opens = self.items_open(plan, place);
-        let Some(step) = self.step_mut(place.scope, place.step) else { return };
+        let Some(step) = self.step_mut(place.scope, place.step) else {
+            return;
+        };
         step.unit.status = StepStatus::Running;
         step.unit.ready_at = Time(event.at);
         step.unit.started_at = Time(event.at);
@@ -633,7 +737,10 @@ impl State {
         } else {
             let key = self.ready_key(place);
             if let Some(step) = self.plan_step(plan, place) {
-                self.ready.entry(step.step.queue.clone()).or_default().insert(key);
+                self.ready
+                    .entry(step.step.queue.clone())
+                    .or_default()
+                    .insert(key);
             }
         }
     }
@@ -663,7 +770,9 @@ impl State {
                 }
             }
         }
-        let Some(graph) = plan.graphs.get(opened.graph as usize) else { return };
+        let Some(graph) = plan.graphs.get(opened.graph as usize) else {
+            return;
+        };
         let mut scope = Scope {
             graph: opened.graph,
             kind,
@@ -697,14 +806,27 @@ impl State {
 
     fn keep_forked(&mut self, plan: &Plan, at: Time) {
         for (step, status, output) in self.meta.kept.clone() {
-            let place = Place { scope: 0, step, item: Place::NO_ITEM };
+            let place = Place {
+                scope: 0,
+                step,
+                item: Place::NO_ITEM,
+            };
             self.end_unit(plan, place, at, status, output, None, true);
+        }
+    }
+
+    /// What is inside a unit has been decided about: it stays only to be retried or looked into.
+    fn leave_inner(&mut self, place: Place) {
+        if let Some(Inner::Scope(scope)) = self.unit(place).map(|unit| unit.inner.clone()) {
+            self.todo.remove(&Todo::Scope(scope));
+            self.todo.remove(&Todo::Fail(scope));
         }
     }
 
     /// The handler is over: what the unit had inside when it failed is its inside again.
     fn leave_handler(&mut self, place: Place) {
-        let Some(Inner::Handler(handler, _)) = self.unit(place).map(|unit| unit.inner.clone()) else {
+        let Some(Inner::Handler(handler, _)) = self.unit(place).map(|unit| unit.inner.clone())
+        else {
             return;
         };
         self.drop_scope(handler);
@@ -720,7 +842,10 @@ impl State {
 
     /// Drops the graph inside a unit, and all inside it.
     fn drop_inner(&mut self, place: Place) {
-        let inner = self.unit(place).map(|unit| unit.inner.clone()).unwrap_or_default();
+        let inner = self
+            .unit(place)
+            .map(|unit| unit.inner.clone())
+            .unwrap_or_default();
         match inner {
             Inner::Scope(scope) | Inner::Handler(scope, _) => {
                 self.drop_scope(scope);
@@ -733,7 +858,9 @@ impl State {
     }
 
     fn drop_scope(&mut self, number: u32) {
-        let Some(scope) = self.scopes.remove(&number) else { return };
+        let Some(scope) = self.scopes.remove(&number) else {
+            return;
+        };
         self.todo.remove(&Todo::Scope(number));
         self.todo.remove(&Todo::Fail(number));
         let mut inner = Vec::new();
@@ -741,7 +868,11 @@ impl State {
             let step_index = StepIndex::try_from(index).unwrap_or(StepIndex::MAX);
             self.todo.remove(&Todo::Step(number, step_index));
             self.todo.remove(&Todo::Foreach(number, step_index));
-            let place = Place { scope: number, step: step_index, item: Place::NO_ITEM };
+            let place = Place {
+                scope: number,
+                step: step_index,
+                item: Place::NO_ITEM,
+            };
             self.timers.clear(place);
             self.lost.remove(&place);
             inner.push(step.unit.inner.clone());
@@ -761,13 +892,18 @@ impl State {
     }
 
     fn reopened(&mut self, plan: &Plan, event: &Event, reopened: &RunReopened) {
-        self.status = if reopened.queued { RunStatus::Queued } else { RunStatus::Running };
+        self.status = if reopened.queued {
+            RunStatus::Queued
+        } else {
+            RunStatus::Running
+        };
         self.ended_at = None;
         self.outcome = None;
         self.error = None;
         self.cancel = None;
         self.outputs = Value::Null;
         self.timeout_at = (reopened.timeout > 0).then(|| event.time(reopened.timeout));
+        let before = self.tally();
         let finals: Vec<u32> = self
             .scopes
             .iter()
@@ -785,14 +921,38 @@ impl State {
             }
         }
         self.reset_scope(plan, 0, again.is_empty());
+        let after = self.tally();
+        for (count, (before, after)) in self.counts.iter_mut().zip(before.into_iter().zip(after)) {
+            *count = (*count + after).saturating_sub(before);
+        }
+    }
+
+    /// The units of all open graphs, as `counts` counts them.
+    fn tally(&self) -> [u64; 3] {
+        let mut tally = [0; 3];
+        for step in self.scopes.values().flat_map(|scope| &scope.steps) {
+            tally[2] += 1;
+            if step.unit.status.ended() {
+                tally[usize::from(!step.unit.status.good())] += 1;
+            }
+            if let Some(foreach) = &step.foreach {
+                tally[0] += u64::from(foreach.good);
+                tally[1] += u64::from(foreach.bad) + u64::from(foreach.other);
+                tally[2] += u64::from(foreach.count);
+            }
+        }
+        tally
     }
 
     /// Makes a scope ready to go on: with `failed`, units that did not succeed start again.
     fn reset_scope(&mut self, plan: &Plan, number: u32, failed: bool) {
-        let Some(mut scope) = self.scopes.remove(&number) else { return };
+        let Some(mut scope) = self.scopes.remove(&number) else {
+            return;
+        };
         scope.failed = None;
         scope.stopped = false;
         let mut inside = Vec::new();
+        let mut unfinished = Vec::new();
         for (index, step) in scope.steps.iter_mut().enumerate() {
             let place = Place {
                 scope: number,
@@ -803,11 +963,23 @@ impl State {
                 reset_step(step, place, &mut inside);
             }
         }
-        let Some(graph) = plan.graphs.get(scope.graph as usize) else { return };
-        let ended: Vec<bool> = scope.steps.iter().map(|step| step.unit.status.ended()).collect();
-        scope.left = u32::try_from(ended.iter().filter(|ended| !**ended).count()).unwrap_or(u32::MAX);
+        let Some(graph) = plan.graphs.get(scope.graph as usize) else {
+            return;
+        };
+        let ended: Vec<bool> = scope
+            .steps
+            .iter()
+            .map(|step| step.unit.status.ended())
+            .collect();
+        scope.left =
+            u32::try_from(ended.iter().filter(|ended| !**ended).count()).unwrap_or(u32::MAX);
         for (index, step) in graph.steps.iter().enumerate() {
-            let left = step.step.needs.iter().filter(|need| !ended[usize::from(**need)]).count();
+            let left = step
+                .step
+                .needs
+                .iter()
+                .filter(|need| !ended[usize::from(**need)])
+                .count();
             let state = &mut scope.steps[index];
             state.needs_left = u16::try_from(left).unwrap_or(u16::MAX);
             let index = StepIndex::try_from(index).unwrap_or(StepIndex::MAX);
@@ -816,24 +988,62 @@ impl State {
             }
             if state.foreach.is_some() && !state.unit.status.ended() {
                 self.todo.insert(Todo::Foreach(number, index));
+                unfinished.push(index);
             }
         }
         if scope.left == 0 {
             self.todo.insert(Todo::Scope(number));
         }
-        self.counts[1] = self.counts[1].saturating_sub(u64::from(scope.left));
+        // What is not done again keeps its failure.
+        scope.failed = scope.steps.iter().zip(&graph.steps).find_map(|(state, step)| {
+            let failed = matches!(state.unit.status, StepStatus::Failed | StepStatus::TimedOut);
+            let strict = match &step.step.on_failure {
+                OnFailure::Policy => true,
+                OnFailure::Continue => false,
+                OnFailure::Handle { then_continue, .. } => !then_continue,
+            };
+            (failed && strict).then_some(step.index)
+        });
         self.scopes.insert(number, scope);
+        for step in unfinished {
+            self.foreach_waits(
+                plan,
+                Place {
+                    scope: number,
+                    step,
+                    item: Place::NO_ITEM,
+                },
+            );
+        }
         for place in inside {
-            match self.unit(place).map(|unit| unit.inner.clone()) {
-                Some(Inner::Scope(scope)) => self.reset_scope(plan, scope, true),
-                _ => self.enter_ready(plan, place),
+            if let Some(Inner::Scope(scope)) = self.unit(place).map(|unit| unit.inner.clone()) {
+                self.reset_scope(plan, scope, true);
             }
+        }
+    }
+
+    /// A foreach whose items are granted stands among what waits for workers if it has any.
+    fn foreach_waits(&mut self, plan: &Plan, place: Place) {
+        let more = self
+            .foreach_mut(place)
+            .is_some_and(|foreach| foreach.has_more());
+        if !more || self.items_open(plan, place) {
+            return;
+        }
+        let key = self.ready_key(place);
+        if let Some(step) = self.plan_step(plan, place) {
+            self.ready
+                .entry(step.step.queue.clone())
+                .or_default()
+                .insert(key);
         }
     }
 
     /// The path of a unit for people: `tune[3]`, `refine#2.improve`.
     pub fn path(&self, plan: &Plan, place: Place) -> String {
-        let Some(scope) = self.scopes.get(&place.scope) else { return "?".to_owned() };
+        let Some(scope) = self.scopes.get(&place.scope) else {
+            return "?".to_owned();
+        };
         let mut path = match scope.parent {
             None => String::new(),
             Some(parent) => {
@@ -845,7 +1055,10 @@ impl State {
                 path
             }
         };
-        path.push_str(self.plan_step(plan, place).map_or("?", |step| &step.step.id));
+        path.push_str(
+            self.plan_step(plan, place)
+                .map_or("?", |step| &step.step.id),
+        );
         if place.item != Place::NO_ITEM {
             path.push_str(&format!("[{}]", place.item));
         }
@@ -862,12 +1075,26 @@ fn count_retry(unit: &mut Unit, kind: u32) {
     unit.retries[place] = unit.retries[place].saturating_add(1);
 }
 
+/// A child that never started is not retried: the step makes another.
+fn forget_discarded(unit: &mut Unit) {
+    let discarded = unit
+        .error
+        .as_ref()
+        .is_some_and(|error| error.reason == "discarded");
+    if discarded && matches!(unit.inner, Inner::Child(_)) {
+        unit.inner = Inner::None;
+    }
+}
+
 /// Makes a step that did not succeed start again. Containers and foreach keep what succeeded inside:
 /// their places are added to `inside`.
 fn reset_step(step: &mut StepState, place: Place, inside: &mut Vec<Place>) {
     let again = matches!(
         step.unit.status,
-        StepStatus::Failed | StepStatus::TimedOut | StepStatus::Cancelled | StepStatus::UpstreamFailed
+        StepStatus::Failed
+            | StepStatus::TimedOut
+            | StepStatus::Cancelled
+            | StepStatus::UpstreamFailed
     );
     if !again {
         return;
@@ -880,16 +1107,22 @@ fn reset_step(step: &mut StepState, place: Place, inside: &mut Vec<Place>) {
         foreach.open = 0;
         foreach.tail = None;
         for (page_index, page) in foreach.pages.iter_mut().enumerate() {
-            let Page::Open { units, left } = page else { continue };
+            let Page::Open { units, left } = page else {
+                continue;
+            };
             for (index, unit) in units.iter_mut().enumerate() {
                 if unit.status.ended() && !unit.status.good() {
                     *left += 1;
                     reset_unit(unit);
                     let item = page_index * kapell_model::limits::FOREACH_PAGE + index;
                     let item = u32::try_from(item).unwrap_or(u32::MAX);
-                    foreach.again.insert(item);
                     if matches!(unit.inner, Inner::Scope(_)) {
+                        // It goes on inside, where what succeeded is kept.
+                        unit.status = StepStatus::Running;
+                        foreach.open += 1;
                         inside.push(Place { item, ..place });
+                    } else {
+                        foreach.again.insert(item);
                     }
                 }
             }
@@ -908,7 +1141,11 @@ fn reset_step(step: &mut StepState, place: Place, inside: &mut Vec<Place>) {
 
 fn reset_unit(unit: &mut Unit) {
     let inner = std::mem::take(&mut unit.inner);
-    *unit = Unit { attempts: unit.attempts, inner, ..Unit::default() };
+    *unit = Unit {
+        attempts: unit.attempts,
+        inner,
+        ..Unit::default()
+    };
 }
 
 impl LockState {

@@ -61,7 +61,9 @@ impl Decider<'_> {
             Err(stop) => return self.failed_by(place, "vars", stop),
         };
         if let Some(condition) = &body.while_ {
-            let names = names.with("vars", vars.clone()).with("iteration", Value::Int(0));
+            let names = names
+                .with("vars", vars.clone())
+                .with("iteration", Value::Int(0));
             match self.truth(condition, &names) {
                 Ok(true) => {}
                 Ok(false) => {
@@ -94,11 +96,17 @@ impl Decider<'_> {
 
     /// An iteration has ended well: the loop ends, waits, or goes on.
     pub(super) fn iteration_ended(&mut self, number: u32, place: Place) -> Result<(), Stop> {
-        let Some(plan) = self.run.state.plan_step(&self.run.plan, place) else { return Ok(()) };
+        let Some(plan) = self.run.state.plan_step(&self.run.plan, place) else {
+            return Ok(());
+        };
         let step = plan.step.clone();
         let graph = plan.inner[0];
-        let Verb::Loop(body) = &step.verb else { return Ok(()) };
-        let Some(scope) = self.run.state.scopes.get(&number) else { return Ok(()) };
+        let Verb::Loop(body) = &step.verb else {
+            return Ok(());
+        };
+        let Some(scope) = self.run.state.scopes.get(&number) else {
+            return Ok(());
+        };
         let iteration = scope.iteration;
         let before = self.run.live.loaded(&scope.vars)?;
         let inside = At::scope(self.run, number, self.now);
@@ -106,9 +114,15 @@ impl Decider<'_> {
             Ok(next) => next,
             Err(stop) => return self.failed_by(place, "next", stop),
         };
-        let mut vars = before.as_map().map(|map| (**map).clone()).unwrap_or_default();
+        let mut vars = before
+            .as_map()
+            .map(|map| (**map).clone())
+            .unwrap_or_default();
         if let Some(next) = next.as_map() {
-            vars.extend(next.iter().map(|(name, value)| (name.clone(), value.clone())));
+            vars.extend(
+                next.iter()
+                    .map(|(name, value)| (name.clone(), value.clone())),
+            );
         }
         let vars = Value::Map(vars.into());
         if let Some(until) = &body.until {
@@ -162,13 +176,17 @@ impl Decider<'_> {
 
     /// The delay of a loop is over.
     pub(super) fn next_iteration(&mut self, place: Place) {
-        let Some(plan) = self.run.state.plan_step(&self.run.plan, place) else { return };
+        let Some(plan) = self.run.state.plan_step(&self.run.plan, place) else {
+            return;
+        };
         let graph = plan.inner[0];
         let Some(Inner::Scope(number)) = self.run.state.unit(place).map(|unit| unit.inner.clone())
         else {
             return;
         };
-        let Some(scope) = self.run.state.scopes.get(&number) else { return };
+        let Some(scope) = self.run.state.scopes.get(&number) else {
+            return;
+        };
         let (vars, iteration) = (scope.vars.clone(), scope.iteration);
         self.iterate(place, graph, iteration + 1, &vars, 0);
     }
@@ -176,7 +194,12 @@ impl Decider<'_> {
     fn loop_done(&mut self, place: Place, vars: &Value, iterations: u32) {
         let mut output = vars.as_map().map(|map| (**map).clone()).unwrap_or_default();
         output.insert("iterations".into(), Value::Int(i64::from(iterations)));
-        self.end(place, StepStatus::Succeeded, Value::Map(output.into()), None);
+        self.end(
+            place,
+            StepStatus::Succeeded,
+            Value::Map(output.into()),
+            None,
+        );
     }
 
     fn loop_at_max(

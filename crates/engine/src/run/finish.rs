@@ -38,7 +38,13 @@ impl Decider<'_> {
         offer: Offer,
         ended: Ended,
     ) -> Result<(), Refusal> {
-        let Some(unit) = self.run.state.unit(place).cloned().or_else(|| self.untouched(place)) else {
+        let Some(unit) = self
+            .run
+            .state
+            .unit(place)
+            .cloned()
+            .or_else(|| self.untouched(place))
+        else {
             return Err(Refusal::Stale);
         };
         if unit.status.ended() {
@@ -77,6 +83,7 @@ impl Decider<'_> {
         if matches!(outcome, Outcome::Lost { .. }) {
             (fact.epoch, fact.counter) = (offer.epoch, offer.counter);
         }
+        fact.explained = matches!(outcome, Outcome::Lost { explained: true, .. });
         self.run.land(place);
         self.release_locks(place);
         match verdict {
@@ -98,20 +105,29 @@ impl Decider<'_> {
 
     /// An item whose page was never touched is there all the same.
     fn untouched(&self, place: Place) -> Option<Unit> {
-        let foreach = self.run.state.step(place.scope, place.step)?.foreach.as_ref()?;
+        let foreach = self
+            .run
+            .state
+            .step(place.scope, place.step)?
+            .foreach
+            .as_ref()?;
         (place.item < foreach.count && foreach.unit(place.item).is_none() && !foreach.ended())
             .then(Unit::default)
     }
 
     /// A success whose output is not of the declared type is the user's failure.
     fn typed(&self, place: Place, outcome: Outcome) -> Outcome {
-        let Outcome::Succeeded(output) = outcome else { return outcome };
+        let Outcome::Succeeded(output) = outcome else {
+            return outcome;
+        };
         let declared = self
             .run
             .state
             .plan_step(&self.run.plan, place)
             .and_then(|step| step.step.outputs.ty.as_ref());
-        let Some(declared) = declared else { return Outcome::Succeeded(output) };
+        let Some(declared) = declared else {
+            return Outcome::Succeeded(output);
+        };
         match kapell_model::convert(&output, declared) {
             Ok(output) => Outcome::Succeeded(output),
             Err(message) => Outcome::Failed(Box::new(TaskError {
@@ -132,7 +148,9 @@ impl Decider<'_> {
             .plan_step(&self.run.plan, place)
             .and_then(|step| step.step.foreach.as_ref())
             .and_then(|foreach| foreach.stop_when.clone());
-        let Some(program) = program else { return Ok(false) };
+        let Some(program) = program else {
+            return Ok(false);
+        };
         let names = At::unit(self.run, place, self.now).with("output", output.clone());
         match self.eval(&program, &names) {
             Ok(value) => Ok(value == Value::Bool(true)),
@@ -163,15 +181,26 @@ impl Decider<'_> {
                 );
                 return Ok(Verdict::End(
                     StepStatus::Failed,
-                    Box::new(TaskError { reason: "unknown_outcome".into(), message, ..error }),
+                    Box::new(TaskError {
+                        reason: "unknown_outcome".into(),
+                        message,
+                        ..error
+                    }),
                 ));
             }
-            if u32::from(unit.deliveries) + 1 >= limits::POISON_DELIVERIES {
-                let message =
-                    format!("it took its worker down {} times", u32::from(unit.deliveries) + 1);
+            let explained = matches!(outcome, Outcome::Lost { explained: true, .. });
+            if !explained && u32::from(unit.deliveries) + 1 >= limits::POISON_DELIVERIES {
+                let message = format!(
+                    "it took its worker down {} times",
+                    u32::from(unit.deliveries) + 1
+                );
                 return Ok(Verdict::End(
                     StepStatus::Failed,
-                    Box::new(TaskError { reason: "poison".into(), message, ..error }),
+                    Box::new(TaskError {
+                        reason: "poison".into(),
+                        message,
+                        ..error
+                    }),
                 ));
             }
         } else if step.step.once {
@@ -239,7 +268,9 @@ impl Decider<'_> {
         for number in [place.scope, u32::from(place.step), place.item, attempt] {
             hash.update(&number.to_le_bytes());
         }
-        hash.finalize().as_bytes()[..8].iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
+        hash.finalize().as_bytes()[..8]
+            .iter()
+            .fold(0, |number, byte| number << 8 | u64::from(*byte))
     }
 
     /// A unit without a try of its own (a graph, a child, an expression) has failed: the whole of
@@ -251,16 +282,20 @@ impl Decider<'_> {
         error: TaskError,
     ) -> Result<(), Stop> {
         let unit = self.run.state.unit(place).cloned().unwrap_or_default();
-        let retry =
-            self.run.state.plan_step(&self.run.plan, place).map(|step| step.step.retry.clone());
+        let retry = self
+            .run
+            .state
+            .plan_step(&self.run.plan, place)
+            .map(|step| step.step.retry.clone());
         let is_foreach = place.item == Place::NO_ITEM
-            && self.run.state.step(place.scope, place.step).is_some_and(|step| step.foreach.is_some());
+            && self
+                .run
+                .state
+                .step(place.scope, place.step)
+                .is_some_and(|step| step.foreach.is_some());
         if let (Some(retry), false, None) = (retry, is_foreach, unit.stop)
             && let Some(at) = self.retry_at(place, &unit, &retry, &error)?
         {
-            if let Inner::Child(child) = unit.inner {
-                self.send(child.into(), Message::RetryChild);
-            }
             self.emit(Fact::UnitRetrying(UnitRetrying {
                 unit: place.into(),
                 retry: self.relative(at),
@@ -273,7 +308,12 @@ impl Decider<'_> {
     }
 
     /// Ends a unit that has started: a failed, cancelled or timed-out step first runs its handler.
-    pub(super) fn end_started(&mut self, place: Place, status: StepStatus, error: Option<TaskError>) {
+    pub(super) fn end_started(
+        &mut self,
+        place: Place,
+        status: StepStatus,
+        error: Option<TaskError>,
+    ) {
         let state = &self.run.state;
         let unit = state.unit(place).cloned().unwrap_or_default();
         let handler = state
@@ -313,15 +353,17 @@ impl Decider<'_> {
         error: Option<TaskError>,
     ) {
         let tolerated = status.bad()
-            && self.run.state.plan_step(&self.run.plan, place).is_some_and(|step| {
-                match &step.step.on_failure {
+            && self
+                .run
+                .state
+                .plan_step(&self.run.plan, place)
+                .is_some_and(|step| match &step.step.on_failure {
                     OnFailure::Continue => true,
                     OnFailure::Handle { then_continue, .. } => {
                         *then_continue && !self.handler_failed(place)
                     }
                     OnFailure::Policy => false,
-                }
-            });
+                });
         self.run.land(place);
         self.release_locks(place);
         let enough = status.good() && matches!(self.enough(place, &output), Ok(true));
@@ -341,21 +383,29 @@ impl Decider<'_> {
 
     fn handler_failed(&self, place: Place) -> bool {
         match self.run.state.unit(place).map(|unit| &unit.inner) {
-            Some(Inner::Handler(scope, _)) => {
-                self.run.state.scopes.get(scope).is_some_and(|scope| scope.failed.is_some())
-            }
+            Some(Inner::Handler(scope, _)) => self
+                .run
+                .state
+                .scopes
+                .get(scope)
+                .is_some_and(|scope| scope.failed.is_some()),
             _ => false,
         }
     }
 
     /// Gives back every lock a unit holds or asks for.
     pub(super) fn release_locks(&mut self, place: Place) {
-        let Some(locks) = self.run.state.locks.get(&place) else { return };
+        let Some(locks) = self.run.state.locks.get(&place) else {
+            return;
+        };
         let names: Vec<Arc<str>> = locks.names().cloned().collect();
         let run = self.run.state.meta.id;
         let namespace = self.run.state.meta.namespace.clone();
         for name in names {
-            let key = EntityKey::Lock { namespace: namespace.clone(), name };
+            let key = EntityKey::Lock {
+                namespace: namespace.clone(),
+                name,
+            };
             self.send(key, Message::Release { run, place });
         }
     }
@@ -363,7 +413,10 @@ impl Decider<'_> {
     /// The steps are over: `finally` runs, or the run ends.
     pub(super) fn steps_ended(&mut self) {
         let state = &self.run.state;
-        let failed = state.scopes.get(&0).is_some_and(|scope| scope.failed.is_some());
+        let failed = state
+            .scopes
+            .get(&0)
+            .is_some_and(|scope| scope.failed.is_some());
         let outcome = match &state.cancel {
             Some(cancel) if cancel.timed_out => RunStatus::TimedOut,
             Some(_) => RunStatus::Cancelled,
@@ -371,7 +424,9 @@ impl Decider<'_> {
             None => RunStatus::Succeeded,
         };
         let now = state.cancel.as_ref().is_some_and(|cancel| cancel.now);
-        self.emit(Fact::StepsEnded(StepsEnded { outcome: u32::from(outcome.number()) }));
+        self.emit(Fact::StepsEnded(StepsEnded {
+            outcome: u32::from(outcome.number()),
+        }));
         match self.run.plan.finally {
             Some(graph) if !now => self.open_top(ScopeKind::Finally, graph),
             _ => self.end_run(outcome),
@@ -380,7 +435,12 @@ impl Decider<'_> {
 
     /// `finally` is over, and so is the run.
     pub(super) fn finally_ended(&mut self, scope: u32) {
-        let failed = self.run.state.scopes.get(&scope).is_some_and(|scope| scope.failed.is_some());
+        let failed = self
+            .run
+            .state
+            .scopes
+            .get(&scope)
+            .is_some_and(|scope| scope.failed.is_some());
         let outcome = self.run.state.outcome.unwrap_or(RunStatus::Failed);
         if failed && outcome == RunStatus::Succeeded {
             self.end_run(RunStatus::Failed);
@@ -417,18 +477,31 @@ impl Decider<'_> {
             outputs: stored,
             error: error.as_ref().map(Into::into),
         }));
-        let message =
-            self.run.state.error.as_ref().map(|error| error.error.message.clone()).unwrap_or_default();
+        let message = self
+            .run
+            .state
+            .error
+            .as_ref()
+            .map(|error| error.error.message.clone())
+            .unwrap_or_default();
         self.tell_parent(status, outputs, message);
         self.tell_queue(status);
     }
 
     pub(super) fn tell_parent(&mut self, status: RunStatus, outputs: Value, error: String) {
-        let Some(parent) = self.run.state.meta.parent.filter(|parent| parent.waits) else { return };
+        let Some(parent) = self.run.state.meta.parent.filter(|parent| parent.waits) else {
+            return;
+        };
         let run = self.run.state.meta.id;
         self.send(
             parent.run.into(),
-            Message::ChildEnded { place: parent.place, run, status, outputs, error },
+            Message::ChildEnded {
+                place: parent.place,
+                run,
+                status,
+                outputs,
+                error,
+            },
         );
     }
 
@@ -436,8 +509,18 @@ impl Decider<'_> {
         let state = &self.run.state;
         let Some(to) = state.run_queue() else { return };
         let run = state.meta.id;
-        let by_person = state.cancel.as_ref().is_some_and(|cancel| !cancel.timed_out);
-        self.send(to, Message::RunEnded { run, status, by_person });
+        let by_person = state
+            .cancel
+            .as_ref()
+            .is_some_and(|cancel| !cancel.timed_out);
+        self.send(
+            to,
+            Message::RunEnded {
+                run,
+                status,
+                by_person,
+            },
+        );
     }
 }
 
@@ -452,7 +535,7 @@ fn failure(outcome: &Outcome) -> Option<TaskError> {
             message: "the attempt was stopped".into(),
             ..TaskError::default()
         }),
-        Outcome::Lost { reason } => Some(TaskError {
+        Outcome::Lost { reason, .. } => Some(TaskError {
             kind: FailureKind::Platform,
             reason: "lost".into(),
             message: reason.clone(),

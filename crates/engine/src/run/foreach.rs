@@ -17,7 +17,12 @@ const OPEN_ITEMS: u32 = 10_000;
 const OPEN_BATCH: u32 = 256;
 
 impl Decider<'_> {
-    pub(super) fn expand(&mut self, place: Place, foreach: &Foreach, step: &Step) -> Result<(), Stop> {
+    pub(super) fn expand(
+        &mut self,
+        place: Place,
+        foreach: &Foreach,
+        step: &Step,
+    ) -> Result<(), Stop> {
         let names = At::unit(self.run, place, self.now);
         let mut lists = Vec::with_capacity(foreach.vars.len());
         for (name, template) in &foreach.vars {
@@ -63,7 +68,9 @@ impl Decider<'_> {
             None => None,
         };
         let total = match &step.timeout.total {
-            Some(total) => self.duration(total, &names)?.map_or(0, |span| self.micros(span)),
+            Some(total) => self
+                .duration(total, &names)?
+                .map_or(0, |span| self.micros(span)),
             None => 0,
         };
         let lists = lists.iter().map(|list| self.stored(list)).collect();
@@ -82,8 +89,10 @@ impl Decider<'_> {
     }
 
     fn count(&self, foreach: &Foreach, lists: &[Value]) -> Result<u32, Stop> {
-        let lens: Vec<usize> =
-            lists.iter().map(|list| list.as_list().map_or(0, |items| items.len())).collect();
+        let lens: Vec<usize> = lists
+            .iter()
+            .map(|list| list.as_list().map_or(0, |items| items.len()))
+            .collect();
         let count = if foreach.zip {
             if lens.iter().any(|len| *len != lens[0]) {
                 return Err(Stop::Failed(format!(
@@ -92,7 +101,9 @@ impl Decider<'_> {
             }
             lens.first().copied().unwrap_or(0)
         } else {
-            lens.iter().try_fold(1_usize, |product, len| product.checked_mul(*len)).unwrap_or(usize::MAX)
+            lens.iter()
+                .try_fold(1_usize, |product, len| product.checked_mul(*len))
+                .unwrap_or(usize::MAX)
         };
         let count = match foreach.chunk {
             Some(chunk) => count.div_ceil(chunk.max(1) as usize),
@@ -109,8 +120,12 @@ impl Decider<'_> {
 
     /// Something changed in the items: it ends, stops early, or starts more.
     pub(super) fn foreach_due(&mut self, place: Place) -> Result<(), Stop> {
-        let Some(step) = self.run.state.step(place.scope, place.step) else { return Ok(()) };
-        let (Some(foreach), unit) = (&step.foreach, &step.unit) else { return Ok(()) };
+        let Some(step) = self.run.state.step(place.scope, place.step) else {
+            return Ok(());
+        };
+        let (Some(foreach), unit) = (&step.foreach, &step.unit) else {
+            return Ok(());
+        };
         if unit.status.ended() {
             return Ok(());
         }
@@ -139,12 +154,19 @@ impl Decider<'_> {
     }
 
     fn done_looking(&mut self, place: Place) {
-        self.run.state.todo.remove(&super::state::Todo::Foreach(place.scope, place.step));
+        self.run
+            .state
+            .todo
+            .remove(&super::state::Todo::Foreach(place.scope, place.step));
     }
 
     fn foreach_ended(&mut self, place: Place) -> Result<(), Stop> {
-        let Some(step) = self.run.state.step(place.scope, place.step) else { return Ok(()) };
-        let Some(foreach) = &step.foreach else { return Ok(()) };
+        let Some(step) = self.run.state.step(place.scope, place.step) else {
+            return Ok(());
+        };
+        let Some(foreach) = &step.foreach else {
+            return Ok(());
+        };
         if let Some(stop) = step.unit.stop {
             let error = step.unit.error.clone().map(|error| *error);
             self.end_started(place, stop, error);
@@ -164,15 +186,26 @@ impl Decider<'_> {
         if !inner.message.is_empty() {
             message.push_str(&format!("; first [{label}]: {}", inner.message));
         }
-        let error = TaskError { message, permanent: true, ..inner };
+        let error = TaskError {
+            message,
+            permanent: true,
+            ..inner
+        };
         self.end_started(place, StepStatus::Failed, Some(error));
         Ok(())
     }
 
     fn first_failure(&self, place: Place) -> Option<(String, TaskError)> {
-        let foreach = self.run.state.step(place.scope, place.step)?.foreach.as_ref()?;
+        let foreach = self
+            .run
+            .state
+            .step(place.scope, place.step)?
+            .foreach
+            .as_ref()?;
         for (index, page) in foreach.pages.iter().enumerate() {
-            let Page::Open { units, .. } = page else { continue };
+            let Page::Open { units, .. } = page else {
+                continue;
+            };
             if let Some(offset) = units.iter().position(|unit| unit.status.bad()) {
                 let item = u32::try_from(index * limits::FOREACH_PAGE + offset).ok()?;
                 let label = self.run.label(Place { item, ..place }, self.now);
@@ -185,7 +218,9 @@ impl Decider<'_> {
 
     /// No more items start; those that never did end with `status`.
     fn leave_rest(&mut self, place: Place, status: StepStatus, enough: bool) {
-        let Some(step) = self.run.state.step(place.scope, place.step) else { return };
+        let Some(step) = self.run.state.step(place.scope, place.step) else {
+            return;
+        };
         let Some(foreach) = &step.foreach else { return };
         if foreach.stopped {
             return;
@@ -201,10 +236,18 @@ impl Decider<'_> {
         // Items to be tried again that are not in flight never started, or start no more.
         let waiting: Vec<u32> = (foreach.next..granted)
             .chain(foreach.again.iter().copied())
-            .filter(|item| !self.run.live.flights.contains_key(&Place { item: *item, ..place }))
+            .filter(|item| {
+                !self.run.live.flights.contains_key(&Place {
+                    item: *item,
+                    ..place
+                })
+            })
             .collect();
         self.emit(Fact::ForeachStopped(ForeachStopped {
-            unit: UnitRef::from(Place { item: Place::NO_ITEM, ..place }),
+            unit: UnitRef::from(Place {
+                item: Place::NO_ITEM,
+                ..place
+            }),
             enough,
         }));
         for item in waiting {
@@ -229,7 +272,10 @@ impl Decider<'_> {
             .and_then(|step| step.foreach.as_ref())
             .is_none_or(|foreach| foreach.ended());
         if ended {
-            self.run.state.todo.insert(super::state::Todo::Foreach(place.scope, place.step));
+            self.run
+                .state
+                .todo
+                .insert(super::state::Todo::Foreach(place.scope, place.step));
         } else {
             self.done_looking(place);
         }
@@ -237,14 +283,25 @@ impl Decider<'_> {
 
     /// Stops every item: with `enough` what is left is skipped and the step succeeds.
     pub(super) fn stop_items(&mut self, place: Place, enough: bool) {
-        let place = Place { item: Place::NO_ITEM, ..place };
-        let status = if enough { StepStatus::Skipped } else { StepStatus::Cancelled };
+        let place = Place {
+            item: Place::NO_ITEM,
+            ..place
+        };
+        let status = if enough {
+            StepStatus::Skipped
+        } else {
+            StepStatus::Cancelled
+        };
         self.leave_rest(place, status, enough);
-        let Some(step) = self.run.state.step(place.scope, place.step) else { return };
+        let Some(step) = self.run.state.step(place.scope, place.step) else {
+            return;
+        };
         let Some(foreach) = &step.foreach else { return };
         let mut open = Vec::new();
         for (index, page) in foreach.pages.iter().enumerate() {
-            let Page::Open { units, left } = page else { continue };
+            let Page::Open { units, left } = page else {
+                continue;
+            };
             if *left == 0 {
                 continue;
             }
@@ -280,11 +337,19 @@ impl Decider<'_> {
     /// Starts items one by one, as many as may be open.
     fn open_items(&mut self, place: Place) -> Result<(), Stop> {
         for _ in 0..OPEN_BATCH {
-            let Some(step) = self.run.state.step(place.scope, place.step) else { return Ok(()) };
-            let Some(foreach) = &step.foreach else { return Ok(()) };
-            let bound = if foreach.concurrency > 0 { foreach.concurrency } else { OPEN_ITEMS };
+            let Some(step) = self.run.state.step(place.scope, place.step) else {
+                return Ok(());
+            };
+            let Some(foreach) = &step.foreach else {
+                return Ok(());
+            };
+            let bound = if foreach.concurrency > 0 {
+                foreach.concurrency
+            } else {
+                OPEN_ITEMS
+            };
             if !foreach.has_more() || foreach.open >= bound {
-                self.done_looking(place);
+                self.done_looking_unless_ended(place);
                 return Ok(());
             }
             let item = foreach.again.first().copied().unwrap_or(foreach.next);
@@ -295,15 +360,23 @@ impl Decider<'_> {
 
     pub(super) fn close_page(&mut self, place: Place, page: u32) {
         let number = self.run.state.next_page;
-        let Some(step) = self.run.state.step(place.scope, place.step) else { return };
-        let Some(Page::Open { units, .. }) =
-            step.foreach.as_ref().and_then(|foreach| foreach.pages.get(page as usize))
+        let Some(step) = self.run.state.step(place.scope, place.step) else {
+            return;
+        };
+        let Some(Page::Open { units, .. }) = step
+            .foreach
+            .as_ref()
+            .and_then(|foreach| foreach.pages.get(page as usize))
         else {
             return;
         };
         let bytes = postcard::to_stdvec(units).unwrap_or_default();
         self.out.pages.push((number, bytes));
-        self.emit(Fact::PageClosed(PageClosed { unit: place.into(), page, number }));
+        self.emit(Fact::PageClosed(PageClosed {
+            unit: place.into(),
+            page,
+            number,
+        }));
     }
 }
 

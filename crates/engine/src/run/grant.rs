@@ -75,8 +75,17 @@ impl Run {
         offers: &mut Offers,
     ) -> (usize, Decision) {
         let now = now.max(self.state.last_at);
-        let mut decider = Decider { run: self, now, out: Decision::default() };
-        let mut granting = Granting { max, room, offers, tasks: Vec::new() };
+        let mut decider = Decider {
+            run: self,
+            now,
+            out: Decision::default(),
+        };
+        let mut granting = Granting {
+            max,
+            room,
+            offers,
+            tasks: Vec::new(),
+        };
         decider.grant_classes(queue, &mut granting);
         let tasks = granting.tasks;
         let granted = tasks.len();
@@ -103,9 +112,13 @@ impl Decider<'_> {
         }
         let mut after: Option<u8> = None;
         loop {
-            let Some(ready) = self.run.state.ready.get(queue) else { return };
-            let Some(rank) =
-                ready.iter().map(|(rank, _)| *rank).find(|rank| after.is_none_or(|after| *rank > after))
+            let Some(ready) = self.run.state.ready.get(queue) else {
+                return;
+            };
+            let Some(rank) = ready
+                .iter()
+                .map(|(rank, _)| *rank)
+                .find(|rank| after.is_none_or(|after| *rank > after))
             else {
                 return;
             };
@@ -129,7 +142,10 @@ impl Decider<'_> {
         loop {
             let before = granting.tasks.len();
             for place in class {
-                let room = granting.max.saturating_sub(granting.tasks.len()).min(self.room());
+                let room = granting
+                    .max
+                    .saturating_sub(granting.tasks.len())
+                    .min(self.room());
                 if room == 0 {
                     return;
                 }
@@ -154,13 +170,17 @@ impl Decider<'_> {
     }
 
     fn grant_place(&mut self, place: Place, share: usize, granting: &mut Granting<'_>) {
-        let Some(step) = self.run.state.step(place.scope, place.step) else { return };
+        let Some(step) = self.run.state.step(place.scope, place.step) else {
+            return;
+        };
         if place.item != Place::NO_ITEM {
             let flying: usize = step
                 .foreach
                 .as_ref()
                 .filter(|foreach| foreach.concurrency > 0)
-                .map_or(0, |foreach| foreach.open.saturating_sub(foreach.concurrency) as usize);
+                .map_or(0, |foreach| {
+                    foreach.open.saturating_sub(foreach.concurrency) as usize
+                });
             if flying == 0 {
                 self.grant_one(place, granting);
             }
@@ -170,7 +190,13 @@ impl Decider<'_> {
             self.grant_one(place, granting);
             return;
         };
-        let flights = self.run.live.items.get(&(place.scope, place.step)).copied().unwrap_or_default();
+        let flights = self
+            .run
+            .live
+            .items
+            .get(&(place.scope, place.step))
+            .copied()
+            .unwrap_or_default();
         let mut share = share;
         if foreach.concurrency > 0 {
             share = share.min(foreach.concurrency.saturating_sub(flights.count) as usize);
@@ -179,7 +205,12 @@ impl Decider<'_> {
             .again
             .iter()
             .copied()
-            .filter(|item| !self.run.live.flights.contains_key(&Place { item: *item, ..place }))
+            .filter(|item| {
+                !self.run.live.flights.contains_key(&Place {
+                    item: *item,
+                    ..place
+                })
+            })
             .take(share)
             .collect();
         if !foreach.stopped && foreach.tail.is_none() {
@@ -198,7 +229,9 @@ impl Decider<'_> {
         if self.run.live.flights.contains_key(&place) {
             return;
         }
-        let Some(step) = self.run.state.plan_step(&self.run.plan, place) else { return };
+        let Some(step) = self.run.state.plan_step(&self.run.plan, place) else {
+            return;
+        };
         let step = step.step.clone();
         if *granting.room.of(&step.verb) == 0 {
             granting.room.short = true;
@@ -216,15 +249,24 @@ impl Decider<'_> {
                 return;
             }
             Err(Stop::Failed(message)) => {
-                let error =
-                    TaskError { reason: "expression".into(), message, ..TaskError::default() };
+                let error = TaskError {
+                    reason: "expression".into(),
+                    message,
+                    ..TaskError::default()
+                };
                 self.end_started(place, StepStatus::Failed, Some(error));
                 return;
             }
         };
         *granting.room.of(&step.verb) -= 1;
         let offer = granting.offers.take();
-        self.run.take_off(place, Flight { offer, granted_at: self.now });
+        self.run.take_off(
+            place,
+            Flight {
+                offer,
+                granted_at: self.now,
+            },
+        );
         if self.durable_grant(place) {
             self.emit(Fact::AttemptStarted(AttemptStarted {
                 unit: place.into(),
@@ -234,14 +276,23 @@ impl Decider<'_> {
                 attempt: attempts + 1,
             }));
         }
-        granting.tasks.push(Task { offer, run: self.run.state.meta.id, place, attempt: attempts + 1, work });
+        granting.tasks.push(Task {
+            offer,
+            run: self.run.state.meta.id,
+            place,
+            attempt: attempts + 1,
+            work,
+        });
     }
 
     /// True if the grant must be known before the attempt may begin.
     fn durable_grant(&self, place: Place) -> bool {
-        self.run.state.plan_step(&self.run.plan, place).is_some_and(|step| {
-            let step = &step.step;
-            !step.locks.is_empty() || step.once || !step.idempotent || step.retry.platform == 0
-        })
+        self.run
+            .state
+            .plan_step(&self.run.plan, place)
+            .is_some_and(|step| {
+                let step = &step.step;
+                !step.locks.is_empty() || step.once || !step.idempotent || step.retry.platform == 0
+            })
     }
 }

@@ -3,7 +3,9 @@
 use kapell_api::task::{Outcome, Place, Report, TaskError, TaskEvent};
 use kapell_expr::Value;
 use kapell_model::spec::StepIndex;
-use kapell_model::{EntityKey, Error, ErrorCode, FailureKind, Offer, RunStatus, StepStatus, limits};
+use kapell_model::{
+    EntityKey, Error, ErrorCode, FailureKind, Offer, RunStatus, StepStatus, limits,
+};
 
 use super::finish::Ended;
 use super::state::{Inner, TimerKind};
@@ -47,8 +49,9 @@ impl Decider<'_> {
                 if self.run.state.started_at.is_none() {
                     self.start();
                 } else {
-                    self.emit(Fact::RunResumed(ByPerson { by: "its run queue".to_owned() }));
-                    self.retry_children();
+                    self.emit(Fact::RunResumed(ByPerson {
+                        by: "its run queue".to_owned(),
+                    }));
                 }
                 Ok(())
             }
@@ -56,34 +59,54 @@ impl Decider<'_> {
                 if self.run.state.status != RunStatus::Queued {
                     return Err(Refusal::Stale);
                 }
-                self.emit(Fact::RunDiscarded(RunDiscarded { reason: reason.clone() }));
+                self.emit(Fact::RunDiscarded(RunDiscarded {
+                    reason: reason.clone(),
+                }));
                 self.tell_parent(RunStatus::Discarded, Value::Null, reason);
                 Ok(())
             }
             Input::Report(report) => self.report(report),
             Input::SessionsEnded { epoch, held } => self.sessions_ended(epoch, &held),
-            Input::ChildEnded { place, run, status, outputs, error } => {
-                self.child_ended(place, run, status, &outputs, &error)
-            }
+            Input::ChildEnded {
+                place,
+                run,
+                status,
+                outputs,
+                error,
+            } => self.child_ended(place, run, status, &outputs, &error),
             Input::LockGranted { place, name } => {
-                let asked = self.run.state.locks.get(&place).and_then(|locks| locks.asked.clone());
+                let asked = self
+                    .run
+                    .state
+                    .locks
+                    .get(&place)
+                    .and_then(|locks| locks.asked.clone());
                 if asked.as_ref() != Some(&name) {
                     // The request was withdrawn meanwhile: it goes straight back.
                     let run = self.run.state.meta.id;
                     let namespace = self.run.state.meta.namespace.clone();
-                    self.send(EntityKey::Lock { namespace, name }, Message::Release { run, place });
+                    self.send(
+                        EntityKey::Lock { namespace, name },
+                        Message::Release { run, place },
+                    );
                     return Ok(());
                 }
                 self.emit(Fact::LockGranted(place.into()));
                 Ok(())
             }
+            Input::RetryChild => self.retry_child(),
             Input::Wake => self.wake(),
             Input::Request(request) => self.request(request),
         }
     }
 
     fn start(&mut self) {
-        let timeout = self.run.plan.spec.timeout.map_or(0, |timeout| self.micros(timeout));
+        let timeout = self
+            .run
+            .plan
+            .spec
+            .timeout
+            .map_or(0, |timeout| self.micros(timeout));
         self.emit(Fact::RunStarted(RunStarted { timeout }));
         self.open_top(ScopeKind::Root, 0);
     }
@@ -112,7 +135,11 @@ impl Decider<'_> {
                 if !held || self.run.state.started.contains_key(&place) {
                     return Err(Refusal::Stale);
                 }
-                let attempt = self.run.state.unit(place).map_or(1, |unit| unit.attempts + 1);
+                let attempt = self
+                    .run
+                    .state
+                    .unit(place)
+                    .map_or(1, |unit| unit.attempts + 1);
                 self.emit(Fact::AttemptStarted(AttemptStarted {
                     unit: place.into(),
                     epoch: report.offer.epoch,
@@ -122,7 +149,12 @@ impl Decider<'_> {
                 }));
                 Ok(())
             }
-            TaskEvent::Ended { started_at, ended_at, outcome, usage } => {
+            TaskEvent::Ended {
+                started_at,
+                ended_at,
+                outcome,
+                usage,
+            } => {
                 let lost = matches!(outcome, Outcome::Lost { .. });
                 if !held && !(lost && self.counts_as_lost(place, report.offer)) {
                     return Err(Refusal::Stale);
@@ -130,7 +162,12 @@ impl Decider<'_> {
                 self.attempt_ended(
                     place,
                     report.offer,
-                    Ended { started_at, ended_at, outcome, usage: usage.unwrap_or_default() },
+                    Ended {
+                        started_at,
+                        ended_at,
+                        outcome,
+                        usage: usage.unwrap_or_default(),
+                    },
                 )
             }
         }
@@ -142,18 +179,33 @@ impl Decider<'_> {
         let state = &self.run.state;
         !self.run.live.flights.contains_key(&place)
             && state.lost.get(&place).is_none_or(|last| *last < offer)
-            && state.unit(place).is_some_and(|unit| {
-                matches!(unit.status, StepStatus::Queued | StepStatus::Pending)
-            })
+            && state
+                .unit(place)
+                .is_some_and(|unit| matches!(unit.status, StepStatus::Queued | StepStatus::Pending))
             && !state.ended()
     }
 
     fn sessions_ended(&mut self, epoch: u64, held: &[(Place, Offer)]) -> Taken {
         for (place, offer) in held {
-            let known = self.run.live.flights.get(place).is_some_and(|flight| flight.offer == *offer);
-            let open = self.run.state.unit(*place).is_none_or(|unit| !unit.status.ended());
+            let known = self
+                .run
+                .live
+                .flights
+                .get(place)
+                .is_some_and(|flight| flight.offer == *offer);
+            let open = self
+                .run
+                .state
+                .unit(*place)
+                .is_none_or(|unit| !unit.status.ended());
             if !known && open {
-                self.run.take_off(*place, Flight { offer: *offer, granted_at: self.now });
+                self.run.take_off(
+                    *place,
+                    Flight {
+                        offer: *offer,
+                        granted_at: self.now,
+                    },
+                );
             }
         }
         let gone: Vec<(Place, Flight)> = self
@@ -170,7 +222,10 @@ impl Decider<'_> {
             let ended = Ended {
                 started_at: flight.granted_at,
                 ended_at: self.now,
-                outcome: Outcome::Lost { reason: "its worker is gone".to_owned() },
+                outcome: Outcome::Lost {
+                    reason: "its worker is gone".to_owned(),
+                    explained: true,
+                },
                 usage: kapell_api::task::Usage::default(),
             };
             self.attempt_ended(place, flight.offer, ended)?;
@@ -186,14 +241,24 @@ impl Decider<'_> {
         outputs: &Value,
         error: &str,
     ) -> Taken {
-        let Some(unit) = self.run.state.unit(place) else { return Err(Refusal::Stale) };
+        let Some(unit) = self.run.state.unit(place) else {
+            return Err(Refusal::Stale);
+        };
         if unit.inner != Inner::Child(run) || unit.status.ended() {
             return Err(Refusal::Stale);
         }
         if status == RunStatus::Succeeded {
-            let mut fields = outputs.as_map().map(|map| (**map).clone()).unwrap_or_default();
+            let mut fields = outputs
+                .as_map()
+                .map(|map| (**map).clone())
+                .unwrap_or_default();
             fields.insert("run_id".into(), Value::string(run.to_string()));
-            self.end(place, StepStatus::Succeeded, Value::Map(fields.into()), None);
+            self.end(
+                place,
+                StepStatus::Succeeded,
+                Value::Map(fields.into()),
+                None,
+            );
             return Ok(());
         }
         if let Some(stop) = unit.stop {
@@ -201,14 +266,28 @@ impl Decider<'_> {
             self.end_started(place, stop, error.map(|error| *error));
             return Ok(());
         }
-        let reason = if status == RunStatus::Discarded { "discarded" } else { "child_failed" };
-        let message = if error.is_empty() {
+        let reason = if status == RunStatus::Discarded {
+            "discarded"
+        } else {
+            "child_failed"
+        };
+        let message = if status == RunStatus::Discarded {
+            format!("the run did not start: {error}")
+        } else if error.is_empty() {
             format!("run {run} ended {status}")
         } else {
             format!("run {run} ended {status}: {error}")
         };
-        let error = TaskError { reason: reason.into(), message, ..TaskError::default() };
-        let bad = if status == RunStatus::TimedOut { StepStatus::TimedOut } else { StepStatus::Failed };
+        let error = TaskError {
+            reason: reason.into(),
+            message,
+            ..TaskError::default()
+        };
+        let bad = if status == RunStatus::TimedOut {
+            StepStatus::TimedOut
+        } else {
+            StepStatus::Failed
+        };
         self.fail_unit(place, bad, error)?;
         Ok(())
     }
@@ -249,7 +328,11 @@ impl Decider<'_> {
             }
             TimerKind::TotalTimeout => {
                 self.run.state.timers.unset(place, kind);
-                self.time_out(place, "it took too long in all, waits included", "total_timeout")?;
+                self.time_out(
+                    place,
+                    "it took too long in all, waits included",
+                    "total_timeout",
+                )?;
             }
             TimerKind::GiveUp => {
                 let flight = self.run.live.flights.get(&place).copied();
@@ -281,13 +364,33 @@ impl Decider<'_> {
     /// Stops a unit that has not ended, so that it ends with `status`: what runs is told to stop,
     /// what does not run ends now.
     pub(super) fn stop_unit(&mut self, place: Place, status: StepStatus, error: Option<TaskError>) {
-        let Some(unit) = self.run.state.unit(place) else { return };
-        if unit.status.ended() || (unit.stop.is_some() && unit.status == StepStatus::Cancelling) {
+        let Some(unit) = self.run.state.unit(place) else {
+            return;
+        };
+        let unit_status = unit.status;
+        let inner = unit.inner.clone();
+        let now = self
+            .run
+            .state
+            .cancel
+            .as_ref()
+            .is_some_and(|cancel| cancel.now);
+        if unit_status.ended() {
             return;
         }
-        let inner = unit.inner.clone();
+        if unit.stop.is_some() && unit_status == StepStatus::Cancelling {
+            if let (Inner::Child(child), true) = (inner, now) {
+                let reason = "the step that waits for it ends now".to_owned();
+                self.send(child.into(), Message::CancelChild { reason, now });
+            }
+            return;
+        }
         let is_foreach = place.item == Place::NO_ITEM
-            && self.run.state.step(place.scope, place.step).is_some_and(|step| step.foreach.is_some());
+            && self
+                .run
+                .state
+                .step(place.scope, place.step)
+                .is_some_and(|step| step.foreach.is_some());
         let flight = self.run.live.flights.get(&place).copied();
         let stopping = |give_up: i64| {
             Fact::UnitStopping(UnitStopping {
@@ -303,17 +406,18 @@ impl Decider<'_> {
         if let Some(flight) = flight {
             let give_up = limits::GRACE.as_micros() * 3;
             self.emit(stopping(i64::try_from(give_up).unwrap_or(i64::MAX)));
-            self.out.effects.push(Effect::Stop(vec![(place, flight.offer)]));
+            self.out
+                .effects
+                .push(Effect::Stop(vec![(place, flight.offer)]));
         } else if is_foreach {
             self.emit(stopping(0));
             self.stop_items(place, false);
         } else if let Inner::Scope(scope) = inner {
             self.emit(stopping(0));
             self.stop_scope(scope);
-        } else if let Inner::Child(child) = inner {
+        } else if let (Inner::Child(child), StepStatus::Running) = (inner, unit_status) {
             self.emit(stopping(0));
             let reason = format!("the step that waits for it ends {status}");
-            let now = self.run.state.cancel.as_ref().is_some_and(|cancel| cancel.now);
             self.send(child.into(), Message::CancelChild { reason, now });
         } else {
             self.end_started(place, status, error);
@@ -323,10 +427,32 @@ impl Decider<'_> {
     /// Stops everything in a scope.
     pub(super) fn stop_scope(&mut self, scope: u32) {
         self.emit(Fact::ScopeStopped(crate::event::ScopeRef { scope }));
-        let count = self.run.state.scopes.get(&scope).map_or(0, |scope| scope.steps.len());
+        self.stop_steps(scope, |_| true);
+    }
+
+    /// Stops the steps of a scope whose status is one of those.
+    pub(super) fn stop_steps(&mut self, scope: u32, which: fn(StepStatus) -> bool) {
+        let count = self
+            .run
+            .state
+            .scopes
+            .get(&scope)
+            .map_or(0, |scope| scope.steps.len());
         for step in 0..count {
             let step = StepIndex::try_from(step).unwrap_or(StepIndex::MAX);
-            self.stop_unit(Place { scope, step, item: Place::NO_ITEM }, StepStatus::Cancelled, None);
+            let place = Place {
+                scope,
+                step,
+                item: Place::NO_ITEM,
+            };
+            if self
+                .run
+                .state
+                .unit(place)
+                .is_some_and(|unit| which(unit.status))
+            {
+                self.stop_unit(place, StepStatus::Cancelled, None);
+            }
         }
     }
 
@@ -439,29 +565,50 @@ impl Decider<'_> {
         Ok(())
     }
 
+    /// The parent starts its step again: what did not succeed is done again. An end that the parent
+    /// has forgotten is told once more.
+    fn retry_child(&mut self) -> Taken {
+        let state = &self.run.state;
+        match state.status {
+            RunStatus::Failed | RunStatus::TimedOut | RunStatus::Cancelled => {
+                self.reopen("its parent".to_owned(), Vec::new());
+            }
+            RunStatus::Succeeded | RunStatus::Discarded => {
+                let (status, outputs) = (state.status, state.outputs.clone());
+                let error = state
+                    .error
+                    .as_ref()
+                    .map(|error| error.error.message.clone());
+                self.tell_parent(status, outputs, error.unwrap_or_default());
+            }
+            RunStatus::Queued | RunStatus::Running | RunStatus::Paused | RunStatus::Cancelling => {}
+        }
+        Ok(())
+    }
+
     fn reopen(&mut self, by: String, again: Vec<UnitRef>) {
         let started = self.run.state.started_at.is_some();
-        let timeout = self.run.plan.spec.timeout.map_or(0, |timeout| self.micros(timeout));
+        let timeout = self
+            .run
+            .plan
+            .spec
+            .timeout
+            .map_or(0, |timeout| self.micros(timeout));
         self.run.live.flights.clear();
         self.run.live.items.clear();
         let queue = self.run.state.run_queue();
         let queued = queue.is_some();
-        self.emit(Fact::RunReopened(RunReopened { by, again, timeout, queued }));
+        self.emit(Fact::RunReopened(RunReopened {
+            by,
+            again,
+            timeout,
+            queued,
+        }));
         if let Some(queue) = queue {
             let entry = self.run.queue_entry();
             self.send(queue, Message::Reenter(Box::new(entry)));
-        } else if started {
-            self.retry_children();
-        } else {
+        } else if !started {
             self.start();
-        }
-    }
-
-    /// A step that waits for a child and starts again retries the same child.
-    fn retry_children(&mut self) {
-        let children: Vec<_> = self.run.state.open_children();
-        for child in children {
-            self.send(child.into(), Message::RetryChild);
         }
     }
 
@@ -491,7 +638,13 @@ impl Decider<'_> {
         }
         let again = again
             .into_iter()
-            .map(|step| UnitRef::from(Place { scope: 0, step, item: Place::NO_ITEM }))
+            .map(|step| {
+                UnitRef::from(Place {
+                    scope: 0,
+                    step,
+                    item: Place::NO_ITEM,
+                })
+            })
             .collect();
         self.reopen(by, again);
         Ok(())
@@ -500,8 +653,11 @@ impl Decider<'_> {
     fn find(&self, path: &str) -> Result<Place, Refusal> {
         self.run.state.find(&self.run.plan, path).ok_or_else(|| {
             Refusal::Reject(
-                Error::new(ErrorCode::StepNotFound, format!("there is no step `{path}` in the run"))
-                    .hint("`kapell show RUN` lists the steps"),
+                Error::new(
+                    ErrorCode::StepNotFound,
+                    format!("there is no step `{path}` in the run"),
+                )
+                .hint("`kapell show RUN` lists the steps"),
             )
         })
     }
@@ -510,7 +666,10 @@ impl Decider<'_> {
     fn by_hand(&mut self, by: String, path: &str, output: Option<Value>) -> Taken {
         let place = self.find(path)?;
         let Some(unit) = self.run.state.unit(place) else {
-            return Err(not_now(format!("`{path}` has not started"), "skip its foreach as a whole"));
+            return Err(not_now(
+                format!("`{path}` has not started"),
+                "skip its foreach as a whole",
+            ));
         };
         if unit.status.good() {
             return Err(not_now(
@@ -518,7 +677,14 @@ impl Decider<'_> {
                 "`kapell restart --from` repeats it",
             ));
         }
-        if self.run.live.flights.contains_key(&place) || unit.inner != Inner::None {
+        if unit.status.ended() && !self.run.state.ended() {
+            return Err(not_now(
+                format!("`{path}` has ended {} and the run goes on", unit.status),
+                "wait for the end of the run, or cancel it first",
+            ));
+        }
+        let active = unit.inner != Inner::None && !unit.status.ended();
+        if self.run.live.flights.contains_key(&place) || active {
             return Err(not_now(
                 format!("`{path}` is {}", unit.status),
                 "cancel the run first, then skip the step",
@@ -527,7 +693,11 @@ impl Decider<'_> {
         if self.run.state.ended() {
             self.reopen(by.clone(), Vec::new());
         }
-        let status = if output.is_some() { StepStatus::Succeeded } else { StepStatus::Skipped };
+        let status = if output.is_some() {
+            StepStatus::Succeeded
+        } else {
+            StepStatus::Skipped
+        };
         let output = output.map(|output| self.stored(&output));
         self.release_locks(place);
         self.emit(Fact::UnitEnded(UnitEnded {

@@ -141,6 +141,8 @@ pub enum Input {
         /// The name.
         name: Arc<str>,
     },
+    /// Its parent starts again the step that waits for it.
+    RetryChild,
     /// Time has passed, or what was needed is loaded.
     Wake,
     /// Somebody wants something.
@@ -247,7 +249,11 @@ const SETTLE_STEPS: usize = 1_000;
 impl Run {
     /// A run that is about to be made.
     pub fn new(plan: Arc<Plan>) -> Self {
-        Self { state: State::default(), live: Live::default(), plan }
+        Self {
+            state: State::default(),
+            live: Live::default(),
+            plan,
+        }
     }
 
     /// A run as its history says, from a snapshot and the chunks after it.
@@ -265,9 +271,19 @@ impl Run {
                 state.apply(&plan, event);
             }
         }
-        let mut run = Self { state, live: Live::default(), plan };
+        let mut run = Self {
+            state,
+            live: Live::default(),
+            plan,
+        };
         for (place, (offer, at)) in run.state.started.clone() {
-            run.take_off(place, Flight { offer, granted_at: at });
+            run.take_off(
+                place,
+                Flight {
+                    offer,
+                    granted_at: at,
+                },
+            );
         }
         Ok(run)
     }
@@ -275,7 +291,11 @@ impl Run {
     /// Takes one input. On success everything that follows from it at once is decided and applied.
     pub fn decide(&mut self, input: Input, now: Time) -> Result<Decision, Refusal> {
         let now = now.max(self.state.last_at);
-        let mut decider = Decider { run: self, now, out: Decision::default() };
+        let mut decider = Decider {
+            run: self,
+            now,
+            out: Decision::default(),
+        };
         decider.take(input)?;
         decider.settle();
         Ok(decider.out)
@@ -283,7 +303,7 @@ impl Run {
 
     /// True if deciding is not finished: wake it again.
     pub fn unsettled(&self) -> bool {
-        !self.state.todo.is_empty() && self.live.needs.is_empty()
+        self.state.next_todo().is_some() && self.live.needs.is_empty()
     }
 
     /// When the run must be woken: at once if work waits, else by its first timer.
@@ -291,22 +311,32 @@ impl Run {
         if self.state.ended() {
             return None;
         }
-        if !self.state.todo.is_empty() || !self.state.started.is_empty() || self.has_ready() {
+        if self.state.next_todo().is_some() || !self.state.started.is_empty() || self.has_ready() {
             return Some(Time::ZERO);
         }
-        [self.state.timers.next(), self.state.timeout_at.filter(|_| self.state.paused_at.is_none())]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.state.timers.next(),
+            self.state
+                .timeout_at
+                .filter(|_| self.state.paused_at.is_none()),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// When something happens by itself, with nobody's help.
     pub fn timer_at(&self) -> Option<Time> {
-        [self.state.timers.next(), self.state.timeout_at.filter(|_| self.state.paused_at.is_none())]
-            .into_iter()
-            .flatten()
-            .min()
-            .filter(|_| !self.state.ended())
+        [
+            self.state.timers.next(),
+            self.state
+                .timeout_at
+                .filter(|_| self.state.paused_at.is_none()),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+        .filter(|_| !self.state.ended())
     }
 
     /// True if attempts are handed out or work waits for workers: it must stay in memory.
@@ -326,7 +356,8 @@ impl Run {
                 self.live.blobs.insert(blob.hash.clone(), value);
             }
             Ref::Page(number) => {
-                let units: Vec<Unit> = postcard::from_bytes(bytes).map_err(|error| error.to_string())?;
+                let units: Vec<Unit> =
+                    postcard::from_bytes(bytes).map_err(|error| error.to_string())?;
                 self.live.pages.insert(*number, Arc::new(units));
             }
         }
@@ -339,23 +370,34 @@ impl Run {
         let meta = &self.state.meta;
         Entry {
             run: meta.id,
-            key: meta.queue.as_ref().map_or_else(|| "".into(), |(_, _, key)| key.clone()),
+            key: meta
+                .queue
+                .as_ref()
+                .map_or_else(|| "".into(), |(_, _, key)| key.clone()),
             rule: Rule::of(&self.plan.spec.strategy).unwrap_or_default(),
-            inside: meta.queue.as_ref().is_some_and(|queue| meta.held_queues.contains(queue)),
+            inside: meta
+                .queue
+                .as_ref()
+                .is_some_and(|queue| meta.held_queues.contains(queue)),
         }
     }
 
     /// What was needed cannot be read: whatever looks into it fails.
     pub fn unreadable(&mut self, reference: &Ref, message: &str) {
         if let Ref::Blob(blob) = reference {
-            self.live.unreadable.insert(blob.hash.clone(), message.to_owned());
+            self.live
+                .unreadable
+                .insert(blob.hash.clone(), message.to_owned());
         }
         self.live.needs.retain(|need| need != reference);
     }
 
     /// The output of a step as expressions see it.
     pub fn output(&self, place: Place, now: Time) -> Result<Value, String> {
-        let plan = self.state.plan_step(&self.plan, place).ok_or("there is no such step")?;
+        let plan = self
+            .state
+            .plan_step(&self.plan, place)
+            .ok_or("there is no such step")?;
         let path: [Arc<str>; 3] = ["steps".into(), plan.step.id.clone(), "output".into()];
         let names = names::At::scope(self, place.scope, now);
         match kapell_expr::Scope::resolve(&names, &path) {
@@ -367,7 +409,11 @@ impl Run {
     fn take_off(&mut self, place: Place, flight: Flight) {
         self.live.flights.insert(place, flight);
         if place.item != Place::NO_ITEM {
-            let items = self.live.items.entry((place.scope, place.step)).or_default();
+            let items = self
+                .live
+                .items
+                .entry((place.scope, place.step))
+                .or_default();
             items.count += 1;
             items.next = items.next.max(place.item + 1);
         }
@@ -411,7 +457,10 @@ impl Live {
     pub fn page(&self, number: u32) -> Result<Arc<Vec<Unit>>, EvalError> {
         self.pages.get(&number).cloned().ok_or_else(|| {
             // A page has no hash: its number travels in the reference.
-            EvalError::Need(BlobRef { hash: format!("page:{number}").into(), size: 0 })
+            EvalError::Need(BlobRef {
+                hash: format!("page:{number}").into(),
+                size: 0,
+            })
         })
     }
 
@@ -430,7 +479,11 @@ impl Live {
 }
 
 fn reference(blob: &BlobRef) -> Ref {
-    match blob.hash.strip_prefix("page:").and_then(|number| number.parse().ok()) {
+    match blob
+        .hash
+        .strip_prefix("page:")
+        .and_then(|number| number.parse().ok())
+    {
         Some(number) => Ref::Page(number),
         None => Ref::Blob(blob.clone()),
     }
@@ -516,7 +569,10 @@ impl Decider<'_> {
         names: &names::At<'_>,
         eval: impl Fn(&Opened<'_>) -> Result<Value, EvalError>,
     ) -> Result<Value, Stop> {
-        let mut scope = Opened { names, contents: BTreeMap::new() };
+        let mut scope = Opened {
+            names,
+            contents: BTreeMap::new(),
+        };
         loop {
             match eval(&scope) {
                 Err(EvalError::Need(blob)) => {
@@ -545,15 +601,19 @@ struct Opened<'a> {
 impl Opened<'_> {
     fn open(&self, value: Value) -> Value {
         match value {
-            Value::Blob(blob) => {
-                self.contents.get(&blob.hash).cloned().unwrap_or(Value::Blob(blob))
-            }
+            Value::Blob(blob) => self
+                .contents
+                .get(&blob.hash)
+                .cloned()
+                .unwrap_or(Value::Blob(blob)),
             Value::List(items) => {
                 Value::list(items.iter().map(|item| self.open(item.clone())).collect())
             }
-            Value::Map(entries) => {
-                Value::map(entries.iter().map(|(key, value)| (key, self.open(value.clone()))))
-            }
+            Value::Map(entries) => Value::map(
+                entries
+                    .iter()
+                    .map(|(key, value)| (key, self.open(value.clone()))),
+            ),
             value => value,
         }
     }

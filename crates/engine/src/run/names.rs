@@ -7,8 +7,8 @@ use kapell_expr::{EvalError, Map, Scope as Names, Value};
 use kapell_model::spec::Foreach;
 use kapell_model::{StepStatus, Time, limits};
 
-use super::state::{Page, RunError, Scope, StepState};
 use super::Run;
+use super::state::{Page, RunError, Scope, StepState};
 use crate::event::ScopeKind;
 
 /// The names in scope of a unit, or of a graph as a whole.
@@ -26,12 +26,24 @@ pub(crate) struct At<'a> {
 impl<'a> At<'a> {
     /// The names a unit sees.
     pub(crate) fn unit(run: &'a Run, place: Place, now: Time) -> Self {
-        Self { run, scope: place.scope, place: Some(place), extra: Map::new(), now }
+        Self {
+            run,
+            scope: place.scope,
+            place: Some(place),
+            extra: Map::new(),
+            now,
+        }
     }
 
     /// The names seen inside a scope by what is about the scope as a whole.
     pub(crate) fn scope(run: &'a Run, scope: u32, now: Time) -> Self {
-        Self { run, scope, place: None, extra: Map::new(), now }
+        Self {
+            run,
+            scope,
+            place: None,
+            extra: Map::new(),
+            now,
+        }
     }
 
     /// The same with another name.
@@ -47,14 +59,19 @@ impl<'a> At<'a> {
         std::iter::from_fn(move || {
             let (number, place) = next.take()?;
             let scope = state.scopes.get(&number)?;
-            next = scope.parent.map(|parent| (parent.scope, Some(parent))).or_else(|| {
-                (scope.kind == ScopeKind::Finally).then_some((0, None))
-            });
+            next = scope
+                .parent
+                .map(|parent| (parent.scope, Some(parent)))
+                .or_else(|| (scope.kind == ScopeKind::Finally).then_some((0, None)));
             Some((number, scope, place))
         })
     }
 
-    fn step_value(&self, id: &str, field: Option<&str>) -> Result<Option<(Value, usize)>, EvalError> {
+    fn step_value(
+        &self,
+        id: &str,
+        field: Option<&str>,
+    ) -> Result<Option<(Value, usize)>, EvalError> {
         for (number, scope, place) in self.chain() {
             if let Some(found) = self.step_in(number, scope, id) {
                 return self.field_of(found, field).map(Some);
@@ -85,7 +102,11 @@ impl<'a> At<'a> {
     fn step_in(&self, number: u32, scope: &'a Scope, id: &str) -> Option<(Place, &'a StepState)> {
         let graph = self.run.plan.graphs.get(scope.graph as usize)?;
         let index = *graph.by_id.get(id)?;
-        let place = Place { scope: number, step: index, item: Place::NO_ITEM };
+        let place = Place {
+            scope: number,
+            step: index,
+            item: Place::NO_ITEM,
+        };
         Some((place, scope.steps.get(usize::from(index))?))
     }
 
@@ -97,7 +118,10 @@ impl<'a> At<'a> {
         let Some(field) = field else {
             let mut fields = Map::new();
             for name in ["output", "status", "attempts", "error", "cached"] {
-                fields.insert(name.into(), self.field(place, step, name)?.unwrap_or_default());
+                fields.insert(
+                    name.into(),
+                    self.field(place, step, name)?.unwrap_or_default(),
+                );
             }
             return Ok((Value::Map(Arc::new(fields)), 2));
         };
@@ -107,7 +131,12 @@ impl<'a> At<'a> {
         }
     }
 
-    fn field(&self, place: Place, step: &StepState, field: &str) -> Result<Option<Value>, EvalError> {
+    fn field(
+        &self,
+        place: Place,
+        step: &StepState,
+        field: &str,
+    ) -> Result<Option<Value>, EvalError> {
         let unit = &step.unit;
         Ok(Some(match field {
             "output" => match (&step.foreach, unit.output.is_null()) {
@@ -129,7 +158,9 @@ impl<'a> At<'a> {
 
     /// The outputs, results or failures of all items. Every page must be in memory.
     fn items(&self, place: Place, step: &StepState, what: Items) -> Result<Value, EvalError> {
-        let Some(foreach) = &step.foreach else { return Ok(Value::list(Vec::new())) };
+        let Some(foreach) = &step.foreach else {
+            return Ok(Value::list(Vec::new()));
+        };
         let mut list = Vec::new();
         for (index, page) in foreach.pages.iter().enumerate() {
             let from = index * limits::FOREACH_PAGE;
@@ -177,15 +208,25 @@ impl<'a> At<'a> {
 
     fn item_variable(&self, name: &str) -> Result<Option<Value>, EvalError> {
         for (_, scope, place) in self.chain() {
-            let Some(place) = place.filter(|place| place.item != Place::NO_ITEM) else { continue };
-            let Some(state) = scope.steps.get(usize::from(place.step)) else { continue };
-            let Some(step) = self.run.state.plan_step(&self.run.plan, place) else { continue };
-            let (Some(items), Some(foreach)) = (&state.foreach, &step.step.foreach) else { continue };
+            let Some(place) = place.filter(|place| place.item != Place::NO_ITEM) else {
+                continue;
+            };
+            let Some(state) = scope.steps.get(usize::from(place.step)) else {
+                continue;
+            };
+            let Some(step) = self.run.state.plan_step(&self.run.plan, place) else {
+                continue;
+            };
+            let (Some(items), Some(foreach)) = (&state.foreach, &step.step.foreach) else {
+                continue;
+            };
             if name == "index" {
                 return Ok(Some(Value::Int(i64::from(place.item))));
             }
             if let Some(variable) = foreach.vars.iter().position(|(var, _)| **var == *name) {
-                return self.item_value(foreach, &items.lists, variable, place.item).map(Some);
+                return self
+                    .item_value(foreach, &items.lists, variable, place.item)
+                    .map(Some);
             }
         }
         Ok(None)
@@ -199,12 +240,16 @@ impl<'a> At<'a> {
         variable: usize,
         item: u32,
     ) -> Result<Value, EvalError> {
-        let lists: Vec<Value> =
-            lists.iter().map(|list| self.run.live.loaded(list)).collect::<Result<_, _>>()?;
+        let lists: Vec<Value> = lists
+            .iter()
+            .map(|list| self.run.live.loaded(list))
+            .collect::<Result<_, _>>()?;
         let len = |list: &Value| list.as_list().map_or(0, |items| items.len());
         let item = item as usize;
         let Some(list) = lists.get(variable).and_then(Value::as_list) else {
-            return Err(EvalError::Failed("the items of the foreach are gone".to_owned()));
+            return Err(EvalError::Failed(
+                "the items of the foreach are gone".to_owned(),
+            ));
         };
         if let Some(chunk) = foreach.chunk {
             let from = item * chunk as usize;
@@ -217,7 +262,9 @@ impl<'a> At<'a> {
             let after: usize = lists[variable + 1..].iter().map(len).product();
             item / after.max(1) % list.len().max(1)
         };
-        list.get(place).cloned().ok_or_else(|| EvalError::Missing(format!("there is no item {item}")))
+        list.get(place)
+            .cloned()
+            .ok_or_else(|| EvalError::Missing(format!("there is no item {item}")))
     }
 
     fn run_field(&self, field: &str) -> Option<Value> {
@@ -249,9 +296,9 @@ impl<'a> At<'a> {
             "parent" => meta
                 .parent
                 .map_or(Value::Null, |parent| Value::string(parent.run.to_string())),
-            "forked_from" => {
-                meta.forked_from.map_or(Value::Null, |run| Value::string(run.to_string()))
-            }
+            "forked_from" => meta
+                .forked_from
+                .map_or(Value::Null, |run| Value::string(run.to_string())),
             "last_success" => Value::Null,
             _ => return None,
         })
@@ -266,8 +313,22 @@ enum Items {
 }
 
 const RUN_FIELDS: [&str; 16] = [
-    "id", "workflow", "version", "namespace", "status", "scheduled_at", "created_at", "interval",
-    "timezone", "trigger", "error", "url", "labels", "parent", "forked_from", "last_success",
+    "id",
+    "workflow",
+    "version",
+    "namespace",
+    "status",
+    "scheduled_at",
+    "created_at",
+    "interval",
+    "timezone",
+    "trigger",
+    "error",
+    "url",
+    "labels",
+    "parent",
+    "forked_from",
+    "last_success",
 ];
 
 /// An error as expressions see it.
@@ -276,8 +337,18 @@ pub(crate) fn error_value(error: &TaskError) -> Value {
         ("kind", Value::string(error.kind.name())),
         ("reason", Value::string(&error.reason)),
         ("message", Value::string(&error.message)),
-        ("exit_code", error.exit_code.map_or(Value::Null, |code| Value::Int(i64::from(code)))),
-        ("http_status", error.http_status.map_or(Value::Null, |code| Value::Int(i64::from(code)))),
+        (
+            "exit_code",
+            error
+                .exit_code
+                .map_or(Value::Null, |code| Value::Int(i64::from(code))),
+        ),
+        (
+            "http_status",
+            error
+                .http_status
+                .map_or(Value::Null, |code| Value::Int(i64::from(code))),
+        ),
     ])
 }
 
@@ -292,7 +363,9 @@ fn run_error_value(error: &RunError) -> Value {
 
 impl Names for At<'_> {
     fn resolve(&self, path: &[Arc<str>]) -> Result<Option<(Value, usize)>, EvalError> {
-        let Some(root) = path.first() else { return Ok(None) };
+        let Some(root) = path.first() else {
+            return Ok(None);
+        };
         if let Some(value) = self.extra.get(root) {
             return Ok(Some((value.clone(), 1)));
         }
@@ -306,7 +379,9 @@ impl Names for At<'_> {
                 Some(field) => Ok(self.run_field(field).map(|value| (value, 2))),
                 None => Ok(Some((
                     Value::map(
-                        RUN_FIELDS.iter().map(|name| (name, self.run_field(name).unwrap_or_default())),
+                        RUN_FIELDS
+                            .iter()
+                            .map(|name| (name, self.run_field(name).unwrap_or_default())),
                     ),
                     1,
                 ))),
@@ -319,15 +394,16 @@ impl Names for At<'_> {
                 .chain()
                 .find(|(_, scope, _)| scope.kind == ScopeKind::Iteration)
                 .map(|(_, scope, _)| (Value::Int(i64::from(scope.iteration)), 1))),
-            "error" => Ok(self.chain().find(|(_, scope, _)| scope.kind == ScopeKind::Handler).map(
-                |(_, scope, _)| {
+            "error" => Ok(self
+                .chain()
+                .find(|(_, scope, _)| scope.kind == ScopeKind::Handler)
+                .map(|(_, scope, _)| {
                     let error = scope
                         .parent
                         .and_then(|parent| self.run.state.unit(parent))
                         .and_then(|unit| unit.error.as_deref());
                     (error.map_or(Value::Null, error_value), 1)
-                },
-            )),
+                })),
             name => Ok(self.item_variable(name)?.map(|value| (value, 1))),
         }
     }
@@ -339,18 +415,25 @@ impl Run {
     pub fn label(&self, place: Place, now: Time) -> Arc<str> {
         let names = At::unit(self, place, now);
         let index: Arc<str> = place.item.to_string().into();
-        let Some(foreach) =
-            self.state.plan_step(&self.plan, place).and_then(|step| step.step.foreach.as_ref())
+        let Some(foreach) = self
+            .state
+            .plan_step(&self.plan, place)
+            .and_then(|step| step.step.foreach.as_ref())
         else {
             return index;
         };
         let value = match &foreach.label {
             Some(label) => label.eval(&names, kapell_expr::Budget::default()).ok(),
-            None if foreach.vars.len() == 1 => {
-                names.item_variable(&foreach.vars[0].0).ok().flatten().filter(|value| {
-                    matches!(value, Value::Int(_) | Value::Float(_) | Value::String(_) | Value::Date(_))
-                })
-            }
+            None if foreach.vars.len() == 1 => names
+                .item_variable(&foreach.vars[0].0)
+                .ok()
+                .flatten()
+                .filter(|value| {
+                    matches!(
+                        value,
+                        Value::Int(_) | Value::Float(_) | Value::String(_) | Value::Date(_)
+                    )
+                }),
             None => None,
         };
         match value.and_then(|value| value.scalar_text()) {

@@ -38,7 +38,10 @@ fn place_artifacts(
     let width = list.len().saturating_sub(1).to_string().len();
     for (index, value) in list.iter().enumerate() {
         let artifact = read(value)?;
-        files.push((format!("{folder}/{index:0width$}-{}", artifact.name).into(), artifact));
+        files.push((
+            format!("{folder}/{index:0width$}-{}", artifact.name).into(),
+            artifact,
+        ));
     }
     Ok(())
 }
@@ -62,8 +65,14 @@ impl Decider<'_> {
         }
         let names = At::unit(self.run, place, self.now);
         Ok(match &step.verb {
-            Verb::Fail { message } => Work::Fail { message: self.text(message, &names)? },
-            Verb::Shell { script, interpreter, args } => Work::Shell {
+            Verb::Fail { message } => Work::Fail {
+                message: self.text(message, &names)?,
+            },
+            Verb::Shell {
+                script,
+                interpreter,
+                args,
+            } => Work::Shell {
                 script: script.clone(),
                 interpreter: interpreter.clone(),
                 args: self.texts("args", args, &names)?,
@@ -73,7 +82,12 @@ impl Decider<'_> {
                 argv: self.texts("exec", argv, &names)?,
                 process: self.process(place, step, &names)?,
             },
-            Verb::Python { source, function, requirements, concurrency } => Work::Python {
+            Verb::Python {
+                source,
+                function,
+                requirements,
+                concurrency,
+            } => Work::Python {
                 source: source.clone(),
                 function: function.clone(),
                 requirements: requirements.clone(),
@@ -142,13 +156,16 @@ impl Decider<'_> {
             env.push((name.clone(), value));
         }
         let with = match &step.with {
-            Some(template) => self.input(template, names).map_err(|stop| named("with", stop))?,
+            Some(template) => self
+                .input(template, names)
+                .map_err(|stop| named("with", stop))?,
             None => Input::default(),
         };
         let mut artifacts_in = Vec::with_capacity(step.artifacts.inputs.len());
         for (target, template) in &step.artifacts.inputs {
-            let value =
-                self.render(template, names).map_err(|stop| named("artifacts.in", stop))?;
+            let value = self
+                .render(template, names)
+                .map_err(|stop| named("artifacts.in", stop))?;
             place_artifacts(&mut artifacts_in, target, &value)?;
         }
         let timeout = match &step.timeout.attempt {
@@ -181,7 +198,9 @@ impl Decider<'_> {
             if here.kind == ScopeKind::Finally {
                 return true;
             }
-            scope = here.parent.and_then(|parent| self.run.state.scopes.get(&parent.scope));
+            scope = here
+                .parent
+                .and_then(|parent| self.run.state.scopes.get(&parent.scope));
         }
         false
     }
@@ -204,7 +223,11 @@ impl Decider<'_> {
             Template::Literal(value) => Ok(value.clone()),
             Template::Expr(program) => self.eval(program, names),
             Template::Text(text) => {
-                if text.parts.iter().any(|part| matches!(part, Part::Secret(_))) {
+                if text
+                    .parts
+                    .iter()
+                    .any(|part| matches!(part, Part::Secret(_)))
+                {
                     if let Some(text) = self.secret_text(template, names)? {
                         secrets.push((pointer.clone(), text));
                     }
@@ -237,7 +260,11 @@ impl Decider<'_> {
     }
 
     fn resources(&self, resources: &Resources, names: &At<'_>) -> Result<TaskResources, Stop> {
-        let mut needs = TaskResources { cpu_millis: 0, memory_bytes: 0, gpus: 0 };
+        let mut needs = TaskResources {
+            cpu_millis: 0,
+            memory_bytes: 0,
+            gpus: 0,
+        };
         if let Some(cpu) = &resources.cpu {
             let cores = match cpu {
                 Dyn::Fixed(cores) => *cores,
@@ -259,7 +286,8 @@ impl Decider<'_> {
             needs.memory_bytes = self.whole("resources.memory", memory, names)?;
         }
         if let Some(gpu) = &resources.gpu {
-            needs.gpus = u32::try_from(self.whole("resources.gpu", gpu, names)?).unwrap_or(u32::MAX);
+            needs.gpus =
+                u32::try_from(self.whole("resources.gpu", gpu, names)?).unwrap_or(u32::MAX);
         }
         Ok(needs)
     }
@@ -278,14 +306,17 @@ impl Decider<'_> {
     fn http(&self, http: &Http, names: &At<'_>) -> Result<HttpRequest, Stop> {
         let mut headers = Vec::with_capacity(http.headers.len());
         for (name, template) in &http.headers {
-            if let Some(text) =
-                self.secret_text(template, names).map_err(|stop| named("http.headers", stop))?
+            if let Some(text) = self
+                .secret_text(template, names)
+                .map_err(|stop| named("http.headers", stop))?
             {
                 headers.push((name.clone(), text));
             }
         }
         let body = if let Some(json) = &http.json {
-            let value = self.render(json, names).map_err(|stop| named("http.json", stop))?;
+            let value = self
+                .render(json, names)
+                .map_err(|stop| named("http.json", stop))?;
             Some(("application/json", value.to_json().to_string()))
         } else if let Some(body) = &http.body {
             Some(("text/plain; charset=utf-8", self.text(body, names)?))
@@ -293,18 +324,22 @@ impl Decider<'_> {
             None
         };
         let secret = |template: &Template| {
-            self.secret_text(template, names).map(|text| text.unwrap_or_else(|| SecretText::plain("")))
+            self.secret_text(template, names)
+                .map(|text| text.unwrap_or_else(|| SecretText::plain("")))
         };
         let auth = match &http.auth {
             None => None,
             Some(HttpAuth::Bearer(token)) => Some(HttpCredentials::Bearer(secret(token)?)),
-            Some(HttpAuth::Basic { user, password }) => {
-                Some(HttpCredentials::Basic { user: secret(user)?, password: secret(password)? })
-            }
+            Some(HttpAuth::Basic { user, password }) => Some(HttpCredentials::Basic {
+                user: secret(user)?,
+                password: secret(password)?,
+            }),
         };
         Ok(HttpRequest {
             method: http.method.clone(),
-            url: self.url(&http.url, names).map_err(|stop| named("http.url", stop))?,
+            url: self
+                .url(&http.url, names)
+                .map_err(|stop| named("http.url", stop))?,
             query: self.query(http.query.as_ref(), names)?,
             headers,
             body,
@@ -313,23 +348,35 @@ impl Decider<'_> {
     }
 
     fn url(&self, template: &Template, names: &At<'_>) -> Result<String, Stop> {
-        let Template::Text(text) = template else { return self.text(template, names) };
+        let Template::Text(text) = template else {
+            return self.text(template, names);
+        };
         let mut url = String::new();
         for part in text.parts.iter() {
             match part {
                 Part::Literal(text) => url.push_str(text),
                 Part::Expr(program) => percent_encode(&self.eval(program, names)?.text(), &mut url),
                 Part::Secret(name) => {
-                    return Err(Stop::Failed(format!("the secret `{name}` cannot be part of a URL")));
+                    return Err(Stop::Failed(format!(
+                        "the secret `{name}` cannot be part of a URL"
+                    )));
                 }
             }
         }
         Ok(url)
     }
 
-    fn query(&self, query: Option<&Template>, names: &At<'_>) -> Result<Vec<(String, String)>, Stop> {
-        let Some(query) = query else { return Ok(Vec::new()) };
-        let value = self.render(query, names).map_err(|stop| named("http.query", stop))?;
+    fn query(
+        &self,
+        query: Option<&Template>,
+        names: &At<'_>,
+    ) -> Result<Vec<(String, String)>, Stop> {
+        let Some(query) = query else {
+            return Ok(Vec::new());
+        };
+        let value = self
+            .render(query, names)
+            .map_err(|stop| named("http.query", stop))?;
         let mut pairs = Vec::new();
         for (key, value) in value.as_map().into_iter().flat_map(|map| map.iter()) {
             match value {
@@ -345,7 +392,10 @@ impl Decider<'_> {
 }
 
 fn wrong(what: &str, expected: &str, found: &Value) -> Stop {
-    Stop::Failed(format!("{what}: expected {expected}, found a {}", found.type_name()))
+    Stop::Failed(format!(
+        "{what}: expected {expected}, found a {}",
+        found.type_name()
+    ))
 }
 
 /// Everything but RFC 3986's unreserved characters is encoded.

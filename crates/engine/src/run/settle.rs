@@ -3,7 +3,7 @@
 use kapell_api::task::{Place, TaskError};
 use kapell_expr::{Template, Value};
 use kapell_model::spec::{Dyn, FailurePolicy, RunIf, StepIndex, Timeouts, Verb, Wait};
-use kapell_model::{EntityKey, RunId, RunStatus, StepStatus, Time, limits};
+use kapell_model::{EntityKey, RunId, StepStatus, Time, limits};
 
 use super::names::At;
 use super::state::{Inner, ParentUnit, Todo};
@@ -26,21 +26,20 @@ impl Decider<'_> {
     pub(super) fn settle(&mut self) {
         let mut steps = 0;
         while steps < SETTLE_STEPS && self.run.live.needs.is_empty() {
-            let state = &self.run.state;
-            if state.ended() || state.status == RunStatus::Queued {
+            let Some(todo) = self.run.state.next_todo() else {
                 return;
-            }
-            let Some(todo) = state.todo.first().copied() else { return };
+            };
+            let before = self.out.events.len();
             if let Err(Stop::Need(need)) = self.settle_one(todo) {
                 self.run.live.needs.push(need);
                 return;
             }
             // Progress is certain: what was decided took the entry away. Were it not so, the run
             // would turn in circles, so it is taken away here.
-            if self.run.live.needs.is_empty() && self.out.events.len() == steps {
+            if self.run.live.needs.is_empty() && self.out.events.len() == before {
                 self.run.state.todo.remove(&todo);
             }
-            steps = self.out.events.len().max(steps + 1);
+            steps += (self.out.events.len() - before).max(1);
         }
     }
 
@@ -50,12 +49,25 @@ impl Decider<'_> {
                 self.scope_failed(scope);
                 Ok(())
             }
-            Todo::Step(scope, step) => self.step_due(Place { scope, step, item: Place::NO_ITEM }),
-            Todo::Foreach(scope, step) => {
-                self.foreach_due(Place { scope, step, item: Place::NO_ITEM })
-            }
+            Todo::Step(scope, step) => self.step_due(Place {
+                scope,
+                step,
+                item: Place::NO_ITEM,
+            }),
+            Todo::Foreach(scope, step) => self.foreach_due(Place {
+                scope,
+                step,
+                item: Place::NO_ITEM,
+            }),
             Todo::Page(scope, step, page) => {
-                self.close_page(Place { scope, step, item: Place::NO_ITEM }, page);
+                self.close_page(
+                    Place {
+                        scope,
+                        step,
+                        item: Place::NO_ITEM,
+                    },
+                    page,
+                );
                 Ok(())
             }
             Todo::Lock(place) => self.request_lock(place),
@@ -67,13 +79,26 @@ impl Decider<'_> {
     /// too.
     fn scope_failed(&mut self, scope: u32) {
         match self.run.plan.policy() {
-            FailurePolicy::FailFast => self.stop_scope(scope),
+            FailurePolicy::FailFast => {
+                self.emit(Fact::ScopeStopped(ScopeRef { scope }));
+                // Steps whose needs have not ended are decided when they have: some start even now.
+                self.stop_steps(scope, |status| status != StepStatus::Pending);
+            }
             FailurePolicy::FinishRunning => {
                 self.emit(Fact::ScopeStopped(ScopeRef { scope }));
-                let count = self.run.state.scopes.get(&scope).map_or(0, |scope| scope.steps.len());
+                let count = self
+                    .run
+                    .state
+                    .scopes
+                    .get(&scope)
+                    .map_or(0, |scope| scope.steps.len());
                 for step in 0..count {
                     let step = StepIndex::try_from(step).unwrap_or(StepIndex::MAX);
-                    let place = Place { scope, step, item: Place::NO_ITEM };
+                    let place = Place {
+                        scope,
+                        step,
+                        item: Place::NO_ITEM,
+                    };
                     if self.never_ran(place) {
                         self.not_started(place);
                     }
@@ -85,7 +110,9 @@ impl Decider<'_> {
 
     /// True for a unit that waits for its first attempt.
     fn never_ran(&self, place: Place) -> bool {
-        let Some(step) = self.run.state.step(place.scope, place.step) else { return false };
+        let Some(step) = self.run.state.step(place.scope, place.step) else {
+            return false;
+        };
         matches!(step.unit.status, StepStatus::Queued | StepStatus::Waiting)
             && step.unit.attempts == 0
             && step.foreach.is_none()
@@ -95,7 +122,12 @@ impl Decider<'_> {
     }
 
     fn not_started(&mut self, place: Place) {
-        let failed = self.run.state.scopes.get(&place.scope).and_then(|scope| scope.failed);
+        let failed = self
+            .run
+            .state
+            .scopes
+            .get(&place.scope)
+            .and_then(|scope| scope.failed);
         let message = match failed {
             Some(step) => {
                 let step = self.run.state.path(&self.run.plan, Place { step, ..place });
@@ -103,14 +135,21 @@ impl Decider<'_> {
             }
             None => "not started: the run was stopped".to_owned(),
         };
-        let error =
-            TaskError { reason: "not_started".into(), message, ..TaskError::default() };
+        let error = TaskError {
+            reason: "not_started".into(),
+            message,
+            ..TaskError::default()
+        };
         self.end(place, StepStatus::Cancelled, Value::Null, Some(error));
     }
 
     fn step_due(&mut self, place: Place) -> Result<(), Stop> {
-        let Some(scope) = self.run.state.scopes.get(&place.scope) else { return Ok(()) };
-        let Some(plan) = self.run.state.plan_step(&self.run.plan, place) else { return Ok(()) };
+        let Some(scope) = self.run.state.scopes.get(&place.scope) else {
+            return Ok(());
+        };
+        let Some(plan) = self.run.state.plan_step(&self.run.plan, place) else {
+            return Ok(());
+        };
         let step = plan.step.clone();
         let stopped = scope.stopped;
         let failed = scope.failed.is_some();
@@ -126,7 +165,13 @@ impl Decider<'_> {
                 return Ok(());
             }
             Needs::UpstreamFailed(need) => {
-                let need = self.run.state.path(&self.run.plan, Place { step: need, ..place });
+                let need = self.run.state.path(
+                    &self.run.plan,
+                    Place {
+                        step: need,
+                        ..place
+                    },
+                );
                 let error = TaskError {
                     reason: "upstream_failed".into(),
                     message: format!("`{need}` did not succeed"),
@@ -176,7 +221,9 @@ impl Decider<'_> {
         let (mut good, mut skipped) = (0, 0);
         let (mut bad, mut stopped) = (None, None);
         for need in needs {
-            let Some(step) = self.run.state.step(place.scope, *need) else { continue };
+            let Some(step) = self.run.state.step(place.scope, *need) else {
+                continue;
+            };
             let status = step.unit.status;
             if status.good() || step.as_success {
                 good += 1;
@@ -209,7 +256,11 @@ impl Decider<'_> {
     }
 
     pub(super) fn expression_failed(&mut self, place: Place, message: String) -> Result<(), Stop> {
-        let error = TaskError { reason: "expression".into(), message, ..TaskError::default() };
+        let error = TaskError {
+            reason: "expression".into(),
+            message,
+            ..TaskError::default()
+        };
         self.end_started(place, StepStatus::Failed, Some(error));
         Ok(())
     }
@@ -224,7 +275,9 @@ impl Decider<'_> {
 
     /// Starts a unit: what it does begins, or it waits for what it needs. `again` after a wait.
     pub(super) fn start_unit(&mut self, place: Place, again: bool) -> Result<(), Stop> {
-        let Some(plan) = self.run.state.plan_step(&self.run.plan, place) else { return Ok(()) };
+        let Some(plan) = self.run.state.plan_step(&self.run.plan, place) else {
+            return Ok(());
+        };
         let step = plan.step.clone();
         let inner = plan.inner.clone();
         let total = match self.total(place, &step.timeout, plan.is_task()) {
@@ -244,9 +297,11 @@ impl Decider<'_> {
             }
             Verb::Switch { branches } => self.switch(place, branches, &inner, total),
             Verb::Loop(body) => self.first_iteration(place, body, inner[0], total),
-            Verb::Workflow { name, version, wait } => {
-                self.start_child(place, &step, (name, *version), *wait, total)
-            }
+            Verb::Workflow {
+                name,
+                version,
+                wait,
+            } => self.start_child(place, &step, (name, *version), *wait, total),
             Verb::Wait(wait) => self.wait(place, wait),
             Verb::Set { values } => {
                 match self.named(values, &At::unit(self.run, place, self.now)) {
@@ -268,7 +323,9 @@ impl Decider<'_> {
         let names = At::unit(self.run, place, self.now);
         let rendered = (|| {
             let queue = match &step.timeout.queue {
-                Some(timeout) => self.duration(timeout, &names)?.map_or(0, |span| self.micros(span)),
+                Some(timeout) => self
+                    .duration(timeout, &names)?
+                    .map_or(0, |span| self.micros(span)),
                 None => 0,
             };
             let priority = match &step.priority {
@@ -315,10 +372,16 @@ impl Decider<'_> {
     /// Microseconds until the unit's total timeout; for what has no attempts the attempt's clock is
     /// that too. 0 is none.
     fn total(&self, place: Place, timeouts: &Timeouts, task: bool) -> Result<i64, Stop> {
-        let timeout = timeouts.total.as_ref().or(if task { None } else { timeouts.attempt.as_ref() });
+        let timeout = timeouts.total.as_ref().or(if task {
+            None
+        } else {
+            timeouts.attempt.as_ref()
+        });
         let Some(timeout) = timeout else { return Ok(0) };
         let names = At::unit(self.run, place, self.now);
-        Ok(self.duration(timeout, &names)?.map_or(0, |span| self.micros(span)))
+        Ok(self
+            .duration(timeout, &names)?
+            .map_or(0, |span| self.micros(span)))
     }
 
     pub(super) fn duration(
@@ -331,12 +394,13 @@ impl Decider<'_> {
             Dyn::Expr(program) => match self.eval(program, names)? {
                 Value::Null => Ok(None),
                 Value::Duration(span) if !span.is_negative() => Ok(Some(span)),
-                Value::String(text) => {
-                    kapell_expr::parse_duration(&text).map(Some).map_err(Stop::Failed)
-                }
-                other => {
-                    Err(Stop::Failed(format!("expected a duration, found {}", other.type_name())))
-                }
+                Value::String(text) => kapell_expr::parse_duration(&text)
+                    .map(Some)
+                    .map_err(Stop::Failed),
+                other => Err(Stop::Failed(format!(
+                    "expected a duration, found {}",
+                    other.type_name()
+                ))),
             },
         }
     }
@@ -359,7 +423,10 @@ impl Decider<'_> {
                     Err(error) => Err(Stop::Failed(format!("`{text}` is no time: {error}"))),
                 },
             },
-            other => Err(Stop::Failed(format!("expected a timestamp, found {}", other.type_name()))),
+            other => Err(Stop::Failed(format!(
+                "expected a timestamp, found {}",
+                other.type_name()
+            ))),
         }
     }
 
@@ -369,9 +436,9 @@ impl Decider<'_> {
             Wait::For(span) => self
                 .duration(span, &names)
                 .map(|span| self.now.plus(span.unwrap_or(jiff::SignedDuration::ZERO))),
-            Wait::Until(template) => {
-                self.instant(template, &names).map(|until| until.unwrap_or(self.now))
-            }
+            Wait::Until(template) => self
+                .instant(template, &names)
+                .map(|until| until.unwrap_or(self.now)),
         };
         match until {
             Ok(until) if until <= self.now => {
@@ -380,7 +447,10 @@ impl Decider<'_> {
             }
             Ok(until) => {
                 let until = self.relative(until);
-                self.emit(Fact::WaitStarted(WaitStarted { unit: place.into(), until }));
+                self.emit(Fact::WaitStarted(WaitStarted {
+                    unit: place.into(),
+                    until,
+                }));
                 Ok(())
             }
             Err(stop) => self.failed_by(place, "wait", stop),
@@ -396,13 +466,14 @@ impl Decider<'_> {
         total: i64,
     ) -> Result<(), Stop> {
         let state = &self.run.state;
-        // A child that failed before is retried by its own run: it is still at work.
+        // A child that ended badly before is the same run again, with its successes.
         if let Some(Inner::Child(child)) = state.unit(place).map(|unit| unit.inner.clone()) {
             self.emit(Fact::ChildStarted(ChildStarted {
                 unit: place.into(),
                 run: child.to_bytes().to_vec(),
                 total,
             }));
+            self.send(child.into(), Message::RetryChild);
             return Ok(());
         }
         if state.meta.depth + 1 > limits::RUN_DEPTH {
@@ -428,7 +499,11 @@ impl Decider<'_> {
             workflow: name.clone(),
             version,
             params,
-            parent: ParentUnit { run: state.meta.id, place, waits: wait },
+            parent: ParentUnit {
+                run: state.meta.id,
+                place,
+                waits: wait,
+            },
             depth: state.meta.depth + 1,
             priority: state.meta.priority,
             scheduled_at: state.meta.scheduled_at.0,
@@ -470,7 +545,9 @@ impl Decider<'_> {
     }
 
     fn request_lock(&mut self, place: Place) -> Result<(), Stop> {
-        let Some(plan) = self.run.state.plan_step(&self.run.plan, place) else { return Ok(()) };
+        let Some(plan) = self.run.state.plan_step(&self.run.plan, place) else {
+            return Ok(());
+        };
         let step = plan.step.clone();
         let names = At::unit(self.run, place, self.now);
         let mut locks = Vec::with_capacity(step.locks.len());
@@ -487,11 +564,21 @@ impl Decider<'_> {
             }
         }
         locks.sort_by(|a, b| a.0.cmp(&b.0));
-        let held = self.run.state.locks.get(&place).map_or(0, |locks| locks.held.len());
-        let Some((name, lock)) = locks.get(held) else { return Ok(()) };
+        let held = self
+            .run
+            .state
+            .locks
+            .get(&place)
+            .map_or(0, |locks| locks.held.len());
+        let Some((name, lock)) = locks.get(held) else {
+            return Ok(());
+        };
         let run = self.run.state.meta.id;
         let namespace = self.run.state.meta.namespace.clone();
-        let key = EntityKey::Lock { namespace, name: name.as_str().into() };
+        let key = EntityKey::Lock {
+            namespace,
+            name: name.as_str().into(),
+        };
         let period = lock.per.map_or(0, |per| self.micros(per));
         let max = lock.max;
         self.emit(Fact::LockRequested(LockRequested {
@@ -499,7 +586,15 @@ impl Decider<'_> {
             name: name.clone(),
             index: u32::try_from(held).unwrap_or(0),
         }));
-        self.send(key, Message::Acquire { run, place, max, period });
+        self.send(
+            key,
+            Message::Acquire {
+                run,
+                place,
+                max,
+                period,
+            },
+        );
         Ok(())
     }
 
@@ -521,7 +616,9 @@ impl Decider<'_> {
     }
 
     fn scope_ended(&mut self, number: u32) -> Result<(), Stop> {
-        let Some(scope) = self.run.state.scopes.get(&number) else { return Ok(()) };
+        let Some(scope) = self.run.state.scopes.get(&number) else {
+            return Ok(());
+        };
         let Some(place) = scope.parent else {
             if scope.kind == ScopeKind::Finally {
                 self.finally_ended(number);
@@ -532,7 +629,9 @@ impl Decider<'_> {
         };
         let failed = scope.failed;
         let kind = scope.kind;
-        let Some(unit) = self.run.state.unit(place).cloned() else { return Ok(()) };
+        let Some(unit) = self.run.state.unit(place).cloned() else {
+            return Ok(());
+        };
         if let Inner::Handler(_, status) = unit.inner {
             self.end(place, status, Value::Null, unit.error.map(|error| *error));
             return Ok(());
@@ -542,8 +641,16 @@ impl Decider<'_> {
             return Ok(());
         }
         if let Some(step) = failed {
-            let inside = Place { scope: number, step, item: Place::NO_ITEM };
-            let inner = self.run.state.unit(inside).and_then(|unit| unit.error.clone());
+            let inside = Place {
+                scope: number,
+                step,
+                item: Place::NO_ITEM,
+            };
+            let inner = self
+                .run
+                .state
+                .unit(inside)
+                .and_then(|unit| unit.error.clone());
             let path = self.run.state.path(&self.run.plan, inside);
             let inner = inner.map(|error| *error).unwrap_or_default();
             let error = TaskError {
@@ -590,12 +697,17 @@ impl Decider<'_> {
 
     fn inner_outputs(&self, number: u32, names: &At<'_>) -> Result<kapell_expr::Map, Stop> {
         let mut map = kapell_expr::Map::new();
-        let Some(scope) = self.run.state.scopes.get(&number) else { return Ok(map) };
+        let Some(scope) = self.run.state.scopes.get(&number) else {
+            return Ok(map);
+        };
         for step in &self.run.plan.graph(scope.graph).steps {
             let path: [std::sync::Arc<str>; 3] =
                 ["steps".into(), step.step.id.clone(), "output".into()];
             let value = kapell_expr::Scope::resolve(names, &path)?;
-            map.insert(step.step.id.clone(), value.map(|(value, _)| value).unwrap_or_default());
+            map.insert(
+                step.step.id.clone(),
+                value.map(|(value, _)| value).unwrap_or_default(),
+            );
         }
         Ok(map)
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kapell_api::task::{Place, TaskError};
 use kapell_expr::{BlobRef, Value};
 use kapell_model::spec::StepIndex;
-use kapell_model::{EntityKey, limits, Offer, RunId, RunStatus, StepStatus, Time};
+use kapell_model::{EntityKey, Offer, RunId, RunStatus, StepStatus, Time, limits};
 use serde::{Deserialize, Serialize};
 
 use crate::event::ScopeKind;
@@ -279,7 +279,9 @@ impl ForeachState {
     /// The items of a page.
     pub fn page_len(&self, page: usize) -> usize {
         let from = page * limits::FOREACH_PAGE;
-        (self.count as usize).saturating_sub(from).min(limits::FOREACH_PAGE)
+        (self.count as usize)
+            .saturating_sub(from)
+            .min(limits::FOREACH_PAGE)
     }
 
     /// An item that is in memory.
@@ -400,7 +402,10 @@ impl Timers {
 
     /// The first that is due at `now`.
     pub fn due(&self, now: Time) -> Option<(Time, Place, TimerKind)> {
-        self.by_time.first().filter(|(at, _, _)| *at <= now).copied()
+        self.by_time
+            .first()
+            .filter(|(at, _, _)| *at <= now)
+            .copied()
     }
 
     /// When the first is due.
@@ -426,7 +431,10 @@ impl State {
 
     /// A step by place, to change.
     pub fn step_mut(&mut self, scope: u32, step: StepIndex) -> Option<&mut StepState> {
-        self.scopes.get_mut(&scope)?.steps.get_mut(usize::from(step))
+        self.scopes
+            .get_mut(&scope)?
+            .steps
+            .get_mut(usize::from(step))
     }
 
     /// A unit by place, if it is in memory.
@@ -452,7 +460,11 @@ impl State {
     /// The run queue it holds or waits for a place in.
     pub fn run_queue(&self) -> Option<EntityKey> {
         let (namespace, workflow, _) = self.meta.queue.clone()?;
-        Some(EntityKey::RunQueue { namespace, workflow, key: "".into() })
+        Some(EntityKey::RunQueue {
+            namespace,
+            workflow,
+            key: "".into(),
+        })
     }
 
     /// Children that units wait for.
@@ -495,7 +507,11 @@ impl State {
             let place = scopes.iter().find_map(|number| {
                 let scope = self.scopes.get(number)?;
                 let graph = plan.graphs.get(scope.graph as usize)?;
-                Some(Place { scope: *number, step: *graph.by_id.get(id)?, item })
+                Some(Place {
+                    scope: *number,
+                    step: *graph.by_id.get(id)?,
+                    item,
+                })
             })?;
             if parts.peek().is_none() {
                 return Some(place);
@@ -508,6 +524,27 @@ impl State {
                 .collect();
         }
         None
+    }
+
+    /// What is to be decided next, if the run may decide anything now: while it is paused only what
+    /// has ended is counted, and nothing starts.
+    pub fn next_todo(&self) -> Option<Todo> {
+        match self.status {
+            RunStatus::Running | RunStatus::Cancelling => self.todo.first().copied(),
+            RunStatus::Paused => {
+                let counts = |todo: &&Todo| match todo {
+                    Todo::Fail(_) | Todo::Page(..) | Todo::Scope(_) => true,
+                    Todo::Step(..) | Todo::Foreach(..) | Todo::Lock(_) => false,
+                };
+                self.todo.iter().find(counts).copied()
+            }
+            RunStatus::Queued
+            | RunStatus::Succeeded
+            | RunStatus::Failed
+            | RunStatus::TimedOut
+            | RunStatus::Cancelled
+            | RunStatus::Discarded => None,
+        }
     }
 
     /// True once the run has ended.

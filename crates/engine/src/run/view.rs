@@ -111,7 +111,10 @@ impl Run {
             counts: state.counts,
             params: state.meta.params.to_json(),
             outputs: state.outputs.to_json(),
-            error: state.error.as_ref().map(|error| (error.step.clone(), error.error.clone())),
+            error: state
+                .error
+                .as_ref()
+                .map(|error| (error.step.clone(), error.error.clone())),
             waits_for: self.run_waits_for(),
             steps,
         }
@@ -127,18 +130,26 @@ impl Run {
     }
 
     fn view_scope(&self, number: u32, depth: u32, into: &mut Vec<StepView>) {
-        let Some(scope) = self.state.scopes.get(&number) else { return };
+        let Some(scope) = self.state.scopes.get(&number) else {
+            return;
+        };
         for (index, step) in scope.steps.iter().enumerate() {
             if into.len() >= VIEW_STEPS {
                 return;
             }
             let index = u16::try_from(index).unwrap_or(u16::MAX);
-            let place = Place { scope: number, step: index, item: Place::NO_ITEM };
+            let place = Place {
+                scope: number,
+                step: index,
+                item: Place::NO_ITEM,
+            };
             into.push(self.view_unit(place, depth, step, &step.unit));
             self.view_inner(&step.unit.inner, depth, into);
             let mut shown = 0;
             for page in step.foreach.iter().flat_map(|foreach| &foreach.pages) {
-                let Page::Open { units, .. } = page else { continue };
+                let Page::Open { units, .. } = page else {
+                    continue;
+                };
                 for unit in units.iter().filter(|unit| unit.inner != Inner::None) {
                     if shown < VIEW_ITEMS {
                         shown += 1;
@@ -160,7 +171,11 @@ impl Run {
         let flight = self.live.flights.get(&place);
         let running = flight.is_some() && unit.status == StepStatus::Queued;
         let items = step.foreach.as_ref().map(|foreach| {
-            let flights = self.live.items.get(&(place.scope, place.step)).map_or(0, |items| items.count);
+            let flights = self
+                .live
+                .items
+                .get(&(place.scope, place.step))
+                .map_or(0, |items| items.count);
             ItemCounts {
                 count: foreach.count,
                 succeeded: foreach.good,
@@ -176,7 +191,11 @@ impl Run {
         StepView {
             path: self.state.path(&self.plan, place),
             depth,
-            status: if running { StepStatus::Running } else { unit.status },
+            status: if running {
+                StepStatus::Running
+            } else {
+                unit.status
+            },
             attempts: unit.attempts,
             ready_at: time(unit.ready_at),
             started_at: time(unit.started_at).or(flight.map(|flight| flight.granted_at)),
@@ -204,7 +223,11 @@ impl Run {
                     .map(|at| format!("try {} at {at}, after: {error}", unit.attempts + 1))
             }
             StepStatus::Waiting => {
-                if let Some(name) = state.locks.get(&place).and_then(|locks| locks.asked.as_ref()) {
+                if let Some(name) = state
+                    .locks
+                    .get(&place)
+                    .and_then(|locks| locks.asked.as_ref())
+                {
                     return Some(format!("the lock `{name}`"));
                 }
                 if let Some(at) = timer(TimerKind::NotBefore) {
@@ -216,7 +239,9 @@ impl Run {
                 timer(TimerKind::Wait).map(|at| format!("the time {at}"))
             }
             StepStatus::Queued if !self.live.flights.contains_key(&place) => {
-                let queue = state.plan_step(&self.plan, place).map(|step| step.step.queue.clone())?;
+                let queue = state
+                    .plan_step(&self.plan, place)
+                    .map(|step| step.step.queue.clone())?;
                 if state.status == RunStatus::Paused {
                     return Some("the run to be resumed".to_owned());
                 }
@@ -226,7 +251,10 @@ impl Run {
                     .max_parallelism
                     .is_some_and(|bound| self.live.flights.len() >= bound as usize);
                 Some(if full {
-                    format!("one of the run's {} attempts in flight to end (`max_parallelism`)", self.live.flights.len())
+                    format!(
+                        "one of the run's {} attempts in flight to end (`max_parallelism`)",
+                        self.live.flights.len()
+                    )
                 } else {
                     format!("a worker with room in queue `{queue}`")
                 })
@@ -248,11 +276,19 @@ impl Run {
             .needs
             .iter()
             .filter(|need| {
-                scope.steps.get(usize::from(**need)).is_some_and(|step| !step.unit.status.ended())
+                scope
+                    .steps
+                    .get(usize::from(**need))
+                    .is_some_and(|step| !step.unit.status.ended())
             })
             .map(|need| {
                 let status = scope.steps[usize::from(*need)].unit.status;
-                format!("`{}` ({status})", self.plan.graph(scope.graph).steps[usize::from(*need)].step.id)
+                format!(
+                    "`{}` ({status})",
+                    self.plan.graph(scope.graph).steps[usize::from(*need)]
+                        .step
+                        .id
+                )
             })
             .collect();
         if open.is_empty() {

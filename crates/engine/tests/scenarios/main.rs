@@ -24,6 +24,7 @@ use page::{Page, Scenario};
 use world::{Memory, World};
 
 /// What the command line asks for, as test runners ask it.
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 #[derive(Default)]
 struct Asked {
     list: bool,
@@ -56,7 +57,13 @@ impl Asked {
     }
 
     fn wants(&self, name: &str) -> bool {
-        let hit = |filter: &String| if self.exact { name == filter } else { name.contains(filter) };
+        let hit = |filter: &String| {
+            if self.exact {
+                name == filter
+            } else {
+                name.contains(filter)
+            }
+        };
         !self.ignored
             && (self.filters.is_empty() || self.filters.iter().any(hit))
             && !self.skip.iter().any(hit)
@@ -74,7 +81,11 @@ fn main() -> ExitCode {
         }
     };
     let _ = std::io::stdout().write_all(said.as_bytes());
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn run(asked: &Asked, said: &mut String) -> Result<usize, String> {
@@ -90,7 +101,11 @@ fn run(asked: &Asked, said: &mut String) -> Result<usize, String> {
         let text = std::fs::read_to_string(&path).map_err(|error| error.to_string())?;
         let page = Page::read(&path, &text)?;
         let mut fresh = Vec::new();
-        for scenario in page.scenarios.iter().filter(|scenario| asked.wants(&scenario.name)) {
+        for scenario in page
+            .scenarios
+            .iter()
+            .filter(|scenario| asked.wants(&scenario.name))
+        {
             if asked.list {
                 let _ = writeln!(said, "{}: test", scenario.name);
                 continue;
@@ -117,11 +132,15 @@ fn run(asked: &Asked, said: &mut String) -> Result<usize, String> {
             }
         }
         if !fresh.is_empty() {
-            std::fs::write(&path, page.with_timelines(&text, &fresh)).map_err(|error| error.to_string())?;
+            std::fs::write(&path, Page::with_timelines(&text, &fresh))
+                .map_err(|error| error.to_string())?;
         }
     }
     if !asked.list {
-        let _ = writeln!(said, "{passed} scenarios passed, {failed} failed, {blessed} written");
+        let _ = writeln!(
+            said,
+            "{passed} scenarios passed, {failed} failed, {blessed} written"
+        );
         if passed + failed + blessed == 0 && !asked.ignored {
             return Err("no scenario has that name".to_owned());
         }

@@ -36,7 +36,11 @@ struct Section {
 impl Page {
     /// Reads a page.
     pub(crate) fn read(path: &Path, text: &str) -> Result<Self, String> {
-        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("page").to_lowercase();
+        let stem = path
+            .file_stem()
+            .and_then(|stem| stem.to_str())
+            .unwrap_or("page")
+            .to_lowercase();
         let mut sections = vec![Section::default()];
         let mut open: Option<(&str, usize, String)> = None;
         for (number, line) in text.lines().enumerate() {
@@ -61,33 +65,61 @@ impl Page {
                         open = Some((language.trim(), number, String::new()));
                     } else if line.starts_with('#') {
                         let name = format!("{stem}::{}", slug(line));
-                        sections.push(Section { name, line: number + 1, ..Section::default() });
+                        sections.push(Section {
+                            name,
+                            line: number + 1,
+                            ..Section::default()
+                        });
                     }
                 }
             }
         }
         let mut scenarios = Vec::new();
         for section in sections {
-            let Section { name, line, workflows, script, timeline } = section;
+            let Section {
+                name,
+                line,
+                workflows,
+                script,
+                timeline,
+            } = section;
             let at = format!("{}:{line}", path.display());
             match (script, timeline) {
                 (Some(script), Some((timeline, place))) => {
-                    scenarios.push(Scenario { name, line, workflows, script, timeline, place });
+                    scenarios.push(Scenario {
+                        name,
+                        line,
+                        workflows,
+                        script,
+                        timeline,
+                        place,
+                    });
                 }
                 (None, None) => {}
-                _ => return Err(format!("{at}: a scenario needs a `timeline` block, and the reverse")),
+                _ => {
+                    return Err(format!(
+                        "{at}: a scenario needs a `timeline` block, and the reverse"
+                    ));
+                }
             }
         }
-        let mut names: Vec<&str> = scenarios.iter().map(|scenario| scenario.name.as_str()).collect();
+        let mut names: Vec<&str> = scenarios
+            .iter()
+            .map(|scenario| scenario.name.as_str())
+            .collect();
         names.sort_unstable();
-        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(format!("{}: two scenarios are named `{}`", path.display(), twice[0]));
+        if let Some(twice) = names.iter().zip(names.iter().skip(1)).find(|(a, b)| a == b) {
+            return Err(format!(
+                "{}: two scenarios are named `{}`",
+                path.display(),
+                twice.0
+            ));
         }
         Ok(Self { scenarios })
     }
 
     /// The page's text with other timelines.
-    pub(crate) fn with_timelines(&self, text: &str, fresh: &[(&Scenario, String)]) -> String {
+    pub(crate) fn with_timelines(text: &str, fresh: &[(&Scenario, String)]) -> String {
         let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
         for (scenario, timeline) in fresh.iter().rev() {
             let (from, to) = scenario.place;
@@ -100,6 +132,12 @@ impl Page {
 }
 
 fn slug(heading: &str) -> String {
-    let words = heading.trim_start_matches('#').replace(|c: char| !c.is_alphanumeric(), " ");
-    words.split_whitespace().collect::<Vec<_>>().join("-").to_lowercase()
+    let words = heading
+        .trim_start_matches('#')
+        .replace(|c: char| !c.is_alphanumeric(), " ");
+    words
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join("-")
+        .to_lowercase()
 }

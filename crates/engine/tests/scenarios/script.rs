@@ -66,7 +66,9 @@ pub(crate) enum What {
     Start(Option<String>, Vec<(String, String)>),
     /// Forks from a step with changed parameters.
     Fork(String, Vec<(String, String)>),
-    Cancel { now: bool },
+    Cancel {
+        now: bool,
+    },
     Pause,
     Resume,
     Retry,
@@ -111,19 +113,42 @@ impl Script {
             if let Ok(at) = parse_duration(first) {
                 let (run, what) = numbered(line[first.len()..].trim());
                 let what = command(what).map_err(bad)?;
-                script.commands.push(Command { at, run: run.unwrap_or(1), what });
+                script.commands.push(Command {
+                    at,
+                    run: run.unwrap_or(1),
+                    what,
+                });
                 continue;
             }
             let (run, rest) = numbered(line);
-            let (path, attempts) =
-                rest.split_once(": ").ok_or_else(|| bad("neither a time nor a step".into()))?;
-            let attempts =
-                attempts.split(", then ").map(attempt).collect::<Result<_, _>>().map_err(bad)?;
-            script.rules.push(Rule { run, path: path.trim().to_owned(), attempts });
+            let (path, attempts) = rest
+                .split_once(": ")
+                .ok_or_else(|| bad("neither a time nor a step".into()))?;
+            let attempts = attempts
+                .split(", then ")
+                .map(attempt)
+                .collect::<Result<_, _>>()
+                .map_err(bad)?;
+            script.rules.push(Rule {
+                run,
+                path: path.trim().to_owned(),
+                attempts,
+            });
         }
-        if !script.commands.iter().any(|command| matches!(command.what, What::Start(..))) {
+        if !script
+            .commands
+            .iter()
+            .any(|command| matches!(command.what, What::Start(..)))
+        {
             let start = What::Start(None, Vec::new());
-            script.commands.insert(0, Command { at: SignedDuration::ZERO, run: 1, what: start });
+            script.commands.insert(
+                0,
+                Command {
+                    at: SignedDuration::ZERO,
+                    run: 1,
+                    what: start,
+                },
+            );
         }
         Ok(script)
     }
@@ -141,7 +166,11 @@ impl Script {
                 usize::from(rule.path == last)
             };
             let run_fits = rule.run.is_none_or(|number| number == run);
-            if path_fit > 0 && run_fits { path_fit * 2 + usize::from(rule.run.is_some()) } else { 0 }
+            if path_fit > 0 && run_fits {
+                path_fit * 2 + usize::from(rule.run.is_some())
+            } else {
+                0
+            }
         };
         self.rules
             .iter()
@@ -180,12 +209,19 @@ fn command(text: &str) -> Result<What, String> {
     };
     Ok(match (verb, rest) {
         ("start", _) => {
-            let name = rest.split_whitespace().next().filter(|word| !word.contains('='));
+            let name = rest
+                .split_whitespace()
+                .next()
+                .filter(|word| !word.contains('='));
             What::Start(name.map(str::to_owned), pairs(rest))
         }
-        ("fork", _) => {
-            What::Fork(rest.split_whitespace().next().unwrap_or_default().to_owned(), pairs(rest))
-        }
+        ("fork", _) => What::Fork(
+            rest.split_whitespace()
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
+            pairs(rest),
+        ),
         ("cancel", "") => What::Cancel { now: false },
         ("cancel", "now") => What::Cancel { now: true },
         ("pause", "") => What::Pause,
@@ -200,9 +236,11 @@ fn command(text: &str) -> Result<What, String> {
             let (step, value) = rest.split_once(' ').ok_or("set which step to what?")?;
             What::Set(step.to_owned(), json(value)?)
         }
-        ("priority", number) => {
-            What::Priority(number.parse().map_err(|_| "a priority is 0 to 100".to_owned())?)
-        }
+        ("priority", number) => What::Priority(
+            number
+                .parse()
+                .map_err(|_| "a priority is 0 to 100".to_owned())?,
+        ),
         ("workers", number) => {
             What::Workers(number.parse().map_err(|_| "how many workers?".to_owned())?)
         }
@@ -219,7 +257,10 @@ fn json(text: &str) -> Result<Value, String> {
 fn attempt(text: &str) -> Result<Attempt, String> {
     let mut rest = text.trim();
     let mut made = Attempt::default();
-    if let Some((before, note)) = rest.strip_suffix(')').and_then(|rest| rest.rsplit_once(" (")) {
+    if let Some((before, note)) = rest
+        .strip_suffix(')')
+        .and_then(|rest| rest.rsplit_once(" ("))
+    {
         made.stop = match note {
             "never stops" => Stop::Never,
             "too late to stop" => Stop::TooLate,
@@ -240,12 +281,19 @@ fn attempt(text: &str) -> Result<Attempt, String> {
         ("succeeds", output) => made.outcome = Outcome::Succeeded(json(output)?),
         ("returns", many) => {
             // A big output: so many thousand characters.
-            let count: usize = many.strip_suffix("k").unwrap_or(many).parse().map_err(|_| "how big?")?;
+            let count: usize = many
+                .strip_suffix("k")
+                .unwrap_or(many)
+                .parse()
+                .map_err(|_| "how big?")?;
             made.outcome = Outcome::Succeeded(Value::string("x".repeat(count * 1000)));
         }
         ("hangs", "") => made.takes = None,
         ("is", "lost") => {
-            made.outcome = Outcome::Lost { reason: "its worker is gone".to_owned() };
+            made.outcome = Outcome::Lost {
+                reason: "its worker is gone".to_owned(),
+            explained: false,
+            };
         }
         ("fails", how) => made.outcome = Outcome::Failed(Box::new(failure(how)?)),
         _ => return Err(format!("no attempt `{verb}`")),
@@ -258,9 +306,16 @@ fn failure(how: &str) -> Result<TaskError, String> {
     let words: Vec<&str> = how.split_whitespace().collect();
     Ok(match words.as_slice() {
         [] => exit(1),
-        ["permanently"] => TaskError { permanent: true, ..exit(78) },
+        ["permanently"] => TaskError {
+            permanent: true,
+            ..exit(78)
+        },
         ["exit", code] => exit(code.parse().map_err(|_| "which exit code?")?),
-        ["oom"] => TaskError { reason: "oom".into(), message: "out of memory".into(), ..user },
+        ["oom"] => TaskError {
+            reason: "oom".into(),
+            message: "out of memory".into(),
+            ..user
+        },
         ["connection"] => TaskError {
             kind: FailureKind::Platform,
             reason: "connection".into(),
@@ -276,7 +331,11 @@ fn failure(how: &str) -> Result<TaskError, String> {
                 _ => return Err("only `retry-after` follows a status".to_owned()),
             };
             TaskError {
-                kind: if platform { FailureKind::Platform } else { FailureKind::User },
+                kind: if platform {
+                    FailureKind::Platform
+                } else {
+                    FailureKind::User
+                },
                 reason: "http_status".into(),
                 message: format!("HTTP status {status}"),
                 http_status: Some(status),

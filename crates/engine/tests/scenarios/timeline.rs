@@ -5,12 +5,15 @@ use std::fmt::Write as _;
 
 use jiff::SignedDuration;
 use kapell_api::task::Place;
+use kapell_engine::Plan;
 use kapell_engine::event::{Event, Fact, UnitRef};
 use kapell_engine::run::State;
 use kapell_engine::run::state::{Inner, TimerKind, Unit};
-use kapell_engine::Plan;
 use kapell_expr::{Value, format_duration};
 use kapell_model::{RunId, StepStatus, Time};
+
+/// Characters of a line's text that are shown.
+const TEXT_CHARS: usize = 150;
 
 /// What followed.
 #[derive(Default)]
@@ -40,25 +43,52 @@ pub(crate) struct After<'a> {
 
 impl Timeline {
     /// Notes a change. Of several changes of one thing in one instant only the last stays.
-    pub(crate) fn note(&mut self, at: SignedDuration, run: RunId, path: &str, text: impl Into<String>) {
+    pub(crate) fn note(
+        &mut self,
+        at: SignedDuration,
+        run: RunId,
+        path: &str,
+        text: impl Into<String>,
+    ) {
         let number = self.numbers.get(&run).copied().unwrap_or(0);
-        let text = self.with_numbers(text.into());
-        let last = self.last.insert((number, path.to_owned()), self.lines.len());
+        let text = text.into();
+        let last = self
+            .last
+            .insert((number, path.to_owned()), self.lines.len());
         if let Some(line) = last.map(|last| &mut self.lines[last]) {
             if line.text == text {
-                self.last.insert((number, path.to_owned()), last.unwrap_or_default());
+                self.last
+                    .insert((number, path.to_owned()), last.unwrap_or_default());
                 return;
             }
             line.passed = line.at == at;
         }
-        self.lines.push(Line { at, run: number, path: path.to_owned(), text, passed: false });
+        self.lines.push(Line {
+            at,
+            run: number,
+            path: path.to_owned(),
+            text,
+            passed: false,
+        });
     }
 
     /// Notes something that is no status.
-    pub(crate) fn say(&mut self, at: SignedDuration, run: RunId, path: &str, text: impl Into<String>) {
+    pub(crate) fn say(
+        &mut self,
+        at: SignedDuration,
+        run: RunId,
+        path: &str,
+        text: impl Into<String>,
+    ) {
         let run = self.numbers.get(&run).copied().unwrap_or(0);
-        let text = self.with_numbers(text.into());
-        self.lines.push(Line { at, run, path: path.to_owned(), text, passed: false });
+        let text = text.into();
+        self.lines.push(Line {
+            at,
+            run,
+            path: path.to_owned(),
+            text,
+            passed: false,
+        });
     }
 
     fn with_numbers(&self, mut text: String) -> String {
@@ -68,7 +98,10 @@ impl Timeline {
                 text = text.replace(&id, &format!("#{number}"));
             }
         }
-        text
+        match text.char_indices().nth(TEXT_CHARS) {
+            Some((end, _)) => format!("{}…", &text[..end]),
+            None => text,
+        }
     }
 
     /// Notes what an event of a run changed.
@@ -95,7 +128,12 @@ impl Timeline {
             | Fact::CancelRequested(_)
             | Fact::RunEnded(_) => self.note(at, run, "run", run_text(after)),
             Fact::PriorityChanged(priority) => {
-                self.say(at, run, "run", format!("has priority {}", priority.priority));
+                self.say(
+                    at,
+                    run,
+                    "run",
+                    format!("has priority {}", priority.priority),
+                );
             }
             Fact::UnitReady(fact) => self.unit(at, fact.unit, after),
             Fact::AttemptStarted(fact) => self.unit(at, fact.unit, after),
@@ -116,9 +154,14 @@ impl Timeline {
             Fact::LoopWaiting(fact) => self.unit(at, fact.unit, after),
             Fact::UnitRetrying(fact) => self.unit(at, fact.unit, after),
             Fact::ItemsEnded(fact) => {
-                let status = u8::try_from(fact.status).ok().and_then(StepStatus::from_number);
+                let status = u8::try_from(fact.status)
+                    .ok()
+                    .and_then(StepStatus::from_number);
                 for item in fact.from..fact.to {
-                    let place = Place { item, ..fact.unit.into() };
+                    let place = Place {
+                        item,
+                        ..fact.unit.into()
+                    };
                     let path = after.state.path(after.plan, place);
                     self.note(at, run, &path, status.unwrap_or_default().name());
                 }
@@ -162,11 +205,18 @@ impl Timeline {
             if several {
                 path = format!("#{} {path}", line.run);
             }
-            rows.push((format_duration(line.at), path, line.text.clone()));
+            rows.push((
+                format_duration(line.at),
+                path,
+                self.with_numbers(line.text.clone()),
+            ));
             from = to;
         }
         let width = |column: fn(&(String, String, String)) -> &String| {
-            rows.iter().map(|row| column(row).chars().count()).max().unwrap_or(0)
+            rows.iter()
+                .map(|row| column(row).chars().count())
+                .max()
+                .unwrap_or(0)
         };
         let (times, paths) = (width(|row| &row.0), width(|row| &row.1));
         let mut text = String::new();
@@ -186,9 +236,9 @@ fn follows(before: &Line, line: &Line) -> bool {
     before.at == line.at
         && before.run == line.run
         && before.text == line.text
-        && item(&before.path).zip(item(&line.path)).is_some_and(|(before, line)| {
-            before.0 == line.0 && before.1 + 1 == line.1
-        })
+        && item(&before.path)
+            .zip(item(&line.path))
+            .is_some_and(|(before, line)| before.0 == line.0 && before.1 + 1 == line.1)
 }
 
 fn run_text(after: &After<'_>) -> String {
@@ -201,14 +251,10 @@ fn run_text(after: &After<'_>) -> String {
         let _ = write!(text, " {}", shown(&state.outputs));
     }
     if let Some(error) = state.error.as_ref().filter(|_| state.ended()) {
-        match error.step.is_empty() {
-            true => {
-                let _ = write!(text, ": {}", error.error.message);
-            }
-            false => {
-                let _ = write!(text, ": {} {}", error.step, error.error.message);
-            }
+        if !error.step.is_empty() {
+            let _ = write!(text, ": {}", error.step);
         }
+        let _ = write!(text, ": {}", error.error.message);
     }
     text
 }
@@ -216,7 +262,9 @@ fn run_text(after: &After<'_>) -> String {
 fn unit_text(place: Place, unit: &Unit, after: &After<'_>) -> String {
     let mut text = unit.status.name().to_owned();
     let step = after.state.step(place.scope, place.step);
-    let foreach = step.and_then(|step| step.foreach.as_ref()).filter(|_| place.item == Place::NO_ITEM);
+    let foreach = step
+        .and_then(|step| step.foreach.as_ref())
+        .filter(|_| place.item == Place::NO_ITEM);
     let until = |kind| after.state.timers.get(place, kind);
     let from_start = |at: Time| format_duration(at.since(super::world::BEGIN));
     let error = unit.error.as_deref();
@@ -235,7 +283,12 @@ fn unit_text(place: Place, unit: &Unit, after: &After<'_>) -> String {
             (Inner::None | Inner::Scope(_), None) => {}
         },
         StepStatus::Waiting => {
-            if let Some(name) = after.state.locks.get(&place).and_then(|locks| locks.asked.as_ref()) {
+            if let Some(name) = after
+                .state
+                .locks
+                .get(&place)
+                .and_then(|locks| locks.asked.as_ref())
+            {
                 let _ = write!(text, " (for `{name}`)");
             } else if let Some(at) = [TimerKind::Wait, TimerKind::NotBefore, TimerKind::Iteration]
                 .into_iter()
@@ -265,7 +318,14 @@ fn unit_text(place: Place, unit: &Unit, after: &After<'_>) -> String {
         | StepStatus::TimedOut
         | StepStatus::Cancelled => {
             if let Some(error) = error {
-                let known = ["exit_code", "skipped", "upstream_failed", "not_started", "fail"];
+                let known = [
+                    "exit_code",
+                    "skipped",
+                    "upstream_failed",
+                    "not_started",
+                    "fail",
+                    "cancelled",
+                ];
                 if !known.contains(&error.reason.as_str()) {
                     let _ = write!(text, " [{}]", error.reason);
                 }
@@ -277,14 +337,10 @@ fn unit_text(place: Place, unit: &Unit, after: &After<'_>) -> String {
     text
 }
 
-/// A value, shortened.
+/// A value as JSON, a stored one as its size.
 fn shown(value: &Value) -> String {
-    let text = match value {
+    match value {
         Value::Blob(blob) => format!("<{} bytes>", blob.size),
         value => value.to_json().to_string(),
-    };
-    match text.char_indices().nth(120) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
     }
 }

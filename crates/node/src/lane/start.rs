@@ -155,13 +155,21 @@ impl Lane {
         key: VersionKey,
         result: kapell_store::Result<Option<Version>>,
     ) {
-        let waiting = self.making.remove(&key).unwrap_or_default();
-        self.holds -= waiting.iter().filter(|making| making.holds()).count();
+        let mut waiting = self.making.remove(&key).unwrap_or_default();
         let version = match result {
             Ok(Some(version)) => Ok(version),
             Ok(None) => Err(not_found(&key)),
-            Err(error) => Err(Error::new(ErrorCode::StoreUnavailable, error.to_string())),
+            Err(error) => {
+                // Clients are told; children wait for the next try.
+                let children = waiting.extract_if(.., |making| making.holds()).collect::<Vec<_>>();
+                if !children.is_empty() {
+                    self.making.insert(key.clone(), children);
+                    self.read_again(Output::LoadVersion(key.clone()));
+                }
+                Err(Error::new(ErrorCode::StoreUnavailable, error.to_string()))
+            }
         };
+        self.holds -= waiting.iter().filter(|making| making.holds()).count();
         if let Ok(version) = &version {
             self.versions.insert(key, version.clone());
         }
@@ -258,7 +266,7 @@ impl Lane {
                 let message = Message::ChildEnded {
                     place: parent.place,
                     run: making.id.unwrap_or_default(),
-                    status: RunStatus::Failed,
+                    status: RunStatus::Discarded,
                     outputs: Value::Null,
                     error: error.message,
                 };

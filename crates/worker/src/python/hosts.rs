@@ -353,7 +353,8 @@ impl Executor {
             attempt.log.finish(self.now);
             if !alone && attempt.stop.is_none() {
                 let reason = "the Python process it shared with other tasks ended".to_owned();
-                self.end(task, Outcome::Lost { reason });
+                let explained = true;
+                self.end(task, Outcome::Lost { reason, explained });
                 continue;
             }
             let words = executor::last_words(attempt);

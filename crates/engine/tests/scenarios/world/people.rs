@@ -1,0 +1,222 @@
+//! What people do to runs.
+
+use super::starts::Making;
+use super::workers::ended;
+use super::{BEGIN, World};
+use crate::script::{Command, What};
+use kapell_api::task::{Outcome, Place, Report};
+use kapell_engine::event::{Fork, KeptStep, Stored};
+use kapell_engine::{Input, Request};
+use kapell_expr::Value;
+use kapell_model::{RunId, RunStatus, StepStatus};
+use std::sync::Arc;
+
+impl World {
+    pub(super) fn command(&mut self, command: &Command) -> Result<(), String> {
+        if let What::Start(workflow, params) = &command.what {
+            let workflow: Arc<str> = workflow.as_deref().map_or(self.first.clone(), Into::into);
+            let params = params
+                .iter()
+                .map(|(name, value)| (name, Value::string(value)));
+            let refused = self.start(Making {
+                workflow,
+                params: Value::map(params),
+                text: true,
+                ..Making::default()
+            })?;
+            if let Some(refused) = refused {
+                self.timeline.say(
+                    self.at(),
+                    RunId::default(),
+                    "start",
+                    format!("refused: {refused}"),
+                );
+            }
+            return Ok(());
+        }
+        if let What::Workers(count) = command.what {
+            self.workers = Some(count);
+            return Ok(());
+        }
+        let index = command.run - 1;
+        let id = self
+            .runs
+            .get(index)
+            .ok_or("there is no such run yet")?
+            .run
+            .state
+            .meta
+            .id;
+        let by = "ann".to_owned();
+        let request = match command.what.clone() {
+            What::Start(..) | What::Workers(_) => return Ok(()),
+            What::Why => {
+                self.why(index);
+                return Ok(());
+            }
+            What::Lose(path) => return self.lose(index, &path),
+            What::Dismiss => return self.dismiss(index),
+            What::Fork(from, params) => return self.fork(index, &from, &params),
+            What::Cancel { now } => Request::Cancel {
+                by,
+                reason: "ann asked for it".to_owned(),
+                now,
+            },
+            What::Pause => Request::Pause { by },
+            What::Resume => Request::Resume { by },
+            What::Retry => Request::Retry { by },
+            What::Restart(from) => Request::Restart { by, from },
+            What::Skip(step) => Request::Skip { by, step },
+            What::Set(step, output) => Request::SetOutput { by, step, output },
+            What::Priority(priority) => Request::Priority { by, priority },
+        };
+        let refused = match self.may_reenter(index, &request) {
+            Some(refused) => Some(refused),
+            None => self.input(index, Input::Request(request))?,
+        };
+        if let Some(refused) = refused {
+            self.timeline
+                .say(self.at(), id, "run", format!("refuses: {refused}"));
+        }
+        Ok(())
+    }
+
+    /// The strategy may refuse a retry.
+    pub(super) fn may_reenter(&self, index: usize, request: &Request) -> Option<String> {
+        if !matches!(request, Request::Retry { .. } | Request::Restart { .. }) {
+            return None;
+        }
+        let run = &self.runs[index].run;
+        let (_, workflow, key) = run.state.meta.queue.as_ref()?;
+        let (queue, _) = self.queues.get(workflow)?;
+        let mode = run.plan.spec.strategy.mode;
+        queue
+            .may_reenter(run.state.meta.id, key, mode)
+            .err()
+            .map(|error| error.message)
+    }
+
+    pub(super) fn why(&mut self, index: usize) {
+        let at = self.at();
+        let view = self.runs[index].run.view();
+        if view.status == RunStatus::Queued {
+            let (queue, _) = self
+                .queues
+                .entry(view.workflow.as_str().into())
+                .or_default();
+            let why = queue.why(view.id).or(view.waits_for).unwrap_or_default();
+            self.timeline
+                .say(at, view.id, "run", format!("waits: {why}"));
+        }
+        for step in view.steps {
+            if let Some(why) = step.waits_for {
+                self.timeline
+                    .say(at, view.id, &step.path, format!("waits: {why}"));
+            }
+        }
+    }
+
+    pub(super) fn lose(&mut self, index: usize, path: &str) -> Result<(), String> {
+        let id = self.runs[index].run.state.meta.id;
+        let found = self
+            .flying
+            .iter()
+            .find(|((run, _), flying)| *run == id && flying.path == path);
+        let ((_, place), flying) = found.ok_or_else(|| format!("no attempt of `{path}` runs"))?;
+        let outcome = Outcome::Lost {
+            reason: "its worker is gone".to_owned(),
+            explained: false,
+        };
+        let event = ended(flying.started_at, self.now, outcome);
+        let report = Report {
+            run: id,
+            place: *place,
+            offer: flying.offer,
+            event,
+        };
+        self.report(report)
+    }
+
+    pub(super) fn dismiss(&mut self, index: usize) -> Result<(), String> {
+        let run = &self.runs[index].run;
+        let id = run.state.meta.id;
+        let workflow = run.state.meta.workflow.clone();
+        let (queue, replayed) = self
+            .queues
+            .get_mut(&workflow)
+            .ok_or("it has no run queue")?;
+        let decided = queue.dismiss(id, self.now).ok_or("it blocks nothing")?;
+        for event in &decided.events {
+            replayed.apply(event);
+        }
+        self.messages.extend(decided.messages);
+        self.timeline
+            .say(self.now.since(BEGIN), id, "run", "dismissed");
+        Ok(())
+    }
+
+    /// What the node does for a fork: what ended well and does not come after the step is kept.
+    pub(super) fn fork(
+        &mut self,
+        index: usize,
+        from: &str,
+        changed: &[(String, String)],
+    ) -> Result<(), String> {
+        let run = &self.runs[index].run;
+        let graph = run.plan.graph(0);
+        let mut again = vec![*graph.by_id.get(from).ok_or("no such step")?];
+        let mut seen = 0;
+        while let Some(step) = again.get(seen).copied() {
+            again.extend(&graph.steps[usize::from(step)].dependents);
+            seen += 1;
+        }
+        let mut kept = Vec::new();
+        for step in graph
+            .steps
+            .iter()
+            .filter(|step| !again.contains(&step.index))
+        {
+            let place = Place {
+                scope: 0,
+                step: step.index,
+                item: Place::NO_ITEM,
+            };
+            let Some(unit) = run.state.unit(place) else {
+                continue;
+            };
+            if unit.status.good() || unit.status == StepStatus::Skipped {
+                kept.push(KeptStep {
+                    step: u32::from(step.index),
+                    status: u32::from(unit.status.number()),
+                    output: Some(Stored::new(&run.output(place, self.now)?)),
+                });
+            }
+        }
+        let mut params = run
+            .state
+            .meta
+            .params
+            .as_map()
+            .map(|map| (**map).clone())
+            .unwrap_or_default();
+        for value in params.values_mut() {
+            *value = Value::string(value.text());
+        }
+        for (name, value) in changed {
+            params.insert(name.as_str().into(), Value::string(value));
+        }
+        let id = run.state.meta.id.to_bytes().to_vec();
+        let refused = self.start(Making {
+            workflow: run.state.meta.workflow.clone(),
+            params: Value::Map(params.into()),
+            text: true,
+            fork: Some(Fork {
+                run: id,
+                from: from.to_owned(),
+                kept,
+            }),
+            ..Making::default()
+        })?;
+        refused.map_or(Ok(()), Err)
+    }
+}
