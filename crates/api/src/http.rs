@@ -444,7 +444,7 @@ pub struct LogQuery {
     pub limit: usize,
 }
 
-/// How far each log has been read, by its file.
+/// How far each file of a log has been read. Opaque to clients.
 pub type LogCursor = BTreeMap<String, u64>;
 
 /// Some lines of the logs of a run.

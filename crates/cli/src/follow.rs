@@ -189,7 +189,7 @@ impl Following<'_> {
             [run] => format!("run {} is paused", words::short(*run)),
             runs => format!("{} are paused", words::count(runs.len() as u64, "run")),
         };
-        let text = format!("{what}; attempts under way have {} to end, Ctrl-C ends them now", words::span(GRACE));
+        let text = format!("{what}; attempts under way have {} to end, Ctrl-C ends them now", words::count(GRACE.as_secs(), "second"));
         printer.notes(&[Line::default(), Line::default().with(YELLOW, "‖ ").with(PLAIN, text)]);
         session.stop(GRACE);
         let next = match paused.as_slice() {
@@ -210,10 +210,9 @@ fn end(session: &Session, view: &RunView, printer: &mut Printer) -> Result<(), E
         .with(style, format!("{sign} {}", paint::word(summary.status.name())))
         .with(DIM, format!(" in {}", took.map(words::span).unwrap_or_default()));
     let [good, bad, all] = summary.counts;
-    if summary.status == RunStatus::Succeeded && bad == 0 {
-        line.push(DIM, format!("  {}", words::count(good, "step")));
-    } else {
-        line.push(DIM, format!("  {} of {} succeeded", words::grouped(good), words::count(all, "step")));
+    line.push(DIM, format!("  {}", words::count(good, "step")));
+    if bad > 0 {
+        line.push(DIM, format!(" of {} succeeded", words::grouped(all)));
     }
     printer.line(line)?;
     if summary.status == RunStatus::Succeeded {

@@ -175,6 +175,9 @@ fn detail(step: &StepRecord, now: Time) -> Line {
     if let Some(by) = &step.by {
         line.push(YELLOW, format!("  by {by}"));
     }
+    if step.tolerated {
+        line.push(DIM, "  tolerated");
+    }
     if let Some(error) = step.error.as_ref().filter(|_| step.status.bad() && step.status != StepStatus::UpstreamFailed) {
         line.push(RED, format!("  {}", words::first_line(&error.message)));
     } else if let Some(output) = &step.output

@@ -25,6 +25,8 @@ pub struct Batch {
     pub reports: Vec<Report>,
     /// Inputs in it.
     pub inputs: usize,
+    /// Of them requests of clients.
+    pub requests: usize,
     /// Bytes of events in it.
     pub bytes: usize,
 }

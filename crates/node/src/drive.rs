@@ -55,7 +55,7 @@ enum Message {
 }
 
 enum Write {
-    Commit(Box<Commit>, Vec<(BlobRef, Vec<u8>)>),
+    Commit(Arc<Commit>, Vec<(BlobRef, Vec<u8>)>),
 }
 
 /// A node in this process. Cheap to clone.

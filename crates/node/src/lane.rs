@@ -104,7 +104,7 @@ pub enum Output {
     /// Find entities that must be in memory by this time; answer [`Input::Due`].
     FindDue(Time),
     /// Commit; answer [`Input::Committed`].
-    Commit(Box<Commit>, Vec<(BlobRef, Vec<u8>)>),
+    Commit(Arc<Commit>, Vec<(BlobRef, Vec<u8>)>),
     /// Hand out attempts.
     Offer(Vec<Task>),
     /// Stop attempts.
@@ -207,6 +207,9 @@ const FORGET_CHUNKS: u64 = 64;
 /// Runs that want what there is no room for are looked at so many at a time.
 const SHORT_RUNS: usize = 64;
 
+/// Requests in one batch.
+const REQUESTS: usize = 1_024;
+
 /// Attempts handed out ahead at most.
 const AHEAD: usize = 1_024;
 
@@ -227,6 +230,8 @@ pub struct Lane {
     loading: BTreeMap<EntityKey, VecDeque<Waiting>>,
     versions: BTreeMap<VersionKey, Version>,
     making: BTreeMap<VersionKey, Vec<start::Making>>,
+    /// Forks of a run that wait for another version.
+    forks: BTreeMap<VersionKey, Vec<(EntityKey, ReplyId, Box<start::Forking>)>>,
     timers: BTreeSet<(Time, EntityKey)>,
     again: VecDeque<EntityKey>,
     demand: Demand,
@@ -240,7 +245,10 @@ pub struct Lane {
     /// Inputs that must be taken before the open batch may be sealed.
     holds: usize,
     committing: Option<Committing>,
-    backlog: VecDeque<Input>,
+    /// Reports that wait for the next batch.
+    reports: VecDeque<Vec<Report>>,
+    /// Requests that wait: what is under way goes before what is new.
+    requests: VecDeque<(ReplyId, ClientRequest)>,
     out: Vec<Output>,
     due_asked_at: Option<Time>,
     /// Reads asked for and not answered, and those of them whose answers are void.
@@ -266,7 +274,7 @@ pub struct Lane {
 #[derive(Debug)]
 struct Committing {
     batch: Batch,
-    commit: Box<Commit>,
+    commit: Arc<Commit>,
     retry_at: Option<Time>,
     ended: Vec<EntityKey>,
 }
@@ -283,6 +291,7 @@ impl Lane {
             loading: BTreeMap::new(),
             versions: BTreeMap::new(),
             making: BTreeMap::new(),
+            forks: BTreeMap::new(),
             timers: BTreeSet::new(),
             again: VecDeque::new(),
             demand: Demand::default(),
@@ -294,7 +303,8 @@ impl Lane {
             open: Batch::default(),
             holds: 0,
             committing: None,
-            backlog: VecDeque::new(),
+            reports: VecDeque::new(),
+            requests: VecDeque::new(),
             out: Vec::new(),
             due_asked_at: None,
             reads: 0,
@@ -355,12 +365,13 @@ impl Lane {
             Input::Due(result) => self.due(result),
             Input::VersionsChanged => self.versions.retain(|(_, _, version), _| version.is_some()),
             Input::Tick => self.tick(),
-            Input::Request(..) | Input::Reports(_) => {
-                if self.recovering || self.broken || !self.backlog.is_empty() || self.is_full() {
-                    self.backlog.push_back(input);
-                } else {
-                    self.take(input);
-                }
+            Input::Request(reply, request) => {
+                self.requests.push_back((reply, request));
+                self.take_waiting();
+            }
+            Input::Reports(reports) => {
+                self.reports.push_back(reports);
+                self.take_waiting();
             }
         }
         self.run_again();
@@ -371,26 +382,24 @@ impl Lane {
         self.open.inputs >= limits::COMMIT_INPUTS || self.open.bytes >= limits::COMMIT_BYTES
     }
 
-    fn take(&mut self, input: Input) {
-        match input {
-            Input::Request(reply, request) => {
-                self.open.inputs += 1;
-                self.request(reply, request);
-            }
-            Input::Reports(reports) => {
+    /// Takes what waits, as much as fits the open batch: reports first, so that work under way ends
+    /// and leaves memory before new work comes.
+    fn take_waiting(&mut self) {
+        while !self.recovering && !self.broken && !self.is_full() {
+            if let Some(reports) = self.reports.pop_front() {
                 self.open.inputs += reports.len();
                 for report in reports {
                     self.report(report);
                 }
+            } else if self.open.requests < REQUESTS
+                && let Some((reply, request)) = self.requests.pop_front()
+            {
+                self.open.inputs += 1;
+                self.open.requests += 1;
+                self.request(reply, request);
+            } else {
+                return;
             }
-            _ => {}
-        }
-    }
-
-    fn take_backlog(&mut self) {
-        while !self.recovering && !self.broken && !self.is_full() {
-            let Some(input) = self.backlog.pop_front() else { return };
-            self.take(input);
             self.run_again();
         }
     }
@@ -502,7 +511,7 @@ impl Lane {
                 self.looked_due = true;
                 if self.recovering {
                     self.recovering = false;
-                    self.take_backlog();
+                    self.take_waiting();
                 }
             }
             Err(error) => tracing::error!(%error, "what is due could not be read; trying again"),
@@ -945,11 +954,13 @@ impl Lane {
             self.broken = false;
             self.reset(Batch::default());
         }
-        if self.committing.is_none() && self.holds == 0 && !self.broken {
+        while self.committing.is_none() && self.holds == 0 && !self.broken {
             self.dispatch();
-            if self.holds == 0 {
-                self.seal();
+            if self.holds > 0 || self.open.is_empty() {
+                break;
             }
+            // A batch that writes nothing is over at once, and the next may wait already.
+            self.seal();
         }
         self.reads += self.out.iter().filter(|output| output.reads()).count();
         std::mem::take(&mut self.out)
@@ -1018,17 +1029,17 @@ impl Lane {
         let batch = std::mem::take(&mut self.open);
         if batch.is_read_only() {
             self.release(batch, &[]);
-            self.take_backlog();
+            self.take_waiting();
             return;
         }
         let mut batch = batch;
         self.ahead = (self.landed * 2).max(self.ahead * 3 / 4).min(AHEAD);
         self.landed = 0;
         let (commit, ended) = self.commit_of(&mut batch);
-        let commit = Box::new(commit);
+        let commit = Arc::new(commit);
         self.out.push(Output::Commit(commit.clone(), batch.blobs.clone()));
         self.committing = Some(Committing { batch, commit, retry_at: None, ended });
-        self.take_backlog();
+        self.take_waiting();
     }
 
     fn commit_of(&mut self, batch: &mut Batch) -> (Commit, Vec<EntityKey>) {
@@ -1109,7 +1120,7 @@ impl Lane {
                         self.drop_slot(&key);
                     }
                 }
-                self.take_backlog();
+                self.take_waiting();
             }
             Err(kapell_store::Error::Full(error)) => {
                 if self.full_since.is_none() {
@@ -1161,6 +1172,9 @@ impl Lane {
         for reply in waiting.iter().filter_map(ToEntity::reply) {
             self.out.push(Output::Reply(reply, Err(error.clone())));
         }
+        for (_, reply, _) in std::mem::take(&mut self.forks).into_values().flatten() {
+            self.out.push(Output::Reply(reply, Err(error.clone())));
+        }
         for making in std::mem::take(&mut self.making).into_values().flatten() {
             if let Some(reply) = making.reply() {
                 self.out.push(Output::Reply(reply, Err(error.clone())));
@@ -1185,7 +1199,7 @@ impl Lane {
         self.demand.clear();
         self.holds = 0;
         self.looked_due = false;
-        self.backlog.push_front(Input::Reports(reports));
+        self.reports.push_front(reports);
         self.recover();
     }
 
@@ -1193,7 +1207,8 @@ impl Lane {
     pub fn is_quiet(&self) -> bool {
         self.committing.is_none()
             && self.open.is_empty()
-            && self.backlog.is_empty()
+            && self.reports.is_empty()
+            && self.requests.is_empty()
             && self.loading.is_empty()
             && self.again.is_empty()
             && !self.recovering

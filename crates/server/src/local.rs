@@ -8,7 +8,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -17,14 +17,21 @@ use kapell_api::http::SOCKET;
 use kapell_api::task::{Blobs, Outcome, Place, Report, Task, TaskEvent};
 use kapell_expr::BlobRef;
 use kapell_model::{Error, ErrorCode, Offer, RunId, Time};
-use kapell_node::clock;
+use kapell_node::{clock, upkeep};
 use kapell_node::drive::{Node, Threads, Workers};
 use kapell_store::{FileBlobs, SqliteStore, Store};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use crate::register::NAMESPACE;
 use crate::rows::failure;
 use crate::{Service, http};
+
+/// How soon after the start, or after a step that dropped something, upkeep is done.
+const FIRST_UPKEEP: Duration = Duration::from_secs(5);
+
+/// How often upkeep is done otherwise.
+const UPKEEP: Duration = Duration::from_mins(10);
 
 /// A worker in this process, as the node sees it.
 pub trait LocalWorker: Send + Sync {
@@ -78,6 +85,7 @@ pub struct Local {
     service: Arc<Service>,
     threads: Option<Threads>,
     worker: Arc<Hand>,
+    _upkeep: Option<Upkeep>,
     socket: Option<Socket>,
 }
 
@@ -164,6 +172,10 @@ fn assemble(data_dir: &Path, store: Arc<dyn Store>, want: Want) -> Result<Local,
         Ok::<_, Error>((node, threads))
     });
     let (node, threads) = threads.transpose()?.unzip();
+    let upkeep = working
+        .then(|| Upkeep::start(Arc::clone(&store), data_dir.join("logs")))
+        .transpose()
+        .map_err(|error| Error::new(ErrorCode::Internal, format!("no thread for upkeep: {error}")))?;
     let service = Arc::new(Service::new(data_dir, store, blobs, node, working));
     // Who only looks or records is done in a moment: others wait for the directory itself.
     let socket = if working {
@@ -171,7 +183,7 @@ fn assemble(data_dir: &Path, store: Arc<dyn Store>, want: Want) -> Result<Local,
     } else {
         None
     };
-    Ok(Local { service, threads, worker, socket })
+    Ok(Local { service, threads, worker, socket, _upkeep: upkeep })
 }
 
 /// An attempt of a worker that died; `explained` if others went down with it.
@@ -221,6 +233,49 @@ impl Local {
 impl Drop for Local {
     fn drop(&mut self) {
         self.shut_down(Duration::ZERO);
+    }
+}
+
+/// Drops what `retention` keeps no longer: soon after the start, then every few minutes. Ends when it
+/// is dropped.
+struct Upkeep {
+    stop: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Upkeep {
+    fn start(store: Arc<dyn Store>, logs: PathBuf) -> std::io::Result<Self> {
+        let (stop, stopped) = mpsc::channel::<()>();
+        let thread = std::thread::Builder::new().name("kapell-upkeep".to_owned()).spawn(move || {
+            let mut pause = FIRST_UPKEEP;
+            while stopped.recv_timeout(pause) == Err(mpsc::RecvTimeoutError::Timeout) {
+                pause = UPKEEP;
+                match upkeep::drop_expired(&*store, NAMESPACE, clock::now()) {
+                    Ok(dropped) => {
+                        // More may wait: the next small step comes soon.
+                        if !dropped.is_empty() {
+                            pause = FIRST_UPKEEP;
+                        }
+                        for run in dropped {
+                            // A run that printed nothing has no folder.
+                            let _ = fs::remove_dir_all(logs.join(run.to_string()));
+                        }
+                    }
+                    Err(error) => tracing::warn!(%error, "runs past their retention were not dropped"),
+                }
+            }
+        })?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Upkeep {
+    fn drop(&mut self) {
+        self.stop.take();
+        if let Some(thread) = self.thread.take() {
+            // A thread that panicked has said so.
+            let _ = thread.join();
+        }
     }
 }
 

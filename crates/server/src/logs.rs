@@ -1,8 +1,12 @@
 //! Reading the logs of a run: many files, one order of time.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -19,12 +23,14 @@ const LINES: usize = 10_000;
 /// Bytes read of all files together for a page.
 const PAGE_BYTES: usize = 16 << 20;
 
-/// One log: whose it is and where.
+/// One file of a log: whose it is and where. A log that was rotated has two.
 struct Log {
-    name: String,
+    /// Its inode: a file keeps it when a rotation renames it.
+    key: String,
     path: String,
     attempt: u32,
     file: PathBuf,
+    length: u64,
     changed: SystemTime,
 }
 
@@ -36,14 +42,15 @@ pub(crate) fn read(logs: &Path, run: RunId, query: &LogQuery) -> Result<LogPage,
     let limit = if query.limit == 0 { LINES } else { query.limit.min(LINES) };
     let share = (PAGE_BYTES / found.len().max(1)).max(3 * limits::LOG_LINE_BYTES);
     let mut page = LogPage { cursor: query.cursor.clone(), left_out, ..LogPage::default() };
-    let mut read = Vec::new();
+    let mut parts = Vec::new();
     for log in &found {
-        let from = query.cursor.get(&log.name).copied().unwrap_or(0);
-        let part = part(log, from, share);
+        let from = query.cursor.get(&log.key).copied().unwrap_or(0);
+        // A file that is shorter than what was read of it is another with the same number.
+        let part = part(log, if from > log.length { 0 } else { from }, share);
         page.more |= part.cut;
-        read.push(part);
+        parts.push(part);
     }
-    merge(&found, &read, limit, &mut page);
+    merge(&found, &parts, limit, &mut page);
     Ok(page)
 }
 
@@ -59,28 +66,40 @@ fn find(logs: &Path, run: RunId, query: &LogQuery) -> std::io::Result<(Vec<Log>,
     for entry in entries {
         let entry = entry?;
         let Ok(name) = entry.file_name().into_string() else { continue };
+        let (name, old) = name.strip_suffix(".old").map_or((&*name, false), |name| (name, true));
         let Some((path, attempt)) = name
             .strip_suffix(".log")
             .and_then(|name| name.rsplit_once('.'))
-            .and_then(|(path, attempt)| Some((path.to_owned(), attempt.parse::<u32>().ok()?)))
+            .and_then(|(path, attempt)| Some((path, attempt.parse::<u32>().ok()?)))
         else {
             continue;
         };
-        if wanted.as_ref().is_some_and(|wanted| !belongs(&path, wanted))
+        if wanted.as_ref().is_some_and(|wanted| !belongs(path, wanted))
             || query.attempt.is_some_and(|wanted| wanted != attempt)
         {
             continue;
         }
-        let changed = entry.metadata().and_then(|data| data.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
-        found.push(Log { name, path, attempt, file: entry.path(), changed });
+        // A file that was renamed or removed meanwhile is found with the next page.
+        let Ok(data) = entry.metadata() else { continue };
+        let changed = data.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+        let log = Log {
+            key: data.ino().to_string(),
+            path: path.to_owned(),
+            attempt,
+            file: entry.path(),
+            length: data.len(),
+            changed,
+        };
+        found.push((!old, log));
     }
     let left_out = found.len().saturating_sub(FILES);
     if left_out > 0 {
-        found.sort_by(|a, b| b.changed.cmp(&a.changed).then_with(|| a.name.cmp(&b.name)));
+        found.sort_by(|(_, a), (_, b)| b.changed.cmp(&a.changed).then_with(|| a.file.cmp(&b.file)));
         found.truncate(FILES);
     }
-    found.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok((found, left_out))
+    // Of one log the older file comes first.
+    found.sort_by(|(a_new, a), (b_new, b)| (&a.path, a.attempt, a_new).cmp(&(&b.path, b.attempt, b_new)));
+    Ok((found.into_iter().map(|(_, log)| log).collect(), left_out))
 }
 
 /// How the files of a step begin: its path in the form that file names have.
@@ -104,36 +123,9 @@ struct Part {
 }
 
 fn part(log: &Log, from: u64, share: usize) -> Part {
-    let mut part = Part { lines: Vec::new(), cut: false };
-    let length = fs::metadata(&log.file).map_or(0, |data| data.len());
-    let older = log::older(&log.file);
-    let old = fs::metadata(&older).map_or(0, |data| data.len());
-    // Offsets count from the start of what is kept: the older file comes first. A rotation moves
-    // what was read into it, so an offset beyond the file speaks of the one before.
-    let bytes = if from == 0 && old > 0 {
-        let mut bytes = range(&older, 0, usize::try_from(old).unwrap_or(usize::MAX));
-        bytes.extend(range(&log.file, 0, share));
-        let base = old;
-        part.take(&bytes, 0);
-        for (_, offset) in &mut part.lines {
-            *offset = offset.saturating_sub(base);
-        }
-        part.cut = false;
-        return part;
-    } else if from > length {
-        part.take(&range(&older, from, share), from);
-        for (_, offset) in &mut part.lines {
-            *offset = 0;
-        }
-        let start = part.lines.len();
-        part.take(&range(&log.file, 0, share), 0);
-        debug_assert!(part.lines.len() >= start);
-        return part;
-    } else {
-        range(&log.file, from, share)
-    };
+    let bytes = range(&log.file, from, share);
+    let mut part = Part { lines: Vec::new(), cut: bytes.len() == share };
     part.take(&bytes, from);
-    part.cut = bytes.len() == share;
     part
 }
 
@@ -190,6 +182,6 @@ fn merge(logs: &[Log], parts: &[Part], limit: usize, page: &mut LogPage) {
             line: text.clone(),
         });
     }
-    let read: LogCursor = cursor.into_iter().map(|(log, offset)| (logs[log].name.clone(), offset)).collect();
+    let read: LogCursor = cursor.into_iter().map(|(log, offset)| (logs[log].key.clone(), offset)).collect();
     page.cursor.extend(read);
 }

@@ -222,7 +222,7 @@ impl Checks {
                 }
             }
         }
-        self.explained(lane)
+        self.explained()
     }
 
     /// The process has started again: what was acknowledged is there.

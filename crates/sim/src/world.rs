@@ -73,8 +73,8 @@ enum Happening {
     Fault(usize),
     Restart,
     Read(u64, Output),
-    Land(u64, Box<Commit>, Vec<(BlobRef, Vec<u8>)>, Option<Fate>),
-    LateLand(Box<Commit>, Vec<(BlobRef, Vec<u8>)>),
+    Land(u64, Arc<Commit>, Vec<(BlobRef, Vec<u8>)>, Option<Fate>),
+    LateLand(Arc<Commit>, Vec<(BlobRef, Vec<u8>)>),
     ToLane(u64, Input),
     Tasks(u64, Vec<(RunId, Place, Offer)>),
     Stops(u64, Vec<(RunId, Place, Offer)>),
@@ -542,7 +542,7 @@ impl<'a> World<'a> {
     fn land(
         &mut self,
         life: u64,
-        commit: Box<Commit>,
+        commit: Arc<Commit>,
         contents: Vec<(BlobRef, Vec<u8>)>,
         fate: Option<Fate>,
     ) {
@@ -774,6 +774,7 @@ impl<'a> World<'a> {
 
     fn is_over(&mut self) -> bool {
         let settled = self.pending == 0
+            && self.flush_at.is_none()
             && self.worker.is_empty()
             && self.lane.as_ref().is_some_and(|lane| lane.is_quiet() && lane.in_flight() == 0);
         settled && self.checks.all_ended()

@@ -25,14 +25,14 @@ use crate::{Ended, Exit, definition, words};
 /// A graph to be drawn.
 #[derive(Debug, Default)]
 struct Drawing {
-    steps: Vec<Box_>,
+    steps: Vec<DrawnStep>,
     /// From a step to one that needs it, by place.
     edges: Vec<(usize, usize)>,
 }
 
 /// A step to be drawn.
 #[derive(Debug)]
-struct Box_ {
+struct DrawnStep {
     id: String,
     /// What it does, and what else is special about it.
     detail: String,
@@ -130,7 +130,7 @@ fn drawing(plan: &Plan, graph: GraphId, above: &str, statuses: &Statuses) -> Dra
         if step.condition.is_some() {
             detail.push_str(" if …");
         }
-        drawing.steps.push(Box_ {
+        drawing.steps.push(DrawnStep {
             id: step.id.to_string(),
             detail,
             status: statuses.get(&path).copied(),

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use kapell_model::StepStatus;
 
 use super::layout::{self, Gaps, Layout};
-use super::{Box_, Drawing};
+use super::{DrawnStep, Drawing};
 
 const GAPS: Gaps = Gaps { across: 28.0, down: 44.0 };
 const PADDING: f64 = 16.0;
@@ -113,7 +113,7 @@ fn picture(out: &mut String, placed: &Placed<'_>, x: f64, y: f64) {
     }
 }
 
-fn status(step: &Box_) -> &'static str {
+fn status(step: &DrawnStep) -> &'static str {
     match step.status {
         None | Some(StepStatus::Pending) => "",
         Some(status) if status.good() => " good",

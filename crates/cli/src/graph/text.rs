@@ -5,7 +5,7 @@
 
 use anstyle::Style;
 
-use super::{Box_, Drawing};
+use super::{DrawnStep, Drawing};
 use crate::paint::{self, BOLD, CYAN, DIM, Line, PLAIN};
 
 /// Everything, at most so wide.
@@ -54,7 +54,7 @@ fn rows(drawing: &Drawing, width: usize) -> Vec<Line> {
     lines
 }
 
-fn label(step: &Box_, names: usize, line: &mut Line) {
+fn label(step: &DrawnStep, names: usize, line: &mut Line) {
     let start = line.width();
     line.push(PLAIN, &step.id);
     line.pad(start + names + 2);
@@ -62,7 +62,7 @@ fn label(step: &Box_, names: usize, line: &mut Line) {
 }
 
 /// Graphs inside a step, beside the rails that pass.
-fn inside(step: &Box_, after: &[bool], column: usize, width: usize, lines: &mut Vec<Line>) {
+fn inside(step: &DrawnStep, after: &[bool], column: usize, width: usize, lines: &mut Vec<Line>) {
     let rails: String = after.iter().map(|open| if *open { "│ " } else { "  " }).collect();
     let room = width.saturating_sub(column + 4).max(20);
     for (title, drawing) in &step.inside {
@@ -228,7 +228,7 @@ mod tests {
 
     fn drawing(count: usize, edges: &[(usize, usize)]) -> Drawing {
         let steps = (0..count)
-            .map(|number| Box_ { id: format!("s{number}"), detail: String::new(), status: None, inside: Vec::new() })
+            .map(|number| DrawnStep { id: format!("s{number}"), detail: String::new(), status: None, inside: Vec::new() })
             .collect();
         Drawing { steps, edges: edges.to_vec() }
     }

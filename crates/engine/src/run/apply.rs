@@ -75,6 +75,7 @@ impl State {
             Fact::UnitReady(ready) => self.unit_ready(plan, event, ready),
             Fact::AttemptStarted(started) => {
                 let place = started.unit.into();
+                self.note_item_started(place);
                 let started_at = event.time(started.started);
                 self.leave_ready(plan, place);
                 self.started.insert(place, (started.offer(), started_at));
@@ -84,7 +85,6 @@ impl State {
                     }
                     unit.started_at = started_at;
                 }
-                self.note_item_started(place);
             }
             Fact::AttemptEnded(ended) => self.attempt_ended(plan, event, ended),
             Fact::UnitEnded(ended) => {
@@ -157,6 +157,9 @@ impl State {
             }
             Fact::UnitStopping(stopping) => {
                 let place: Place = stopping.unit.into();
+                self.note_item_started(place);
+                self.timers.unset(place, TimerKind::TotalTimeout);
+                self.timers.unset(place, TimerKind::QueueTimeout);
                 if stopping.give_up > 0 {
                     self.timers
                         .set(place, TimerKind::GiveUp, event.time(stopping.give_up));
@@ -437,7 +440,8 @@ impl State {
         if stands != place {
             if let Some(foreach) = self.foreach_mut(place) {
                 foreach.again.remove(&place.item);
-                if foreach.has_more() {
+                // Items that are tried again stay, also where no new ones start.
+                if foreach.has_more() || !foreach.again.is_empty() {
                     return;
                 }
             }
@@ -501,8 +505,8 @@ impl State {
         let Some(foreach) = self.foreach_mut(place) else {
             return;
         };
-        let again = foreach.again.remove(&place.item);
-        if again || place.item >= foreach.next {
+        foreach.again.remove(&place.item);
+        if foreach.unit(place.item).is_none_or(|unit| unit.status == StepStatus::Pending) {
             foreach.open += 1;
         }
         if place.item >= foreach.next {
@@ -549,6 +553,8 @@ impl State {
             self.timers
                 .set(place, TimerKind::Retry, event.time(ended.retry));
         } else {
+            // Its end follows; until then it counts as open once.
+            unit.status = StepStatus::Running;
             unit.error = error(ended.error.as_ref());
         }
     }
@@ -583,6 +589,7 @@ impl State {
         self.timers.clear(place);
         if status.good() || status == StepStatus::Skipped {
             self.drop_inner(place);
+            self.drop_items(place);
         }
         self.lost.remove(&place);
         self.leave_handler(place);
@@ -857,6 +864,34 @@ impl State {
         }
     }
 
+    /// A foreach that is ended by hand: items that have not ended are no more.
+    fn drop_items(&mut self, place: Place) {
+        if place.item != Place::NO_ITEM {
+            return;
+        }
+        let Some(foreach) = self.foreach_mut(place).filter(|foreach| !foreach.ended()) else {
+            return;
+        };
+        let ended = foreach.good + foreach.bad + foreach.other;
+        let left = foreach.count.saturating_sub(ended);
+        let mut inner = Vec::new();
+        for page in &foreach.pages {
+            if let Page::Open { units, .. } = page {
+                inner.extend(units.iter().map(|unit| unit.inner.clone()));
+            }
+        }
+        foreach.other += left;
+        foreach.open = 0;
+        foreach.again.clear();
+        foreach.stopped = true;
+        self.counts[2] = self.counts[2].saturating_sub(u64::from(left));
+        for inner in inner {
+            if let Inner::Scope(scope) | Inner::Handler(scope, _) = inner {
+                self.drop_scope(scope);
+            }
+        }
+    }
+
     fn drop_scope(&mut self, number: u32) {
         let Some(scope) = self.scopes.remove(&number) else {
             return;
@@ -876,7 +911,13 @@ impl State {
             self.timers.clear(place);
             self.lost.remove(&place);
             inner.push(step.unit.inner.clone());
+            if !step.unit.status.ended() {
+                self.counts[2] = self.counts[2].saturating_sub(1);
+            }
             if let Some(foreach) = &step.foreach {
+                let ended = foreach.good + foreach.bad + foreach.other;
+                let left = foreach.count.saturating_sub(ended);
+                self.counts[2] = self.counts[2].saturating_sub(u64::from(left));
                 for page in &foreach.pages {
                     if let Page::Open { units, .. } = page {
                         inner.extend(units.iter().map(|unit| unit.inner.clone()));
@@ -903,7 +944,7 @@ impl State {
         self.cancel = None;
         self.outputs = Value::Null;
         self.timeout_at = (reopened.timeout > 0).then(|| event.time(reopened.timeout));
-        let before = self.tally();
+        let (counts, before) = (self.counts, self.tally());
         let finals: Vec<u32> = self
             .scopes
             .iter()
@@ -922,8 +963,8 @@ impl State {
         }
         self.reset_scope(plan, 0, again.is_empty());
         let after = self.tally();
-        for (count, (before, after)) in self.counts.iter_mut().zip(before.into_iter().zip(after)) {
-            *count = (*count + after).saturating_sub(before);
+        for (place, count) in self.counts.iter_mut().enumerate() {
+            *count = (counts[place] + after[place]).saturating_sub(before[place]);
         }
     }
 

@@ -59,6 +59,11 @@ impl Decider<'_> {
                 if self.run.state.status != RunStatus::Queued {
                     return Err(Refusal::Stale);
                 }
+                if self.run.state.started_at.is_some() {
+                    // It ran before and was to run again: what is left of it is cancelled.
+                    self.cancel("its run queue", &reason, true, false);
+                    return Ok(());
+                }
                 self.emit(Fact::RunDiscarded(RunDiscarded {
                     reason: reason.clone(),
                 }));
@@ -415,6 +420,10 @@ impl Decider<'_> {
         } else if let Inner::Scope(scope) = inner {
             self.emit(stopping(0));
             self.stop_scope(scope);
+            // A loop that waits for its next iteration has nothing left inside.
+            if self.run.state.scopes.get(&scope).is_none_or(|scope| scope.left == 0) {
+                self.end_started(place, status, error);
+            }
         } else if let (Inner::Child(child), StepStatus::Running) = (inner, unit_status) {
             self.emit(stopping(0));
             let reason = format!("the step that waits for it ends {status}");
@@ -458,13 +467,16 @@ impl Decider<'_> {
 
     pub(super) fn cancel(&mut self, by: &str, reason: &str, now: bool, timed_out: bool) {
         let queued = self.run.state.status == RunStatus::Queued;
+        let fresh = self.run.state.started_at.is_none();
+        // What only waited to run again has done nothing that `finally` should follow.
+        let now = now || queued;
         self.emit(Fact::CancelRequested(CancelRequested {
             by: by.to_owned(),
             reason: reason.to_owned(),
             now,
             timed_out,
         }));
-        if queued {
+        if queued && fresh {
             self.end_run(RunStatus::Cancelled);
             return;
         }
@@ -683,7 +695,14 @@ impl Decider<'_> {
                 "wait for the end of the run, or cancel it first",
             ));
         }
-        let active = unit.inner != Inner::None && !unit.status.ended();
+        let items = place.item == Place::NO_ITEM
+            && self
+                .run
+                .state
+                .step(place.scope, place.step)
+                .and_then(|step| step.foreach.as_ref())
+                .is_some_and(|foreach| !foreach.ended());
+        let active = (unit.inner != Inner::None || items) && !unit.status.ended();
         if self.run.live.flights.contains_key(&place) || active {
             return Err(not_now(
                 format!("`{path}` is {}", unit.status),

@@ -155,6 +155,7 @@ impl Lane {
         key: VersionKey,
         result: kapell_store::Result<Option<Version>>,
     ) {
+        let forks = self.forks.remove(&key).unwrap_or_default();
         let mut waiting = self.making.remove(&key).unwrap_or_default();
         let version = match result {
             Ok(Some(version)) => Ok(version),
@@ -172,6 +173,12 @@ impl Lane {
         self.holds -= waiting.iter().filter(|making| making.holds()).count();
         if let Ok(version) = &version {
             self.versions.insert(key, version.clone());
+        }
+        for (run, reply, forking) in forks {
+            match &version {
+                Ok(_) => self.submit(run, ToEntity::Fork(reply, forking), false),
+                Err(error) => self.reply(reply, Err(error.clone())),
+            }
         }
         for making in waiting {
             match &version {
@@ -351,14 +358,13 @@ impl Lane {
         let plan = match &other {
             None => run.plan.clone(),
             Some((Some(plan), _)) => plan.clone(),
-            Some((None, key)) => {
-                // The version is read first; the request is submitted again then.
-                let error = Error::new(
-                    ErrorCode::WorkflowNotFound,
-                    format!("version {version} of `{}` is not in memory", key.1),
-                )
-                .hint("start a run of that version first, or fork without `--version`");
-                self.reply(reply, Err(error));
+            Some((None, version_key)) => {
+                // The version is read first; the request is taken again then.
+                let waiting = self.forks.entry(version_key.clone()).or_default();
+                waiting.push((key.clone(), reply, Box::new(forking.clone())));
+                if waiting.len() == 1 {
+                    self.out.push(Output::LoadVersion(version_key.clone()));
+                }
                 return;
             }
         };

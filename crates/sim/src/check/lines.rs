@@ -1,13 +1,12 @@
 //! What strategies and locks promise, checked from their histories alone.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use kapell_engine::lock::{Lock, LockEvent};
 use kapell_engine::run_queue::{QueueEvent, RunQueue};
 use kapell_model::spec::StrategyMode;
 use kapell_model::{EntityKey, RunId, RunStatus, Time};
-use kapell_node::{Entity, Lane};
 
 use super::{Checks, Verdict, wrong};
 
@@ -144,30 +143,16 @@ impl Checks {
         Ok(())
     }
 
-    /// Nothing is under way: every run that has not ended waits for something that exists.
-    pub(super) fn explained(&self, lane: &Lane) -> Verdict {
-        let memory: BTreeSet<RunId> = lane
-            .entities()
-            .filter_map(|(key, entity)| match (key, entity) {
-                (EntityKey::Run(run), Entity::Run(_)) => Some(*run),
-                _ => None,
-            })
-            .collect();
+    /// Nothing is under way: every run that waits in a queue is known there.
+    pub(super) fn explained(&self) -> Verdict {
         for (id, shadow) in &self.runs {
             let state = &shadow.state;
-            if state.status == RunStatus::Queued
-                && let Some(queue) = state.run_queue()
-                && !state.meta.held_queues.contains(state.meta.queue.as_ref().unwrap_or(&empty()))
-            {
-                let known = self.queues.get(&queue).is_some_and(|queue| queue.runs.contains_key(id));
-                if !known {
-                    return wrong("queued", format!("{id} waits in a queue that does not know it"));
-                }
-            }
-            let busy = state.status == RunStatus::Running
-                && (!state.started.is_empty() || !state.ready.is_empty());
-            if busy && !memory.contains(id) {
-                return wrong("memory", format!("{id} has work and is not in memory"));
+            let (RunStatus::Queued, Some(queue)) = (state.status, state.run_queue()) else { continue };
+            let inside =
+                state.meta.queue.as_ref().is_some_and(|queue| state.meta.held_queues.contains(queue));
+            let known = self.queues.get(&queue).is_some_and(|queue| queue.runs.contains_key(id));
+            if !known && !inside {
+                return wrong("queued", format!("{id} waits in a queue that does not know it"));
             }
         }
         Ok(())
@@ -190,10 +175,6 @@ impl Checks {
         }
         Ok(())
     }
-}
-
-fn empty() -> (Arc<str>, Arc<str>, Arc<str>) {
-    ("".into(), "".into(), "".into())
 }
 
 fn stands_short(run: RunId, status: RunStatus) -> String {
