@@ -20,8 +20,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::http::{
-    ANSWER_BYTES, Action, BASE, Health, LogPage, LogQuery, Problem, RecordQuery, RegisterWorkflow, Registered,
-    RunPage, RunQuery, RunSummary, RunView, StartRun, Started, Version, VersionPage, WorkflowPage,
+    ANSWER_BYTES, Action, BASE, Health, LogPage, LogQuery, Problem, RecordQuery, RegisterWorkflow,
+    Registered, RunPage, RunQuery, RunSummary, RunView, StartRun, Started, Version, VersionPage,
+    WorkflowPage,
 };
 use crate::record::Record;
 
@@ -80,8 +81,15 @@ impl Client {
             .enable_all()
             .build()
             .map_err(|error| unreachable(socket, &error))?;
-        let client = Self { runtime, socket: socket.to_owned(), connection: Mutex::default() };
-        let connection = client.runtime.block_on(open(socket)).map_err(|error| unreachable(socket, &error))?;
+        let client = Self {
+            runtime,
+            socket: socket.to_owned(),
+            connection: Mutex::default(),
+        };
+        let connection = client
+            .runtime
+            .block_on(open(socket))
+            .map_err(|error| unreachable(socket, &error))?;
         *client.connection.lock() = Some(connection);
         Ok(client)
     }
@@ -91,11 +99,18 @@ impl Client {
     }
 
     fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
-        let body = serde_json::to_vec(body).map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))?;
+        let body = serde_json::to_vec(body)
+            .map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))?;
         self.call(Method::POST, path, body.into(), "application/json")
     }
 
-    fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes, kind: &str) -> Result<T> {
+    fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        kind: &str,
+    ) -> Result<T> {
         let request = Request::builder()
             .method(method)
             .uri(format!("{BASE}{path}"))
@@ -103,14 +118,23 @@ impl Client {
             .header(CONTENT_TYPE, kind)
             .body(Full::new(body))
             .map_err(|error| Error::new(ErrorCode::BadRequest, error.to_string()))?;
-        let kept = self.connection.lock().take().filter(|connection| !connection.is_closed());
+        let kept = self
+            .connection
+            .lock()
+            .take()
+            .filter(|connection| !connection.is_closed());
         let answer = self.runtime.block_on(async {
             let mut connection = match kept {
                 Some(connection) => connection,
-                None => open(&self.socket).await.map_err(|error| unreachable(&self.socket, &error))?,
+                None => open(&self.socket)
+                    .await
+                    .map_err(|error| unreachable(&self.socket, &error))?,
             };
             let lost = |error: &dyn std::fmt::Display| unreachable(&self.socket, error);
-            let response = connection.send_request(request).await.map_err(|error| lost(&error))?;
+            let response = connection
+                .send_request(request)
+                .await
+                .map_err(|error| lost(&error))?;
             let status = response.status();
             let bytes = Limited::new(response.into_body(), ANSWER_BYTES)
                 .collect()
@@ -122,8 +146,12 @@ impl Client {
         let (connection, status, bytes) = answer?;
         *self.connection.lock() = Some(connection);
         if status.is_success() {
-            return serde_json::from_slice(&bytes)
-                .map_err(|error| Error::new(ErrorCode::Internal, format!("the answer cannot be read: {error}")));
+            return serde_json::from_slice(&bytes).map_err(|error| {
+                Error::new(
+                    ErrorCode::Internal,
+                    format!("the answer cannot be read: {error}"),
+                )
+            });
         }
         Err(match serde_json::from_slice::<Problem>(&bytes) {
             Ok(problem) => problem.into(),
@@ -133,14 +161,19 @@ impl Client {
 }
 
 fn unreachable(socket: &Path, error: &dyn std::fmt::Display) -> Error {
-    Error::new(ErrorCode::StoreUnavailable, format!("nobody answers at `{}`: {error}", socket.display()))
-        .hint("the process that holds the data directory may just have ended: try again")
+    Error::new(
+        ErrorCode::StoreUnavailable,
+        format!("nobody answers at `{}`: {error}", socket.display()),
+    )
+    .hint("the process that holds the data directory may just have ended: try again")
 }
 
 async fn open(socket: &Path) -> std::io::Result<SendRequest<Full<Bytes>>> {
     let (path, _directory) = short(socket)?;
     let stream = tokio::net::UnixStream::connect(&path).await?;
-    let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
+    let (sender, connection) = handshake(TokioIo::new(stream))
+        .await
+        .map_err(std::io::Error::other)?;
     tokio::spawn(connection);
     Ok(sender)
 }
@@ -175,15 +208,23 @@ fn encoded(text: &str) -> String {
 
 /// The query of a body whose fields are plain.
 fn query(fields: &impl Serialize) -> String {
-    let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(fields) else { return String::new() };
+    let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(fields) else {
+        return String::new();
+    };
     let pairs: Vec<String> = fields
         .iter()
         .map(|(name, value)| {
-            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let text = value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned);
             format!("{name}={}", encoded(&text))
         })
         .collect();
-    if pairs.is_empty() { String::new() } else { format!("?{}", pairs.join("&")) }
+    if pairs.is_empty() {
+        String::new()
+    } else {
+        format!("?{}", pairs.join("&"))
+    }
 }
 
 impl Api for Client {
@@ -192,13 +233,27 @@ impl Api for Client {
     }
 
     fn put(&self, bytes: &[u8]) -> Result<BlobRef> {
-        self.call(Method::POST, "/blobs", Bytes::copy_from_slice(bytes), "application/octet-stream")
+        self.call(
+            Method::POST,
+            "/blobs",
+            Bytes::copy_from_slice(bytes),
+            "application/octet-stream",
+        )
     }
 
     fn put_file(&self, path: &Path) -> Result<BlobRef> {
-        let bytes = std::fs::read(path)
-            .map_err(|error| Error::new(ErrorCode::FileNotFound, format!("`{}`: {error}", path.display())))?;
-        self.call(Method::POST, "/blobs", bytes.into(), "application/octet-stream")
+        let bytes = std::fs::read(path).map_err(|error| {
+            Error::new(
+                ErrorCode::FileNotFound,
+                format!("`{}`: {error}", path.display()),
+            )
+        })?;
+        self.call(
+            Method::POST,
+            "/blobs",
+            bytes.into(),
+            "application/octet-stream",
+        )
     }
 
     fn register(&self, workflow: &RegisterWorkflow) -> Result<Registered> {
@@ -206,17 +261,26 @@ impl Api for Client {
     }
 
     fn workflows(&self, after: &str, limit: usize) -> Result<WorkflowPage> {
-        self.get(&format!("/workflows?after={}&limit={limit}", encoded(after)))
+        self.get(&format!(
+            "/workflows?after={}&limit={limit}",
+            encoded(after)
+        ))
     }
 
     fn version(&self, workflow: &str, version: Option<u32>) -> Result<Version> {
         let version = version.map_or_else(|| "active".to_owned(), |version| version.to_string());
-        self.get(&format!("/workflows/{}/versions/{version}", encoded(workflow)))
+        self.get(&format!(
+            "/workflows/{}/versions/{version}",
+            encoded(workflow)
+        ))
     }
 
     fn versions(&self, workflow: &str, before: Option<u32>, limit: usize) -> Result<VersionPage> {
         let before = before.map_or_else(String::new, |before| format!("&before={before}"));
-        self.get(&format!("/workflows/{}/versions?limit={limit}{before}", encoded(workflow)))
+        self.get(&format!(
+            "/workflows/{}/versions?limit={limit}{before}",
+            encoded(workflow)
+        ))
     }
 
     fn start(&self, start: &StartRun) -> Result<Started> {
@@ -224,7 +288,8 @@ impl Api for Client {
     }
 
     fn find(&self, run: &str) -> Result<RunId> {
-        self.get::<Started>(&format!("/runs/{}/id", encoded(run))).map(|found| found.run)
+        self.get::<Started>(&format!("/runs/{}/id", encoded(run)))
+            .map(|found| found.run)
     }
 
     fn list(&self, which: &RunQuery) -> Result<RunPage> {
@@ -236,7 +301,10 @@ impl Api for Client {
     }
 
     fn wait(&self, run: RunId, timeout: Duration) -> Result<RunSummary> {
-        self.get(&format!("/runs/{run}/wait?timeout_ms={}", timeout.as_millis()))
+        self.get(&format!(
+            "/runs/{run}/wait?timeout_ms={}",
+            timeout.as_millis()
+        ))
     }
 
     fn record(&self, run: RunId, at: Option<Time>) -> Result<Record> {

@@ -52,7 +52,11 @@ impl From<Error> for Problem {
 
 impl From<Problem> for Error {
     fn from(problem: Problem) -> Self {
-        Self { code: problem.code, message: problem.detail, hint: problem.hint }
+        Self {
+            code: problem.code,
+            message: problem.detail,
+            hint: problem.hint,
+        }
     }
 }
 
@@ -184,7 +188,11 @@ pub struct RunQuery {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<RunId>,
     /// Made at or after.
-    #[serde(default, with = "crate::stamp::option", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        with = "crate::stamp::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub since: Option<Time>,
     /// Older than this run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -219,10 +227,18 @@ pub struct RunSummary {
     #[serde(with = "crate::stamp")]
     pub created_at: Time,
     /// When its steps could start.
-    #[serde(default, with = "crate::stamp::option", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        with = "crate::stamp::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub started_at: Option<Time>,
     /// When it ended.
-    #[serde(default, with = "crate::stamp::option", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        with = "crate::stamp::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub ended_at: Option<Time>,
     /// The run whose step made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -275,13 +291,25 @@ pub struct StepView {
     /// Tries that have ended.
     pub attempts: u32,
     /// When it could start.
-    #[serde(default, with = "crate::stamp::option", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        with = "crate::stamp::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub ready_at: Option<Time>,
     /// When its last attempt started.
-    #[serde(default, with = "crate::stamp::option", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        with = "crate::stamp::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub started_at: Option<Time>,
     /// When it ended.
-    #[serde(default, with = "crate::stamp::option", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        with = "crate::stamp::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub ended_at: Option<Time>,
     /// Items of a foreach.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -316,7 +344,11 @@ pub struct ItemCounts {
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct RecordQuery {
     /// None: up to now.
-    #[serde(default, with = "crate::stamp::option", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        with = "crate::stamp::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub at: Option<Time>,
 }
 

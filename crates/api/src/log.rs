@@ -37,7 +37,13 @@ pub struct Line {
 pub fn file(logs: &Path, run: RunId, path: &str, attempt: u32) -> PathBuf {
     let mut name: String = path
         .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || "-_.[]#".contains(c) { c } else { '_' })
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || "-_.[]#".contains(c) {
+                c
+            } else {
+                '_'
+            }
+        })
         .collect();
     if name.len() > 150 || name != path {
         let hash = path.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
@@ -46,7 +52,8 @@ pub fn file(logs: &Path, run: RunId, path: &str, attempt: u32) -> PathBuf {
         name.truncate(150);
         name = format!("{name}-{hash:016x}");
     }
-    logs.join(run.to_string()).join(format!("{name}.{attempt}.log"))
+    logs.join(run.to_string())
+        .join(format!("{name}.{attempt}.log"))
 }
 
 /// The file that holds the older lines of a log once it has been rotated; read it before
@@ -98,6 +105,10 @@ impl Line {
                 (byte, false) => *byte,
             });
         }
-        Some(Self { at, stream, text: String::from_utf8_lossy(&text).into_owned() })
+        Some(Self {
+            at,
+            stream,
+            text: String::from_utf8_lossy(&text).into_owned(),
+        })
     }
 }

@@ -35,10 +35,18 @@ pub struct Record {
     #[serde(with = "crate::stamp")]
     pub created_at: Time,
     /// When its steps could start.
-    #[serde(default, with = "crate::stamp::option", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        with = "crate::stamp::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub started_at: Option<Time>,
     /// When it ended.
-    #[serde(default, with = "crate::stamp::option", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        with = "crate::stamp::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub ended_at: Option<Time>,
     /// The moment it is seen at: the last event taken.
     #[serde(with = "crate::stamp")]
@@ -89,13 +97,25 @@ pub struct StepRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<Part>,
     /// When it could start.
-    #[serde(default, with = "crate::stamp::option", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        with = "crate::stamp::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub ready_at: Option<Time>,
     /// When its first attempt, or its inside, started.
-    #[serde(default, with = "crate::stamp::option", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        with = "crate::stamp::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub started_at: Option<Time>,
     /// When it ended.
-    #[serde(default, with = "crate::stamp::option", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        with = "crate::stamp::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub ended_at: Option<Time>,
     /// Attempts that ended or whose start is recorded; the last 100.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -116,7 +136,11 @@ pub struct StepRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub child: Option<RunId>,
     /// Until when it waits: a `wait`, a retry, `not_before`, a loop's delay.
-    #[serde(default, with = "crate::stamp::option", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        with = "crate::stamp::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub until: Option<Time>,
     /// The lock it asked for and did not get.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -135,7 +159,10 @@ pub struct StepRecord {
     pub left_out: u32,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the form that serde calls"
+)]
 fn is_zero(number: &u32) -> bool {
     *number == 0
 }
@@ -174,7 +201,11 @@ pub struct AttemptRecord {
     #[serde(with = "crate::stamp")]
     pub started_at: Time,
     /// When it ended.
-    #[serde(default, with = "crate::stamp::option", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        with = "crate::stamp::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub ended_at: Option<Time>,
     /// How.
     pub result: AttemptResult,

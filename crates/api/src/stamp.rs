@@ -4,14 +4,19 @@ use jiff::Timestamp;
 use kapell_model::Time;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the form that serde calls"
+)]
 pub(crate) fn serialize<S: Serializer>(at: &Time, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&at.timestamp())
 }
 
 pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Time, D::Error> {
     let text = String::deserialize(deserializer)?;
-    text.parse::<Timestamp>().map(Time::from).map_err(de::Error::custom)
+    text.parse::<Timestamp>()
+        .map(Time::from)
+        .map_err(de::Error::custom)
 }
 
 /// The same for an instant that may be missing.
@@ -19,12 +24,23 @@ pub(crate) mod option {
     use super::{Deserialize, Deserializer, Serialize, Serializer, Time, Timestamp, de};
 
     #[expect(clippy::ref_option, reason = "the form that serde calls")]
-    pub(crate) fn serialize<S: Serializer>(at: &Option<Time>, serializer: S) -> Result<S::Ok, S::Error> {
-        at.map(|at| at.timestamp().to_string()).serialize(serializer)
+    pub(crate) fn serialize<S: Serializer>(
+        at: &Option<Time>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        at.map(|at| at.timestamp().to_string())
+            .serialize(serializer)
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Time>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Time>, D::Error> {
         let text: Option<String> = Option::deserialize(deserializer)?;
-        text.map(|text| text.parse::<Timestamp>().map(Time::from).map_err(de::Error::custom)).transpose()
+        text.map(|text| {
+            text.parse::<Timestamp>()
+                .map(Time::from)
+                .map_err(de::Error::custom)
+        })
+        .transpose()
     }
 }

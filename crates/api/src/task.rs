@@ -11,7 +11,9 @@ use kapell_model::{FailureKind, Offer, RunId, Time};
 use serde::{Deserialize, Serialize};
 
 /// The place of a task in its run. Opaque to workers, who only echo it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Place {
     /// The instance of a graph.
     pub scope: u32,
@@ -189,7 +191,10 @@ impl Artifact {
     pub fn to_value(&self) -> Value {
         Value::map([
             ("$artifact", Value::String(self.blob.hash.clone())),
-            ("size", Value::Int(i64::try_from(self.blob.size).unwrap_or(i64::MAX))),
+            (
+                "size",
+                Value::Int(i64::try_from(self.blob.size).unwrap_or(i64::MAX)),
+            ),
             ("name", Value::String(self.name.clone())),
         ])
     }

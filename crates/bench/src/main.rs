@@ -4,7 +4,11 @@
 //! `kapell-bench one NAME N` runs one workload once in this process and prints its figures as JSON:
 //! the table is made of such runs, each in a process of its own, next to its raw reference.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a benchmark prints"
+)]
 #![allow(clippy::disallowed_methods, reason = "a benchmark measures time")]
 #![allow(clippy::cast_precision_loss, reason = "figures are rounded anyway")]
 

@@ -16,7 +16,7 @@ use kapell_worker::{Capacity, Worker};
 use parking_lot::Mutex;
 
 /// A whole Kapell on a directory.
-pub struct System {
+pub(crate) struct System {
     pub node: Node,
     pub store: Arc<Recorder>,
     pub ended: Receiver<(RunId, RunStatus)>,
@@ -57,8 +57,11 @@ impl Blobs for Files {
 }
 
 impl System {
-    pub fn open(dir: &Path, slots: usize) -> Result<Self> {
-        let store = Arc::new(Recorder { inner: SqliteStore::open(dir)?, commits: Mutex::default() });
+    pub(crate) fn open(dir: &Path, slots: usize) -> Result<Self> {
+        let store = Arc::new(Recorder {
+            inner: SqliteStore::open(dir)?,
+            commits: Mutex::default(),
+        });
         let blobs: Arc<dyn Blobs> = Arc::new(Files(FileBlobs::open(&dir.join("blobs"))?));
         let prepared = Node::prepare();
         let node = prepared.node();
@@ -95,13 +98,21 @@ impl System {
             idle_micros: 30_000_000,
         };
         let threads = prepared.start(lane, store.clone(), blobs, worker.clone())?;
-        Ok(Self { node, store, ended, threads: Some(threads), worker })
+        Ok(Self {
+            node,
+            store,
+            ended,
+            threads: Some(threads),
+            worker,
+        })
     }
 
     /// Registers a workflow from its text.
-    pub fn register(&self, text: &str) -> Result<Arc<str>> {
+    pub(crate) fn register(&self, text: &str) -> Result<Arc<str>> {
         let parsed = kapell_model::parse("bench.yaml", text);
-        let Some(spec) = parsed.spec else { bail!("{:?}", parsed.diagnostics) };
+        let Some(spec) = parsed.spec else {
+            bail!("{:?}", parsed.diagnostics)
+        };
         let json = serde_json::to_string(&*spec)?;
         self.store.inner.register(&VersionRow {
             namespace: "default".into(),
@@ -118,7 +129,7 @@ impl System {
     }
 
     /// Starts a run without waiting for the answer.
-    pub fn start(&self, workflow: &Arc<str>, params: Value) {
+    pub(crate) fn start(&self, workflow: &Arc<str>, params: Value) {
         let start = StartRun {
             namespace: "default".into(),
             workflow: workflow.clone(),
@@ -133,16 +144,21 @@ impl System {
         self.node.ask(
             ClientRequest::Start(Box::new(start)),
             Box::new(|answer| {
-                assert!(matches!(answer, Ok(Answer::Started(_))), "a start was refused: {answer:?}");
+                assert!(
+                    matches!(answer, Ok(Answer::Started(_))),
+                    "a start was refused: {answer:?}"
+                );
             }),
         );
     }
 
     /// Waits until so many runs have ended well.
-    pub fn wait(&self, runs: usize) -> Result<()> {
+    pub(crate) fn wait(&self, runs: usize) -> Result<()> {
         for _ in 0..runs {
-            let (id, status) =
-                self.ended.recv_timeout(Duration::from_secs(600)).context("no run ended in 10 minutes")?;
+            let (id, status) = self
+                .ended
+                .recv_timeout(Duration::from_mins(10))
+                .context("no run ended in 10 minutes")?;
             if status != RunStatus::Succeeded {
                 let row = self.store.inner.run(id)?;
                 bail!("run {id} ended {status}: {row:?}");
@@ -163,16 +179,22 @@ impl Drop for System {
 
 /// One commit as the raw store repeats it: for each entity its key and the length of its chunk, and
 /// its rows.
-pub type Recorded = (Vec<(kapell_model::EntityKey, usize, Option<Time>)>, Vec<RunRow>);
+pub(crate) type Recorded = (
+    Vec<(kapell_model::EntityKey, usize, Option<Time>)>,
+    Vec<RunRow>,
+);
 
 /// A store that takes note of the shape of every commit.
-pub struct Recorder {
+pub(crate) struct Recorder {
     pub inner: SqliteStore,
     pub commits: Mutex<Vec<Recorded>>,
 }
 
 impl Store for Recorder {
-    fn acquire(&self, shards: &[kapell_model::Shard]) -> kapell_store::Result<Vec<kapell_store::Lease>> {
+    fn acquire(
+        &self,
+        shards: &[kapell_model::Shard],
+    ) -> kapell_store::Result<Vec<kapell_store::Lease>> {
         self.inner.acquire(shards)
     }
 
@@ -186,7 +208,10 @@ impl Store for Recorder {
         self.inner.commit(commit)
     }
 
-    fn load(&self, key: &kapell_model::EntityKey) -> kapell_store::Result<Option<kapell_store::Loaded>> {
+    fn load(
+        &self,
+        key: &kapell_model::EntityKey,
+    ) -> kapell_store::Result<Option<kapell_store::Loaded>> {
         self.inner.load(key)
     }
 
@@ -212,7 +237,11 @@ impl Store for Recorder {
         self.inner.history(key, from, limit)
     }
 
-    fn page(&self, key: &kapell_model::EntityKey, page: u32) -> kapell_store::Result<Option<Vec<u8>>> {
+    fn page(
+        &self,
+        key: &kapell_model::EntityKey,
+        page: u32,
+    ) -> kapell_store::Result<Option<Vec<u8>>> {
         self.inner.page(key, page)
     }
 

@@ -44,7 +44,16 @@ const fn wanted(
     (must, goal): (f64, f64),
     up: bool,
 ) -> Wanted {
-    Wanted { name, workload, n, unit, pick, must, goal, up }
+    Wanted {
+        name,
+        workload,
+        n,
+        unit,
+        pick,
+        must,
+        goal,
+        up,
+    }
 }
 
 fn value(figures: &Figures) -> Option<f64> {
@@ -60,40 +69,138 @@ fn p99(figures: &Figures) -> Option<f64> {
 }
 
 const WANTED: &[Wanted] = &[
-    wanted("fanout", "fanout", 1_000, "steps/s", value, (0.0, 0.0), true),
-    wanted("fanout", "fanout", 10_000, "steps/s", value, (100_000.0, 250_000.0), true),
-    wanted("fanout", "fanout", 100_000, "steps/s", value, (100_000.0, 250_000.0), true),
-    wanted("fanout", "fanout", 1_000_000, "steps/s", value, (100_000.0, 250_000.0), true),
-    wanted("fanout of raw", "fanout", 1_000_000, "%", share, (20.0, 50.0), true),
-    wanted("many", "many", 1_000, "steps/s", value, (80_000.0, 200_000.0), true),
+    wanted(
+        "fanout",
+        "fanout",
+        1_000,
+        "steps/s",
+        value,
+        (0.0, 0.0),
+        true,
+    ),
+    wanted(
+        "fanout",
+        "fanout",
+        10_000,
+        "steps/s",
+        value,
+        (100_000.0, 250_000.0),
+        true,
+    ),
+    wanted(
+        "fanout",
+        "fanout",
+        100_000,
+        "steps/s",
+        value,
+        (100_000.0, 250_000.0),
+        true,
+    ),
+    wanted(
+        "fanout",
+        "fanout",
+        1_000_000,
+        "steps/s",
+        value,
+        (100_000.0, 250_000.0),
+        true,
+    ),
+    wanted(
+        "fanout of raw",
+        "fanout",
+        1_000_000,
+        "%",
+        share,
+        (20.0, 50.0),
+        true,
+    ),
+    wanted(
+        "many",
+        "many",
+        1_000,
+        "steps/s",
+        value,
+        (80_000.0, 200_000.0),
+        true,
+    ),
     wanted("chain", "chain", 1_000, "us", value, (200.0, 120.0), false),
-    wanted("chain p99", "chain", 1_000, "us", p99, (1_000.0, 300.0), false),
-    wanted("runs", "runs", 20_000, "runs/s", value, (20_000.0, 50_000.0), true),
-    wanted("shell of a bare loop", "shell", 2_000, "%", share, (70.0, 90.0), true),
-    wanted("python", "python", 10_000, "calls/s", value, (5_000.0, 15_000.0), true),
-    wanted("python fib chain", "fib", 40, "ms", value, (100.0, 50.0), false),
+    wanted(
+        "chain p99",
+        "chain",
+        1_000,
+        "us",
+        p99,
+        (1_000.0, 300.0),
+        false,
+    ),
+    wanted(
+        "runs",
+        "runs",
+        20_000,
+        "runs/s",
+        value,
+        (20_000.0, 50_000.0),
+        true,
+    ),
+    wanted(
+        "shell of a bare loop",
+        "shell",
+        2_000,
+        "%",
+        share,
+        (70.0, 90.0),
+        true,
+    ),
+    wanted(
+        "python",
+        "python",
+        10_000,
+        "calls/s",
+        value,
+        (5_000.0, 15_000.0),
+        true,
+    ),
+    wanted(
+        "python fib chain",
+        "fib",
+        40,
+        "ms",
+        value,
+        (100.0, 50.0),
+        false,
+    ),
     wanted("start", "start", 20, "ms", value, (50.0, 20.0), false),
     wanted("idle memory", "idle", 1, "MiB", value, (40.0, 20.0), false),
 ];
 
 /// Runs what is wanted, prints the table and writes `target/bench.json`.
-pub fn all(only: &[&str], pairs: usize) -> Result<()> {
+pub(crate) fn all(only: &[&str], pairs: usize) -> Result<()> {
     let mut rows = Vec::new();
     let mut done: Vec<(&str, usize, Vec<Figures>)> = Vec::new();
-    println!("{:<22} {:>9}  {:>12} {:<8} {:>12} {:>7}  {:>9} {:>9}", "name", "n", "value", "unit", "raw", "ratio", "must", "goal");
+    println!(
+        "{:<22} {:>9}  {:>12} {:<8} {:>12} {:>7}  {:>9} {:>9}",
+        "name", "n", "value", "unit", "raw", "ratio", "must", "goal"
+    );
     for wanted in WANTED {
         if !only.is_empty() && !only.contains(&wanted.workload) {
             continue;
         }
-        let known = done.iter().position(|(name, n, _)| *name == wanted.workload && *n == wanted.n);
-        let known = match known {
-            Some(known) => known,
-            None => {
-                let pairs = if wanted.n >= 1_000_000 { pairs.min(3) } else { pairs };
-                let figures = (0..pairs).map(|_| one(wanted.workload, wanted.n)).collect::<Result<_>>()?;
-                done.push((wanted.workload, wanted.n, figures));
-                done.len() - 1
-            }
+        let known = done
+            .iter()
+            .position(|(name, n, _)| *name == wanted.workload && *n == wanted.n);
+        let known = if let Some(known) = known {
+            known
+        } else {
+            let pairs = if wanted.n >= 1_000_000 {
+                pairs.min(3)
+            } else {
+                pairs
+            };
+            let figures = (0..pairs)
+                .map(|_| one(wanted.workload, wanted.n))
+                .collect::<Result<_>>()?;
+            done.push((wanted.workload, wanted.n, figures));
+            done.len() - 1
         };
         rows.push(row(wanted, &done[known].2));
         print_row(rows.last().context("a row was just made")?);
@@ -117,7 +224,9 @@ fn print_row(row: &Row) {
         (true, false) => "must met",
         (false, false) => "MISSED",
     };
-    let number = |number: Option<f64>| number.map_or_else(|| "-".to_owned(), |number| format!("{number:.1}"));
+    let number = |number: Option<f64>| {
+        number.map_or_else(|| "-".to_owned(), |number| format!("{number:.1}"))
+    };
     println!(
         "{:<22} {:>9}  {:>12.1} {:<8} {:>12} {:>7}  {:>9} {:>9}  {mark}",
         row.name,
@@ -125,14 +234,17 @@ fn print_row(row: &Row) {
         row.value,
         row.unit,
         number(row.raw),
-        row.ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}")),
+        row.ratio
+            .map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}")),
         row.must,
         row.goal,
     );
 }
 
 fn one(name: &str, n: usize) -> Result<Figures> {
-    let output = Command::new(std::env::current_exe()?).args(["one", name, &n.to_string()]).output()?;
+    let output = Command::new(std::env::current_exe()?)
+        .args(["one", name, &n.to_string()])
+        .output()?;
     if !output.status.success() {
         bail!("{name} {n}: {}", String::from_utf8_lossy(&output.stderr));
     }
@@ -149,9 +261,22 @@ fn row(wanted: &Wanted, figures: &[Figures]) -> Row {
     let raws: Vec<f64> = figures.iter().filter_map(|figures| figures.raw).collect();
     let raw = (!raws.is_empty() && wanted.unit != "%").then(|| median(raws));
     let ratio = raw.map(|_| {
-        median(figures.iter().filter_map(|figures| figures.raw.map(|raw| figures.value / raw)).collect())
+        median(
+            figures
+                .iter()
+                .filter_map(|figures| figures.raw.map(|raw| figures.value / raw))
+                .collect(),
+        )
     });
-    made(wanted.name, wanted.n, value, wanted.unit, (raw, ratio), (wanted.must, wanted.goal), wanted.up)
+    made(
+        wanted.name,
+        wanted.n,
+        value,
+        wanted.unit,
+        (raw, ratio),
+        (wanted.must, wanted.goal),
+        wanted.up,
+    )
 }
 
 fn made(
@@ -164,20 +289,52 @@ fn made(
     up: bool,
 ) -> Row {
     let met = |bound: f64| if up { value >= bound } else { value <= bound };
-    Row { name: name.to_owned(), n, value, unit, raw, ratio, must, goal, met_must: met(must), met_goal: met(goal) }
+    Row {
+        name: name.to_owned(),
+        n,
+        value,
+        unit,
+        raw,
+        ratio,
+        must,
+        goal,
+        met_must: met(must),
+        met_goal: met(goal),
+    }
 }
 
 /// Bytes an item and the cost of a step at a million items against fewer.
 fn growth(done: &[(&str, usize, Vec<Figures>)]) -> Vec<Row> {
-    let find = |n: usize| done.iter().find(|(name, count, _)| *name == "fanout" && *count == n);
-    let (Some(small), Some(middle), Some(large)) = (find(1_000), find(10_000), find(1_000_000)) else {
+    let find = |n: usize| {
+        done.iter()
+            .find(|(name, count, _)| *name == "fanout" && *count == n)
+    };
+    let (Some(small), Some(middle), Some(large)) = (find(1_000), find(10_000), find(1_000_000))
+    else {
         return Vec::new();
     };
-    let peak = |figures: &[Figures]| median(figures.iter().map(|figures| figures.peak as f64).collect());
+    let peak =
+        |figures: &[Figures]| median(figures.iter().map(|figures| figures.peak as f64).collect());
     let rate = |figures: &[Figures]| median(figures.iter().map(|figures| figures.value).collect());
     let bytes = (peak(&large.2) - peak(&small.2)) / 1_000_000.0;
     vec![
-        made("fanout memory", 1_000_000, bytes, "B/item", (None, None), (300.0, 100.0), false),
-        made("fanout growth", 1_000_000, rate(&middle.2) / rate(&large.2), "times", (None, None), (1.3, 1.1), false),
+        made(
+            "fanout memory",
+            1_000_000,
+            bytes,
+            "B/item",
+            (None, None),
+            (300.0, 100.0),
+            false,
+        ),
+        made(
+            "fanout growth",
+            1_000_000,
+            rate(&middle.2) / rate(&large.2),
+            "times",
+            (None, None),
+            (1.3, 1.1),
+            false,
+        ),
     ]
 }

@@ -15,7 +15,7 @@ use crate::system::{Recorded, System};
 
 /// What one run of a workload measured.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Figures {
+pub(crate) struct Figures {
     /// In the workload's unit.
     pub value: f64,
     /// The 99th percentile, where there is one.
@@ -27,7 +27,7 @@ pub struct Figures {
 }
 
 /// Runs a workload once.
-pub fn run(name: &str, n: usize) -> Result<Figures> {
+pub(crate) fn run(name: &str, n: usize) -> Result<Figures> {
     let dir = data_dir()?;
     let figures = match name {
         "fanout" => fanout(dir.path(), n),
@@ -41,20 +41,29 @@ pub fn run(name: &str, n: usize) -> Result<Figures> {
         "idle" => idle(dir.path()),
         _ => bail!("there is no workload `{name}`"),
     }?;
-    Ok(Figures { peak: peak_memory().unwrap_or(0).max(figures.peak), ..figures })
+    Ok(Figures {
+        peak: peak_memory().unwrap_or(0).max(figures.peak),
+        ..figures
+    })
 }
 
 /// A directory beside the binary: the same disk as the build, never a memory file system.
 fn data_dir() -> Result<tempfile::TempDir> {
     let beside = std::env::current_exe()?;
     let parent = beside.parent().context("the binary is in no directory")?;
-    Ok(tempfile::Builder::new().prefix("bench-").tempdir_in(parent)?)
+    Ok(tempfile::Builder::new()
+        .prefix("bench-")
+        .tempdir_in(parent)?)
 }
 
 fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
+    line.split_whitespace()
+        .nth(1)?
+        .parse::<u64>()
+        .ok()
+        .map(|kib| kib * 1024)
 }
 
 fn per_second(count: usize, since: Instant) -> f64 {
@@ -62,7 +71,12 @@ fn per_second(count: usize, since: Instant) -> f64 {
 }
 
 fn figures(value: f64) -> Figures {
-    Figures { value, p99: None, raw: None, peak: 0 }
+    Figures {
+        value,
+        p99: None,
+        raw: None,
+        peak: 0,
+    }
 }
 
 /// Commits of the same shape on a fresh store and nothing else; seconds.
@@ -75,8 +89,11 @@ fn replay(dir: &Path, commits: Vec<Recorded>) -> Result<f64> {
         .collect();
     shards.sort_unstable();
     shards.dedup();
-    let mut leases: std::collections::BTreeMap<_, _> =
-        store.acquire(&shards)?.into_iter().map(|lease| (lease.shard, lease)).collect();
+    let mut leases: std::collections::BTreeMap<_, _> = store
+        .acquire(&shards)?
+        .into_iter()
+        .map(|lease| (lease.shard, lease))
+        .collect();
     let mut prepared = Vec::with_capacity(commits.len());
     for (entities, runs) in commits {
         let mut shards: Vec<_> = entities.iter().map(|(key, _, _)| key.shard()).collect();
@@ -104,7 +121,11 @@ fn replay(dir: &Path, commits: Vec<Recorded>) -> Result<f64> {
                 }
             })
             .collect();
-        prepared.push(Commit { shards: fence, entities, runs });
+        prepared.push(Commit {
+            shards: fence,
+            entities,
+            runs,
+        });
     }
     let started = Instant::now();
     for commit in &prepared {
@@ -126,7 +147,10 @@ fn measured(
     start: impl Fn(&System, &[Arc<str>]),
 ) -> Result<Figures> {
     let system = System::open(&dir.join("data"), 16)?;
-    let workflows = text.iter().map(|text| system.register(text)).collect::<Result<Vec<_>>>()?;
+    let workflows = text
+        .iter()
+        .map(|text| system.register(text))
+        .collect::<Result<Vec<_>>>()?;
     let started = Instant::now();
     start(&system, &workflows);
     system.wait(runs)?;
@@ -135,7 +159,17 @@ fn measured(
     drop(system);
     let peak = peak_memory().unwrap_or(0);
     let raw = steps as f64 / replay(dir, commits)?;
-    Ok(Figures { raw: Some(raw), peak, ..figures(value) })
+    Ok(Figures {
+        raw: Some(raw),
+        peak,
+        ..figures(value)
+    })
+}
+
+/// Text made line by line.
+fn lines(count: usize, line: impl Fn(usize) -> String) -> String {
+    let lines: Vec<String> = (0..count).map(line).collect();
+    lines.concat()
 }
 
 fn fanout(dir: &Path, n: usize) -> Result<Figures> {
@@ -154,7 +188,9 @@ fn many(dir: &Path, runs: usize) -> Result<Figures> {
             step => format!("  s{step}: {{ needs: [s{}], noop: {{}} }}\n", step - 1),
         })
         .collect();
-    let diamond: String = (0..98).map(|step| format!("  m{step}: {{ needs: [a], noop: {{}} }}\n")).collect();
+    let diamond = lines(98, |step| {
+        format!("  m{step}: {{ needs: [a], noop: {{}} }}\n")
+    });
     let last: Vec<String> = (0..98).map(|step| format!("m{step}")).collect();
     let texts = [
         format!("workflow: chain\nsteps:\n{chain}"),
@@ -211,13 +247,19 @@ fn chain(dir: &Path, n: usize) -> Result<Figures> {
     drop(system);
     let mut steps: Vec<i64> = ends.windows(2).map(|pair| pair[1] - pair[0]).collect();
     steps.sort_unstable();
-    let at = |share: f64| -> f64 {
-        let place = (steps.len() as f64 * share) as usize;
-        steps.get(place.min(steps.len().saturating_sub(1))).map_or(0.0, |micros| *micros as f64)
+    let at = |share: usize| -> f64 {
+        let place = steps.len() * share / 100;
+        steps
+            .get(place.min(steps.len().saturating_sub(1)))
+            .map_or(0.0, |micros| *micros as f64)
     };
     let seconds = replay(dir, commits.clone())?;
     let raw = seconds * 1e6 / commits.len().max(1) as f64;
-    Ok(Figures { p99: Some(at(0.99)), raw: Some(raw), ..figures(at(0.5)) })
+    Ok(Figures {
+        p99: Some(at(99)),
+        raw: Some(raw),
+        ..figures(at(50))
+    })
 }
 
 fn ends_of(chunk: &[u8]) -> Result<Vec<i64>> {
@@ -249,12 +291,18 @@ fn shell(dir: &Path, n: usize) -> Result<Figures> {
             scope.spawn(|| {
                 while next.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < n {
                     let status = Command::new("/bin/true").stdin(Stdio::null()).status();
-                    assert!(status.is_ok_and(|status| status.success()), "/bin/true failed");
+                    assert!(
+                        status.is_ok_and(|status| status.success()),
+                        "/bin/true failed"
+                    );
                 }
             });
         }
     });
-    Ok(Figures { raw: Some(per_second(n, started)), ..figures(value) })
+    Ok(Figures {
+        raw: Some(per_second(n, started)),
+        ..figures(value)
+    })
 }
 
 fn python(dir: &Path, n: usize) -> Result<Figures> {
@@ -274,12 +322,16 @@ fn python(dir: &Path, n: usize) -> Result<Figures> {
 fn fib(dir: &Path, n: usize) -> Result<Figures> {
     let system = System::open(&dir.join("data"), 2)?;
     let code = "\\ndef fib(n):\\n    return n if n < 2 else fib(n - 1) + fib(n - 2)\\n";
-    let steps: String = (0..n)
-        .map(|step| {
-            let needs = if step == 0 { String::new() } else { format!("needs: [s{}], ", step - 1) };
-            format!("  s{step}: {{ {needs}python: {{ code: \"{code}\", function: fib }}, with: {{ n: 10 }} }}\n")
-        })
-        .collect();
+    let steps = lines(n, |step| {
+        let needs = if step == 0 {
+            String::new()
+        } else {
+            format!("needs: [s{}], ", step - 1)
+        };
+        format!(
+            "  s{step}: {{ {needs}python: {{ code: \"{code}\", function: fib }}, with: {{ n: 10 }} }}\n"
+        )
+    });
     let workflow = system.register(&format!("workflow: fib\nsteps:\n{steps}"))?;
     system.start(&workflow, Value::Null);
     system.wait(1)?;
@@ -301,21 +353,27 @@ fn kapell() -> Result<PathBuf> {
 fn start(dir: &Path, n: usize) -> Result<Figures> {
     let kapell = kapell()?;
     let mut times = Vec::new();
-    let mut peak = 0;
     for round in 0..n {
         let folder = dir.join(format!("start-{round}"));
         std::fs::create_dir(&folder)?;
-        std::fs::write(folder.join("one.yaml"), "workflow: one\nsteps:\n  a: { noop: {} }\n")?;
+        std::fs::write(
+            folder.join("one.yaml"),
+            "workflow: one\nsteps:\n  a: { noop: {} }\n",
+        )?;
         let started = Instant::now();
-        let output = Command::new(&kapell).args(["run", "one.yaml"]).current_dir(&folder).output()?;
+        let output = Command::new(&kapell)
+            .args(["run", "one.yaml"])
+            .current_dir(&folder)
+            .output()?;
         times.push(started.elapsed().as_secs_f64() * 1e3);
         if !output.status.success() {
             bail!("{}", String::from_utf8_lossy(&output.stderr));
         }
-        peak = peak.max(0);
     }
     times.sort_by(f64::total_cmp);
-    Ok(Figures { peak, ..figures(times[times.len() / 2]) })
+    Ok(Figures {
+        ..figures(times[times.len() / 2])
+    })
 }
 
 /// MiB that a Kapell which has nothing to do keeps resident.
@@ -325,6 +383,10 @@ fn idle(dir: &Path) -> Result<Figures> {
     system.start(&workflow, Value::Null);
     system.wait(1)?;
     let statm = std::fs::read_to_string("/proc/self/statm")?;
-    let pages: f64 = statm.split_whitespace().nth(1).context("no resident pages")?.parse()?;
+    let pages: f64 = statm
+        .split_whitespace()
+        .nth(1)
+        .context("no resident pages")?
+        .parse()?;
     Ok(figures(pages * 4096.0 / 1024.0 / 1024.0))
 }

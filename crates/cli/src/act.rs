@@ -26,12 +26,18 @@ pub(crate) fn cancel(cancel: &Cancel, config: &Config, printer: &mut Printer) ->
     session.api().act(run, &action)?;
     let summary = session.api().wait(run, SETTLE)?;
     let (sign, style) = paint::run(summary.status);
-    let mut line = Line::default().with(style, sign).with(PLAIN, format!(" run {run} is {}", paint::word(summary.status.name())));
+    let mut line = Line::default().with(style, sign).with(
+        PLAIN,
+        format!(" run {run} is {}", paint::word(summary.status.name())),
+    );
     if summary.status == RunStatus::Cancelling {
-        line.push(PLAIN, match session.holder() {
-            Some(_) => ": its attempts are being stopped, then `finally` runs",
-            None => ": `finally` is left to run, `kapell resume` runs it",
-        });
+        line.push(
+            PLAIN,
+            match session.holder() {
+                Some(_) => ": its attempts are being stopped, then `finally` runs",
+                None => ": `finally` is left to run, `kapell resume` runs it",
+            },
+        );
     }
     printer.line(line)?;
     session.stop(Duration::ZERO);
@@ -39,7 +45,9 @@ pub(crate) fn cancel(cancel: &Cancel, config: &Config, printer: &mut Printer) ->
 }
 
 pub(crate) fn pause(one: &One, config: &Config, printer: &mut Printer) -> Ended {
-    let action = Action::Pause { by: config.user.clone() };
+    let action = Action::Pause {
+        by: config.user.clone(),
+    };
     let (session, run) = record(&one.run, &action, config)?;
     say(printer, run, "is paused: `kapell resume` continues it")?;
     session.stop(Duration::ZERO);
@@ -47,9 +55,16 @@ pub(crate) fn pause(one: &One, config: &Config, printer: &mut Printer) -> Ended 
 }
 
 pub(crate) fn priority(priority: &Priority, config: &Config, printer: &mut Printer) -> Ended {
-    let action = Action::Priority { by: config.user.clone(), priority: priority.priority };
+    let action = Action::Priority {
+        by: config.user.clone(),
+        priority: priority.priority,
+    };
     let (session, run) = record(&priority.run, &action, config)?;
-    say(printer, run, &format!("has priority {} now", priority.priority))?;
+    say(
+        printer,
+        run,
+        &format!("has priority {} now", priority.priority),
+    )?;
     session.stop(Duration::ZERO);
     Ok(Exit::Success)
 }
@@ -74,12 +89,19 @@ fn say(printer: &mut Printer, run: RunId, what: &str) -> Result<(), Error> {
 
 pub(crate) fn resume(resume: &Resume, config: &Config, printer: &mut Printer) -> Ended {
     if let Some(run) = &resume.run {
-        let action = Action::Resume { by: config.user.clone() };
+        let action = Action::Resume {
+            by: config.user.clone(),
+        };
         return go_on(run, &action, &resume.work, config, printer);
     }
     let session = open(&resume.work, config)?;
     for run in follow::in_status(&session, &[RunStatus::Paused])? {
-        session.api().act(run, &Action::Resume { by: config.user.clone() })?;
+        session.api().act(
+            run,
+            &Action::Resume {
+                by: config.user.clone(),
+            },
+        )?;
     }
     let runs = follow::unfinished(&session)?;
     if runs.is_empty() {
@@ -88,7 +110,10 @@ pub(crate) fn resume(resume: &Resume, config: &Config, printer: &mut Printer) ->
         return Ok(Exit::Success);
     }
     if resume.work.detach {
-        printer.plain(format!("{} will go on with the next `kapell run` or `kapell resume`", words::count(runs.len() as u64, "run")))?;
+        printer.plain(format!(
+            "{} will go on with the next `kapell run` or `kapell resume`",
+            words::count(runs.len() as u64, "run")
+        ))?;
         session.stop(Duration::ZERO);
         return Ok(Exit::Success);
     }
@@ -96,26 +121,41 @@ pub(crate) fn resume(resume: &Resume, config: &Config, printer: &mut Printer) ->
 }
 
 pub(crate) fn retry(retry: &Follow, config: &Config, printer: &mut Printer) -> Ended {
-    let action = Action::Retry { by: config.user.clone() };
+    let action = Action::Retry {
+        by: config.user.clone(),
+    };
     go_on(&retry.run, &action, &retry.work, config, printer)
 }
 
 pub(crate) fn restart(restart: &Restart, config: &Config, printer: &mut Printer) -> Ended {
-    let action = Action::Restart { by: config.user.clone(), from: restart.from.clone() };
+    let action = Action::Restart {
+        by: config.user.clone(),
+        from: restart.from.clone(),
+    };
     go_on(&restart.run, &action, &restart.work, config, printer)
 }
 
 pub(crate) fn skip(skip: &Skip, config: &Config, printer: &mut Printer) -> Ended {
-    let action = Action::Skip { by: config.user.clone(), step: skip.step.clone() };
+    let action = Action::Skip {
+        by: config.user.clone(),
+        step: skip.step.clone(),
+    };
     go_on(&skip.run, &action, &skip.work, config, printer)
 }
 
 pub(crate) fn set_output(set: &SetOutput, config: &Config, printer: &mut Printer) -> Ended {
     let output: Value = serde_json::from_str(&set.output).map_err(|error| {
-        Error::new(ErrorCode::BadRequest, format!("the output is not JSON: {error}"))
-            .hint("text needs its own quotes, as in '\"text\"'")
+        Error::new(
+            ErrorCode::BadRequest,
+            format!("the output is not JSON: {error}"),
+        )
+        .hint("text needs its own quotes, as in '\"text\"'")
     })?;
-    let action = Action::SetOutput { by: config.user.clone(), step: set.step.clone(), output };
+    let action = Action::SetOutput {
+        by: config.user.clone(),
+        step: set.step.clone(),
+        output,
+    };
     go_on(&set.run, &action, &set.work, config, printer)
 }
 
@@ -135,7 +175,14 @@ fn open(work: &Work, config: &Config) -> Result<Session, Error> {
     if !kapell_server::local::database(&config.data_dir).exists() {
         return session::open(config, Need::Look);
     }
-    session::open(config, if work.detach { Need::Record } else { Need::Work(work.slots) })
+    session::open(
+        config,
+        if work.detach {
+            Need::Record
+        } else {
+            Need::Work(work.slots)
+        },
+    )
 }
 
 /// Does something to a run that lets it go on, and follows what goes on.

@@ -10,8 +10,16 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// A workflow is a YAML file of steps. `kapell run` runs one to its end; what happens is recorded in
 /// the data directory, so that a run survives a crash and can be understood, retried and continued.
 #[derive(Parser)]
-#[command(name = "kapell", version, propagate_version = false, max_term_width = 100)]
-#[command(subcommand_value_name = "COMMAND", subcommand_help_heading = "Commands")]
+#[command(
+    name = "kapell",
+    version,
+    propagate_version = false,
+    max_term_width = 100
+)]
+#[command(
+    subcommand_value_name = "COMMAND",
+    subcommand_help_heading = "Commands"
+)]
 #[command(after_help = "RUN is a run's id, the last 4 or more characters of it, or `last`.")]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -24,10 +32,21 @@ pub(crate) struct Arguments {
 #[derive(Args)]
 pub(crate) struct Global {
     /// Where everything is kept [env: KAPELL_DATA_DIR] [default: .kapell]
-    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        help_heading = "Global options"
+    )]
     pub(crate) data_dir: Option<PathBuf>,
     /// When to use colours
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = "Global options")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        help_heading = "Global options"
+    )]
     pub(crate) color: When,
 }
 

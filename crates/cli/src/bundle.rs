@@ -22,7 +22,11 @@ struct Found {
 
 /// Keeps the files of a folder and the list of them, in an order that depends on their paths alone.
 pub(crate) fn store(folder: &Path, data_dir: &Path, api: &dyn Api) -> Result<BlobRef, Error> {
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let folder = if folder.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        folder
+    };
     let text = fs::read_to_string(folder.join(".kapellignore")).unwrap_or_default();
     let mut walk = Walk {
         root: folder,
@@ -36,9 +40,14 @@ pub(crate) fn store(folder: &Path, data_dir: &Path, api: &dyn Api) -> Result<Blo
     let mut bundle = Bundle::default();
     for found in walk.found {
         let blob = api.put_file(&found.file)?;
-        bundle.files.push(BundleFile { path: found.path, blob, executable: found.executable });
+        bundle.files.push(BundleFile {
+            path: found.path,
+            blob,
+            executable: found.executable,
+        });
     }
-    let list = serde_json::to_vec(&bundle).map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))?;
+    let list = serde_json::to_vec(&bundle)
+        .map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))?;
     api.put(&list)
 }
 
@@ -53,19 +62,31 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn folder(&mut self, folder: &Path, prefix: &str) -> Result<(), Error> {
         let cannot = |path: &Path, error: &std::io::Error| {
-            Error::new(ErrorCode::FileNotFound, format!("`{}` cannot be read: {error}", path.display()))
-                .hint("files beside the workflow go with it; leave some out with `.kapellignore`")
+            Error::new(
+                ErrorCode::FileNotFound,
+                format!("`{}` cannot be read: {error}", path.display()),
+            )
+            .hint("files beside the workflow go with it; leave some out with `.kapellignore`")
         };
         for entry in fs::read_dir(folder).map_err(|error| cannot(folder, &error))? {
             let entry = entry.map_err(|error| cannot(folder, &error))?;
             let file = entry.path();
             let Ok(name) = entry.file_name().into_string() else {
-                return Err(Error::new(ErrorCode::BadRequest, format!("the name of `{}` is not text", file.display()))
-                    .hint("rename it, or leave it out with `.kapellignore`"));
+                return Err(Error::new(
+                    ErrorCode::BadRequest,
+                    format!("the name of `{}` is not text", file.display()),
+                )
+                .hint("rename it, or leave it out with `.kapellignore`"));
             };
-            let path = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
+            let path = if prefix.is_empty() {
+                name
+            } else {
+                format!("{prefix}/{name}")
+            };
             // A link to a file counts as the file; one to a folder is not followed, it may lead back.
-            let Ok(data) = fs::metadata(&file) else { continue };
+            let Ok(data) = fs::metadata(&file) else {
+                continue;
+            };
             let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
             if self.ignore.leaves_out(&path, data.is_dir()) || (is_link && data.is_dir()) {
                 continue;
@@ -83,9 +104,16 @@ impl Walk<'_> {
 
     fn file(&mut self, path: String, file: PathBuf, data: &fs::Metadata) -> Result<(), Error> {
         self.bytes += data.len();
-        self.found.push(Found { path, file, executable: data.permissions().mode() & 0o111 != 0 });
+        self.found.push(Found {
+            path,
+            file,
+            executable: data.permissions().mode() & 0o111 != 0,
+        });
         let what = if self.found.len() > limits::BUNDLE_FILES {
-            format!("more than {} files", words::grouped(limits::BUNDLE_FILES as u64))
+            format!(
+                "more than {} files",
+                words::grouped(limits::BUNDLE_FILES as u64)
+            )
         } else if self.bytes > limits::BUNDLE_BYTES {
             format!("more than {}", words::bytes(limits::BUNDLE_BYTES))
         } else {

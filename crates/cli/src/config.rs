@@ -15,9 +15,28 @@ const SECRET: &str = "KAPELL_SECRET_";
 
 /// What steps inherit, beside what begins with one of [`INHERITED_STARTS`].
 const INHERITED: [&str; 22] = [
-    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "SSH_AUTH_SOCK",
-    "VIRTUAL_ENV", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "http_proxy", "https_proxy",
-    "no_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY",
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "LANG",
+    "LANGUAGE",
+    "TZ",
+    "TMPDIR",
+    "SSH_AUTH_SOCK",
+    "VIRTUAL_ENV",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "REQUESTS_CA_BUNDLE",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "all_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "ALL_PROXY",
 ];
 const INHERITED_STARTS: [&str; 5] = ["LC_", "XDG_", "PIP_", "UV_", "PYTHON"];
 
@@ -51,8 +70,12 @@ fn variable(name: &str) -> Option<String> {
 impl Config {
     /// From the flags, then the environment.
     pub(crate) fn new(global: &Global) -> Self {
-        let named = global.data_dir.clone().or_else(|| variable("KAPELL_DATA_DIR").map(PathBuf::from));
-        let plain = variable("NO_COLOR").is_some() || variable("TERM").is_some_and(|term| term == "dumb");
+        let named = global
+            .data_dir
+            .clone()
+            .or_else(|| variable("KAPELL_DATA_DIR").map(PathBuf::from));
+        let plain =
+            variable("NO_COLOR").is_some() || variable("TERM").is_some_and(|term| term == "dumb");
         let color = |terminal: bool| match global.color {
             When::Always => true,
             When::Never => false,
@@ -62,21 +85,33 @@ impl Config {
         Self {
             data_dir_is_default: named.is_none(),
             data_dir: named.unwrap_or_else(|| PathBuf::from(".kapell")),
-            user: variable("USER").or_else(|| variable("LOGNAME")).unwrap_or_else(|| "somebody".to_owned()),
+            user: variable("USER")
+                .or_else(|| variable("LOGNAME"))
+                .unwrap_or_else(|| "somebody".to_owned()),
             color: color(terminal),
             error_color: color(std::io::stderr().is_terminal()),
             terminal: terminal && variable("TERM").is_none_or(|term| term != "dumb"),
             log: variable("KAPELL_LOG"),
             slots: variable("KAPELL_SLOTS").and_then(|slots| slots.parse().ok()),
-            columns: variable("COLUMNS").and_then(|columns| columns.parse().ok()).filter(|columns| *columns > 0),
+            columns: variable("COLUMNS")
+                .and_then(|columns| columns.parse().ok())
+                .filter(|columns| *columns > 0),
         }
     }
 
     /// Columns and rows to write on. They change while a command runs.
     pub(crate) fn size(&self) -> (usize, usize) {
-        let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok().filter(|size| size.ws_col > 0);
-        let columns = size.map(|size| usize::from(size.ws_col)).or(self.columns).unwrap_or(100);
-        (columns.max(40), size.map_or(24, |size| usize::from(size.ws_row)).max(8))
+        let size = rustix::termios::tcgetwinsize(std::io::stdout())
+            .ok()
+            .filter(|size| size.ws_col > 0);
+        let columns = size
+            .map(|size| usize::from(size.ws_col))
+            .or(self.columns)
+            .unwrap_or(100);
+        (
+            columns.max(40),
+            size.map_or(24, |size| usize::from(size.ws_row)).max(8),
+        )
     }
 
     /// What the worker of this process has to give.
@@ -86,7 +121,10 @@ impl Config {
             cpu_millis: cores as u64 * 1_000,
             memory_bytes: memory().unwrap_or(4 << 30),
             gpus: gpus(),
-            slots: slots.or(self.slots).unwrap_or_else(|| (2 * cores).max(8)).clamp(1, 10_000),
+            slots: slots
+                .or(self.slots)
+                .unwrap_or_else(|| (2 * cores).max(8))
+                .clamp(1, 10_000),
         }
     }
 }
@@ -96,7 +134,8 @@ pub(crate) fn inherited() -> Vec<(OsString, OsString)> {
     env::vars_os()
         .filter(|(name, _)| {
             name.to_str().is_some_and(|name| {
-                INHERITED.contains(&name) || INHERITED_STARTS.iter().any(|start| name.starts_with(start))
+                INHERITED.contains(&name)
+                    || INHERITED_STARTS.iter().any(|start| name.starts_with(start))
             })
         })
         .collect()
@@ -110,21 +149,29 @@ pub(crate) fn secret(name: &str) -> Option<String> {
 /// A program in the `PATH`.
 pub(crate) fn program(name: &str) -> Option<PathBuf> {
     let path = variable("PATH")?;
-    env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
+    env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
 }
 
 /// Bytes of memory, or of the bound on this process's if that is less.
 pub(crate) fn memory() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let total = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kilobytes: u64 = total.trim().trim_end_matches("kB").trim().parse().ok()?;
-    let bound = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
-        .into_iter()
-        .find_map(|file| fs::read_to_string(file).ok()?.trim().parse::<u64>().ok());
+    let bound = [
+        "/sys/fs/cgroup/memory.max",
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+    ]
+    .into_iter()
+    .find_map(|file| fs::read_to_string(file).ok()?.trim().parse::<u64>().ok());
     Some((kilobytes << 10).min(bound.unwrap_or(u64::MAX)))
 }
 
 fn gpus() -> u32 {
-    let devices = (0_u32..64).take_while(|number| Path::new(&format!("/dev/nvidia{number}")).exists());
+    let devices =
+        (0_u32..64).take_while(|number| Path::new(&format!("/dev/nvidia{number}")).exists());
     u32::try_from(devices.count()).unwrap_or(0)
 }

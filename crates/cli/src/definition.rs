@@ -35,11 +35,19 @@ pub(crate) struct Definition {
 pub(crate) fn read(path: &Path) -> Result<Definition, Error> {
     let bytes = fs::read(path).map_err(|error| unreadable(path, &error))?;
     let source = String::from_utf8(bytes).map_err(|_| {
-        Error::new(ErrorCode::BadDefinition, format!("`{}` is not text", path.display()))
-            .hint("a workflow file is YAML or JSON in UTF-8")
+        Error::new(
+            ErrorCode::BadDefinition,
+            format!("`{}` is not text", path.display()),
+        )
+        .hint("a workflow file is YAML or JSON in UTF-8")
     })?;
     let parsed = kapell_model::parse(&path.to_string_lossy(), &source);
-    Ok(Definition { path: path.to_owned(), source, spec: parsed.spec, diagnostics: parsed.diagnostics })
+    Ok(Definition {
+        path: path.to_owned(),
+        source,
+        spec: parsed.spec,
+        diagnostics: parsed.diagnostics,
+    })
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Error {
@@ -49,7 +57,11 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Error {
         _ => format!("`{}` cannot be read: {error}", path.display()),
     };
     let error = Error::new(ErrorCode::FileNotFound, message);
-    let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
+    let folder = if path.is_dir() {
+        path
+    } else {
+        path.parent().unwrap_or(Path::new(""))
+    };
     match workflow_files(folder).first() {
         Some(file) => error.hint(format!("there is `{}`", file.display())),
         None => error,
@@ -80,18 +92,28 @@ impl Definition {
 
 /// Files beside a workflow file that may be workflows, by name.
 fn workflow_files(folder: &Path) -> Vec<PathBuf> {
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let folder = if folder.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        folder
+    };
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Vec::new();
+    };
     let mut files: Vec<PathBuf> = entries
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
         .filter(|path| {
-            path.extension().is_some_and(|kind| kind == "yaml" || kind == "yml" || kind == "json")
+            path.extension()
+                .is_some_and(|kind| kind == "yaml" || kind == "yml" || kind == "json")
                 && path.is_file()
         })
         .take(limits::BUNDLE_FILES)
         .collect();
     files.sort();
-    files.into_iter().map(|file| file.strip_prefix("./").map(Path::to_owned).unwrap_or(file)).collect()
+    files
+        .into_iter()
+        .map(|file| file.strip_prefix("./").map(Path::to_owned).unwrap_or(file))
+        .collect()
 }
 
 /// A file and the workflows beside it that its steps name, all checked; none if one has errors,
@@ -102,7 +124,9 @@ pub(crate) fn read_all(
     printer: &mut Printer,
 ) -> Result<Option<Vec<Definition>>, Error> {
     let first = read(path)?;
-    let Some(spec) = first.checked(config, printer).cloned() else { return Ok(None) };
+    let Some(spec) = first.checked(config, printer).cloned() else {
+        return Ok(None);
+    };
     let mut named: BTreeSet<Arc<str>> = names(&spec);
     let mut all = vec![first];
     if named.is_empty() {
@@ -128,12 +152,19 @@ pub(crate) fn read_all(
             Some(spec) => spec.workflow == name,
             None => claims(&definition.source, &name),
         };
-        let Some(file) = beside.iter().find(|(_, definition)| wanted(definition)).map(|(file, _)| file.clone())
+        let Some(file) = beside
+            .iter()
+            .find(|(_, definition)| wanted(definition))
+            .map(|(file, _)| file.clone())
         else {
             continue;
         };
-        let Some(definition) = beside.remove(&file) else { continue };
-        let Some(spec) = definition.checked(config, printer) else { return Ok(None) };
+        let Some(definition) = beside.remove(&file) else {
+            continue;
+        };
+        let Some(spec) = definition.checked(config, printer) else {
+            return Ok(None);
+        };
         named.extend(names(spec));
         all.push(definition);
     }
@@ -153,20 +184,32 @@ fn claims(source: &str, name: &str) -> bool {
 /// Workflows that steps start in their active version.
 fn names(spec: &Arc<Spec>) -> BTreeSet<Arc<str>> {
     steps(spec, |verb| match verb {
-        Verb::Workflow { name, version: None, .. } => Some(name.clone()),
+        Verb::Workflow {
+            name,
+            version: None,
+            ..
+        } => Some(name.clone()),
         _ => None,
     })
 }
 
 fn steps<T: Ord>(spec: &Arc<Spec>, pick: impl Fn(&Verb) -> Option<T>) -> BTreeSet<T> {
     let plan = Plan::new(Arc::clone(spec));
-    plan.graphs.iter().flat_map(|graph| &graph.steps).filter_map(|step| pick(&step.step.verb)).collect()
+    plan.graphs
+        .iter()
+        .flat_map(|graph| &graph.steps)
+        .filter_map(|step| pick(&step.step.verb))
+        .collect()
 }
 
 /// True if a step runs a process, which sees the files beside the workflow.
 fn runs_processes(spec: &Arc<Spec>) -> bool {
     !steps(spec, |verb| {
-        matches!(verb, Verb::Shell { .. } | Verb::Exec { .. } | Verb::Python { .. }).then_some(())
+        matches!(
+            verb,
+            Verb::Shell { .. } | Verb::Exec { .. } | Verb::Python { .. }
+        )
+        .then_some(())
     })
     .is_empty()
 }
@@ -178,7 +221,10 @@ pub(crate) fn register(
     config: &Config,
     api: &dyn Api,
 ) -> Result<Registered, Error> {
-    let folder = all.first().and_then(|first| first.path.parent()).unwrap_or(Path::new("."));
+    let folder = all
+        .first()
+        .and_then(|first| first.path.parent())
+        .unwrap_or(Path::new("."));
     let mut stored: Option<BlobRef> = None;
     let mut last = None;
     for definition in all.iter().rev() {

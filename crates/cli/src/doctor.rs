@@ -49,20 +49,38 @@ struct Check {
 }
 
 fn ok(name: &'static str, found: impl Into<String>) -> Check {
-    Check { name, verdict: Verdict::Ok, found: found.into(), hint: None }
+    Check {
+        name,
+        verdict: Verdict::Ok,
+        found: found.into(),
+        hint: None,
+    }
 }
 
 fn warn(name: &'static str, found: impl Into<String>, hint: impl Into<String>) -> Check {
-    Check { name, verdict: Verdict::Warn, found: found.into(), hint: Some(hint.into()) }
+    Check {
+        name,
+        verdict: Verdict::Warn,
+        found: found.into(),
+        hint: Some(hint.into()),
+    }
 }
 
 fn fail(name: &'static str, found: impl Into<String>, hint: impl Into<String>) -> Check {
-    Check { name, verdict: Verdict::Fail, found: found.into(), hint: Some(hint.into()) }
+    Check {
+        name,
+        verdict: Verdict::Fail,
+        found: found.into(),
+        hint: Some(hint.into()),
+    }
 }
 
 pub(crate) fn doctor(doctor: &Doctor, config: &Config, printer: &mut Printer) -> Ended {
     let folder = existing(&config.data_dir);
-    let mut checks = vec![ok("kapell", format!("version {}", env!("CARGO_PKG_VERSION")))];
+    let mut checks = vec![ok(
+        "kapell",
+        format!("version {}", env!("CARGO_PKG_VERSION")),
+    )];
     checks.push(writable(&config.data_dir, folder));
     checks.push(data(config));
     checks.push(sync(folder));
@@ -90,7 +108,10 @@ fn rows(checks: &[Check]) -> Vec<Line> {
             Verdict::Warn => ("! warn", YELLOW),
             Verdict::Fail => ("✗ fail", RED),
         };
-        let mut line = Line::default().with(style, sign).with(PLAIN, "  ").with(BOLD, check.name);
+        let mut line = Line::default()
+            .with(style, sign)
+            .with(PLAIN, "  ")
+            .with(BOLD, check.name);
         line.pad(24);
         lines.push(line.with(PLAIN, &check.found));
         if let Some(hint) = &check.hint {
@@ -104,36 +125,52 @@ fn rows(checks: &[Check]) -> Vec<Line> {
 
 /// The folder itself, or the nearest above it that is there.
 fn existing(path: &Path) -> &Path {
-    path.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("."))
+    path.ancestors()
+        .find(|path| path.is_dir())
+        .unwrap_or(Path::new("."))
 }
 
 fn writable(data_dir: &Path, folder: &Path) -> Check {
     const NAME: &str = "data directory";
     let probe = folder.join(format!(".kapell-doctor-{}", std::process::id()));
     let shown = data_dir.display();
-    let made = if data_dir.is_dir() { "" } else { ", not made yet" };
+    let made = if data_dir.is_dir() {
+        ""
+    } else {
+        ", not made yet"
+    };
     match File::create(&probe) {
         Ok(_) => {
             let _ = fs::remove_file(&probe);
             ok(NAME, format!("`{shown}`{made}, {}", file_system(folder)))
         }
-        Err(error) => fail(NAME, format!("`{shown}` cannot be written: {error}"), "choose another with `--data-dir` or KAPELL_DATA_DIR"),
+        Err(error) => fail(
+            NAME,
+            format!("`{shown}` cannot be written: {error}"),
+            "choose another with `--data-dir` or KAPELL_DATA_DIR",
+        ),
     }
 }
 
 /// The kind of file system a folder is on, from the mounts of this process.
 fn file_system(folder: &Path) -> String {
-    let Ok(path) = folder.canonicalize() else { return "unknown file system".to_owned() };
+    let Ok(path) = folder.canonicalize() else {
+        return "unknown file system".to_owned();
+    };
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let innermost = mounts
         .lines()
         .filter_map(|line| {
             let (place, kind) = line.split_once(" - ")?;
             let point = place.split(' ').nth(4)?.to_owned();
-            path.starts_with(&point).then_some((point.len(), kind.split(' ').next()?))
+            path.starts_with(&point)
+                .then_some((point.len(), kind.split(' ').next()?))
         })
         .max_by_key(|(length, _)| *length);
-    innermost.map_or_else(|| "unknown file system".to_owned(), |(_, kind)| kind.to_owned())
+    innermost.map_or_else(
+        || "unknown file system".to_owned(),
+        |(_, kind)| kind.to_owned(),
+    )
 }
 
 /// Whether what is there can be opened.
@@ -172,12 +209,20 @@ fn sync(folder: &Path) -> Check {
         Ok(micros) => {
             let found = format!("{}.{} ms", micros / 1_000, micros % 1_000 / 100);
             if micros > SLOW_SYNC_MICROS {
-                warn(NAME, found, "each step waits for such syncs: a local SSD is much faster")
+                warn(
+                    NAME,
+                    found,
+                    "each step waits for such syncs: a local SSD is much faster",
+                )
             } else {
                 ok(NAME, found)
             }
         }
-        Err(error) => fail(NAME, format!("not possible: {error}"), "use a data directory on a local disk"),
+        Err(error) => fail(
+            NAME,
+            format!("not possible: {error}"),
+            "use a data directory on a local disk",
+        ),
     }
 }
 
@@ -209,7 +254,13 @@ fn machine(config: &Config) -> Check {
     if capacity.gpus > 0 {
         found += &format!(", {}", words::count(u64::from(capacity.gpus), "GPU"));
     }
-    ok("machine", format!("{found}: {} at a time", words::count(capacity.slots as u64, "attempt")))
+    ok(
+        "machine",
+        format!(
+            "{found}: {} at a time",
+            words::count(capacity.slots as u64, "attempt")
+        ),
+    )
 }
 
 fn files() -> Check {
@@ -233,7 +284,9 @@ fn cgroups() -> Check {
     let folder = v2.map(|path| Path::new("/sys/fs/cgroup").join(path.trim_start_matches('/')));
     let can = |path: &Path| rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok();
     match folder {
-        Some(folder) if folder.join("cgroup.procs").exists() && can(&folder) => ok(NAME, "version 2, writable"),
+        Some(folder) if folder.join("cgroup.procs").exists() && can(&folder) => {
+            ok(NAME, "version 2, writable")
+        }
         _ if can(Path::new("/sys/fs/cgroup/memory")) => ok(NAME, "version 1, writable"),
         _ => warn(
             NAME,
@@ -246,19 +299,35 @@ fn cgroups() -> Check {
 /// What a program says of its version.
 fn version(program: &Path) -> Option<String> {
     let said = Process::new(program).arg("--version").output().ok()?;
-    let text = if said.stdout.is_empty() { said.stderr } else { said.stdout };
-    Some(words::first_line(&String::from_utf8_lossy(&text)).to_owned()).filter(|_| said.status.success())
+    let text = if said.stdout.is_empty() {
+        said.stderr
+    } else {
+        said.stdout
+    };
+    Some(words::first_line(&String::from_utf8_lossy(&text)).to_owned())
+        .filter(|_| said.status.success())
 }
 
 fn python() -> Check {
     const NAME: &str = "python3";
     let Some(program) = config::program("python3") else {
-        return warn(NAME, "not found", "needed by `python:` steps alone: install Python 3.9 or newer");
+        return warn(
+            NAME,
+            "not found",
+            "needed by `python:` steps alone: install Python 3.9 or newer",
+        );
     };
     let Some(found) = version(&program) else {
-        return warn(NAME, format!("`{}` does not run", program.display()), "needed by `python:` steps alone");
+        return warn(
+            NAME,
+            format!("`{}` does not run", program.display()),
+            "needed by `python:` steps alone",
+        );
     };
-    let minor = found.split('.').nth(1).and_then(|minor| minor.parse::<u32>().ok());
+    let minor = found
+        .split('.')
+        .nth(1)
+        .and_then(|minor| minor.parse::<u32>().ok());
     if minor.is_some_and(|minor| minor < 9) {
         return warn(NAME, found, "`python:` steps need Python 3.9 or newer");
     }
@@ -269,7 +338,10 @@ fn uv() -> Check {
     const NAME: &str = "uv";
     match config::program("uv").and_then(|program| version(&program)) {
         Some(found) => ok(NAME, found),
-        None => ok(NAME, "not found: `requirements` are installed by venv and pip, which is slower"),
+        None => ok(
+            NAME,
+            "not found: `requirements` are installed by venv and pip, which is slower",
+        ),
     }
 }
 
@@ -277,7 +349,18 @@ fn time() -> Check {
     const NAME: &str = "clock";
     let now = clock::now();
     if now < BUILT {
-        return fail(NAME, words::moment(now), "the clock is not set: ids and histories would lie");
+        return fail(
+            NAME,
+            words::moment(now),
+            "the clock is not set: ids and histories would lie",
+        );
     }
-    ok(NAME, format!("{} here, {} in UTC", words::moment(now), now.timestamp().strftime("%H:%M:%S")))
+    ok(
+        NAME,
+        format!(
+            "{} here, {} in UTC",
+            words::moment(now),
+            now.timestamp().strftime("%H:%M:%S")
+        ),
+    )
 }

@@ -26,11 +26,23 @@ pub(crate) fn explain(api: &dyn Api, view: &RunView) -> Result<Vec<Line>, Error>
     if failed.len() > STEPS {
         let more = words::count((failed.len() - STEPS) as u64, "more step");
         lines.push(Line::default());
-        lines.push(Line::default().with(DIM, format!("  {more} failed: kapell show {}", words::short(view.summary.run))));
+        lines.push(Line::default().with(
+            DIM,
+            format!(
+                "  {more} failed: kapell show {}",
+                words::short(view.summary.run)
+            ),
+        ));
     }
-    if failed.is_empty() && let Some(error) = &view.summary.error {
+    if failed.is_empty()
+        && let Some(error) = &view.summary.error
+    {
         lines.push(Line::default());
-        lines.push(Line::default().with(PLAIN, "  ").with(RED, words::first_line(error)));
+        lines.push(
+            Line::default()
+                .with(PLAIN, "  ")
+                .with(RED, words::first_line(error)),
+        );
     }
     lines.push(Line::default());
     lines.extend(advice(view));
@@ -42,7 +54,9 @@ fn roots(view: &RunView) -> Vec<&StepView> {
     let failed = |step: &StepView| matches!(step.status, StepStatus::Failed | StepStatus::TimedOut);
     let mut found = Vec::new();
     for (place, step) in view.steps.iter().enumerate() {
-        let inside = view.steps[place + 1..].iter().take_while(|other| other.depth > step.depth);
+        let inside = view.steps[place + 1..]
+            .iter()
+            .take_while(|other| other.depth > step.depth);
         if failed(step) && !inside.clone().any(failed) {
             found.push(step);
         }
@@ -54,7 +68,11 @@ fn step_failed(api: &dyn Api, view: &RunView, step: &StepView) -> Result<Vec<Lin
     let run = view.summary.run;
     let mut lines = Vec::new();
     let message = step.error.as_ref().map_or("", |error| &error.message);
-    let word = if step.status == StepStatus::TimedOut { " timed out" } else { " failed" };
+    let word = if step.status == StepStatus::TimedOut {
+        " timed out"
+    } else {
+        " failed"
+    };
     let mut rows = message.lines();
     lines.push(
         Line::default()
@@ -63,7 +81,10 @@ fn step_failed(api: &dyn Api, view: &RunView, step: &StepView) -> Result<Vec<Lin
             .with(RED, format!("{word}: "))
             .with(PLAIN, rows.next().unwrap_or_default()),
     );
-    lines.extend(rows.take(ERROR_LINES).map(|row| Line::default().with(PLAIN, format!("    {row}"))));
+    lines.extend(
+        rows.take(ERROR_LINES)
+            .map(|row| Line::default().with(PLAIN, format!("    {row}"))),
+    );
     let path = match &step.items {
         Some(_) => failed_item(api, run, &step.path)?.unwrap_or_else(|| step.path.clone()),
         None => step.path.clone(),
@@ -80,8 +101,14 @@ fn failed_item(api: &dyn Api, run: RunId, path: &str) -> Result<Option<String>, 
     let record = api.record(run, None)?;
     let mut found = None;
     record.walk(&mut |step| {
-        let is_item = step.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('[') && rest.ends_with(']'));
-        if found.is_none() && is_item && matches!(step.status, StepStatus::Failed | StepStatus::TimedOut) {
+        let is_item = step
+            .path
+            .strip_prefix(path)
+            .is_some_and(|rest| rest.starts_with('[') && rest.ends_with(']'));
+        if found.is_none()
+            && is_item
+            && matches!(step.status, StepStatus::Failed | StepStatus::TimedOut)
+        {
             found = Some(step.path.clone());
         }
     });
@@ -97,8 +124,16 @@ fn last_words(api: &dyn Api, run: RunId, path: &str, message: &str) -> Result<Ve
     }
     let mut lines = Vec::new();
     for line in &tail {
-        let style = if line.line.stream == Stream::Stderr { PLAIN } else { DIM };
-        lines.push(Line::default().with(DIM, "    │ ").with(style, &line.line.text));
+        let style = if line.line.stream == Stream::Stderr {
+            PLAIN
+        } else {
+            DIM
+        };
+        lines.push(
+            Line::default()
+                .with(DIM, "    │ ")
+                .with(style, &line.line.text),
+        );
     }
     Ok(lines)
 }
@@ -114,7 +149,12 @@ pub(crate) fn tail(
     let mut cursor = LogCursor::new();
     let mut lines = std::collections::VecDeque::new();
     loop {
-        let query = LogQuery { step: step.map(str::to_owned), attempt, cursor, limit: 0 };
+        let query = LogQuery {
+            step: step.map(str::to_owned),
+            attempt,
+            cursor,
+            limit: 0,
+        };
         let page = api.logs(run, &query)?;
         for line in page.lines {
             if lines.len() == most {
@@ -134,17 +174,26 @@ fn advice(view: &RunView) -> Vec<Line> {
     let run = words::short(view.summary.run);
     let mut lines = Vec::new();
     let mut say = |command: String, what: &str| {
-        let mut line = Line::default().with(PLAIN, "  ").with(CYAN, command).with(PLAIN, "  ");
+        let mut line = Line::default()
+            .with(PLAIN, "  ")
+            .with(CYAN, command)
+            .with(PLAIN, "  ");
         line.pad(32);
         lines.push(line.with(DIM, what));
     };
     if view.summary.status == RunStatus::Discarded {
         return lines;
     }
-    say(format!("kapell retry {run}"), "does again what did not succeed");
+    say(
+        format!("kapell retry {run}"),
+        "does again what did not succeed",
+    );
     let logs = view.failed_step.as_ref().filter(|step| !step.is_empty());
     if let Some(step) = logs {
-        say(format!("kapell logs {run} {step}"), "shows all that it printed");
+        say(
+            format!("kapell logs {run} {step}"),
+            "shows all that it printed",
+        );
     }
     lines
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kapell_api::http::{Action, RunQuery, RunView};
-use kapell_model::{Error, ErrorCode, RunId, RunStatus};
+use kapell_model::{Error, ErrorCode, RunId, RunStatus, StepStatus};
 use kapell_node::clock;
 use serde_json::json;
 
@@ -21,6 +21,8 @@ const LIVE: Duration = Duration::from_millis(80);
 const LINES: Duration = Duration::from_millis(200);
 /// While a run is young: most are short.
 const FIRST: Duration = Duration::from_millis(25);
+/// Looks that are refused before it is given up.
+const LOOKS: u32 = 50;
 /// How long running attempts may take to end after Ctrl-C, and when other runs are left behind.
 const GRACE: Duration = Duration::from_secs(5);
 const LEAVING: Duration = Duration::from_secs(2);
@@ -31,15 +33,28 @@ const CONTINUED: usize = 1_000;
 
 /// Runs that have not ended and that nobody paused.
 pub(crate) fn unfinished(session: &Session) -> Result<Vec<RunId>, Error> {
-    in_status(session, &[RunStatus::Queued, RunStatus::Running, RunStatus::Cancelling])
+    in_status(
+        session,
+        &[RunStatus::Queued, RunStatus::Running, RunStatus::Cancelling],
+    )
 }
 
 /// Runs in these statuses that no other run made.
 pub(crate) fn in_status(session: &Session, statuses: &[RunStatus]) -> Result<Vec<RunId>, Error> {
     let names: Vec<&str> = statuses.iter().map(|status| status.name()).collect();
-    let query = RunQuery { status: names.join(","), limit: CONTINUED, ..RunQuery::default() };
+    let query = RunQuery {
+        status: names.join(","),
+        limit: CONTINUED,
+        ..RunQuery::default()
+    };
     let page = session.api().list(&query)?;
-    Ok(page.runs.iter().filter(|run| run.parent.is_none()).map(|run| run.run).rev().collect())
+    Ok(page
+        .runs
+        .iter()
+        .filter(|run| run.parent.is_none())
+        .map(|run| run.run)
+        .rev()
+        .collect())
 }
 
 /// Says that runs from before go on too.
@@ -47,7 +62,9 @@ pub(crate) fn announce(others: usize, work: &Work, printer: &mut Printer) {
     if others > 0 && !work.json {
         let what = words::count(others as u64, "unfinished run");
         let verb = if others == 1 { "goes" } else { "go" };
-        printer.notes(&[Line::default().with(DIM, format!("{what} of this directory {verb} on meanwhile"))]);
+        printer.notes(&[
+            Line::default().with(DIM, format!("{what} of this directory {verb} on meanwhile"))
+        ]);
     }
 }
 
@@ -65,11 +82,13 @@ pub(crate) fn recorded(session: Session, run: RunId, work: &Work, printer: &mut 
         None => "`kapell resume` does the work".to_owned(),
     };
     let (sign, style) = paint::run(summary.status);
-    printer.line(
-        Line::default()
-            .with(style, sign)
-            .with(PLAIN, format!(" run {run} is {}: {next}", paint::word(summary.status.name()))),
-    )?;
+    printer.line(Line::default().with(style, sign).with(
+        PLAIN,
+        format!(
+            " run {run} is {}: {next}",
+            paint::word(summary.status.name())
+        ),
+    ))?;
     Ok(Exit::Success)
 }
 
@@ -82,14 +101,27 @@ pub(crate) fn to_the_end(
     printer: &mut Printer,
 ) -> Ended {
     let interrupt = Interrupt::listen()?;
-    let mut following = Following { runs, work, config, progress: None };
+    let mut following = Following {
+        runs,
+        work,
+        config,
+        progress: None,
+    };
+    let mut refused = 0;
     loop {
         match following.look(&session, &interrupt, printer) {
             Ok(Some(seen)) => return following.leave(session, &seen, printer),
             Ok(None) => return Ok(following.pause(session, printer)),
             // Whoever held the directory has ended: what is left is ours now.
-            Err(error) if session.holder().is_some() && error.code == ErrorCode::StoreUnavailable => {
+            Err(error)
+                if session.holder().is_some() && error.code == ErrorCode::StoreUnavailable =>
+            {
                 session = session::open(config, Need::Work(work.slots))?;
+            }
+            // Looking again does no harm.
+            Err(error) if error.code.retryable() && refused < LOOKS => {
+                refused += 1;
+                std::thread::park_timeout(LINES);
             }
             Err(error) => return Err(error),
         }
@@ -113,7 +145,9 @@ impl Following<'_> {
     ) -> Result<Option<Vec<RunView>>, Error> {
         let since = clock::now();
         let quiet = self.work.json;
-        let progress = self.progress.get_or_insert_with(|| Progress::new(self.config, self.runs.len()));
+        let progress = self
+            .progress
+            .get_or_insert_with(|| Progress::new(self.config, self.runs.len()));
         let mut open = self.runs.clone();
         loop {
             let young = words::between(since, clock::now()) < Duration::from_millis(300);
@@ -139,7 +173,11 @@ impl Following<'_> {
             }
             let over = open.is_empty();
             if over || !quiet {
-                let views = self.runs.iter().take(SHOWN).map(|run| session.api().view(*run));
+                let views = self
+                    .runs
+                    .iter()
+                    .take(SHOWN)
+                    .map(|run| session.api().view(*run));
                 let views = views.collect::<Result<Vec<_>, _>>()?;
                 if !quiet {
                     progress.show(&views, clock::now(), self.config, printer)?;
@@ -179,7 +217,12 @@ impl Following<'_> {
     fn pause(&self, session: Session, printer: &mut Printer) -> Exit {
         let mut paused = Vec::new();
         for run in &self.runs {
-            let asked = session.api().act(*run, &Action::Pause { by: self.config.user.clone() });
+            let asked = session.api().act(
+                *run,
+                &Action::Pause {
+                    by: self.config.user.clone(),
+                },
+            );
             // What has just ended cannot be paused.
             if asked.is_ok() {
                 paused.push(*run);
@@ -189,14 +232,22 @@ impl Following<'_> {
             [run] => format!("run {} is paused", words::short(*run)),
             runs => format!("{} are paused", words::count(runs.len() as u64, "run")),
         };
-        let text = format!("{what}; attempts under way have {} to end, Ctrl-C ends them now", words::count(GRACE.as_secs(), "second"));
-        printer.notes(&[Line::default(), Line::default().with(YELLOW, "‖ ").with(PLAIN, text)]);
+        let text = format!(
+            "{what}; attempts under way have {} to end, Ctrl-C ends them now",
+            words::count(GRACE.as_secs(), "second")
+        );
+        printer.notes(&[
+            Line::default(),
+            Line::default().with(YELLOW, "‖ ").with(PLAIN, text),
+        ]);
         session.stop(GRACE);
         let next = match paused.as_slice() {
             [run] => format!("kapell resume {}", words::short(*run)),
             _ => "kapell resume".to_owned(),
         };
-        printer.notes(&[Line::default().with(DIM, "  to continue: ").with(CYAN, next)]);
+        printer.notes(&[Line::default()
+            .with(DIM, "  to continue: ")
+            .with(CYAN, next)]);
         Exit::Interrupted
     }
 }
@@ -205,20 +256,56 @@ impl Following<'_> {
 fn end(session: &Session, view: &RunView, printer: &mut Printer) -> Result<(), Error> {
     let summary = &view.summary;
     let (sign, style) = paint::run(summary.status);
-    let took = words::took(summary.started_at.or(Some(summary.created_at)), summary.ended_at, clock::now());
+    let took = words::took(
+        summary.started_at.or(Some(summary.created_at)),
+        summary.ended_at,
+        clock::now(),
+    );
     let mut line = Line::default()
-        .with(style, format!("{sign} {}", paint::word(summary.status.name())))
-        .with(DIM, format!(" in {}", took.map(words::span).unwrap_or_default()));
-    let [good, bad, all] = summary.counts;
-    line.push(DIM, format!("  {}", words::count(good, "step")));
-    if bad > 0 {
-        line.push(DIM, format!(" of {} succeeded", words::grouped(all)));
-    }
+        .with(
+            style,
+            format!("{sign} {}", paint::word(summary.status.name())),
+        )
+        .with(
+            DIM,
+            format!(" in {}", took.map(words::span).unwrap_or_default()),
+        );
+    line.push(DIM, format!("  {}", tally(view)));
     printer.line(line)?;
     if summary.status == RunStatus::Succeeded {
         return outputs(&view.outputs, printer);
     }
     printer.lines(&failure::explain(session.api(), view)?)
+}
+
+/// How many steps and items came to what.
+fn tally(view: &RunView) -> String {
+    let [good, otherwise, _] = view.summary.counts;
+    let of = |wanted: &[StepStatus]| {
+        view.steps
+            .iter()
+            .filter(|step| wanted.contains(&step.status))
+            .count() as u64
+    };
+    let items: u64 = view
+        .steps
+        .iter()
+        .filter_map(|step| step.items)
+        .map(|items| u64::from(items.failed))
+        .sum();
+    let failed = (of(&[StepStatus::Failed, StepStatus::TimedOut]) + items).min(otherwise);
+    let skipped = of(&[StepStatus::Skipped]).min(otherwise - failed);
+    let mut text = words::count(good, "step");
+    for (count, what) in [
+        (failed, "failed"),
+        (skipped, "skipped"),
+        (otherwise - failed - skipped, "not run"),
+    ] {
+        if count > 0 {
+            text += &format!(", {} {what}", words::grouped(count));
+        }
+    }
+    text
 }
 
 /// The ends of several runs, a line each.
@@ -227,8 +314,14 @@ fn ends(views: &[RunView], printer: &mut Printer) -> Result<(), Error> {
         let summary = &view.summary;
         let (sign, style) = paint::run(summary.status);
         let mut line = Line::default()
-            .with(style, format!("{sign} {}", paint::word(summary.status.name())))
-            .with(PLAIN, format!("  {} {}", words::short(summary.run), summary.workflow));
+            .with(
+                style,
+                format!("{sign} {}", paint::word(summary.status.name())),
+            )
+            .with(
+                PLAIN,
+                format!("  {} {}", words::short(summary.run), summary.workflow),
+            );
         if let Some(error) = &summary.error {
             line.push(DIM, format!("  {}", words::first_line(error)));
         }
@@ -239,16 +332,28 @@ fn ends(views: &[RunView], printer: &mut Printer) -> Result<(), Error> {
 
 /// The outputs of a run, aligned.
 pub(crate) fn outputs(outputs: &serde_json::Value, printer: &mut Printer) -> Result<(), Error> {
-    let Some(outputs) = outputs.as_object().filter(|outputs| !outputs.is_empty()) else { return Ok(()) };
-    let width = outputs.keys().map(|name| name.chars().count()).max().unwrap_or(0);
+    let Some(outputs) = outputs.as_object().filter(|outputs| !outputs.is_empty()) else {
+        return Ok(());
+    };
+    let width = outputs
+        .keys()
+        .map(|name| name.chars().count())
+        .max()
+        .unwrap_or(0);
     let mut lines = vec![Line::default(), Line::default().with(BOLD, "Outputs")];
     for (name, value) in outputs {
-        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let text = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
         let mut rows = text.lines();
         let mut line = Line::default().with(PLAIN, "  ").with(GREEN, name);
         line.pad(width + 4);
         lines.push(line.with(PLAIN, rows.next().unwrap_or_default()));
-        lines.extend(rows.map(|row| Line::default().with(PLAIN, " ".repeat(width + 4)).with(PLAIN, row)));
+        lines.extend(rows.map(|row| {
+            Line::default()
+                .with(PLAIN, " ".repeat(width + 4))
+                .with(PLAIN, row)
+        }));
     }
     printer.lines(&lines)
 }

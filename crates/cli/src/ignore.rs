@@ -2,7 +2,15 @@
 //! start or inside anchors, a `/` at the end means folders, `*` `?` `[a-z]` and `**`.
 
 /// What is left out whatever the file says, unless it takes it back.
-const ALWAYS: [&str; 7] = [".git", ".venv", "venv", "node_modules", "__pycache__", ".kapell", "target"];
+const ALWAYS: [&str; 7] = [
+    ".git",
+    ".venv",
+    "venv",
+    "node_modules",
+    "__pycache__",
+    ".kapell",
+    "target",
+];
 
 /// Patterns in order: the last that matches decides.
 pub(crate) struct Ignore(Vec<Pattern>);
@@ -25,7 +33,11 @@ impl Ignore {
     /// out, nothing is asked.
     pub(crate) fn leaves_out(&self, path: &str, is_folder: bool) -> bool {
         let parts: Vec<&str> = path.split('/').collect();
-        let last = self.0.iter().rev().find(|pattern| (is_folder || !pattern.folders) && matches(&pattern.parts, &parts));
+        let last = self
+            .0
+            .iter()
+            .rev()
+            .find(|pattern| (is_folder || !pattern.folders) && matches(&pattern.parts, &parts));
         last.is_some_and(|pattern| !pattern.takes_back)
     }
 }
@@ -33,19 +45,28 @@ impl Ignore {
 impl Pattern {
     fn parse(line: &str) -> Option<Self> {
         let line = line.trim_end();
-        let (takes_back, line) = line.strip_prefix('!').map_or((false, line), |rest| (true, rest));
+        let (takes_back, line) = line
+            .strip_prefix('!')
+            .map_or((false, line), |rest| (true, rest));
         if line.is_empty() || line.starts_with('#') {
             return None;
         }
         let folders = line.ends_with('/');
         let body = line.trim_end_matches('/');
         let anchored = body.contains('/');
-        let mut parts: Vec<String> =
-            body.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect();
+        let mut parts: Vec<String> = body
+            .split('/')
+            .filter(|part| !part.is_empty())
+            .map(str::to_owned)
+            .collect();
         if !anchored {
             parts.insert(0, "**".to_owned());
         }
-        Some(Self { parts, takes_back, folders })
+        Some(Self {
+            parts,
+            takes_back,
+            folders,
+        })
     }
 }
 
@@ -53,10 +74,14 @@ fn matches(pattern: &[String], path: &[&str]) -> bool {
     match (pattern.split_first(), path.split_first()) {
         (None, None) => true,
         (Some((first, rest)), _) if first == "**" => {
-            matches(rest, path) || path.split_first().is_some_and(|(_, left)| matches(pattern, left))
+            matches(rest, path)
+                || path
+                    .split_first()
+                    .is_some_and(|(_, left)| matches(pattern, left))
         }
         (Some((first, rest)), Some((name, left))) => {
-            let (first, name): (Vec<char>, Vec<char>) = (first.chars().collect(), name.chars().collect());
+            let (first, name): (Vec<char>, Vec<char>) =
+                (first.chars().collect(), name.chars().collect());
             part_matches(&first, &name) && matches(rest, left)
         }
         (None, Some(_)) | (Some(_), None) => false,
@@ -67,14 +92,19 @@ fn part_matches(pattern: &[char], name: &[char]) -> bool {
     match (pattern.split_first(), name.split_first()) {
         (None, None) => true,
         (Some(('*', rest)), _) => {
-            part_matches(rest, name) || name.split_first().is_some_and(|(_, left)| part_matches(pattern, left))
+            part_matches(rest, name)
+                || name
+                    .split_first()
+                    .is_some_and(|(_, left)| part_matches(pattern, left))
         }
         (Some(('?', rest)), Some((_, left))) => part_matches(rest, left),
         (Some(('[', rest)), Some((c, left))) => match rest.iter().position(|end| *end == ']') {
             Some(end) => in_set(&rest[..end], *c) && part_matches(&rest[end + 1..], left),
             None => *c == '[' && part_matches(rest, left),
         },
-        (Some(('\\', [c, rest @ ..])) | Some((c, rest)), Some((d, left))) => c == d && part_matches(rest, left),
+        (Some(('\\', [c, rest @ ..]) | (c, rest)), Some((d, left))) => {
+            c == d && part_matches(rest, left)
+        }
         (None, Some(_)) | (Some(_), None) => false,
     }
 }
@@ -106,13 +136,17 @@ mod tests {
         let ignore = Ignore::new("");
         assert!(ignore.leaves_out(".git", true));
         assert!(ignore.leaves_out("deep/__pycache__", true));
-        assert!(!ignore.leaves_out("target", false), "a file of that name is none of it");
+        assert!(
+            !ignore.leaves_out("target", false),
+            "a file of that name is none of it"
+        );
         assert!(!ignore.leaves_out("src", true));
     }
 
     #[test]
     fn patterns_match_as_gitignore_has_them() {
-        let ignore = Ignore::new("*.csv\n!keep.csv\n/top\nraw/*.txt\n**/cache/\nlog[0-9].tx?\n# no\n");
+        let ignore =
+            Ignore::new("*.csv\n!keep.csv\n/top\nraw/*.txt\n**/cache/\nlog[0-9].tx?\n# no\n");
         for (path, folder, out) in [
             ("a.csv", false, true),
             ("in/a.csv", false, true),

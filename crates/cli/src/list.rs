@@ -20,9 +20,21 @@ pub(crate) fn list(list: &List, config: &Config, printer: &mut Printer) -> Ended
     let query = RunQuery {
         workflow: list.workflow.clone(),
         status: list.status.join(","),
-        parent: list.parent.as_deref().map(|run| session.find(run)).transpose()?,
-        since: list.since.as_deref().map(|since| words::instant(since, now, true)).transpose()?,
-        before: list.before.as_deref().map(|run| session.find(run)).transpose()?,
+        parent: list
+            .parent
+            .as_deref()
+            .map(|run| session.find(run))
+            .transpose()?,
+        since: list
+            .since
+            .as_deref()
+            .map(|since| words::instant(since, now, true))
+            .transpose()?,
+        before: list
+            .before
+            .as_deref()
+            .map(|run| session.find(run))
+            .transpose()?,
         limit: list.limit.max(1),
     };
     let page = session.api().list(&query)?;
@@ -36,7 +48,10 @@ pub(crate) fn list(list: &List, config: &Config, printer: &mut Printer) -> Ended
     }
     printer.lines(&rows(&page.runs, now, config.size().0))?;
     if let Some(next) = page.next {
-        printer.line(Line::default().with(DIM, format!("more: kapell list --before {}", words::short(next))))?;
+        printer.line(Line::default().with(
+            DIM,
+            format!("more: kapell list --before {}", words::short(next)),
+        ))?;
     }
     Ok(Exit::Success)
 }
@@ -56,7 +71,12 @@ pub(crate) fn ago(at: Time, now: Time) -> String {
 
 fn rows(runs: &[RunSummary], now: Time, width: usize) -> Vec<Line> {
     let name = |run: &RunSummary| format!("{} v{}", run.workflow, run.version);
-    let names = runs.iter().map(|run| name(run).chars().count()).max().unwrap_or(0).min(40);
+    let names = runs
+        .iter()
+        .map(|run| name(run).chars().count())
+        .max()
+        .unwrap_or(0)
+        .min(40);
     let (run_at, name_at, made_at) = (2, 12, 12 + names + 2);
     let mut head = Line::default().with(PLAIN, "  ").with(DIM, "run");
     head.pad(name_at);
@@ -99,8 +119,17 @@ fn workflows(list: &List, session: &Session, printer: &mut Printer) -> Ended {
         printer.json(&page)?;
         return Ok(Exit::Success);
     }
-    let names = page.workflows.iter().map(|workflow| workflow.name.chars().count()).max().unwrap_or(0);
-    let lines: Vec<Line> = page.workflows.iter().map(|workflow| workflow_row(workflow, names)).collect();
+    let names = page
+        .workflows
+        .iter()
+        .map(|workflow| workflow.name.chars().count())
+        .max()
+        .unwrap_or(0);
+    let lines: Vec<Line> = page
+        .workflows
+        .iter()
+        .map(|workflow| workflow_row(workflow, names))
+        .collect();
     printer.lines(&lines)?;
     Ok(Exit::Success)
 }
@@ -115,5 +144,12 @@ fn workflow_row(workflow: &WorkflowSummary, names: usize) -> Line {
         .iter()
         .map(|(status, count)| format!("{} {}", words::grouped(*count), paint::word(status)))
         .collect();
-    line.with(PLAIN, if runs.is_empty() { "no runs".to_owned() } else { runs.join(", ") })
+    line.with(
+        PLAIN,
+        if runs.is_empty() {
+            "no runs".to_owned()
+        } else {
+            runs.join(", ")
+        },
+    )
 }

@@ -29,14 +29,32 @@ pub(crate) fn logs(logs: &Logs, config: &Config, printer: &mut Printer) -> Ended
     if let Some(step) = &step {
         known(session.api(), run, step)?;
     }
-    let mut shown = Shown { logs, prefixes: BTreeMap::new(), width: 0 };
+    let mut shown = Shown {
+        logs,
+        prefixes: BTreeMap::new(),
+        width: 0,
+    };
     if let Some(tail) = logs.tail {
-        let lines = failure::tail(session.api(), run, step.as_deref(), logs.attempt, tail.max(1))?;
+        let lines = failure::tail(
+            session.api(),
+            run,
+            step.as_deref(),
+            logs.attempt,
+            tail.max(1),
+        )?;
         shown.show(&lines, printer)?;
         return Ok(Exit::Success);
     }
-    let interrupt = if logs.follow { Some(Interrupt::listen()?) } else { None };
-    let mut query = LogQuery { step, attempt: logs.attempt, ..LogQuery::default() };
+    let interrupt = if logs.follow {
+        Some(Interrupt::listen()?)
+    } else {
+        None
+    };
+    let mut query = LogQuery {
+        step,
+        attempt: logs.attempt,
+        ..LogQuery::default()
+    };
     let mut said_left_out = false;
     loop {
         // Whether it has ended is looked at first: what was printed before is there then.
@@ -46,7 +64,10 @@ pub(crate) fn logs(logs: &Logs, config: &Config, printer: &mut Printer) -> Ended
         query.cursor = page.cursor;
         if page.left_out > 0 && !said_left_out {
             said_left_out = true;
-            let text = format!("{} left out: name a step to see them", words::count(page.left_out as u64, "older log"));
+            let text = format!(
+                "{} left out: name a step to see them",
+                words::count(page.left_out as u64, "older log")
+            );
             printer.notes(&[Line::default().with(DIM, text)]);
         }
         if page.more {
@@ -87,8 +108,11 @@ fn known(api: &dyn Api, run: RunId, step: &str) -> Result<(), Error> {
     if found {
         return Ok(());
     }
-    Err(Error::new(ErrorCode::StepNotFound, format!("run {run} has no step `{step}`"))
-        .hint(format!("its steps are {}", names.join(", "))))
+    Err(Error::new(
+        ErrorCode::StepNotFound,
+        format!("run {run} has no step `{step}`"),
+    )
+    .hint(format!("its steps are {}", names.join(", "))))
 }
 
 struct Shown<'a> {
@@ -104,7 +128,9 @@ impl Shown<'_> {
         }
         for line in lines {
             let next = MANY[self.prefixes.len() % MANY.len()];
-            self.prefixes.entry((line.path.clone(), line.attempt)).or_insert(next);
+            self.prefixes
+                .entry((line.path.clone(), line.attempt))
+                .or_insert(next);
             self.width = self.width.max(prefix(line).chars().count());
         }
         let out: Vec<Line> = lines.iter().map(|line| self.line(line)).collect();
@@ -112,7 +138,11 @@ impl Shown<'_> {
     }
 
     fn line(&self, log: &LogLine) -> Line {
-        let style = self.prefixes.get(&(log.path.clone(), log.attempt)).copied().unwrap_or(PLAIN);
+        let style = self
+            .prefixes
+            .get(&(log.path.clone(), log.attempt))
+            .copied()
+            .unwrap_or(PLAIN);
         let mut line = Line::default();
         if self.logs.timestamps {
             line.push(DIM, format!("{} ", words::time_of_day(log.line.at)));
@@ -132,6 +162,10 @@ impl Shown<'_> {
 
 /// Whose line it is; the attempt if it is not the first.
 fn prefix(line: &LogLine) -> String {
-    let attempt = if line.attempt > 1 { format!(" try {}", line.attempt) } else { String::new() };
+    let attempt = if line.attempt > 1 {
+        format!(" try {}", line.attempt)
+    } else {
+        String::new()
+    };
     words::cut(&format!("{}{attempt}", line.path), PREFIX)
 }

@@ -13,8 +13,12 @@ pub(crate) fn read(params: &Params) -> Result<Value, Error> {
     let mut all = match &params.params_file {
         Some(file) => {
             let shown = file.display();
-            let text = fs::read_to_string(file)
-                .map_err(|error| Error::new(ErrorCode::FileNotFound, format!("`{shown}` cannot be read: {error}")))?;
+            let text = fs::read_to_string(file).map_err(|error| {
+                Error::new(
+                    ErrorCode::FileNotFound,
+                    format!("`{shown}` cannot be read: {error}"),
+                )
+            })?;
             let bad = |why: String| {
                 Error::new(ErrorCode::BadParams, format!("`{shown}` {why}"))
                     .hint("a file of parameters is one JSON object: {\"name\": value}")
@@ -22,8 +26,11 @@ pub(crate) fn read(params: &Params) -> Result<Value, Error> {
             if text.len() > limits::PARAMS_BYTES {
                 return Err(bad(format!("has more than {} bytes", limits::PARAMS_BYTES)));
             }
-            let value: Value = serde_json::from_str(&text).map_err(|error| bad(format!("is not JSON: {error}")))?;
-            let map = value.as_map().ok_or_else(|| bad(format!("holds a {}", value.type_name())))?;
+            let value: Value = serde_json::from_str(&text)
+                .map_err(|error| bad(format!("is not JSON: {error}")))?;
+            let map = value
+                .as_map()
+                .ok_or_else(|| bad(format!("holds a {}", value.type_name())))?;
             Map::clone(map)
         }
         None => Map::new(),
@@ -31,12 +38,17 @@ pub(crate) fn read(params: &Params) -> Result<Value, Error> {
     let mut given = Map::new();
     for param in &params.param {
         let Some((name, value)) = param.split_once('=') else {
-            return Err(Error::new(ErrorCode::BadParams, format!("`-p {param}` has no `=`"))
-                .hint("as in `-p rows=100`"));
+            return Err(
+                Error::new(ErrorCode::BadParams, format!("`-p {param}` has no `=`"))
+                    .hint("as in `-p rows=100`"),
+            );
         };
         let name: Arc<str> = name.trim().into();
         if given.insert(name.clone(), Value::string(value)).is_some() {
-            return Err(Error::new(ErrorCode::BadParams, format!("`{name}` is given twice")));
+            return Err(Error::new(
+                ErrorCode::BadParams,
+                format!("`{name}` is given twice"),
+            ));
         }
     }
     all.extend(given);

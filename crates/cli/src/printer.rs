@@ -20,7 +20,12 @@ pub(crate) struct Printer {
 impl Printer {
     /// With colours if the configuration says so.
     pub(crate) fn new(config: &Config) -> Self {
-        Self { color: config.color, error_color: config.error_color, live: 0, closed: false }
+        Self {
+            color: config.color,
+            error_color: config.error_color,
+            live: 0,
+            closed: false,
+        }
     }
 
     /// True if standard output takes colours.
@@ -35,7 +40,10 @@ impl Printer {
 
     /// Writes lines, after what is there.
     pub(crate) fn lines(&mut self, lines: &[Line]) -> Result<(), Error> {
-        let text: String = lines.iter().map(|line| line.text(self.color, None) + "\n").collect();
+        let text: String = lines
+            .iter()
+            .map(|line| line.text(self.color, None) + "\n")
+            .collect();
         self.live = 0;
         self.write(text.as_bytes())
     }
@@ -89,16 +97,28 @@ impl Printer {
     /// Says on standard error what failed and what to do.
     pub(crate) fn error(&mut self, error: &Error) {
         let head = format!("error[{}]:", error.code);
-        let mut lines = vec![Line::default().with(RED, head).with(PLAIN, " ").with(BOLD, &error.message)];
+        let mut lines = vec![
+            Line::default()
+                .with(RED, head)
+                .with(PLAIN, " ")
+                .with(BOLD, &error.message),
+        ];
         if let Some(hint) = &error.hint {
-            lines.push(Line::default().with(CYAN, " hint").with(PLAIN, format!(": {hint}")));
+            lines.push(
+                Line::default()
+                    .with(CYAN, " hint")
+                    .with(PLAIN, format!(": {hint}")),
+            );
         }
         self.notes(&lines);
     }
 
     /// Writes lines to standard error.
     pub(crate) fn notes(&mut self, lines: &[Line]) {
-        let text: String = lines.iter().map(|line| line.text(self.error_color, None) + "\n").collect();
+        let text: String = lines
+            .iter()
+            .map(|line| line.text(self.error_color, None) + "\n")
+            .collect();
         // There is no other place to say that this one is gone.
         let _ = std::io::stderr().write_all(text.as_bytes());
     }
@@ -112,10 +132,15 @@ impl Printer {
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let mut out = std::io::stdout();
-        out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| {
-            self.closed = error.kind() == ErrorKind::BrokenPipe;
-            Error::new(ErrorCode::Internal, format!("the output cannot be written: {error}"))
-        })
+        out.write_all(bytes)
+            .and_then(|()| out.flush())
+            .map_err(|error| {
+                self.closed = error.kind() == ErrorKind::BrokenPipe;
+                Error::new(
+                    ErrorCode::Internal,
+                    format!("the output cannot be written: {error}"),
+                )
+            })
     }
 }
 

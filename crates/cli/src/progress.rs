@@ -30,7 +30,11 @@ struct Shown {
 impl Progress {
     /// Nothing shown yet.
     pub(crate) fn new(config: &Config, runs: usize) -> Self {
-        Self { terminal: config.terminal, several: runs > 1, shown: BTreeMap::new() }
+        Self {
+            terminal: config.terminal,
+            several: runs > 1,
+            shown: BTreeMap::new(),
+        }
     }
 
     /// Shows where runs stand.
@@ -67,7 +71,12 @@ fn frame(views: &[RunView], now: Time, height: usize) -> Vec<Line> {
         let mut steps = tree::steps(view, now);
         if steps.len() > room {
             let all = steps.len();
-            for droppable in [StepStatus::Pending, StepStatus::Skipped, StepStatus::UpstreamFailed, StepStatus::Succeeded] {
+            for droppable in [
+                StepStatus::Pending,
+                StepStatus::Skipped,
+                StepStatus::UpstreamFailed,
+                StepStatus::Succeeded,
+            ] {
                 let mut over = steps.len().saturating_sub(room.saturating_sub(1));
                 // Those that ended are dropped from the top, those to come from the bottom.
                 if droppable == StepStatus::Pending {
@@ -84,13 +93,23 @@ fn frame(views: &[RunView], now: Time, height: usize) -> Vec<Line> {
             }
             steps.truncate(room.saturating_sub(1));
             let hidden = words::count((all - steps.len()) as u64, "more step");
-            steps.push((StepStatus::Pending, Line::default().with(DIM, format!("    … {hidden}"))));
+            steps.push((
+                StepStatus::Pending,
+                Line::default().with(DIM, format!("    … {hidden}")),
+            ));
         }
         lines.extend(steps.into_iter().map(|(_, line)| line));
     }
-    let running = views.iter().filter(|view| !view.summary.status.ended()).count();
+    let running = views
+        .iter()
+        .filter(|view| !view.summary.status.ended())
+        .count();
     if running > 0 {
-        let which = if views.len() > 1 { format!("{running} of {} runs  ", views.len()) } else { String::new() };
+        let which = if views.len() > 1 {
+            format!("{running} of {} runs  ", views.len())
+        } else {
+            String::new()
+        };
         lines.push(Line::default().with(DIM, format!("  {which}Ctrl-C pauses")));
     }
     lines
@@ -98,13 +117,20 @@ fn frame(views: &[RunView], now: Time, height: usize) -> Vec<Line> {
 
 /// What is new since the last look, as lines.
 fn news(view: &RunView, now: Time, several: bool, shown: &mut Shown, lines: &mut Vec<Line>) {
-    let prefix = if several { format!("{} ", words::short(view.summary.run)) } else { String::new() };
+    let prefix = if several {
+        format!("{} ", words::short(view.summary.run))
+    } else {
+        String::new()
+    };
     if shown.status.is_none() {
         let summary = &view.summary;
-        lines.push(Line::default().with(PLAIN, format!(
-            "run {} of {} v{}",
-            summary.run, summary.workflow, summary.version
-        )));
+        lines.push(Line::default().with(
+            PLAIN,
+            format!(
+                "run {} of {} v{}",
+                summary.run, summary.workflow, summary.version
+            ),
+        ));
     }
     let waits = matches!(view.summary.status, RunStatus::Queued | RunStatus::Paused);
     if waits && shown.status != Some(view.summary.status) {
@@ -116,11 +142,16 @@ fn news(view: &RunView, now: Time, several: bool, shown: &mut Shown, lines: &mut
     steps.sort_by_key(|step| step.ended_at);
     for step in steps {
         let status = step.status;
-        let before = shown.steps.insert(step.path.clone(), (status, step.attempts));
-        let news = before.map(|(status, _)| status) != Some(status) || before.map(|(_, tries)| tries) != Some(step.attempts);
+        let before = shown
+            .steps
+            .insert(step.path.clone(), (status, step.attempts));
+        let news = before.map(|(status, _)| status) != Some(status)
+            || before.map(|(_, tries)| tries) != Some(step.attempts);
         let tells = status.ended() || status == StepStatus::Retrying;
         let counts = step.items.is_some() && status == StepStatus::Running && {
-            let due = shown.items_at.is_none_or(|at| words::between(at, now).as_secs() >= EVERY_SECONDS);
+            let due = shown
+                .items_at
+                .is_none_or(|at| words::between(at, now).as_secs() >= EVERY_SECONDS);
             if due {
                 shown.items_at.replace(now).is_some()
             } else {
@@ -136,7 +167,10 @@ fn news(view: &RunView, now: Time, several: bool, shown: &mut Shown, lines: &mut
 /// A step with its whole path.
 fn whole(prefix: &str, step: &StepView, now: Time) -> Line {
     let (sign, style) = paint::step(step.status);
-    let mut line = Line::default().with(PLAIN, format!("  {prefix}")).with(style, sign).with(PLAIN, " ");
+    let mut line = Line::default()
+        .with(PLAIN, format!("  {prefix}"))
+        .with(style, sign)
+        .with(PLAIN, " ");
     line.push(PLAIN, format!("{}  ", step.path));
     line.pad(24 + prefix.len());
     tree::detail(step, now, &mut line);

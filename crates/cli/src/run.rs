@@ -14,7 +14,11 @@ pub(crate) fn run(run: &Run, config: &Config, printer: &mut Printer) -> Ended {
     let Some(all) = definition::read_all(&run.file, config, printer)? else {
         return Ok(Exit::BadInput);
     };
-    let need = if run.work.detach { Need::Record } else { Need::Work(run.work.slots) };
+    let need = if run.work.detach {
+        Need::Record
+    } else {
+        Need::Work(run.work.slots)
+    };
     let session = session::open(config, need)?;
     let unfinished = follow::unfinished(&session)?;
     let registered = definition::register(&all, config, session.api())?;
@@ -31,7 +35,10 @@ pub(crate) fn run(run: &Run, config: &Config, printer: &mut Printer) -> Ended {
     if run.work.detach {
         return follow::recorded(session, started, &run.work, printer);
     }
-    let others = unfinished.into_iter().filter(|other| *other != started).count();
+    let others = unfinished
+        .into_iter()
+        .filter(|other| *other != started)
+        .count();
     follow::announce(others, &run.work, printer);
     follow::to_the_end(session, vec![started], &run.work, config, printer)
 }

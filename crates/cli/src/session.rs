@@ -50,8 +50,16 @@ pub(crate) fn open(config: &Config, need: Need) -> Result<Session, Error> {
         Need::Work(slots) => work(config, slots),
     };
     Ok(match local::open(&config.data_dir, want)? {
-        Opened::Here(local) => Session { api: local.api(), local: Some(local), holder: None },
-        Opened::Elsewhere { client, pid } => Session { api: Arc::new(client), local: None, holder: Some(pid) },
+        Opened::Here(local) => Session {
+            api: local.api(),
+            local: Some(local),
+            holder: None,
+        },
+        Opened::Elsewhere { client, pid } => Session {
+            api: Arc::new(client),
+            local: None,
+            holder: Some(pid),
+        },
     })
 }
 
@@ -70,14 +78,23 @@ fn work(config: &Config, slots: Option<usize>) -> Want {
             keep_failed: KEEP_FAILED,
         };
         let (worker, lost) = Worker::start(worker, blobs, reports).map_err(|error| {
-            Error::new(ErrorCode::DirectoryUnusable, format!("the worker cannot start: {error}"))
-                .hint("`kapell doctor` looks for causes")
+            Error::new(
+                ErrorCode::DirectoryUnusable,
+                format!("the worker cannot start: {error}"),
+            )
+            .hint("`kapell doctor` looks for causes")
         })?;
-        let lost = lost.into_iter().map(|lost| (lost.run, lost.place, lost.offer)).collect();
+        let lost = lost
+            .into_iter()
+            .map(|lost| (lost.run, lost.place, lost.offer))
+            .collect();
         Ok((Box::new(Hand(worker)) as Box<dyn LocalWorker>, lost))
     });
     // A few more than run, so that the next one is there when a slot is free.
-    Want::Work { process_window: capacity.slots + capacity.slots.div_ceil(4), hire }
+    Want::Work {
+        process_window: capacity.slots + capacity.slots.div_ceil(4),
+        hire,
+    }
 }
 
 struct Hand(Worker);

@@ -23,7 +23,10 @@ pub(crate) fn show(show: &Show, config: &Config, printer: &mut Printer) -> Ended
     let run = session.find(&show.run)?;
     let at = match &show.at {
         Some(text) => {
-            let made = session.api().wait(run, std::time::Duration::ZERO)?.created_at;
+            let made = session
+                .api()
+                .wait(run, std::time::Duration::ZERO)?
+                .created_at;
             Some(words::instant(text, made, false)?)
         }
         None => None,
@@ -42,7 +45,11 @@ pub(crate) fn show(show: &Show, config: &Config, printer: &mut Printer) -> Ended
         printer.json(&record)?;
         return Ok(Exit::Success);
     }
-    let now = if at.is_some() { record.seen_at } else { clock::now() };
+    let now = if at.is_some() {
+        record.seen_at
+    } else {
+        clock::now()
+    };
     printer.lines(&whole(&record, now, at.is_some()))?;
     follow::outputs(&record.outputs.to_json(), printer)?;
     Ok(Exit::Success)
@@ -61,8 +68,11 @@ pub(crate) fn find<'r>(record: &'r Record, path: &str) -> Result<&'r StepRecord,
         }
     });
     found.ok_or_else(|| {
-        Error::new(ErrorCode::StepNotFound, format!("run {} has no step `{path}`", record.run))
-            .hint(format!("its steps are {}", names.join(", ")))
+        Error::new(
+            ErrorCode::StepNotFound,
+            format!("run {} has no step `{path}`", record.run),
+        )
+        .hint(format!("its steps are {}", names.join(", ")))
     })
 }
 
@@ -83,16 +93,32 @@ fn whole(record: &Record, now: Time, past: bool) -> Vec<Line> {
         (Some(run), None) => format!("by run {}", words::short(*run)),
         (None, None) => format!("by {}", record.by),
     };
-    lines.push(Line::default().with(DIM, format!("  made {} {by}", words::moment(record.created_at))));
+    lines.push(Line::default().with(
+        DIM,
+        format!("  made {} {by}", words::moment(record.created_at)),
+    ));
     if past {
-        lines.push(Line::default().with(YELLOW, format!("  as it was at {}", words::moment(record.seen_at))));
+        lines.push(Line::default().with(
+            YELLOW,
+            format!("  as it was at {}", words::moment(record.seen_at)),
+        ));
     }
     if let Some(params) = record.params.as_map().filter(|params| !params.is_empty()) {
-        let text: Vec<String> = params.iter().map(|(name, value)| format!("{name}={}", value_text(value, 40))).collect();
-        lines.push(Line::default().with(DIM, "  with ").with(PLAIN, text.join("  ")));
+        let text: Vec<String> = params
+            .iter()
+            .map(|(name, value)| format!("{name}={}", value_text(value, 40)))
+            .collect();
+        lines.push(
+            Line::default()
+                .with(DIM, "  with ")
+                .with(PLAIN, text.join("  ")),
+        );
     }
     for note in &record.notes {
-        lines.push(Line::default().with(DIM, format!("  {} {}", words::time_of_day(note.at), note.text)));
+        lines.push(Line::default().with(
+            DIM,
+            format!("  {} {}", words::time_of_day(note.at), note.text),
+        ));
     }
     if let Some(error) = &record.error {
         lines.push(Line::default().with(PLAIN, "  ").with(RED, &error.message));
@@ -107,21 +133,28 @@ fn whole(record: &Record, now: Time, past: bool) -> Vec<Line> {
         last = step.part;
         step_rows(step, "", 0, now, &mut rows);
     }
-    let column = rows.iter().map(|(name, _)| name.width()).max().unwrap_or(0).min(56) + 2;
-    for (mut name, detail) in rows {
-        if detail.width() > 0 {
-            name.pad(column);
-        }
-        lines.push(name.join(detail));
-    }
+    lines.extend(aligned(rows));
     lines
 }
 
-fn step_rows(step: &StepRecord, above: &str, depth: usize, now: Time, rows: &mut Vec<(Line, Line)>) {
+fn step_rows(
+    step: &StepRecord,
+    above: &str,
+    depth: usize,
+    now: Time,
+    rows: &mut Vec<(Line, Line)>,
+) {
     let (sign, style) = paint::step(step.status);
-    let own = step.path.strip_prefix(above).unwrap_or(&step.path).trim_start_matches('.');
+    let own = step
+        .path
+        .strip_prefix(above)
+        .unwrap_or(&step.path)
+        .trim_start_matches('.');
     let indent = "  ".repeat(depth + 1);
-    let quiet = matches!(step.status, StepStatus::Pending | StepStatus::Skipped | StepStatus::UpstreamFailed);
+    let quiet = matches!(
+        step.status,
+        StepStatus::Pending | StepStatus::Skipped | StepStatus::UpstreamFailed
+    );
     let name = Line::default()
         .with(PLAIN, indent.clone())
         .with(style, sign)
@@ -130,7 +163,10 @@ fn step_rows(step: &StepRecord, above: &str, depth: usize, now: Time, rows: &mut
     rows.push((name, detail(step, now)));
     if let Some(items) = &step.items {
         let failed = items.shown.iter().filter(|item| item.status.bad());
-        let inner = items.shown.iter().filter(|item| !item.children.is_empty() && !item.status.bad());
+        let inner = items
+            .shown
+            .iter()
+            .filter(|item| !item.children.is_empty() && !item.status.bad());
         for item in failed.chain(inner).take(ITEMS) {
             step_rows(item, &step.path, depth + 1, now, rows);
         }
@@ -139,7 +175,10 @@ fn step_rows(step: &StepRecord, above: &str, depth: usize, now: Time, rows: &mut
         step_rows(child, &step.path, depth + 1, now, rows);
     }
     if step.left_out > 0 {
-        let text = format!("{indent}  … {} left out", words::count(u64::from(step.left_out), "iteration"));
+        let text = format!(
+            "{indent}  … {} left out",
+            words::count(u64::from(step.left_out), "iteration")
+        );
         rows.push((Line::default().with(DIM, text), Line::default()));
     }
 }
@@ -158,12 +197,25 @@ fn detail(step: &StepRecord, now: Time) -> Line {
         line.push(YELLOW, format!("  {} tries", step.attempts.len()));
     }
     if let Some(items) = &step.items {
-        line.push(PLAIN, format!("  {}/{} items", words::grouped(u64::from(items.succeeded)), words::grouped(u64::from(items.count))));
+        line.push(
+            PLAIN,
+            format!(
+                "  {}/{} items",
+                words::grouped(u64::from(items.succeeded)),
+                words::grouped(u64::from(items.count))
+            ),
+        );
         if items.failed > 0 {
-            line.push(RED, format!("  {} failed", words::grouped(u64::from(items.failed))));
+            line.push(
+                RED,
+                format!("  {} failed", words::grouped(u64::from(items.failed))),
+            );
         }
         if items.other > 0 {
-            line.push(DIM, format!("  {} not run", words::grouped(u64::from(items.other))));
+            line.push(
+                DIM,
+                format!("  {} not run", words::grouped(u64::from(items.other))),
+            );
         }
     }
     if let Some(usage) = usage(step) {
@@ -178,7 +230,11 @@ fn detail(step: &StepRecord, now: Time) -> Line {
     if step.tolerated {
         line.push(DIM, "  tolerated");
     }
-    if let Some(error) = step.error.as_ref().filter(|_| step.status.bad() && step.status != StepStatus::UpstreamFailed) {
+    if let Some(error) = step
+        .error
+        .as_ref()
+        .filter(|_| step.status.bad() && step.status != StepStatus::UpstreamFailed)
+    {
         line.push(RED, format!("  {}", words::first_line(&error.message)));
     } else if let Some(output) = &step.output
         && step.items.is_none()
@@ -225,21 +281,55 @@ fn one(step: &StepRecord, record: &Record) -> Vec<Line> {
             .with(DIM, format!("  {}  ", step.verb))
             .with(style, paint::word(step.status.name())),
     ];
-    let mut fact = |name: &str, text: String| {
+    for (name, text) in facts(step, now) {
         let mut line = Line::default().with(DIM, format!("  {name}"));
         line.pad(12);
         lines.push(line.with(PLAIN, text));
-    };
-    if !step.needs.is_empty() {
-        fact("needs", step.needs.join(", "));
     }
-    for (name, at) in [("ready", step.ready_at), ("started", step.started_at), ("ended", step.ended_at)] {
+    if let Some(error) = &step.error {
+        lines.push(Line::default().with(RED, "  error"));
+        lines.extend(indented(&error.message, PLAIN));
+        lines.extend(error.traceback.iter().flat_map(|text| indented(text, DIM)));
+    }
+    if let Some(output) = &step.output {
+        lines.push(Line::default().with(GREEN, "  output"));
+        let text = serde_json::to_string_pretty(&output.to_json()).unwrap_or_default();
+        lines.extend(indented(&text, PLAIN));
+    } else if let Some(bytes) = step.output_bytes {
+        let size = format!("  {}, too big to show", words::bytes(bytes));
+        lines.push(Line::default().with(GREEN, "  output").with(DIM, size));
+    }
+    let mut rows = Vec::new();
+    let items = step.items.iter().flat_map(|items| &items.shown);
+    for inner in items.chain(&step.children) {
+        step_rows(inner, &step.path, 0, now, &mut rows);
+    }
+    if !rows.is_empty() {
+        lines.push(Line::default());
+        lines.extend(aligned(rows));
+    }
+    lines
+}
+
+/// What is known of a step beside its error, its output and its inside.
+fn facts(step: &StepRecord, now: Time) -> Vec<(&'static str, String)> {
+    let mut facts = Vec::new();
+    if !step.needs.is_empty() {
+        facts.push(("needs", step.needs.join(", ")));
+    }
+    let times = [
+        ("ready", step.ready_at),
+        ("started", step.started_at),
+        ("ended", step.ended_at),
+    ];
+    for (name, at) in times {
         if let Some(at) = at {
-            fact(name, format!("{} {}", words::moment(at), words::time_of_day(at).split_off(8)));
+            let millis = words::time_of_day(at).split_off(8);
+            facts.push((name, format!("{}{millis}", words::moment(at))));
         }
     }
     if let Some(by) = &step.by {
-        fact("by", by.clone());
+        facts.push(("by", by.clone()));
     }
     for attempt in &step.attempts {
         let result = match attempt.result {
@@ -249,41 +339,33 @@ fn one(step: &StepRecord, record: &Record) -> Vec<Line> {
             AttemptResult::Cancelled => "cancelled",
             AttemptResult::Lost => "lost",
         };
-        let took = words::took(Some(attempt.started_at), attempt.ended_at, now).map(words::span);
-        let mut text = format!("{} {result} in {}", attempt.attempt, took.unwrap_or_default());
+        let took = words::took(Some(attempt.started_at), attempt.ended_at, now);
+        let took = took.map(words::span).unwrap_or_default();
+        let mut text = format!("{} {result} in {took}", attempt.attempt);
         if let Some(usage) = attempt.usage {
             text += &format!("  {}", usage_text(usage));
         }
         if let Some(error) = &attempt.error {
             text += &format!("  {}", words::first_line(&error.message));
         }
-        fact("try", text);
+        facts.push(("try", text));
     }
-    if let Some(error) = &step.error {
-        lines.push(Line::default().with(RED, "  error"));
-        lines.extend(error.message.lines().map(|row| Line::default().with(PLAIN, format!("    {row}"))));
-        if let Some(traceback) = &error.traceback {
-            lines.extend(traceback.lines().map(|row| Line::default().with(DIM, format!("    {row}"))));
+    facts
+}
+
+fn indented(text: &str, style: anstyle::Style) -> impl Iterator<Item = Line> {
+    text.lines()
+        .map(move |row| Line::default().with(style, format!("    {row}")))
+}
+
+/// Names and what is said of them, in two columns.
+fn aligned(rows: Vec<(Line, Line)>) -> impl Iterator<Item = Line> {
+    let names = rows.iter().map(|(name, _)| name.width());
+    let column = names.max().unwrap_or(0).min(56) + 2;
+    rows.into_iter().map(move |(mut name, detail)| {
+        if detail.width() > 0 {
+            name.pad(column);
         }
-    }
-    if let Some(output) = &step.output {
-        lines.push(Line::default().with(GREEN, "  output"));
-        let text = serde_json::to_string_pretty(&output.to_json()).unwrap_or_default();
-        lines.extend(text.lines().map(|row| Line::default().with(PLAIN, format!("    {row}"))));
-    } else if let Some(bytes) = step.output_bytes {
-        lines.push(Line::default().with(GREEN, "  output").with(DIM, format!("  {}, too big to show", words::bytes(bytes))));
-    }
-    let mut rows = Vec::new();
-    for inner in step.items.iter().flat_map(|items| &items.shown).chain(&step.children) {
-        step_rows(inner, &step.path, 0, now, &mut rows);
-    }
-    if !rows.is_empty() {
-        lines.push(Line::default());
-    }
-    let column = rows.iter().map(|(name, _)| name.width()).max().unwrap_or(0).min(56) + 2;
-    for (mut name, detail) in rows {
-        name.pad(column);
-        lines.push(name.join(detail));
-    }
-    lines
+        name.join(detail)
+    })
 }

@@ -65,16 +65,24 @@ fn collect<'r>(
     now: Time,
     rows: &mut Vec<Row<'r>>,
 ) {
-    let millis = |from: Time, to: Time| u64::try_from(words::between(from, to).as_millis()).unwrap_or(u64::MAX);
+    let millis = |from: Time, to: Time| {
+        u64::try_from(words::between(from, to).as_millis()).unwrap_or(u64::MAX)
+    };
     let start = record.started_at.unwrap_or(record.created_at);
     let ready = step.ready_at.or(step.started_at);
-    let first = step.attempts.first().map(|attempt| attempt.started_at).or(step.started_at);
+    let first = step
+        .attempts
+        .first()
+        .map(|attempt| attempt.started_at)
+        .or(step.started_at);
     rows.push(Row {
         path: &step.path,
         status: step.status.name(),
         critical: critical.contains(&step.path),
         waited_ms: ready.map_or(0, |ready| millis(start, ready)),
-        queued_ms: ready.zip(first).map_or(0, |(ready, first)| millis(ready, first)),
+        queued_ms: ready
+            .zip(first)
+            .map_or(0, |(ready, first)| millis(ready, first)),
         ran_ms: first.map_or(0, |first| millis(first, step.ended_at.unwrap_or(now))),
         depth,
         step,
@@ -96,18 +104,46 @@ fn chart(record: &Record, rows: &[Row<'_>], now: Time, width: usize) -> Vec<Line
             .with(style, sign)
             .with(PLAIN, " ")
             .with(BOLD, &record.workflow)
-            .with(DIM, format!(" v{}  run {}  {}  ", record.version, record.run, paint::word(record.status.name())))
+            .with(
+                DIM,
+                format!(
+                    " v{}  run {}  {}  ",
+                    record.version,
+                    record.run,
+                    paint::word(record.status.name())
+                ),
+            )
             .with(PLAIN, words::span(span)),
     ];
     let name = |row: &Row<'_>| format!("{}{}", "  ".repeat(row.depth), last_part(row));
-    let names = rows.iter().take(ROWS).map(|row| name(row).chars().count()).max().unwrap_or(0).min(NAMES);
+    let names = rows
+        .iter()
+        .take(ROWS)
+        .map(|row| name(row).chars().count())
+        .max()
+        .unwrap_or(0)
+        .min(NAMES);
     let columns = width.saturating_sub(names + 4 + TAIL).max(10);
-    let scale = Scale { start, micros: (now.0 - start.0).max(1), columns };
+    let scale = Scale {
+        start,
+        micros: (now.0 - start.0).max(1),
+        columns,
+    };
     lines.push(axis(span, names, columns));
     for row in rows.iter().take(ROWS) {
-        let (mark, style) = if row.critical { ("▸ ", YELLOW) } else { ("  ", PLAIN) };
-        let quiet = if row.step.started_at.is_none() { DIM } else { style };
-        let mut line = Line::default().with(style, mark).with(quiet, words::cut(&name(row), names));
+        let (mark, style) = if row.critical {
+            ("▸ ", YELLOW)
+        } else {
+            ("  ", PLAIN)
+        };
+        let quiet = if row.step.started_at.is_none() {
+            DIM
+        } else {
+            style
+        };
+        let mut line = Line::default()
+            .with(style, mark)
+            .with(quiet, words::cut(&name(row), names));
         line.pad(names + 4);
         bar(row, &scale, now, &mut line);
         line.pad(names + 4 + columns + 1);
@@ -118,7 +154,13 @@ fn chart(record: &Record, rows: &[Row<'_>], now: Time, width: usize) -> Vec<Line
         lines.push(line.cut(width));
     }
     if rows.len() > ROWS {
-        lines.push(Line::default().with(DIM, format!("  … {}", words::count((rows.len() - ROWS) as u64, "more step"))));
+        lines.push(Line::default().with(
+            DIM,
+            format!(
+                "  … {}",
+                words::count((rows.len() - ROWS) as u64, "more step")
+            ),
+        ));
     }
     lines.push(legend());
     lines
@@ -162,7 +204,9 @@ impl Scale {
     /// The column of an instant.
     fn column(&self, at: Time) -> usize {
         let part = i128::from((at.0 - self.start.0).clamp(0, self.micros)) * self.columns as i128;
-        usize::try_from(part / i128::from(self.micros)).unwrap_or(0).min(self.columns - 1)
+        usize::try_from(part / i128::from(self.micros))
+            .unwrap_or(0)
+            .min(self.columns - 1)
     }
 }
 
@@ -173,7 +217,13 @@ fn axis(span: std::time::Duration, names: usize, columns: usize) -> Line {
     let quarter = columns / 4;
     for part in 1..=4_u32 {
         let text = words::span(span * part / 4);
-        let at = names + 4 + if part == 4 { columns } else { quarter * part as usize };
+        let at = names
+            + 4
+            + if part == 4 {
+                columns
+            } else {
+                quarter * part as usize
+            };
         let column = at.saturating_sub(text.chars().count() / 2);
         if column > line.width() + 1 {
             line.pad(column);
@@ -192,7 +242,9 @@ fn bar(row: &Row<'_>, scale: &Scale, now: Time, line: &mut Line) {
             *place = cell;
         }
     };
-    let Some(ready) = step.ready_at.or(step.started_at) else { return };
+    let Some(ready) = step.ready_at.or(step.started_at) else {
+        return;
+    };
     let end = step.ended_at.unwrap_or(now);
     if ready > scale.start && row.depth == 0 {
         fill(scale.start, ready, ('·', DIM));
@@ -201,10 +253,18 @@ fn bar(row: &Row<'_>, scale: &Scale, now: Time, line: &mut Line) {
     if step.attempts.is_empty()
         && let Some(started) = step.started_at.filter(|_| step.verb != "wait")
     {
-        fill(started, end, ('█', if step.status.bad() { RED } else { CYAN }));
+        fill(
+            started,
+            end,
+            ('█', if step.status.bad() { RED } else { CYAN }),
+        );
     }
     for attempt in &step.attempts {
-        fill(attempt.started_at, attempt.ended_at.unwrap_or(now), ('█', color(attempt)));
+        fill(
+            attempt.started_at,
+            attempt.ended_at.unwrap_or(now),
+            ('█', color(attempt)),
+        );
     }
     let mut rest = cells.as_slice();
     while let Some((_, style)) = rest.first() {

@@ -61,8 +61,14 @@ fn name(step: &StepView, above: &str) -> String {
 fn line(step: &StepView, name: &str, column: usize, now: Time) -> Line {
     let (sign, style) = paint::step(step.status);
     let indent = "  ".repeat(step.depth as usize);
-    let mut line = Line::default().with(PLAIN, format!("  {indent}")).with(style, sign).with(PLAIN, " ");
-    let quiet = matches!(step.status, StepStatus::Pending | StepStatus::Skipped | StepStatus::UpstreamFailed);
+    let mut line = Line::default()
+        .with(PLAIN, format!("  {indent}"))
+        .with(style, sign)
+        .with(PLAIN, " ");
+    let quiet = matches!(
+        step.status,
+        StepStatus::Pending | StepStatus::Skipped | StepStatus::UpstreamFailed
+    );
     line.push(if quiet { DIM } else { PLAIN }, words::cut(name, NAMES));
     line.pad(column + 6);
     detail(step, now, &mut line);
@@ -71,8 +77,14 @@ fn line(step: &StepView, name: &str, column: usize, now: Time) -> Line {
 
 /// What is to be said of a step beside its name.
 pub(crate) fn detail(step: &StepView, now: Time, line: &mut Line) {
-    let tries = if step.attempts > 1 { format!("  try {}", step.attempts) } else { String::new() };
-    let took = words::took(step.started_at, step.ended_at, now).map(words::span).unwrap_or_default();
+    let tries = if step.attempts > 1 {
+        format!("  try {}", step.attempts)
+    } else {
+        String::new()
+    };
+    let took = words::took(step.started_at, step.ended_at, now)
+        .map(words::span)
+        .unwrap_or_default();
     if let Some(items) = &step.items {
         bar(items, step, line);
         if matches!(step.status, StepStatus::Running) && step.started_at.is_some() {
@@ -130,29 +142,54 @@ fn bar(items: &ItemCounts, step: &StepView, line: &mut Line) {
         line.push(DIM, "━".repeat(rest));
         line.push(PLAIN, " ");
     }
-    let counted = format!("{}/{}", words::grouped(u64::from(ended)), words::grouped(u64::from(items.count)));
+    let counted = format!(
+        "{}/{}",
+        words::grouped(u64::from(ended)),
+        words::grouped(u64::from(items.count))
+    );
     line.push(PLAIN, counted);
     if items.failed > 0 {
-        line.push(RED, format!("  {} failed", words::grouped(u64::from(items.failed))));
+        line.push(
+            RED,
+            format!("  {} failed", words::grouped(u64::from(items.failed))),
+        );
     }
     if items.other > 0 {
-        line.push(DIM, format!("  {} not run", words::grouped(u64::from(items.other))));
+        line.push(
+            DIM,
+            format!("  {} not run", words::grouped(u64::from(items.other))),
+        );
     }
     if items.running > 0 && !step.status.ended() {
-        line.push(CYAN, format!("  {} running", words::grouped(u64::from(items.running))));
+        line.push(
+            CYAN,
+            format!("  {} running", words::grouped(u64::from(items.running))),
+        );
     }
 }
 
 /// Items a second, and what is left at that rate.
 fn rate(items: &ItemCounts, step: &StepView, now: Time, line: &mut Line) {
-    let Some(took) = words::took(step.started_at, None, now) else { return };
+    let Some(took) = words::took(step.started_at, None, now) else {
+        return;
+    };
     let ended = u64::from(items.succeeded + items.failed + items.other);
     let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX).max(1);
     if ended == 0 || millis < 500 {
         return;
     }
     let tenths = ended * 10_000 / millis;
-    let text = if tenths < 100 { format!("{}.{}", tenths / 10, tenths % 10) } else { words::grouped(tenths / 10) };
+    let text = if tenths < 100 {
+        format!("{}.{}", tenths / 10, tenths % 10)
+    } else {
+        words::grouped(tenths / 10)
+    };
     let left = u64::from(items.count).saturating_sub(ended) * millis / ended;
-    line.push(DIM, format!("  {text}/s, {} left", words::span(std::time::Duration::from_millis(left))));
+    line.push(
+        DIM,
+        format!(
+            "  {text}/s, {} left",
+            words::span(std::time::Duration::from_millis(left))
+        ),
+    );
 }

@@ -30,14 +30,29 @@ pub(crate) fn validate(validate: &Validate, printer: &mut Printer) -> Ended {
         }
         let color = printer.colors();
         printer.text(&definition.rendered(color))?;
-        let errors = definition.diagnostics.iter().filter(|problem| problem.is_error()).count();
+        let errors = definition
+            .diagnostics
+            .iter()
+            .filter(|problem| problem.is_error())
+            .count();
         let warnings = definition.diagnostics.len() - errors;
         let mut line = if let Some(spec) = &definition.spec {
-            let steps: usize = Plan::new(Arc::clone(spec)).graphs.iter().map(|graph| graph.steps.len()).sum();
+            let steps: usize = Plan::new(Arc::clone(spec))
+                .graphs
+                .iter()
+                .map(|graph| graph.steps.len())
+                .sum();
             Line::default()
                 .with(GREEN, "✓ ")
                 .with(BOLD, definition.name())
-                .with(DIM, format!("  workflow {}, {}", spec.workflow, words::count(steps as u64, "step")))
+                .with(
+                    DIM,
+                    format!(
+                        "  workflow {}, {}",
+                        spec.workflow,
+                        words::count(steps as u64, "step")
+                    ),
+                )
         } else {
             printer.plain("")?;
             Line::default()
@@ -46,7 +61,10 @@ pub(crate) fn validate(validate: &Validate, printer: &mut Printer) -> Ended {
                 .with(PLAIN, format!("  {}", words::count(errors as u64, "error")))
         };
         if warnings > 0 {
-            line.push(DIM, format!(", {}", words::count(warnings as u64, "warning")));
+            line.push(
+                DIM,
+                format!(", {}", words::count(warnings as u64, "warning")),
+            );
         }
         printer.line(line)?;
     }

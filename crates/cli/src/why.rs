@@ -39,7 +39,12 @@ pub(crate) fn why(why: &Why, config: &Config, printer: &mut Printer) -> Ended {
         return Ok(Exit::Success);
     }
     printer.line(tree::head(&view, now))?;
-    let steps = all.iter().map(|reason| reason.step.chars().count()).max().unwrap_or(0).min(40);
+    let steps = all
+        .iter()
+        .map(|reason| reason.step.chars().count())
+        .max()
+        .unwrap_or(0)
+        .min(40);
     let mut lines = Vec::new();
     for reason in all.iter().take(NAMED) {
         let mut line = Line::default().with(PLAIN, "  ");
@@ -62,21 +67,39 @@ pub(crate) fn why(why: &Why, config: &Config, printer: &mut Printer) -> Ended {
 }
 
 fn find<'v>(view: &'v RunView, path: &str) -> Result<&'v StepView, Error> {
-    view.steps.iter().find(|step| step.path == path).ok_or_else(|| {
-        let names: Vec<&str> = view.steps.iter().take(20).map(|step| step.path.as_str()).collect();
-        Error::new(ErrorCode::StepNotFound, format!("run {} has no step `{path}`", view.summary.run))
+    view.steps
+        .iter()
+        .find(|step| step.path == path)
+        .ok_or_else(|| {
+            let names: Vec<&str> = view
+                .steps
+                .iter()
+                .take(20)
+                .map(|step| step.path.as_str())
+                .collect();
+            Error::new(
+                ErrorCode::StepNotFound,
+                format!("run {} has no step `{path}`", view.summary.run),
+            )
             .hint(format!("its steps are {}", names.join(", ")))
-    })
+        })
 }
 
 /// Everything that waits or runs in a run that has not ended; of one that has, the run alone.
 fn reasons(view: &RunView, session: &Session, now: Time) -> Vec<Because> {
-    let of_run = |why: String| Because { step: String::new(), status: view.summary.status.name().to_owned(), why };
+    let of_run = |why: String| Because {
+        step: String::new(),
+        status: view.summary.status.name().to_owned(),
+        why,
+    };
     match view.summary.status {
         RunStatus::Succeeded => return vec![of_run("the run succeeded: nothing waits".to_owned())],
         RunStatus::Failed | RunStatus::TimedOut | RunStatus::Cancelled => return Vec::new(),
         RunStatus::Discarded => {
-            let error = view.failure.as_ref().map_or("its strategy dropped it", |error| &error.message);
+            let error = view
+                .failure
+                .as_ref()
+                .map_or("its strategy dropped it", |error| &error.message);
             return vec![of_run(format!("the run never started: {error}"))];
         }
         RunStatus::Queued | RunStatus::Running | RunStatus::Paused | RunStatus::Cancelling => {}
@@ -85,15 +108,24 @@ fn reasons(view: &RunView, session: &Session, now: Time) -> Vec<Because> {
     if let Some(what) = &view.waits_for {
         all.push(of_run(format!("the run waits for {what}")));
     } else if session.holder().is_none() {
-        all.push(of_run("no process works in this directory: `kapell resume` goes on".to_owned()));
+        all.push(of_run(
+            "no process works in this directory: `kapell resume` goes on".to_owned(),
+        ));
     }
-    all.extend(view.steps.iter().filter(|step| !step.status.ended()).map(|step| because(step, view, now)));
+    all.extend(
+        view.steps
+            .iter()
+            .filter(|step| !step.status.ended())
+            .map(|step| because(step, view, now)),
+    );
     all
 }
 
 /// One sentence about a step.
 fn because(step: &StepView, view: &RunView, now: Time) -> Because {
-    let took = words::took(step.started_at, step.ended_at, now).map(words::span).unwrap_or_default();
+    let took = words::took(step.started_at, step.ended_at, now)
+        .map(words::span)
+        .unwrap_or_default();
     let error = tree::error(step);
     let waits = step.waits_for.as_deref();
     let why = match step.status {
@@ -127,5 +159,9 @@ fn because(step: &StepView, view: &RunView, now: Time) -> Because {
             }
         }
     };
-    Because { step: step.path.clone(), status: step.status.name().to_owned(), why }
+    Because {
+        step: step.path.clone(),
+        status: step.status.name().to_owned(),
+        why,
+    }
 }

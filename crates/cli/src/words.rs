@@ -37,7 +37,10 @@ pub(crate) fn moment(at: Time) -> String {
 
 /// The time of day: `10:20:30.123`.
 pub(crate) fn time_of_day(at: Time) -> String {
-    at.timestamp().to_zoned(jiff::tz::TimeZone::system()).strftime("%H:%M:%S%.3f").to_string()
+    at.timestamp()
+        .to_zoned(jiff::tz::TimeZone::system())
+        .strftime("%H:%M:%S%.3f")
+        .to_string()
 }
 
 /// Bytes: `512 B`, `12 KiB`, `3.4 GiB`.
@@ -53,12 +56,20 @@ pub(crate) fn bytes(bytes: u64) -> String {
         unit += 1;
     }
     let tenths = (size * 10) >> 10;
-    if tenths < 100 { format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit]) } else { format!("{} {}", tenths / 10, UNITS[unit]) }
+    if tenths < 100 {
+        format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+    } else {
+        format!("{} {}", tenths / 10, UNITS[unit])
+    }
 }
 
 /// `1 step`, `2 steps`, `12,345 items`.
 pub(crate) fn count(number: u64, one: &str) -> String {
-    if number == 1 { format!("1 {one}") } else { format!("{} {one}s", grouped(number)) }
+    if number == 1 {
+        format!("1 {one}")
+    } else {
+        format!("{} {one}s", grouped(number))
+    }
 }
 
 /// Digits in groups of three.
@@ -92,7 +103,10 @@ pub(crate) fn cut(text: &str, most: usize) -> String {
 
 /// The first line of a text.
 pub(crate) fn first_line(text: &str) -> &str {
-    text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default().trim()
+    text.lines()
+        .find(|line| !line.trim().is_empty())
+        .unwrap_or_default()
+        .trim()
 }
 
 /// An instant as somebody types it: RFC 3339, a date, or a span before (or after) a moment.
@@ -109,8 +123,11 @@ pub(crate) fn instant(text: &str, from: Time, back: bool) -> Result<Time, Error>
         let span: SignedDuration = span;
         return Ok(from.plus(if back { -span } else { span }));
     }
-    Err(Error::new(ErrorCode::BadRequest, format!("`{text}` is neither a time nor a span of time"))
-        .hint("as in 2030-01-31T10:00:00Z, 2030-01-31 10:00, 90s, 2h, 3d"))
+    Err(Error::new(
+        ErrorCode::BadRequest,
+        format!("`{text}` is neither a time nor a span of time"),
+    )
+    .hint("as in 2030-01-31T10:00:00Z, 2030-01-31 10:00, 90s, 2h, 3d"))
 }
 
 /// The start of a text, on one line, at most so many characters.

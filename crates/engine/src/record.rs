@@ -254,30 +254,30 @@ impl<'p> Fold<'p> {
                 self.unit(child.unit.into(), StepStatus::Running, |unit| {
                     unit.begin(at);
                     unit.child = Some(run_id(&child.run));
-                })
+                });
             }
             Fact::LockRequested(request) => {
                 self.unit(request.unit.into(), StepStatus::Waiting, |unit| {
                     unit.lock = Some(request.name.clone());
-                })
+                });
             }
             Fact::LockGranted(unit) => {
-                self.unit((*unit).into(), StepStatus::Queued, |unit| unit.lock = None)
+                self.unit((*unit).into(), StepStatus::Queued, |unit| unit.lock = None);
             }
             Fact::HandlingStarted(handling) => {
                 self.unit(handling.unit.into(), StepStatus::Running, |unit| {
                     unit.error = error(handling.error.as_ref());
-                })
+                });
             }
             Fact::UnitStopping(stopping) => {
                 self.unit(stopping.unit.into(), StepStatus::Cancelling, |unit| {
                     unit.error = error(stopping.error.as_ref());
-                })
+                });
             }
             Fact::LoopWaiting(waiting) => {
                 self.unit(waiting.unit.into(), StepStatus::Waiting, |unit| {
                     unit.until = Some(event.time(waiting.until));
-                })
+                });
             }
             Fact::UnitRetrying(retrying) => {
                 let place: Place = retrying.unit.into();

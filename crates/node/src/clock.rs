@@ -6,6 +6,8 @@ use kapell_model::Time;
 pub fn now() -> Time {
     #[expect(clippy::disallowed_methods, reason = "this is the one place that may")]
     let now = std::time::SystemTime::now();
-    let since = now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let since = now
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
     Time(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }

@@ -25,11 +25,19 @@ impl Demand {
     pub(crate) fn update(&mut self, id: RunId, run: &Run) {
         let wants: Vec<(Arc<str>, u8)> = run
             .demand()
-            .map(|queue| (queue.clone(), 100 - run.demand_priority(queue).unwrap_or(0).min(100)))
+            .map(|queue| {
+                (
+                    queue.clone(),
+                    100 - run.demand_priority(queue).unwrap_or(0).min(100),
+                )
+            })
             .collect();
         let old = self.stands.get(&id).map_or(&[][..], Vec::as_slice);
         let same = old.len() == wants.len()
-            && old.iter().zip(&wants).all(|((queue, rank, _), want)| (queue, rank) == (&want.0, &want.1));
+            && old
+                .iter()
+                .zip(&wants)
+                .all(|((queue, rank, _), want)| (queue, rank) == (&want.0, &want.1));
         if same {
             return;
         }
@@ -41,8 +49,14 @@ impl Demand {
 
     fn insert(&mut self, id: RunId, queue: Arc<str>, rank: u8) {
         self.turn += 1;
-        self.queues.entry(queue.clone()).or_default().insert((rank, self.turn, id));
-        self.stands.entry(id).or_default().push((queue, rank, self.turn));
+        self.queues
+            .entry(queue.clone())
+            .or_default()
+            .insert((rank, self.turn, id));
+        self.stands
+            .entry(id)
+            .or_default()
+            .push((queue, rank, self.turn));
     }
 
     /// Forgets a run.
@@ -69,8 +83,12 @@ impl Demand {
 
     /// Puts a run at the end of its priority in a queue.
     pub(crate) fn next_turn(&mut self, id: RunId, queue: &Arc<str>) {
-        let Some(stands) = self.stands.get_mut(&id) else { return };
-        let Some(at) = stands.iter().position(|(other, _, _)| other == queue) else { return };
+        let Some(stands) = self.stands.get_mut(&id) else {
+            return;
+        };
+        let Some(at) = stands.iter().position(|(other, _, _)| other == queue) else {
+            return;
+        };
         let (queue, rank, turn) = stands.swap_remove(at);
         if let Some(runs) = self.queues.get_mut(&queue) {
             runs.remove(&(rank, turn, id));
@@ -80,8 +98,12 @@ impl Demand {
 
     /// Takes a run out of one queue until it says again what it wants.
     pub(crate) fn leave(&mut self, id: RunId, queue: &Arc<str>) {
-        let Some(stands) = self.stands.get_mut(&id) else { return };
-        let Some(at) = stands.iter().position(|(other, _, _)| other == queue) else { return };
+        let Some(stands) = self.stands.get_mut(&id) else {
+            return;
+        };
+        let Some(at) = stands.iter().position(|(other, _, _)| other == queue) else {
+            return;
+        };
         let (queue, rank, turn) = stands.swap_remove(at);
         if let Some(runs) = self.queues.get_mut(&queue) {
             runs.remove(&(rank, turn, id));

@@ -81,7 +81,13 @@ impl Node {
     /// A node whose inputs wait until [`Prepared::start`].
     pub fn prepare() -> Prepared {
         let (to_lane, from) = mpsc::channel();
-        Prepared { node: Self { to_lane, waiting: Arc::default() }, from }
+        Prepared {
+            node: Self {
+                to_lane,
+                waiting: Arc::default(),
+            },
+            from,
+        }
     }
 
     /// Asks; `callback` gets the answer, on the lane's thread, once what was asked is durable.
@@ -133,7 +139,8 @@ impl Node {
 }
 
 fn stopped() -> Error {
-    Error::new(ErrorCode::StoreUnavailable, "the node is stopping").hint("ask again after its restart")
+    Error::new(ErrorCode::StoreUnavailable, "the node is stopping")
+        .hint("ask again after its restart")
 }
 
 impl Prepared {
@@ -163,21 +170,26 @@ impl Prepared {
             .spawn(move || read(&reads, &answers, &*store, &*blobs))?;
         let waiting = self.node.waiting.clone();
         let from = self.from;
-        let lane = std::thread::Builder::new().name("kapell-lane".to_owned()).spawn(move || {
-            Loop {
-                lane: Lane::new(config, clock::now()),
-                to_writer,
-                to_reader,
-                workers,
-                waiting,
-                callbacks: BTreeMap::new(),
-                watchers: Vec::new(),
-                replies: 0,
-                stopping: false,
-            }
-            .turn(&from);
-        })?;
-        Ok(Threads { to_lane, lane: Some(lane) })
+        let lane = std::thread::Builder::new()
+            .name("kapell-lane".to_owned())
+            .spawn(move || {
+                Loop {
+                    lane: Lane::new(config, clock::now()),
+                    to_writer,
+                    to_reader,
+                    workers,
+                    waiting,
+                    callbacks: BTreeMap::new(),
+                    watchers: Vec::new(),
+                    replies: 0,
+                    stopping: false,
+                }
+                .turn(&from);
+            })?;
+        Ok(Threads {
+            to_lane,
+            lane: Some(lane),
+        })
     }
 }
 
@@ -291,10 +303,18 @@ impl Loop {
     }
 }
 
-fn write(writes: &Receiver<Write>, answers: &Sender<Message>, store: &dyn Store, blobs: &dyn Blobs) {
+fn write(
+    writes: &Receiver<Write>,
+    answers: &Sender<Message>,
+    store: &dyn Store,
+    blobs: &dyn Blobs,
+) {
     while let Ok(Write::Commit(commit, contents)) = writes.recv() {
         let result = perform::commit(store, blobs, &contents, &commit);
-        if answers.send(Message::Input(Input::Committed(result))).is_err() {
+        if answers
+            .send(Message::Input(Input::Committed(result)))
+            .is_err()
+        {
             return;
         }
     }
@@ -303,7 +323,9 @@ fn write(writes: &Receiver<Write>, answers: &Sender<Message>, store: &dyn Store,
 fn read(reads: &Receiver<Output>, answers: &Sender<Message>, store: &dyn Store, blobs: &dyn Blobs) {
     let mut plans = Plans::default();
     while let Ok(output) = reads.recv() {
-        let Some(input) = perform::read(store, blobs, &mut plans, output) else { continue };
+        let Some(input) = perform::read(store, blobs, &mut plans, output) else {
+            continue;
+        };
         if answers.send(Message::Input(input)).is_err() {
             return;
         }

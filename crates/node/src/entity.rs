@@ -22,7 +22,11 @@ pub enum Entity {
 
 impl Entity {
     /// The entity as its history says; `plan` is needed for a run.
-    pub fn restore(key: &EntityKey, loaded: &Loaded, plan: Option<Arc<Plan>>) -> Result<Self, String> {
+    pub fn restore(
+        key: &EntityKey,
+        loaded: &Loaded,
+        plan: Option<Arc<Plan>>,
+    ) -> Result<Self, String> {
         let snapshot = loaded.snapshot.as_ref().map(|(_, bytes)| bytes.as_slice());
         let chunks = loaded.chunks.iter().map(|(_, bytes)| bytes.as_slice());
         match key {
@@ -37,7 +41,9 @@ impl Entity {
             EntityKey::RunQueue { .. } => {
                 let mut queue: RunQueue = unpack(snapshot)?;
                 for chunk in chunks {
-                    for event in run_queue::decode_chunk(chunk).map_err(|error| error.to_string())? {
+                    for event in
+                        run_queue::decode_chunk(chunk).map_err(|error| error.to_string())?
+                    {
                         queue.apply(&event);
                     }
                 }

@@ -28,7 +28,10 @@ impl Version {
     /// Reads a stored version.
     pub fn read(row: &VersionRow) -> Result<Self> {
         let spec: Spec = serde_json::from_str(&row.spec).map_err(|error| {
-            Error::Corrupt(format!("version {} of {}: {error}", row.version, row.workflow))
+            Error::Corrupt(format!(
+                "version {} of {}: {error}",
+                row.version, row.workflow
+            ))
         })?;
         let bundle = match &row.bundle {
             Some(text) => Some(serde_json::from_str(text).map_err(|error| {
@@ -36,7 +39,11 @@ impl Version {
             })?),
             None => None,
         };
-        Ok(Self { version: row.version, plan: Arc::new(Plan::new(Arc::new(spec))), bundle })
+        Ok(Self {
+            version: row.version,
+            plan: Arc::new(Plan::new(Arc::new(spec))),
+            bundle,
+        })
     }
 }
 
@@ -72,7 +79,9 @@ impl Plans {
         {
             return Ok(Some(found.clone()));
         }
-        let Some(row) = store.version(namespace, workflow, version)? else { return Ok(None) };
+        let Some(row) = store.version(namespace, workflow, version)? else {
+            return Ok(None);
+        };
         let key = (namespace.clone(), workflow.clone(), row.version);
         if let Some(found) = self.0.get(&key) {
             return Ok(Some(found.clone()));
@@ -97,14 +106,15 @@ pub fn load(
         Some(shard) => store.acquire(&[shard])?.first().copied(),
         None => None,
     };
-    let Some(loaded) = store.load(key)? else { return Ok((lease, None)) };
+    let Some(loaded) = store.load(key)? else {
+        return Ok((lease, None));
+    };
     let (plan, row) = match key {
         EntityKey::Run(id) => {
             let row = store
                 .run(*id)?
                 .ok_or_else(|| Error::Corrupt(format!("run {id} has a history but no row")))?;
-            let version =
-                plans.version(store, &row.namespace, &row.workflow, Some(row.version))?;
+            let version = plans.version(store, &row.namespace, &row.workflow, Some(row.version))?;
             (version.map(|version| version.plan), Some(row))
         }
         EntityKey::RunQueue { .. } | EntityKey::Lock { .. } => (None, None),
@@ -138,7 +148,12 @@ pub fn content(
 }
 
 /// Does what an output asks to be read; none for outputs that ask for nothing of the kind.
-pub fn read(store: &dyn Store, blobs: &dyn Blobs, plans: &mut Plans, output: Output) -> Option<Input> {
+pub fn read(
+    store: &dyn Store,
+    blobs: &dyn Blobs,
+    plans: &mut Plans,
+    output: Output,
+) -> Option<Input> {
     Some(match output {
         Output::Acquire(shards) => Input::Acquired(store.acquire(&shards)),
         Output::Load(key, acquire) => {
@@ -171,7 +186,9 @@ fn find_due(store: &dyn Store, until: kapell_model::Time) -> Result<Vec<EntityKe
     let mut after = None;
     while keys.len() < DUE {
         let page = store.due(until, after.as_ref(), kapell_model::limits::LIST_PAGE)?;
-        let Some(last) = page.last().cloned() else { break };
+        let Some(last) = page.last().cloned() else {
+            break;
+        };
         keys.extend(page.into_iter().map(|(_, key)| key));
         after = Some(last);
     }
@@ -191,7 +208,10 @@ pub fn commit(
             _ => Error::Unavailable(error.to_string()),
         })?;
         if stored.hash != blob.hash {
-            return Err(Error::Corrupt(format!("{} was stored as {}", blob.hash, stored.hash)));
+            return Err(Error::Corrupt(format!(
+                "{} was stored as {}",
+                blob.hash, stored.hash
+            )));
         }
     }
     if commit.entities.is_empty() && commit.runs.is_empty() {

@@ -31,12 +31,18 @@ pub(crate) fn row(run: &Run) -> RunRow {
                 format!("{}: {}", error.step, error.error.message)
             };
             if text.len() > ERROR_BYTES {
-                let end = (0..=ERROR_BYTES).rev().find(|end| text.is_char_boundary(*end));
+                let end = (0..=ERROR_BYTES)
+                    .rev()
+                    .find(|end| text.is_char_boundary(*end));
                 text.truncate(end.unwrap_or(0));
             }
             text
         }),
-        labels: if meta.labels.is_null() { "{}".to_owned() } else { meta.labels.to_json().to_string() },
+        labels: if meta.labels.is_null() {
+            "{}".to_owned()
+        } else {
+            meta.labels.to_json().to_string()
+        },
     }
 }
 

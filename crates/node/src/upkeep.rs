@@ -17,11 +17,17 @@ pub fn drop_expired(store: &dyn Store, namespace: &str, now: Time) -> Result<Vec
     let mut after = String::new();
     loop {
         let page = store.list_workflows(namespace, &after, limits::LIST_PAGE)?;
-        let Some((last, _)) = page.last() else { return Ok(dropped) };
+        let Some((last, _)) = page.last() else {
+            return Ok(dropped);
+        };
         after = last.to_string();
         for (workflow, version) in &page {
-            let Some(row) = store.version(namespace, workflow, Some(*version))? else { continue };
-            let Ok(spec) = serde_json::from_str::<Spec>(&row.spec) else { continue };
+            let Some(row) = store.version(namespace, workflow, Some(*version))? else {
+                continue;
+            };
+            let Ok(spec) = serde_json::from_str::<Spec>(&row.spec) else {
+                continue;
+            };
             let expired = expired(store, (namespace, workflow), spec.retention, now)?;
             if !expired.is_empty() {
                 store.delete_runs(&expired)?;
@@ -50,18 +56,27 @@ fn expired(
 }
 
 /// Ended runs of a workflow beyond the newest `keep`.
-fn beyond(store: &dyn Store, (namespace, workflow): (&str, &str), keep: usize) -> Result<Vec<RunId>> {
+fn beyond(
+    store: &dyn Store,
+    (namespace, workflow): (&str, &str),
+    keep: usize,
+) -> Result<Vec<RunId>> {
     let mut filter = RunFilter {
         namespace: Some(namespace.into()),
         workflow: Some(workflow.into()),
-        statuses: RunStatus::ALL.into_iter().filter(|status| status.ended()).collect(),
+        statuses: RunStatus::ALL
+            .into_iter()
+            .filter(|status| status.ended())
+            .collect(),
         ..RunFilter::default()
     };
     let mut passed = 0;
     let mut expired = Vec::new();
     loop {
         let page = store.list_runs(&filter, limits::LIST_PAGE)?;
-        let Some(last) = page.last() else { return Ok(expired) };
+        let Some(last) = page.last() else {
+            return Ok(expired);
+        };
         filter.before = Some(last.id);
         for row in &page {
             passed += 1;

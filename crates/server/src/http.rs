@@ -10,7 +10,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use kapell_api::client::Api;
-use kapell_api::http::{Action, BASE, LogQuery, Problem, RecordQuery, RegisterWorkflow, RunQuery, StartRun, Started};
+use kapell_api::http::{
+    Action, BASE, LogQuery, Problem, RecordQuery, RegisterWorkflow, RunQuery, StartRun, Started,
+};
 use kapell_model::{Error, ErrorCode, RunId, limits};
 use serde::{Deserialize, Serialize};
 
@@ -39,7 +41,12 @@ pub fn router(service: Arc<Service>) -> Router {
     let most = usize::try_from(limits::BUNDLE_BYTES).unwrap_or(usize::MAX);
     Router::new()
         .nest(BASE, routes)
-        .fallback(async || Failure(Error::new(ErrorCode::BadRequest, "there is nothing at this address")))
+        .fallback(async || {
+            Failure(Error::new(
+                ErrorCode::BadRequest,
+                "there is nothing at this address",
+            ))
+        })
         .layer(DefaultBodyLimit::max(most))
         .with_state(service)
 }
@@ -54,7 +61,12 @@ impl IntoResponse for Failure {
             .filter(|status| !status.is_success())
             .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_vec(&Problem::from(self.0)).unwrap_or_default();
-        (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response()
+        (
+            status,
+            [(header::CONTENT_TYPE, "application/problem+json")],
+            body,
+        )
+            .into_response()
     }
 }
 
@@ -107,7 +119,10 @@ async fn workflows(
     State(service): Shared,
     Query(page): Query<Page>,
 ) -> Answer<kapell_api::http::WorkflowPage> {
-    call(service, move |service| service.workflows(&page.after, page.limit)).await
+    call(service, move |service| {
+        service.workflows(&page.after, page.limit)
+    })
+    .await
 }
 
 async fn versions(
@@ -115,7 +130,10 @@ async fn versions(
     Path(workflow): Path<String>,
     Query(page): Query<Page>,
 ) -> Answer<kapell_api::http::VersionPage> {
-    call(service, move |service| service.versions(&workflow, page.before, page.limit)).await
+    call(service, move |service| {
+        service.versions(&workflow, page.before, page.limit)
+    })
+    .await
 }
 
 async fn version(
@@ -124,7 +142,11 @@ async fn version(
 ) -> Answer<kapell_api::http::Version> {
     let number = match version.as_str() {
         "active" => None,
-        number => Some(number.parse().map_err(|_| bad(&format!("`{number}` is no version")))?),
+        number => Some(
+            number
+                .parse()
+                .map_err(|_| bad(&format!("`{number}` is no version")))?,
+        ),
     };
     call(service, move |service| service.version(&workflow, number)).await
 }
@@ -134,15 +156,24 @@ async fn start(State(service): Shared, bytes: Bytes) -> Answer<Started> {
     call(service, move |service| service.start(&start)).await
 }
 
-async fn list(State(service): Shared, Query(query): Query<RunQuery>) -> Answer<kapell_api::http::RunPage> {
+async fn list(
+    State(service): Shared,
+    Query(query): Query<RunQuery>,
+) -> Answer<kapell_api::http::RunPage> {
     call(service, move |service| service.list(&query)).await
 }
 
 async fn find(State(service): Shared, Path(run): Path<String>) -> Answer<Started> {
-    call(service, move |service| service.find(&run).map(|run| Started { run })).await
+    call(service, move |service| {
+        service.find(&run).map(|run| Started { run })
+    })
+    .await
 }
 
-async fn view(State(service): Shared, Path(run): Path<String>) -> Answer<kapell_api::http::RunView> {
+async fn view(
+    State(service): Shared,
+    Path(run): Path<String>,
+) -> Answer<kapell_api::http::RunView> {
     call(service, move |service| service.view(service.find(&run)?)).await
 }
 
@@ -158,7 +189,10 @@ async fn wait(
     Query(wait): Query<Wait>,
 ) -> Answer<kapell_api::http::RunSummary> {
     let timeout = Duration::from_millis(wait.timeout_ms).min(LONGEST_WAIT);
-    call(service, move |service| service.wait(service.find(&run)?, timeout)).await
+    call(service, move |service| {
+        service.wait(service.find(&run)?, timeout)
+    })
+    .await
 }
 
 async fn record(
@@ -166,7 +200,10 @@ async fn record(
     Path(run): Path<String>,
     Query(query): Query<RecordQuery>,
 ) -> Answer<kapell_api::record::Record> {
-    call(service, move |service| service.record(service.find(&run)?, query.at)).await
+    call(service, move |service| {
+        service.record(service.find(&run)?, query.at)
+    })
+    .await
 }
 
 async fn logs(
@@ -174,8 +211,15 @@ async fn logs(
     Path(run): Path<String>,
     bytes: Bytes,
 ) -> Answer<kapell_api::http::LogPage> {
-    let query: LogQuery = if bytes.is_empty() { LogQuery::default() } else { body(&bytes)? };
-    call(service, move |service| service.logs(service.find(&run)?, &query)).await
+    let query: LogQuery = if bytes.is_empty() {
+        LogQuery::default()
+    } else {
+        body(&bytes)?
+    };
+    call(service, move |service| {
+        service.logs(service.find(&run)?, &query)
+    })
+    .await
 }
 
 async fn act(
@@ -183,9 +227,15 @@ async fn act(
     Path((run, verb)): Path<(String, String)>,
     bytes: Bytes,
 ) -> Answer<Option<RunId>> {
-    let mut fields: serde_json::Map<String, serde_json::Value> =
-        if bytes.is_empty() { serde_json::Map::new() } else { body(&bytes)? };
+    let mut fields: serde_json::Map<String, serde_json::Value> = if bytes.is_empty() {
+        serde_json::Map::new()
+    } else {
+        body(&bytes)?
+    };
     fields.insert("action".to_owned(), verb.into());
     let action: Action = serde_json::from_value(fields.into()).map_err(|error| bad(&error))?;
-    call(service, move |service| service.act(service.find(&run)?, &action)).await
+    call(service, move |service| {
+        service.act(service.find(&run)?, &action)
+    })
+    .await
 }

@@ -17,8 +17,8 @@ use kapell_api::http::SOCKET;
 use kapell_api::task::{Blobs, Outcome, Place, Report, Task, TaskEvent};
 use kapell_expr::BlobRef;
 use kapell_model::{Error, ErrorCode, Offer, RunId, Time};
-use kapell_node::{clock, upkeep};
 use kapell_node::drive::{Node, Threads, Workers};
+use kapell_node::{clock, upkeep};
 use kapell_store::{FileBlobs, SqliteStore, Store};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -138,22 +138,37 @@ fn assemble(data_dir: &Path, store: Arc<dyn Store>, want: Want) -> Result<Local,
     let unusable = |error: &std::io::Error| {
         Error::new(
             ErrorCode::DirectoryUnusable,
-            format!("the data directory `{}` cannot be written: {error}", data_dir.display()),
+            format!(
+                "the data directory `{}` cannot be written: {error}",
+                data_dir.display()
+            ),
         )
     };
-    let blobs: Arc<dyn Blobs> = Arc::new(BlobFolder(FileBlobs::open(data_dir).map_err(|error| unusable(&error))?));
+    let blobs: Arc<dyn Blobs> = Arc::new(BlobFolder(
+        FileBlobs::open(data_dir).map_err(|error| unusable(&error))?,
+    ));
     let worker = Arc::new(Hand::default());
     let (node, window, working) = match want {
         Want::Look => (None, 0, false),
         Want::Record => (Some(Node::prepare()), 0, false),
-        Want::Work { process_window, hire } => {
+        Want::Work {
+            process_window,
+            hire,
+        } => {
             let prepared = Node::prepare();
             let node = prepared.node();
-            let (hired, lost) = hire(Arc::clone(&blobs), Box::new(move |reports| node.reports(reports)))?;
+            let (hired, lost) = hire(
+                Arc::clone(&blobs),
+                Box::new(move |reports| node.reports(reports)),
+            )?;
             *worker.0.lock() = Some(hired);
             if !lost.is_empty() {
                 let explained = lost.len() > 1;
-                prepared.node().reports(lost.into_iter().map(|attempt| gone(attempt, explained)).collect());
+                prepared.node().reports(
+                    lost.into_iter()
+                        .map(|attempt| gone(attempt, explained))
+                        .collect(),
+                );
             }
             (Some(prepared), process_window, true)
         }
@@ -167,15 +182,30 @@ fn assemble(data_dir: &Path, store: Arc<dyn Store>, want: Want) -> Result<Local,
         };
         let node = prepared.node();
         let threads = prepared
-            .start(config, Arc::clone(&store), Arc::clone(&blobs), Arc::clone(&worker) as Arc<dyn Workers>)
-            .map_err(|error| Error::new(ErrorCode::Internal, format!("no threads for the node: {error}")))?;
+            .start(
+                config,
+                Arc::clone(&store),
+                Arc::clone(&blobs),
+                Arc::clone(&worker) as Arc<dyn Workers>,
+            )
+            .map_err(|error| {
+                Error::new(
+                    ErrorCode::Internal,
+                    format!("no threads for the node: {error}"),
+                )
+            })?;
         Ok::<_, Error>((node, threads))
     });
     let (node, threads) = threads.transpose()?.unzip();
     let upkeep = working
         .then(|| Upkeep::start(Arc::clone(&store), data_dir.join("logs")))
         .transpose()
-        .map_err(|error| Error::new(ErrorCode::Internal, format!("no thread for upkeep: {error}")))?;
+        .map_err(|error| {
+            Error::new(
+                ErrorCode::Internal,
+                format!("no thread for upkeep: {error}"),
+            )
+        })?;
     let service = Arc::new(Service::new(data_dir, store, blobs, node, working));
     // Who only looks or records is done in a moment: others wait for the directory itself.
     let socket = if working {
@@ -183,14 +213,33 @@ fn assemble(data_dir: &Path, store: Arc<dyn Store>, want: Want) -> Result<Local,
     } else {
         None
     };
-    Ok(Local { service, threads, worker, socket, _upkeep: upkeep })
+    Ok(Local {
+        service,
+        threads,
+        worker,
+        socket,
+        _upkeep: upkeep,
+    })
 }
 
 /// An attempt of a worker that died; `explained` if others went down with it.
 fn gone((run, place, offer): (RunId, Place, Offer), explained: bool) -> Report {
     let now = clock::now();
-    let outcome = Outcome::Lost { reason: "its worker died".to_owned(), explained };
-    Report { run, place, offer, event: TaskEvent::Ended { started_at: now, ended_at: now, outcome, usage: None } }
+    let outcome = Outcome::Lost {
+        reason: "its worker died".to_owned(),
+        explained,
+    };
+    Report {
+        run,
+        place,
+        offer,
+        event: TaskEvent::Ended {
+            started_at: now,
+            ended_at: now,
+            outcome,
+            usage: None,
+        },
+    }
 }
 
 /// From the system's randomness; from the time and the process where there is none.
@@ -246,26 +295,33 @@ struct Upkeep {
 impl Upkeep {
     fn start(store: Arc<dyn Store>, logs: PathBuf) -> std::io::Result<Self> {
         let (stop, stopped) = mpsc::channel::<()>();
-        let thread = std::thread::Builder::new().name("kapell-upkeep".to_owned()).spawn(move || {
-            let mut pause = FIRST_UPKEEP;
-            while stopped.recv_timeout(pause) == Err(mpsc::RecvTimeoutError::Timeout) {
-                pause = UPKEEP;
-                match upkeep::drop_expired(&*store, NAMESPACE, clock::now()) {
-                    Ok(dropped) => {
-                        // More may wait: the next small step comes soon.
-                        if !dropped.is_empty() {
-                            pause = FIRST_UPKEEP;
+        let thread = std::thread::Builder::new()
+            .name("kapell-upkeep".to_owned())
+            .spawn(move || {
+                let mut pause = FIRST_UPKEEP;
+                while stopped.recv_timeout(pause) == Err(mpsc::RecvTimeoutError::Timeout) {
+                    pause = UPKEEP;
+                    match upkeep::drop_expired(&*store, NAMESPACE, clock::now()) {
+                        Ok(dropped) => {
+                            // More may wait: the next small step comes soon.
+                            if !dropped.is_empty() {
+                                pause = FIRST_UPKEEP;
+                            }
+                            for run in dropped {
+                                // A run that printed nothing has no folder.
+                                let _ = fs::remove_dir_all(logs.join(run.to_string()));
+                            }
                         }
-                        for run in dropped {
-                            // A run that printed nothing has no folder.
-                            let _ = fs::remove_dir_all(logs.join(run.to_string()));
+                        Err(error) => {
+                            tracing::warn!(%error, "runs past their retention were not dropped");
                         }
                     }
-                    Err(error) => tracing::warn!(%error, "runs past their retention were not dropped"),
                 }
-            }
-        })?;
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
+            })?;
+        Ok(Self {
+            stop: Some(stop),
+            thread: Some(thread),
+        })
     }
 }
 
@@ -333,7 +389,11 @@ impl Socket {
         let thread = std::thread::Builder::new()
             .name("kapell-http".to_owned())
             .spawn(move || serve(listener, service, stopped))?;
-        Ok(Self { path, stop: Some(stop), thread: Some(thread) })
+        Ok(Self {
+            path,
+            stop: Some(stop),
+            thread: Some(thread),
+        })
     }
 
     fn close(mut self) {
@@ -360,7 +420,10 @@ fn listen(data_dir: &Path, path: &Path) -> std::io::Result<UnixListener> {
 }
 
 fn serve(listener: UnixListener, service: Arc<Service>, stopped: oneshot::Receiver<()>) {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(%error, "other processes are not answered");

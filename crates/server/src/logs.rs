@@ -37,11 +37,22 @@ struct Log {
 /// One page of the lines that a query asks for.
 pub(crate) fn read(logs: &Path, run: RunId, query: &LogQuery) -> Result<LogPage, Error> {
     let (found, left_out) = find(logs, run, query).map_err(|error| {
-        Error::new(ErrorCode::StoreUnavailable, format!("the logs of run {run} cannot be read: {error}"))
+        Error::new(
+            ErrorCode::StoreUnavailable,
+            format!("the logs of run {run} cannot be read: {error}"),
+        )
     })?;
-    let limit = if query.limit == 0 { LINES } else { query.limit.min(LINES) };
+    let limit = if query.limit == 0 {
+        LINES
+    } else {
+        query.limit.min(LINES)
+    };
     let share = (PAGE_BYTES / found.len().max(1)).max(3 * limits::LOG_LINE_BYTES);
-    let mut page = LogPage { cursor: query.cursor.clone(), left_out, ..LogPage::default() };
+    let mut page = LogPage {
+        cursor: query.cursor.clone(),
+        left_out,
+        ..LogPage::default()
+    };
     let mut parts = Vec::new();
     for log in &found {
         let from = query.cursor.get(&log.key).copied().unwrap_or(0);
@@ -65,8 +76,12 @@ fn find(logs: &Path, run: RunId, query: &LogQuery) -> std::io::Result<(Vec<Log>,
     let mut found = Vec::new();
     for entry in entries {
         let entry = entry?;
-        let Ok(name) = entry.file_name().into_string() else { continue };
-        let (name, old) = name.strip_suffix(".old").map_or((&*name, false), |name| (name, true));
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
+        let (name, old) = name
+            .strip_suffix(".old")
+            .map_or((&*name, false), |name| (name, true));
         let Some((path, attempt)) = name
             .strip_suffix(".log")
             .and_then(|name| name.rsplit_once('.'))
@@ -98,14 +113,20 @@ fn find(logs: &Path, run: RunId, query: &LogQuery) -> std::io::Result<(Vec<Log>,
         found.truncate(FILES);
     }
     // Of one log the older file comes first.
-    found.sort_by(|(a_new, a), (b_new, b)| (&a.path, a.attempt, a_new).cmp(&(&b.path, b.attempt, b_new)));
+    found.sort_by(|(a_new, a), (b_new, b)| {
+        (&a.path, a.attempt, a_new).cmp(&(&b.path, b.attempt, b_new))
+    });
     Ok((found.into_iter().map(|(_, log)| log).collect(), left_out))
 }
 
 /// How the files of a step begin: its path in the form that file names have.
 fn stem(logs: &Path, run: RunId, step: &str) -> String {
     let file = log::file(logs, run, step, 1);
-    let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = file
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     name.strip_suffix(".1.log").unwrap_or(&name).to_owned()
 }
 
@@ -124,7 +145,10 @@ struct Part {
 
 fn part(log: &Log, from: u64, share: usize) -> Part {
     let bytes = range(&log.file, from, share);
-    let mut part = Part { lines: Vec::new(), cut: bytes.len() == share };
+    let mut part = Part {
+        lines: Vec::new(),
+        cut: bytes.len() == share,
+    };
     part.take(&bytes, from);
     part
 }
@@ -134,7 +158,9 @@ impl Part {
         let mut offset = from;
         for line in bytes.split_inclusive(|byte| *byte == b'\n') {
             // A line without its end is still being written.
-            let Some(text) = line.strip_suffix(b"\n") else { return };
+            let Some(text) = line.strip_suffix(b"\n") else {
+                return;
+            };
             offset += line.len() as u64;
             if let Some(line) = Line::decode(text) {
                 self.lines.push((line, offset));
@@ -182,6 +208,9 @@ fn merge(logs: &[Log], parts: &[Part], limit: usize, page: &mut LogPage) {
             line: text.clone(),
         });
     }
-    let read: LogCursor = cursor.into_iter().map(|(log, offset)| (logs[log].key.clone(), offset)).collect();
+    let read: LogCursor = cursor
+        .into_iter()
+        .map(|(log, offset)| (logs[log].key.clone(), offset))
+        .collect();
     page.cursor.extend(read);
 }

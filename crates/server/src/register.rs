@@ -12,20 +12,35 @@ pub(crate) const NAMESPACE: &str = "default";
 pub(crate) fn row(workflow: &RegisterWorkflow, now: Time) -> Result<VersionRow, Error> {
     let parsed = kapell_model::parse(&workflow.file, &workflow.source);
     let Some(spec) = parsed.spec else {
-        let errors: Vec<_> = parsed.diagnostics.iter().filter(|problem| problem.is_error()).collect();
+        let errors: Vec<_> = parsed
+            .diagnostics
+            .iter()
+            .filter(|problem| problem.is_error())
+            .collect();
         let first = errors.first().map_or_else(String::new, |first| {
-            format!(": line {}, column {}: {}", first.line, first.column, first.message)
+            format!(
+                ": line {}, column {}: {}",
+                first.line, first.column, first.message
+            )
         });
         let count = match errors.len() {
             1 => "a problem".to_owned(),
             count => format!("{count} problems"),
         };
-        return Err(Error::new(ErrorCode::BadDefinition, format!("`{}` has {count}{first}", workflow.file))
-            .hint("`kapell validate FILE` shows them all"));
+        return Err(Error::new(
+            ErrorCode::BadDefinition,
+            format!("`{}` has {count}{first}", workflow.file),
+        )
+        .hint("`kapell validate FILE` shows them all"));
     };
     let bad = |error: serde_json::Error| Error::new(ErrorCode::Internal, error.to_string());
     let text = serde_json::to_string(&*spec).map_err(bad)?;
-    let bundle = workflow.bundle.as_ref().map(serde_json::to_string).transpose().map_err(bad)?;
+    let bundle = workflow
+        .bundle
+        .as_ref()
+        .map(serde_json::to_string)
+        .transpose()
+        .map_err(bad)?;
     Ok(VersionRow {
         namespace: NAMESPACE.into(),
         workflow: spec.workflow.clone(),

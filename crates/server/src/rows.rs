@@ -11,17 +11,21 @@ pub(crate) fn failure(error: kapell_store::Error) -> Error {
     use kapell_store::Error as Store;
     let message = error.to_string();
     match error {
-        Store::Held { pid } => Error::new(ErrorCode::DirectoryHeld, message)
-            .hint(format!("process {pid} does not answer: wait for its end, or end it")),
+        Store::Held { pid } => Error::new(ErrorCode::DirectoryHeld, message).hint(format!(
+            "process {pid} does not answer: wait for its end, or end it"
+        )),
         Store::Unusable(_) => Error::new(ErrorCode::DirectoryUnusable, message)
             .hint("choose another with `--data-dir` or KAPELL_DATA_DIR"),
         Store::TooNew { .. } => Error::new(ErrorCode::StoreTooNew, message)
             .hint("use the newer Kapell that wrote it, or another `--data-dir`"),
         Store::Corrupt(_) => Error::new(ErrorCode::StoreCorrupt, message)
             .hint("restore the data directory from a backup, or use another `--data-dir`"),
-        Store::Full(_) => Error::new(ErrorCode::DiskFull, message).hint("make room, then try again"),
+        Store::Full(_) => {
+            Error::new(ErrorCode::DiskFull, message).hint("make room, then try again")
+        }
         Store::Unavailable(_) | Store::Conflict(_) => {
-            Error::new(ErrorCode::StoreUnavailable, message).hint("try again; `kapell doctor` looks for causes")
+            Error::new(ErrorCode::StoreUnavailable, message)
+                .hint("try again; `kapell doctor` looks for causes")
         }
         Store::Invalid(_) => Error::new(ErrorCode::BadRequest, message),
     }

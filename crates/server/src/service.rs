@@ -67,18 +67,31 @@ impl Service {
                 changes.changed.notify_all();
             }));
         }
-        Self { store, blobs, logs: data_dir.join("logs"), node, working, changes }
+        Self {
+            store,
+            blobs,
+            logs: data_dir.join("logs"),
+            node,
+            working,
+            changes,
+        }
     }
 
     fn ask(&self, request: ClientRequest) -> Result<Answer> {
         match &self.node {
             Some(node) => node.ask_and_wait(request),
-            None => Err(Error::new(ErrorCode::Internal, "the store is open for reading alone")),
+            None => Err(Error::new(
+                ErrorCode::Internal,
+                "the store is open for reading alone",
+            )),
         }
     }
 
     fn row(&self, run: RunId) -> Result<RunRow> {
-        self.store.run(run).map_err(failure)?.ok_or_else(|| no_run(&run.to_string()))
+        self.store
+            .run(run)
+            .map_err(failure)?
+            .ok_or_else(|| no_run(&run.to_string()))
     }
 
     /// A view without a node: the run as its history says.
@@ -91,14 +104,25 @@ impl Service {
     }
 
     fn filter(query: &RunQuery) -> Result<RunFilter> {
-        let statuses = query.status.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let statuses = query
+            .status
+            .split(',')
+            .map(str::trim)
+            .filter(|name| !name.is_empty());
         let statuses = statuses
             .map(|name| {
-                RunStatus::ALL.into_iter().find(|status| status.name() == name).ok_or_else(|| {
-                    let known: Vec<&str> = RunStatus::ALL.iter().map(|status| status.name()).collect();
-                    Error::new(ErrorCode::BadRequest, format!("`{name}` is no status of a run"))
+                RunStatus::ALL
+                    .into_iter()
+                    .find(|status| status.name() == name)
+                    .ok_or_else(|| {
+                        let known: Vec<&str> =
+                            RunStatus::ALL.iter().map(|status| status.name()).collect();
+                        Error::new(
+                            ErrorCode::BadRequest,
+                            format!("`{name}` is no status of a run"),
+                        )
                         .hint(format!("one of {}", known.join(", ")))
-                })
+                    })
             })
             .collect::<Result<Vec<_>>>()?;
         Ok(RunFilter {
@@ -112,17 +136,28 @@ impl Service {
     }
 
     fn last(&self) -> Result<RunId> {
-        let filter = RunFilter { namespace: Some(NAMESPACE.into()), ..RunFilter::default() };
-        let rows = self.store.list_runs(&filter, limits::LIST_PAGE).map_err(failure)?;
-        let top = rows.iter().find(|row| row.parent.is_none()).or(rows.first());
+        let filter = RunFilter {
+            namespace: Some(NAMESPACE.into()),
+            ..RunFilter::default()
+        };
+        let rows = self
+            .store
+            .list_runs(&filter, limits::LIST_PAGE)
+            .map_err(failure)?;
+        let top = rows
+            .iter()
+            .find(|row| row.parent.is_none())
+            .or(rows.first());
         top.map(|row| row.id).ok_or_else(|| {
-            Error::new(ErrorCode::RunNotFound, "there are no runs yet").hint("`kapell run FILE` makes one")
+            Error::new(ErrorCode::RunNotFound, "there are no runs yet")
+                .hint("`kapell run FILE` makes one")
         })
     }
 }
 
 fn no_run(name: &str) -> Error {
-    Error::new(ErrorCode::RunNotFound, format!("there is no run `{name}`")).hint("`kapell list` lists runs")
+    Error::new(ErrorCode::RunNotFound, format!("there is no run `{name}`"))
+        .hint("`kapell list` lists runs")
 }
 
 fn no_version(workflow: &str, version: Option<u32>) -> Error {
@@ -152,7 +187,11 @@ fn version(row: &VersionRow, source: String) -> Version {
 }
 
 fn page(limit: usize) -> usize {
-    if limit == 0 { 100 } else { limit.min(limits::LIST_PAGE) }
+    if limit == 0 {
+        100
+    } else {
+        limit.min(limits::LIST_PAGE)
+    }
 }
 
 impl Api for Service {
@@ -178,17 +217,28 @@ impl Api for Service {
         if let Some(node) = &self.node {
             node.versions_changed();
         }
-        Ok(Registered { workflow: row.workflow.to_string(), version: number })
+        Ok(Registered {
+            workflow: row.workflow.to_string(),
+            version: number,
+        })
     }
 
     fn workflows(&self, after: &str, limit: usize) -> Result<WorkflowPage> {
         let limit = page(limit);
-        let found = self.store.list_workflows(NAMESPACE, after, limit).map_err(failure)?;
+        let found = self
+            .store
+            .list_workflows(NAMESPACE, after, limit)
+            .map_err(failure)?;
         let mut counts: BTreeMap<Arc<str>, BTreeMap<String, u64>> = BTreeMap::new();
         for (workflow, status, count) in self.store.run_counts(NAMESPACE).map_err(failure)? {
-            counts.entry(workflow).or_default().insert(status.name().to_owned(), count);
+            counts
+                .entry(workflow)
+                .or_default()
+                .insert(status.name().to_owned(), count);
         }
-        let next = (found.len() == limit).then(|| found.last().map(|(name, _)| name.to_string())).flatten();
+        let next = (found.len() == limit)
+            .then(|| found.last().map(|(name, _)| name.to_string()))
+            .flatten();
         let workflows = found
             .into_iter()
             .map(|(name, version)| WorkflowSummary {
@@ -201,7 +251,10 @@ impl Api for Service {
     }
 
     fn version(&self, workflow: &str, number: Option<u32>) -> Result<Version> {
-        let row = self.store.version(NAMESPACE, workflow, number).map_err(failure)?;
+        let row = self
+            .store
+            .version(NAMESPACE, workflow, number)
+            .map_err(failure)?;
         let row = row.ok_or_else(|| no_version(workflow, number))?;
         Ok(version(&row, row.source.to_string()))
     }
@@ -217,7 +270,11 @@ impl Api for Service {
                 found.next = Some(number + 1);
                 break;
             }
-            if let Some(row) = self.store.version(NAMESPACE, workflow, Some(number)).map_err(failure)? {
+            if let Some(row) = self
+                .store
+                .version(NAMESPACE, workflow, Some(number))
+                .map_err(failure)?
+            {
                 found.versions.push(version(&row, String::new()));
             }
         }
@@ -247,23 +304,37 @@ impl Api for Service {
             return self.last();
         }
         if name.len() < SUFFIX {
-            return Err(Error::new(ErrorCode::BadRequest, format!("`{name}` is too short to name a run"))
-                .hint("the last 4 characters of its id or more, the whole id, or `last`"));
+            return Err(Error::new(
+                ErrorCode::BadRequest,
+                format!("`{name}` is too short to name a run"),
+            )
+            .hint("the last 4 characters of its id or more, the whole id, or `last`"));
         }
         let found = self.store.find_runs(name, 2).map_err(failure)?;
         match found.as_slice() {
             [] => Err(no_run(name)),
             [run] => Ok(*run),
-            _ => Err(Error::new(ErrorCode::BadRequest, format!("several runs end in `{name}`"))
-                .hint("give more characters of the id")),
+            _ => Err(Error::new(
+                ErrorCode::BadRequest,
+                format!("several runs end in `{name}`"),
+            )
+            .hint("give more characters of the id")),
         }
     }
 
     fn list(&self, query: &RunQuery) -> Result<RunPage> {
         let limit = page(query.limit);
-        let rows = self.store.list_runs(&Self::filter(query)?, limit).map_err(failure)?;
-        let next = (rows.len() == limit).then(|| rows.last().map(|row| row.id)).flatten();
-        Ok(RunPage { runs: rows.into_iter().map(summary).collect(), next })
+        let rows = self
+            .store
+            .list_runs(&Self::filter(query)?, limit)
+            .map_err(failure)?;
+        let next = (rows.len() == limit)
+            .then(|| rows.last().map(|row| row.id))
+            .flatten();
+        Ok(RunPage {
+            runs: rows.into_iter().map(summary).collect(),
+            next,
+        })
     }
 
     fn view(&self, run: RunId) -> Result<RunView> {
@@ -280,13 +351,18 @@ impl Api for Service {
     }
 
     fn wait(&self, run: RunId, timeout: Duration) -> Result<RunSummary> {
-        let end = Time(clock::now().0.saturating_add(i64::try_from(timeout.as_micros()).unwrap_or(i64::MAX)));
+        let end = Time(
+            clock::now()
+                .0
+                .saturating_add(i64::try_from(timeout.as_micros()).unwrap_or(i64::MAX)),
+        );
         let first = self.row(run)?;
         let mut row = first.clone();
         loop {
             let seen = *self.changes.count.lock();
             let left = u64::try_from(end.0 - clock::now().0).unwrap_or(0);
-            if row.status.ended() || row.status != first.status || left == 0 || self.node.is_none() {
+            if row.status.ended() || row.status != first.status || left == 0 || self.node.is_none()
+            {
                 return Ok(summary(row));
             }
             row = self.row(run)?;
@@ -295,7 +371,9 @@ impl Api for Service {
             }
             let mut count = self.changes.count.lock();
             if *count == seen {
-                self.changes.changed.wait_for(&mut count, Duration::from_micros(left));
+                self.changes
+                    .changed
+                    .wait_for(&mut count, Duration::from_micros(left));
             }
             drop(count);
             row = self.row(run)?;
@@ -304,18 +382,29 @@ impl Api for Service {
 
     fn record(&self, run: RunId, at: Option<Time>) -> Result<Record> {
         let row = self.row(run)?;
-        let version = self.store.version(&row.namespace, &row.workflow, Some(row.version)).map_err(failure)?;
+        let version = self
+            .store
+            .version(&row.namespace, &row.workflow, Some(row.version))
+            .map_err(failure)?;
         let version = version.ok_or_else(|| no_version(&row.workflow, Some(row.version)))?;
         let plan = perform::Version::read(&version).map_err(failure)?.plan;
         let mut fold = Fold::new(&plan, at);
         let mut from = 1;
         loop {
-            let chunks = self.store.history(&run.into(), from, CHUNKS).map_err(failure)?;
-            let Some((last, _)) = chunks.last() else { break };
+            let chunks = self
+                .store
+                .history(&run.into(), from, CHUNKS)
+                .map_err(failure)?;
+            let Some((last, _)) = chunks.last() else {
+                break;
+            };
             from = last + 1;
             for (seq, chunk) in &chunks {
                 let events = event::decode_chunk(chunk).map_err(|error| {
-                    Error::new(ErrorCode::StoreCorrupt, format!("chunk {seq} of run {run}: {error}"))
+                    Error::new(
+                        ErrorCode::StoreCorrupt,
+                        format!("chunk {seq} of run {run}: {error}"),
+                    )
                 })?;
                 for event in &events {
                     fold.take(event);
@@ -344,9 +433,22 @@ impl Api for Service {
             Action::SetOutput { by, step, output } => Request::SetOutput { by, step, output },
             Action::Priority { by, priority } => Request::Priority { by, priority },
             Action::Dismiss => return self.ask(ClientRequest::Dismiss { run }).map(|_| None),
-            Action::Fork { by, from, params, text, version } => {
+            Action::Fork {
+                by,
+                from,
+                params,
+                text,
+                version,
+            } => {
                 let params = some_map(&params);
-                let fork = ClientRequest::Fork { run, from, params, text, version, by };
+                let fork = ClientRequest::Fork {
+                    run,
+                    from,
+                    params,
+                    text,
+                    version,
+                    by,
+                };
                 return match self.ask(fork)? {
                     Answer::Started(run) => Ok(Some(run)),
                     Answer::Done | Answer::View(_) => Err(unexpected()),
@@ -358,9 +460,16 @@ impl Api for Service {
 }
 
 fn some_map(params: &Value) -> Value {
-    if params.is_null() { Value::map([] as [(&str, Value); 0]) } else { params.clone() }
+    if params.is_null() {
+        Value::map([] as [(&str, Value); 0])
+    } else {
+        params.clone()
+    }
 }
 
 fn unexpected() -> Error {
-    Error::new(ErrorCode::Internal, "the node gave an answer to another question")
+    Error::new(
+        ErrorCode::Internal,
+        "the node gave an answer to another question",
+    )
 }

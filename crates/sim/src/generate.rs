@@ -321,7 +321,7 @@ impl<'a> Writer<'a> {
         let mut foreach = Fields::new();
         // An inner foreach may not use the names of the one around it.
         let (x, y) = (format!("x{}", self.ids), format!("y{}", self.ids));
-        let many = place.depth == 0 && self.rng.chance(25);
+        let many = place.depth == 0 && self.index == 0 && self.rng.chance(20);
         let list = |writer: &mut Self| -> Value {
             let lists: Vec<&Seen> = usable.iter().filter(|seen| seen.kind == Kind::List).collect();
             match writer.rng.below(6) {
@@ -340,7 +340,7 @@ impl<'a> Writer<'a> {
             }
         };
         if many {
-            foreach.insert(x.clone(), json!(format!("${{{{ range({}) }}}}", self.rng.between(4_000, 9_000))));
+            foreach.insert(x.clone(), json!(format!("${{{{ range({}) }}}}", self.rng.between(4_090, 5_500))));
         } else {
             match self.rng.below(6) {
                 0 => {

@@ -92,6 +92,24 @@ impl Worker {
         self.attempts.values()
     }
 
+    /// Those of one run.
+    pub fn of_run(&self, run: RunId) -> impl Iterator<Item = &Attempt> {
+        let first = (run, Place::default(), Offer::default());
+        self.by_offer
+            .range(first..)
+            .take_while(move |((other, _, _), _)| *other == run)
+            .filter_map(|(_, id)| self.attempts.get(id))
+    }
+
+    /// Those of one unit.
+    pub fn of_unit(&self, run: RunId, place: Place) -> impl Iterator<Item = &Attempt> {
+        let first = (run, place, Offer::default());
+        self.by_offer
+            .range(first..)
+            .take_while(move |((other, at, _), _)| *other == run && *at == place)
+            .filter_map(|(_, id)| self.attempts.get(id))
+    }
+
     /// True if nothing is here.
     pub fn is_empty(&self) -> bool {
         self.attempts.is_empty()

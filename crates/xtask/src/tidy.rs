@@ -18,9 +18,9 @@ use kapell_model::ErrorCode;
 use self::tree::SourceFile;
 
 /// Lines after which a file is listed.
-const LONG_LINES: usize = 400;
+const LONG_LINES: usize = 600;
 /// Lines after which a file is a problem.
-const MAX_LINES: usize = 600;
+const MAX_LINES: usize = 1_000;
 
 /// Checks the tree below `root` and writes what it found to `out`. An error if there is a problem.
 pub(crate) fn run(root: &Path, out: &mut dyn Write) -> Result<()> {

@@ -94,7 +94,9 @@ fn layers(count: usize, edges: &[(usize, usize)]) -> Vec<usize> {
         }
     }
     for node in 0..count {
-        if needs[node] == 0 && let Some(first) = below[node].iter().map(|next| layer[*next]).min() {
+        if needs[node] == 0
+            && let Some(first) = below[node].iter().map(|next| layer[*next]).min()
+        {
             layer[node] = first.saturating_sub(1);
         }
     }
@@ -108,7 +110,14 @@ fn chain((from, to): (usize, usize), nodes: &mut Vec<Node>) -> Vec<usize> {
     if nodes.len() + last.saturating_sub(first) < POINTS {
         for layer in first + 1..last {
             chain.push(nodes.len());
-            nodes.push(Node { layer, width: 0.0, height: 0.0, x: 0.0, above: Vec::new(), below: Vec::new() });
+            nodes.push(Node {
+                layer,
+                width: 0.0,
+                height: 0.0,
+                x: 0.0,
+                above: Vec::new(),
+                below: Vec::new(),
+            });
         }
     }
     chain.push(to);
@@ -135,8 +144,15 @@ fn arrange(order: &mut Vec<Vec<usize>>, nodes: &[Node]) {
                 .iter()
                 .enumerate()
                 .map(|(place, node)| {
-                    let ties = if down { &nodes[*node].above } else { &nodes[*node].below };
-                    (mean(ties.iter().map(|tie| number(places[*tie]))).unwrap_or(number(place)), *node)
+                    let ties = if down {
+                        &nodes[*node].above
+                    } else {
+                        &nodes[*node].below
+                    };
+                    (
+                        mean(ties.iter().map(|tie| number(places[*tie]))).unwrap_or(number(place)),
+                        *node,
+                    )
                 })
                 .collect();
             keyed.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -159,7 +175,9 @@ fn number(place: usize) -> f64 {
 }
 
 fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let (sum, count) = values.fold((0.0, 0_usize), |(sum, count), value| (sum + value, count + 1));
+    let (sum, count) = values.fold((0.0, 0_usize), |(sum, count), value| {
+        (sum + value, count + 1)
+    });
     (count > 0).then(|| sum / number(count))
 }
 
@@ -210,13 +228,21 @@ fn across(order: &[Vec<usize>], nodes: &mut [Node], gaps: Gaps) {
     }
     for sweep in 0..SWEEPS {
         let down = sweep % 2 == 0;
-        let layers: Vec<&Vec<usize>> = if down { order.iter().collect() } else { order.iter().rev().collect() };
+        let layers: Vec<&Vec<usize>> = if down {
+            order.iter().collect()
+        } else {
+            order.iter().rev().collect()
+        };
         for layer in layers {
             let wanted: Vec<f64> = layer
                 .iter()
                 .map(|node| {
                     let node = &nodes[*node];
-                    let (first, second) = if down { (&node.above, &node.below) } else { (&node.below, &node.above) };
+                    let (first, second) = if down {
+                        (&node.above, &node.below)
+                    } else {
+                        (&node.below, &node.above)
+                    };
                     let of = |ties: &[usize]| mean(ties.iter().map(|tie| nodes[*tie].x));
                     of(first).or_else(|| of(second)).unwrap_or(node.x)
                 })
@@ -241,24 +267,44 @@ fn spread(layer: &[usize], nodes: &mut [Node], gaps: Gaps, wanted: impl Fn(usize
         let mut block = (wanted(*node, place) - offset, 1);
         while let Some((mean, count)) = blocks.last().copied().filter(|(mean, _)| *mean > block.0) {
             let all = number(count + block.1);
-            block = ((mean * number(count) + block.0 * number(block.1)) / all, count + block.1);
+            block = (
+                (mean * number(count) + block.0 * number(block.1)) / all,
+                count + block.1,
+            );
             blocks.pop();
         }
         blocks.push(block);
     }
-    let centres = blocks.iter().flat_map(|(mean, count)| std::iter::repeat_n(*mean, *count));
+    let centres = blocks
+        .iter()
+        .flat_map(|(mean, count)| std::iter::repeat_n(*mean, *count));
     for ((node, offset), centre) in layer.iter().zip(offsets).zip(centres) {
         nodes[*node].x = centre + offset;
     }
 }
 
-fn finish(boxes: usize, order: &[Vec<usize>], nodes: &[Node], chains: &[Vec<usize>], gaps: Gaps) -> Layout {
-    let left = nodes.iter().map(|node| node.x - node.width / 2.0).fold(f64::INFINITY, f64::min);
-    let right = nodes.iter().map(|node| node.x + node.width / 2.0).fold(f64::NEG_INFINITY, f64::max);
+fn finish(
+    boxes: usize,
+    order: &[Vec<usize>],
+    nodes: &[Node],
+    chains: &[Vec<usize>],
+    gaps: Gaps,
+) -> Layout {
+    let left = nodes
+        .iter()
+        .map(|node| node.x - node.width / 2.0)
+        .fold(f64::INFINITY, f64::min);
+    let right = nodes
+        .iter()
+        .map(|node| node.x + node.width / 2.0)
+        .fold(f64::NEG_INFINITY, f64::max);
     let mut tops = Vec::with_capacity(order.len());
     let mut y = 0.0;
     for layer in order {
-        let height = layer.iter().map(|node| nodes[*node].height).fold(0.0, f64::max);
+        let height = layer
+            .iter()
+            .map(|node| nodes[*node].height)
+            .fold(0.0, f64::max);
         tops.push((y, height));
         y += height + gaps.down;
     }
@@ -285,7 +331,14 @@ fn finish(boxes: usize, order: &[Vec<usize>], nodes: &[Node], chains: &[Vec<usiz
                     points.push((x, if *number < boxes { rect.y } else { top }));
                 }
                 if place + 1 < chain.len() {
-                    points.push((x, if *number < boxes { rect.y + rect.height } else { top + height }));
+                    points.push((
+                        x,
+                        if *number < boxes {
+                            rect.y + rect.height
+                        } else {
+                            top + height
+                        },
+                    ));
                 }
             }
             points
@@ -303,17 +356,26 @@ fn finish(boxes: usize, order: &[Vec<usize>], nodes: &[Node], chains: &[Vec<usiz
 mod tests {
     use super::*;
 
-    const GAPS: Gaps = Gaps { across: 2.0, down: 3.0 };
+    const GAPS: Gaps = Gaps {
+        across: 2.0,
+        down: 3.0,
+    };
 
     fn overlap(a: &Rect, b: &Rect) -> bool {
-        let apart = |a: f64, along: f64, b: f64, other: f64| a + along <= b + 1e-9 || b + other <= a + 1e-9;
+        let apart =
+            |a: f64, along: f64, b: f64, other: f64| a + along <= b + 1e-9 || b + other <= a + 1e-9;
         !(apart(a.x, a.width, b.x, b.width) || apart(a.y, a.height, b.y, b.height))
     }
 
     #[test]
     fn boxes_lie_below_what_they_need_and_never_overlap() {
-        let sizes: Vec<(f64, f64)> = (0..200).map(|n| (f64::from(n % 7) + 4.0, f64::from(n % 3) + 1.0)).collect();
-        let edges: Vec<(usize, usize)> = (1..200).flat_map(|to| [(to / 2, to), (to / 3, to)]).filter(|(from, to)| from < to).collect();
+        let sizes: Vec<(f64, f64)> = (0..200)
+            .map(|n| (f64::from(n % 7) + 4.0, f64::from(n % 3) + 1.0))
+            .collect();
+        let edges: Vec<(usize, usize)> = (1..200)
+            .flat_map(|to| [(to / 2, to), (to / 3, to)])
+            .filter(|(from, to)| from < to)
+            .collect();
         let layout = place(&sizes, &edges, GAPS);
         for (from, to) in &edges {
             assert!(layout.boxes[*from].y + layout.boxes[*from].height < layout.boxes[*to].y);

@@ -65,7 +65,10 @@ pub(crate) fn graph(graph: &Graph, config: &Config, printer: &mut Printer) -> En
     };
     match &graph.output {
         Some(file) => fs::write(file, drawn).map_err(|error| {
-            Error::new(ErrorCode::BadRequest, format!("`{}` cannot be written: {error}", file.display()))
+            Error::new(
+                ErrorCode::BadRequest,
+                format!("`{}` cannot be written: {error}", file.display()),
+            )
         })?,
         None => printer.text(&drawn)?,
     }
@@ -78,10 +81,17 @@ type Statuses = BTreeMap<String, StepStatus>;
 fn of_run(run: &str, config: &Config) -> Result<(Plan, Statuses), Error> {
     let session = session::open(config, Need::Look)?;
     let record = session.api().record(session.find(run)?, None)?;
-    let version = session.api().version(&record.workflow, Some(record.version))?;
-    let spec = kapell_model::parse(&record.workflow, &version.source).spec.ok_or_else(|| {
-        Error::new(ErrorCode::StoreCorrupt, format!("the source of version {} cannot be read", record.version))
-    })?;
+    let version = session
+        .api()
+        .version(&record.workflow, Some(record.version))?;
+    let spec = kapell_model::parse(&record.workflow, &version.source)
+        .spec
+        .ok_or_else(|| {
+            Error::new(
+                ErrorCode::StoreCorrupt,
+                format!("the source of version {} cannot be read", record.version),
+            )
+        })?;
     let mut statuses = BTreeMap::new();
     record.walk(&mut |step| {
         // Of an iteration or item the last one stands for all.
@@ -92,7 +102,9 @@ fn of_run(run: &str, config: &Config) -> Result<(Plan, Statuses), Error> {
 
 /// A path without iterations and items.
 fn shape(path: &str) -> String {
-    let parts = path.split('.').map(|part| part.split(['#', '[']).next().unwrap_or_default());
+    let parts = path
+        .split('.')
+        .map(|part| part.split(['#', '[']).next().unwrap_or_default());
     parts.collect::<Vec<_>>().join(".")
 }
 
@@ -110,8 +122,14 @@ fn drawing(plan: &Plan, graph: GraphId, above: &str, statuses: &Statuses) -> Dra
     let mut drawing = Drawing::default();
     for (place, planned) in graph.steps.iter().enumerate() {
         let step = &planned.step;
-        drawing.edges.extend(step.needs.iter().map(|need| (usize::from(*need), place)));
-        let path = if above.is_empty() { step.id.to_string() } else { format!("{above}.{}", step.id) };
+        drawing
+            .edges
+            .extend(step.needs.iter().map(|need| (usize::from(*need), place)));
+        let path = if above.is_empty() {
+            step.id.to_string()
+        } else {
+            format!("{above}.{}", step.id)
+        };
         let titles = titles(&step.verb);
         let mut inside: Vec<(String, Drawing)> = planned
             .inner
@@ -120,7 +138,10 @@ fn drawing(plan: &Plan, graph: GraphId, above: &str, statuses: &Statuses) -> Dra
             .map(|(inner, title)| (title, drawing_of(plan, *inner, &path, statuses)))
             .collect();
         if let Some(handler) = planned.handler {
-            inside.push(("on failure".to_owned(), drawing_of(plan, handler, &path, statuses)));
+            inside.push((
+                "on failure".to_owned(),
+                drawing_of(plan, handler, &path, statuses),
+            ));
         }
         let mut detail = verb(&step.verb);
         if let Some(foreach) = &step.foreach {

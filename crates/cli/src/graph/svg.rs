@@ -5,9 +5,12 @@ use std::fmt::Write as _;
 use kapell_model::StepStatus;
 
 use super::layout::{self, Gaps, Layout};
-use super::{DrawnStep, Drawing};
+use super::{Drawing, DrawnStep};
 
-const GAPS: Gaps = Gaps { across: 28.0, down: 44.0 };
+const GAPS: Gaps = Gaps {
+    across: 28.0,
+    down: 44.0,
+};
 const PADDING: f64 = 16.0;
 const TITLE: f64 = 20.0;
 const HEIGHT: f64 = 44.0;
@@ -24,8 +27,15 @@ struct Placed<'d> {
 
 /// The whole picture.
 pub(super) fn draw(title: &str, parts: &[(String, Drawing)]) -> String {
-    let placed: Vec<(&str, Placed<'_>)> = parts.iter().map(|(name, drawing)| (name.as_str(), place(drawing))).collect();
-    let width = placed.iter().map(|(_, part)| part.layout.width).fold(200.0, f64::max) + 2.0 * PADDING;
+    let placed: Vec<(&str, Placed<'_>)> = parts
+        .iter()
+        .map(|(name, drawing)| (name.as_str(), place(drawing)))
+        .collect();
+    let width = placed
+        .iter()
+        .map(|(_, part)| part.layout.width)
+        .fold(200.0, f64::max)
+        + 2.0 * PADDING;
     let mut body = String::new();
     let mut y = PADDING + TITLE;
     text(&mut body, PADDING, PADDING + 8.0, "title", title);
@@ -34,7 +44,12 @@ pub(super) fn draw(title: &str, parts: &[(String, Drawing)]) -> String {
             text(&mut body, PADDING, y + 10.0, "name", name);
             y += TITLE;
         }
-        picture(&mut body, part, PADDING + (width - 2.0 * PADDING - part.layout.width) / 2.0, y);
+        picture(
+            &mut body,
+            part,
+            PADDING + (width - 2.0 * PADDING - part.layout.width) / 2.0,
+            y,
+        );
         y += part.layout.height + PADDING + TITLE / 2.0;
     }
     format!(
@@ -65,12 +80,15 @@ fn place(drawing: &Drawing) -> Placed<'_> {
     let mut inside = Vec::new();
     for step in &drawing.steps {
         let mut graphs = Vec::new();
-        let mut width = (letters(&step.id) * LETTER).max(letters(&step.detail) * SMALL_LETTER) + 24.0;
+        let mut width =
+            (letters(&step.id) * LETTER).max(letters(&step.detail) * SMALL_LETTER) + 24.0;
         let mut height = HEIGHT;
         for (title, drawing) in &step.inside {
             let placed = place(drawing);
             let top = height + if title.is_empty() { 0.0 } else { TITLE };
-            width = width.max(placed.layout.width + 2.0 * PADDING).max(letters(title) * SMALL_LETTER + 2.0 * PADDING);
+            width = width
+                .max(placed.layout.width + 2.0 * PADDING)
+                .max(letters(title) * SMALL_LETTER + 2.0 * PADDING);
             height = top + placed.layout.height + PADDING;
             graphs.push((title.as_str(), PADDING, top, placed));
         }
@@ -80,7 +98,11 @@ fn place(drawing: &Drawing) -> Placed<'_> {
         sizes.push((width, height));
         inside.push(graphs);
     }
-    Placed { layout: layout::place(&sizes, &drawing.edges, GAPS), drawing, inside }
+    Placed {
+        layout: layout::place(&sizes, &drawing.edges, GAPS),
+        drawing,
+        inside,
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "names are short")]
@@ -92,9 +114,19 @@ fn picture(out: &mut String, placed: &Placed<'_>, x: f64, y: f64) {
     for points in &placed.layout.edges {
         edge(out, points, x, y);
     }
-    for ((step, rect), inside) in placed.drawing.steps.iter().zip(&placed.layout.boxes).zip(&placed.inside) {
+    for ((step, rect), inside) in placed
+        .drawing
+        .steps
+        .iter()
+        .zip(&placed.layout.boxes)
+        .zip(&placed.inside)
+    {
         let (left, top) = (x + rect.x, y + rect.y);
-        let kind = if step.inside.is_empty() { "step" } else { "group" };
+        let kind = if step.inside.is_empty() {
+            "step"
+        } else {
+            "group"
+        };
         let _ = writeln!(
             out,
             "<rect class=\"{kind}{}\" x=\"{left:.1}\" y=\"{top:.1}\" width=\"{:.1}\" height=\"{:.1}\" rx=\"6\"/>",
@@ -125,7 +157,9 @@ fn status(step: &DrawnStep) -> &'static str {
 
 /// A smooth line through the points, with a tip.
 fn edge(out: &mut String, points: &[(f64, f64)], x: f64, y: f64) {
-    let Some((first, rest)) = points.split_first() else { return };
+    let Some((first, rest)) = points.split_first() else {
+        return;
+    };
     let mut path = format!("M{:.1} {:.1}", first.0 + x, first.1 + y);
     let mut last = *first;
     for point in rest {
@@ -149,10 +183,21 @@ fn edge(out: &mut String, points: &[(f64, f64)], x: f64, y: f64) {
 }
 
 fn text(out: &mut String, x: f64, y: f64, class: &str, text: &str) {
-    let class = if class.is_empty() { String::new() } else { format!(" class=\"{class}\"") };
-    let _ = writeln!(out, "<text{class} x=\"{x:.1}\" y=\"{y:.1}\">{}</text>", escaped(text));
+    let class = if class.is_empty() {
+        String::new()
+    } else {
+        format!(" class=\"{class}\"")
+    };
+    let _ = writeln!(
+        out,
+        "<text{class} x=\"{x:.1}\" y=\"{y:.1}\">{}</text>",
+        escaped(text)
+    );
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }

@@ -5,7 +5,7 @@
 
 use anstyle::Style;
 
-use super::{DrawnStep, Drawing};
+use super::{Drawing, DrawnStep};
 use crate::paint::{self, BOLD, CYAN, DIM, Line, PLAIN};
 
 /// Everything, at most so wide.
@@ -23,12 +23,20 @@ pub(super) fn draw(title: &str, parts: &[(String, Drawing)], width: usize) -> Ve
 
 /// The same without colours.
 pub(super) fn plain(title: &str, parts: &[(String, Drawing)], width: usize) -> String {
-    draw(title, parts, width).iter().map(|line| line.text(false, None) + "\n").collect()
+    draw(title, parts, width)
+        .iter()
+        .map(|line| line.text(false, None) + "\n")
+        .collect()
 }
 
 fn rows(drawing: &Drawing, width: usize) -> Vec<Line> {
     let rails = Rails::new(drawing);
-    let names = drawing.steps.iter().map(|step| step.id.chars().count()).max().unwrap_or(0);
+    let names = drawing
+        .steps
+        .iter()
+        .map(|step| step.id.chars().count())
+        .max()
+        .unwrap_or(0);
     if rails.columns * 2 + names > width {
         return listed(drawing, &rails.order, width);
     }
@@ -63,7 +71,10 @@ fn label(step: &DrawnStep, names: usize, line: &mut Line) {
 
 /// Graphs inside a step, beside the rails that pass.
 fn inside(step: &DrawnStep, after: &[bool], column: usize, width: usize, lines: &mut Vec<Line>) {
-    let rails: String = after.iter().map(|open| if *open { "│ " } else { "  " }).collect();
+    let rails: String = after
+        .iter()
+        .map(|open| if *open { "│ " } else { "  " })
+        .collect();
     let room = width.saturating_sub(column + 4).max(20);
     for (title, drawing) in &step.inside {
         let mut inner = Vec::new();
@@ -91,7 +102,10 @@ fn listed(drawing: &Drawing, order: &[usize], width: usize) -> Vec<Line> {
             .map(|(from, _)| drawing.steps[*from].id.as_str())
             .collect();
         let (sign, style): (&str, Style) = step.status.map_or(("●", CYAN), paint::step);
-        let mut line = Line::default().with(style, sign).with(PLAIN, " ").with(PLAIN, &step.id);
+        let mut line = Line::default()
+            .with(style, sign)
+            .with(PLAIN, " ")
+            .with(PLAIN, &step.id);
         line.push(DIM, format!("  {}", step.detail));
         if !needs.is_empty() {
             line.push(DIM, format!("  after {}", needs.join(", ")));
@@ -132,17 +146,31 @@ impl Rails {
         let mut busy: Vec<bool> = Vec::new();
         let mut rows: Vec<Row> = Vec::new();
         for step in &order {
-            let needs: Vec<usize> =
-                drawing.edges.iter().filter(|(_, to)| to == step).map(|(from, _)| *from).collect();
+            let needs: Vec<usize> = drawing
+                .edges
+                .iter()
+                .filter(|(_, to)| to == step)
+                .map(|(from, _)| *from)
+                .collect();
             rows.push(row(*step, &needs, left[*step], &mut rails, &mut busy));
         }
         let columns = rows.iter().map(|row| row.cells.len()).max().unwrap_or(0);
-        Self { order, rows, columns }
+        Self {
+            order,
+            rows,
+            columns,
+        }
     }
 }
 
 /// Adds a step to the rails, and draws its row.
-fn row(step: usize, needs: &[usize], needed_by: usize, rails: &mut Vec<Rail>, busy: &mut Vec<bool>) -> Row {
+fn row(
+    step: usize,
+    needs: &[usize],
+    needed_by: usize,
+    rails: &mut Vec<Rail>,
+    busy: &mut Vec<bool>,
+) -> Row {
     let mut tied = vec![false; rails.len()];
     for (place, rail) in rails.iter_mut().enumerate() {
         if let Some((from, open)) = rail
@@ -156,15 +184,23 @@ fn row(step: usize, needs: &[usize], needed_by: usize, rails: &mut Vec<Rail>, bu
     // On a rail that ends here; else where the row above is blank, so that nothing seems tied.
     let ending = (0..rails.len()).find(|place| tied[*place] && over(&rails[*place]));
     let first_tied = tied.iter().position(|tied| *tied).unwrap_or(0);
-    let is_blank = |place: usize| rails.get(place).is_none_or(Option::is_none) && !busy.get(place).copied().unwrap_or(false);
+    let is_blank = |place: usize| {
+        rails.get(place).is_none_or(Option::is_none) && !busy.get(place).copied().unwrap_or(false)
+    };
     let most = rails.len().max(busy.len());
     let blank = (first_tied..most).find(|place| is_blank(*place));
     let at = ending.or(blank).unwrap_or(most.max(first_tied));
     let count = rails.len().max(at + 1);
     rails.resize(count, None);
     tied.resize(count, false);
-    let from = tied.iter().position(|tied| *tied).map_or(at, |first| first.min(at));
-    let to = tied.iter().rposition(|tied| *tied).map_or(at, |last| last.max(at));
+    let from = tied
+        .iter()
+        .position(|tied| *tied)
+        .map_or(at, |first| first.min(at));
+    let to = tied
+        .iter()
+        .rposition(|tied| *tied)
+        .map_or(at, |last| last.max(at));
     let mut cells = Vec::with_capacity(count);
     for place in 0..count {
         let inside = place >= from && place < to;
@@ -189,14 +225,22 @@ fn row(step: usize, needs: &[usize], needed_by: usize, rails: &mut Vec<Rail>, bu
             *rail = None;
         }
     }
-    *busy = cells.iter().map(|(cell, _)| !matches!(*cell, " " | "─")).collect();
+    *busy = cells
+        .iter()
+        .map(|(cell, _)| !matches!(*cell, " " | "─"))
+        .collect();
     if needed_by > 0 {
         rails[at] = Some((step, needed_by));
     }
     while rails.last().is_some_and(Option::is_none) {
         rails.pop();
     }
-    Row { step, at, cells, after: rails.iter().map(Option::is_some).collect() }
+    Row {
+        step,
+        at,
+        cells,
+        after: rails.iter().map(Option::is_some).collect(),
+    }
 }
 
 /// Each step after what it needs; what has just become possible comes first, so that rails are short.
@@ -228,18 +272,32 @@ mod tests {
 
     fn drawing(count: usize, edges: &[(usize, usize)]) -> Drawing {
         let steps = (0..count)
-            .map(|number| DrawnStep { id: format!("s{number}"), detail: String::new(), status: None, inside: Vec::new() })
+            .map(|number| DrawnStep {
+                id: format!("s{number}"),
+                detail: String::new(),
+                status: None,
+                inside: Vec::new(),
+            })
             .collect();
-        Drawing { steps, edges: edges.to_vec() }
+        Drawing {
+            steps,
+            edges: edges.to_vec(),
+        }
     }
 
     fn drawn(drawing: &Drawing) -> Vec<String> {
-        rows(drawing, 80).iter().map(|line| line.text(false, None)).collect()
+        rows(drawing, 80)
+            .iter()
+            .map(|line| line.text(false, None))
+            .collect()
     }
 
     #[test]
     fn a_chain_is_one_rail() {
-        assert_eq!(drawn(&drawing(3, &[(0, 1), (1, 2)])), ["●  s0", "●  s1", "●  s2"]);
+        assert_eq!(
+            drawn(&drawing(3, &[(0, 1), (1, 2)])),
+            ["●  s0", "●  s1", "●  s2"]
+        );
     }
 
     #[test]
@@ -250,6 +308,9 @@ mod tests {
     #[test]
     fn a_diamond_opens_and_closes() {
         let edges = [(0, 1), (0, 2), (1, 3), (2, 3)];
-        assert_eq!(drawn(&drawing(4, &edges)), ["●    s0", "├─●  s1", "● │  s2", "●─╯  s3"]);
+        assert_eq!(
+            drawn(&drawing(4, &edges)),
+            ["●    s0", "├─●  s1", "● │  s2", "●─╯  s3"]
+        );
     }
 }

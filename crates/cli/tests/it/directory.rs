@@ -34,7 +34,10 @@ fn commands_ask_the_process_that_holds_the_directory() {
     let place = place();
     let mut first = place.start(&["run", "hold.yaml", "-p", &mark(&place, "mark")]);
     first.until("quick");
-    let run = place.json(&["list", "--json"])["runs"][0]["run"].as_str().unwrap().to_owned();
+    let run = place.json(&["list", "--json"])["runs"][0]["run"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     assert_eq!(place.json(&["show", &run, "--json"])["status"], "running");
     let why = place.good(&["why", &run]).out;
     assert!(why.contains("wait_for_it  has run for"), "{why}");
@@ -73,7 +76,11 @@ fn a_directory_that_cannot_be_written_is_refused_with_a_way_out() {
     let name = if may_all { "one.yaml" } else { "data" };
     let said = place.kapell(&["run", "one.yaml", "--data-dir", name]);
     assert_eq!(said.status, 1, "{}", said.all());
-    assert!(said.errors.contains("error[directory-unusable]"), "{}", said.errors);
+    assert!(
+        said.errors.contains("error[directory-unusable]"),
+        "{}",
+        said.errors
+    );
     assert!(said.errors.contains("--data-dir"), "{}", said.errors);
 }
 
@@ -82,11 +89,17 @@ fn a_store_of_a_newer_version_is_left_alone() {
     let place = place();
     place.good(&["run", "one.yaml"]);
     let database = rusqlite::Connection::open(place.path(".kapell/kapell.db")).unwrap();
-    database.execute("INSERT INTO migrations VALUES (1000, 'of the future')", []).unwrap();
+    database
+        .execute("INSERT INTO migrations VALUES (1000, 'of the future')", [])
+        .unwrap();
     drop(database);
     let said = place.kapell(&["list"]);
     assert_eq!(said.status, 1, "{}", said.all());
-    assert!(said.errors.contains("error[store-too-new]"), "{}", said.errors);
+    assert!(
+        said.errors.contains("error[store-too-new]"),
+        "{}",
+        said.errors
+    );
 }
 
 #[test]
@@ -95,7 +108,11 @@ fn looking_makes_no_directory() {
     for command in ["list", "show", "logs", "why", "timeline", "resume"] {
         let said = place.kapell(&[command]);
         assert_eq!(said.status, 2, "{command}: {}", said.all());
-        assert!(said.errors.contains("there are no runs in `.kapell`"), "{}", said.errors);
+        assert!(
+            said.errors.contains("there are no runs in `.kapell`"),
+            "{}",
+            said.errors
+        );
     }
     assert!(!place.path(".kapell").exists());
 }
@@ -103,9 +120,16 @@ fn looking_makes_no_directory() {
 #[test]
 fn a_long_path_to_the_directory_is_no_hindrance() {
     let place = place();
-    let deep = vec!["a-rather-long-name-of-a-folder"; 6].join("/");
+    let deep = ["a-rather-long-name-of-a-folder"; 6].join("/");
     std::fs::create_dir_all(place.path(&deep)).unwrap();
-    let mut first = place.start(&["run", "hold.yaml", "-p", &mark(&place, "mark"), "--data-dir", &deep]);
+    let mut first = place.start(&[
+        "run",
+        "hold.yaml",
+        "-p",
+        &mark(&place, "mark"),
+        "--data-dir",
+        &deep,
+    ]);
     first.until("quick");
     place.good(&["run", "one.yaml", "--data-dir", &deep]);
     place.write("mark", "");

@@ -13,11 +13,37 @@ fn the_first_page_names_every_command() {
 fn each_command_says_what_its_flags_do() {
     let place = Place::new();
     let commands = [
-        "run", "validate", "graph", "list", "show", "logs", "timeline", "why", "cancel", "pause", "resume",
-        "retry", "restart", "skip", "set-output", "fork", "priority", "dismiss", "schema", "doctor", "completions",
+        "run",
+        "validate",
+        "graph",
+        "list",
+        "show",
+        "logs",
+        "timeline",
+        "why",
+        "cancel",
+        "pause",
+        "resume",
+        "retry",
+        "restart",
+        "skip",
+        "set-output",
+        "fork",
+        "priority",
+        "dismiss",
+        "schema",
+        "doctor",
+        "completions",
     ];
-    let pages: Vec<String> =
-        commands.iter().map(|command| format!("$ kapell {command} -h\n{}", place.good(&[command, "-h"]).out)).collect();
+    let pages: Vec<String> = commands
+        .iter()
+        .map(|command| {
+            format!(
+                "$ kapell {command} -h\n{}",
+                place.good(&[command, "-h"]).out
+            )
+        })
+        .collect();
     assert_snapshot!(pages.join("\n"));
 }
 
@@ -33,7 +59,10 @@ fn completions_are_scripts_for_each_shell() {
     let place = Place::new();
     for shell in ["bash", "zsh", "fish"] {
         let script = place.good(&["completions", shell]).out;
-        assert!(script.contains("kapell") && script.contains("validate"), "{shell}");
+        assert!(
+            script.contains("kapell") && script.contains("validate"),
+            "{shell}"
+        );
     }
 }
 

@@ -37,7 +37,10 @@ impl Said {
 
 impl Place {
     pub(crate) fn new() -> Self {
-        Self { folder: TempDir::new().unwrap(), known: RefCell::default() }
+        Self {
+            folder: TempDir::new().unwrap(),
+            known: RefCell::default(),
+        }
     }
 
     pub(crate) fn with(file: &str, text: &str) -> Self {
@@ -59,10 +62,20 @@ impl Place {
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kapell"));
         command.args(arguments).current_dir(self.folder.path());
-        for name in ["KAPELL_DATA_DIR", "KAPELL_LOG", "KAPELL_SLOTS", "NO_COLOR", "COLUMNS"] {
+        for name in [
+            "KAPELL_DATA_DIR",
+            "KAPELL_LOG",
+            "KAPELL_SLOTS",
+            "NO_COLOR",
+            "COLUMNS",
+        ] {
             command.env_remove(name);
         }
-        command.env("USER", "ann").env("TZ", "UTC").env("COLUMNS", "100").stdin(Stdio::null());
+        command
+            .env("USER", "ann")
+            .env("TZ", "UTC")
+            .env("COLUMNS", "100")
+            .stdin(Stdio::null());
         command
     }
 
@@ -74,7 +87,13 @@ impl Place {
     /// Runs a command that must succeed.
     pub(crate) fn good(&self, arguments: &[&str]) -> Said {
         let said = self.kapell(arguments);
-        assert_eq!(said.status, 0, "kapell {}\n{}", arguments.join(" "), said.all());
+        assert_eq!(
+            said.status,
+            0,
+            "kapell {}\n{}",
+            arguments.join(" "),
+            said.all()
+        );
         said
     }
 
@@ -86,8 +105,12 @@ impl Place {
 
     /// Starts a command whose lines can be waited for.
     pub(crate) fn start(&self, arguments: &[&str]) -> Started {
-        let mut child =
-            self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = self
+            .command(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let out = BufReader::new(child.stdout.take().unwrap()).lines();
         let errors = BufReader::new(child.stderr.take().unwrap()).lines();
         Started { child, out, errors }
@@ -122,7 +145,10 @@ impl Place {
             // Columns are as wide as what stands in them.
             (r"(\S)   +", "$1  "),
         ] {
-            text = Regex::new(pattern).unwrap().replace_all(&text, word).into_owned();
+            text = Regex::new(pattern)
+                .unwrap()
+                .replace_all(&text, word)
+                .into_owned();
         }
         text
     }
@@ -138,25 +164,41 @@ pub(crate) struct Started {
 impl Started {
     /// Reads lines until one holds this text; that line.
     pub(crate) fn until(&mut self, text: &str) -> String {
-        let found = self.out.by_ref().map(Result::unwrap).find(|line| line.contains(text));
-        found.unwrap_or_else(|| panic!("`{text}` was never printed"))
+        let found = self
+            .out
+            .by_ref()
+            .map(Result::unwrap)
+            .find(|line| line.contains(text));
+        found.unwrap_or_else(|| {
+            let errors: Vec<String> = self.errors.by_ref().map(Result::unwrap).collect();
+            panic!("`{text}` was never printed\n{}", errors.join("\n"))
+        })
     }
 
     /// The same of what it writes to standard error.
     pub(crate) fn until_error(&mut self, text: &str) -> String {
-        let found = self.errors.by_ref().map(Result::unwrap).find(|line| line.contains(text));
+        let found = self
+            .errors
+            .by_ref()
+            .map(Result::unwrap)
+            .find(|line| line.contains(text));
         found.unwrap_or_else(|| panic!("`{text}` was never written"))
     }
 
     /// Sends a signal.
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = i32::try_from(self.child.id()).unwrap();
-        rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal).unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal)
+            .unwrap();
     }
 
     /// Its exit status and the rest of what it wrote to standard error.
     pub(crate) fn end(mut self) -> (i32, String) {
-        let errors: String = self.errors.by_ref().map(|line| line.unwrap() + "\n").collect();
+        let errors: String = self
+            .errors
+            .by_ref()
+            .map(|line| line.unwrap() + "\n")
+            .collect();
         (self.child.wait().unwrap().code().unwrap_or(-1), errors)
     }
 }
@@ -165,6 +207,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         // A directory that a test made read-only can be removed again.
         use std::os::unix::fs::PermissionsExt;
-        let _ = std::fs::set_permissions(self.folder.path(), std::fs::Permissions::from_mode(0o755));
+        let _ =
+            std::fs::set_permissions(self.folder.path(), std::fs::Permissions::from_mode(0o755));
     }
 }

@@ -70,7 +70,7 @@ fn attempt(unit: UnitRef, attempt: u32, good: bool, next: Next) -> Fact {
         attempt,
         started: -1_000_000,
         ended: 0,
-        result: if good { 0 } else { 1 },
+        result: u32::from(!good),
         next: next as u32,
         error: (!good).then(|| StoredError {
             kind: 1,

@@ -160,7 +160,7 @@ impl Decider<'_> {
         };
         match delay {
             Some(delay) => {
-                let until = self.micros(delay);
+                let until = Self::micros(delay);
                 let vars = Some(self.stored(&vars));
                 self.emit(Fact::LoopWaiting(LoopWaiting {
                     unit: place.into(),

@@ -83,7 +83,13 @@ impl Decider<'_> {
         if matches!(outcome, Outcome::Lost { .. }) {
             (fact.epoch, fact.counter) = (offer.epoch, offer.counter);
         }
-        fact.explained = matches!(outcome, Outcome::Lost { explained: true, .. });
+        fact.explained = matches!(
+            outcome,
+            Outcome::Lost {
+                explained: true,
+                ..
+            }
+        );
         self.run.land(place);
         self.release_locks(place);
         match verdict {
@@ -188,7 +194,13 @@ impl Decider<'_> {
                     }),
                 ));
             }
-            let explained = matches!(outcome, Outcome::Lost { explained: true, .. });
+            let explained = matches!(
+                outcome,
+                Outcome::Lost {
+                    explained: true,
+                    ..
+                }
+            );
             if !explained && u32::from(unit.deliveries) + 1 >= limits::POISON_DELIVERIES {
                 let message = format!(
                     "it took its worker down {} times",
@@ -320,7 +332,7 @@ impl Decider<'_> {
             .plan_step(&self.run.plan, place)
             .and_then(|step| step.handler)
             .filter(|_| place.item == Place::NO_ITEM)
-            .filter(|_| unit.ready_at != Time::ZERO || error.is_some())
+            .filter(|_| unit.started_at != Time::ZERO || error.is_some())
             .filter(|_| !matches!(unit.inner, Inner::Handler(..)))
             .filter(|_| !state.cancel.as_ref().is_some_and(|cancel| cancel.now));
         let Some(graph) = handler else {

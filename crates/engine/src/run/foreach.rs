@@ -48,7 +48,7 @@ impl Decider<'_> {
                 }
             }
         }
-        let count = self.count(foreach, &lists)?;
+        let count = Self::count(foreach, &lists)?;
         let concurrency = match &foreach.concurrency {
             None => 0,
             Some(Dyn::Fixed(bound)) => *bound,
@@ -68,9 +68,7 @@ impl Decider<'_> {
             None => None,
         };
         let total = match &step.timeout.total {
-            Some(total) => self
-                .duration(total, &names)?
-                .map_or(0, |span| self.micros(span)),
+            Some(total) => self.duration(total, &names)?.map_or(0, Self::micros),
             None => 0,
         };
         let lists = lists.iter().map(|list| self.stored(list)).collect();
@@ -88,7 +86,7 @@ impl Decider<'_> {
         Ok(())
     }
 
-    fn count(&self, foreach: &Foreach, lists: &[Value]) -> Result<u32, Stop> {
+    fn count(foreach: &Foreach, lists: &[Value]) -> Result<u32, Stop> {
         let lens: Vec<usize> = lists
             .iter()
             .map(|list| list.as_list().map_or(0, |items| items.len()))
@@ -146,7 +144,7 @@ impl Decider<'_> {
                 }
             }
         }
-        if self.run.state.items_open(&self.run.plan, place) && !unit.stop.is_some() {
+        if self.run.state.items_open(&self.run.plan, place) && unit.stop.is_none() {
             return self.open_items(place);
         }
         self.done_looking(place);

@@ -106,12 +106,7 @@ impl Decider<'_> {
     }
 
     fn start(&mut self) {
-        let timeout = self
-            .run
-            .plan
-            .spec
-            .timeout
-            .map_or(0, |timeout| self.micros(timeout));
+        let timeout = self.run.plan.spec.timeout.map_or(0, Self::micros);
         self.emit(Fact::RunStarted(RunStarted { timeout }));
         self.open_top(ScopeKind::Root, 0);
     }
@@ -127,7 +122,7 @@ impl Decider<'_> {
     }
 
     /// A duration in microseconds, at least 1.
-    pub(super) fn micros(&self, span: jiff::SignedDuration) -> i64 {
+    pub(super) fn micros(span: jiff::SignedDuration) -> i64 {
         i64::try_from(span.as_micros()).unwrap_or(i64::MAX).max(1)
     }
 
@@ -161,7 +156,7 @@ impl Decider<'_> {
                 usage,
             } => {
                 let lost = matches!(outcome, Outcome::Lost { .. });
-                if !held && !(lost && self.counts_as_lost(place, report.offer)) {
+                if !(held || lost && self.counts_as_lost(place, report.offer)) {
                     return Err(Refusal::Stale);
                 }
                 self.attempt_ended(
@@ -421,7 +416,13 @@ impl Decider<'_> {
             self.emit(stopping(0));
             self.stop_scope(scope);
             // A loop that waits for its next iteration has nothing left inside.
-            if self.run.state.scopes.get(&scope).is_none_or(|scope| scope.left == 0) {
+            if self
+                .run
+                .state
+                .scopes
+                .get(&scope)
+                .is_none_or(|scope| scope.left == 0)
+            {
                 self.end_started(place, status, error);
             }
         } else if let (Inner::Child(child), StepStatus::Running) = (inner, unit_status) {
@@ -600,12 +601,7 @@ impl Decider<'_> {
 
     fn reopen(&mut self, by: String, again: Vec<UnitRef>) {
         let started = self.run.state.started_at.is_some();
-        let timeout = self
-            .run
-            .plan
-            .spec
-            .timeout
-            .map_or(0, |timeout| self.micros(timeout));
+        let timeout = self.run.plan.spec.timeout.map_or(0, Self::micros);
         self.run.live.flights.clear();
         self.run.live.items.clear();
         let queue = self.run.state.run_queue();

@@ -323,9 +323,7 @@ impl Decider<'_> {
         let names = At::unit(self.run, place, self.now);
         let rendered = (|| {
             let queue = match &step.timeout.queue {
-                Some(timeout) => self
-                    .duration(timeout, &names)?
-                    .map_or(0, |span| self.micros(span)),
+                Some(timeout) => self.duration(timeout, &names)?.map_or(0, Self::micros),
                 None => 0,
             };
             let priority = match &step.priority {
@@ -379,9 +377,7 @@ impl Decider<'_> {
         });
         let Some(timeout) = timeout else { return Ok(0) };
         let names = At::unit(self.run, place, self.now);
-        Ok(self
-            .duration(timeout, &names)?
-            .map_or(0, |span| self.micros(span)))
+        Ok(self.duration(timeout, &names)?.map_or(0, Self::micros))
     }
 
     pub(super) fn duration(
@@ -553,13 +549,14 @@ impl Decider<'_> {
         let mut locks = Vec::with_capacity(step.locks.len());
         for lock in &step.locks {
             match self.render(&lock.name, &names) {
-                Ok(value) => match value.scalar_text().filter(|text| !text.is_empty()) {
-                    Some(name) => locks.push((name, lock)),
-                    None => {
+                Ok(value) => {
+                    if let Some(name) = value.scalar_text().filter(|text| !text.is_empty()) {
+                        locks.push((name, lock));
+                    } else {
                         let message = format!("a lock's name cannot be a {}", value.type_name());
                         return self.expression_failed(place, message);
                     }
-                },
+                }
                 Err(stop) => return self.failed_by(place, "locks", stop),
             }
         }
@@ -579,7 +576,7 @@ impl Decider<'_> {
             namespace,
             name: name.as_str().into(),
         };
-        let period = lock.per.map_or(0, |per| self.micros(per));
+        let period = lock.per.map_or(0, Self::micros);
         let max = lock.max;
         self.emit(Fact::LockRequested(LockRequested {
             unit: place.into(),
@@ -622,7 +619,10 @@ impl Decider<'_> {
         let Some(place) = scope.parent else {
             if scope.kind == ScopeKind::Finally {
                 self.finally_ended(number);
-            } else if self.run.state.outcome.is_none() {
+            } else if let Some(outcome) = self.run.state.outcome {
+                // Something that the outputs need had to be loaded.
+                self.end_run(outcome);
+            } else {
                 self.steps_ended();
             }
             return Ok(());

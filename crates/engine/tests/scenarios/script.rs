@@ -292,7 +292,7 @@ fn attempt(text: &str) -> Result<Attempt, String> {
         ("is", "lost") => {
             made.outcome = Outcome::Lost {
                 reason: "its worker is gone".to_owned(),
-            explained: false,
+                explained: false,
             };
         }
         ("fails", how) => made.outcome = Outcome::Failed(Box::new(failure(how)?)),

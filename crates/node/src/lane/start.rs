@@ -1,9 +1,9 @@
 //! Making runs: from a client, from a parent, as a fork.
 
 use super::{
-    Answer, Arc, BlobRef, Entity, EntityKey, Error, ErrorCode, Lane, Message, Output, ReplyId, Rule,
-    Run, RunCreated, RunId, RunStatus, Shard, Slot, Stored, StoredBlob, Time, ToEntity, Version,
-    VersionKey, mix,
+    Answer, Arc, BlobRef, Entity, EntityKey, Error, ErrorCode, Lane, Message, Output, ReplyId,
+    Rule, Run, RunCreated, RunId, RunStatus, Shard, Slot, Stored, StoredBlob, Time, ToEntity,
+    Version, VersionKey, mix,
 };
 use crate::request::StartRun;
 use kapell_engine::event::{Fork, KeptStep, Parent, RunQueueRef};
@@ -127,7 +127,10 @@ impl Making {
 /// An id that depends on a name alone, so that a duplicate meets the same run.
 fn derived_id(name: &[u8]) -> RunId {
     let (low, high) = name.iter().fold((1_u64, 2_u64), |(low, high), byte| {
-        (mix(low ^ u64::from(*byte)), mix(high.rotate_left(7) ^ u64::from(*byte)))
+        (
+            mix(low ^ u64::from(*byte)),
+            mix(high.rotate_left(7) ^ u64::from(*byte)),
+        )
     });
     let unique = u128::from(low) << 64 | u128::from(high);
     // The time part is derived too: a due time or key has no other moment of birth.
@@ -162,7 +165,9 @@ impl Lane {
             Ok(None) => Err(not_found(&key)),
             Err(error) => {
                 // Clients are told; children wait for the next try.
-                let children = waiting.extract_if(.., |making| making.holds()).collect::<Vec<_>>();
+                let children = waiting
+                    .extract_if(.., |making| making.holds())
+                    .collect::<Vec<_>>();
                 if !children.is_empty() {
                     self.making.insert(key.clone(), children);
                     self.read_again(Output::LoadVersion(key.clone()));
@@ -206,16 +211,13 @@ impl Lane {
                 return;
             }
         }
-        match making.id {
+        if let Some(id) = making.id {
             // A derived id may be there already.
-            Some(id) => {
-                let holds = making.holds();
-                self.submit(id.into(), ToEntity::Create(Box::new(making)), holds);
-            }
-            None => {
-                let id = self.new_id();
-                self.create(&id.into(), making);
-            }
+            let holds = making.holds();
+            self.submit(id.into(), ToEntity::Create(Box::new(making)), holds);
+        } else {
+            let id = self.new_id();
+            self.create(&id.into(), making);
         }
     }
 
@@ -233,7 +235,11 @@ impl Lane {
         let EntityKey::Run(id) = *key else { return };
         let Some(ready) = &making.ready else { return };
         let queue = ready.queue.as_ref().map(|(line, _)| {
-            (making.namespace.clone(), making.workflow.clone(), line.clone())
+            (
+                making.namespace.clone(),
+                making.workflow.clone(),
+                line.clone(),
+            )
         });
         let created = created(id, &making, ready, self.now);
         let plan = ready.version.plan.clone();
@@ -241,10 +247,15 @@ impl Lane {
             run: id,
             key: line.clone(),
             rule: *rule,
-            inside: queue.as_ref().is_some_and(|queue| making.held_queues.contains(queue)),
+            inside: queue
+                .as_ref()
+                .is_some_and(|queue| making.held_queues.contains(queue)),
         });
         let run = Run::new(plan);
-        self.slots.insert(key.clone(), Slot::new(Entity::Run(Box::new(run)), 0, None, self.now));
+        self.slots.insert(
+            key.clone(),
+            Slot::new(Entity::Run(Box::new(run)), 0, None, self.now),
+        );
         self.made(&making, key);
         let input = kapell_engine::Input::Create(Box::new(created));
         self.deliver(key, ToEntity::Run(Box::new(input)), false);
@@ -285,17 +296,38 @@ impl Lane {
     }
 
     /// Retries that a strategy refuses are refused before anything changes.
-    pub(super) fn may_retry(&self, key: &EntityKey, request: &kapell_engine::Request) -> Result<(), Error> {
+    pub(super) fn may_retry(
+        &self,
+        key: &EntityKey,
+        request: &kapell_engine::Request,
+    ) -> Result<(), Error> {
         let retries = matches!(
             request,
             kapell_engine::Request::Retry { .. } | kapell_engine::Request::Restart { .. }
         );
-        let Some(Slot { entity: Entity::Run(run), .. }) = self.slots.get(key) else { return Ok(()) };
-        let (true, Some(queue)) = (retries, run.state.run_queue()) else { return Ok(()) };
-        let Some(Slot { entity: Entity::Queue(queue), .. }) = self.slots.get(&queue) else {
+        let Some(Slot {
+            entity: Entity::Run(run),
+            ..
+        }) = self.slots.get(key)
+        else {
             return Ok(());
         };
-        let line = run.state.meta.queue.as_ref().map_or("", |(_, _, line)| line);
+        let (true, Some(queue)) = (retries, run.state.run_queue()) else {
+            return Ok(());
+        };
+        let Some(Slot {
+            entity: Entity::Queue(queue),
+            ..
+        }) = self.slots.get(&queue)
+        else {
+            return Ok(());
+        };
+        let line = run
+            .state
+            .meta
+            .queue
+            .as_ref()
+            .map_or("", |(_, _, line)| line);
         let mode: StrategyMode = run.plan.spec.strategy.mode;
         queue.may_reenter(run.state.meta.id, line, mode)
     }
@@ -311,7 +343,10 @@ impl Lane {
                 workflow: view.workflow.as_str().into(),
                 key: "".into(),
             };
-            if let Some(Slot { entity: Entity::Queue(queue), .. }) = self.slots.get(&key)
+            if let Some(Slot {
+                entity: Entity::Queue(queue),
+                ..
+            }) = self.slots.get(&key)
                 && let Some(why) = queue.why(view.id)
             {
                 view.waits_for = Some(why);
@@ -327,34 +362,47 @@ impl Lane {
             Some(Entity::Run(run)) => run.state.run_queue(),
             _ => None,
         };
-        let decided = queue.as_ref().and_then(|queue| match self.slots.get_mut(queue) {
-            Some(Slot { entity: Entity::Queue(queue), .. }) => queue.dismiss(id, now),
-            _ => None,
-        });
-        match (queue, decided) {
-            (Some(queue), Some(decided)) => {
-                self.queue_decided(&queue, decided);
-                self.reply(reply, Ok(Answer::Done));
-            }
-            _ => {
-                let error = Error::new(
-                    ErrorCode::NotAllowedNow,
-                    format!("run {id} blocks no run queue"),
-                );
-                self.reply(reply, Err(error));
-            }
+        let decided = queue
+            .as_ref()
+            .and_then(|queue| match self.slots.get_mut(queue) {
+                Some(Slot {
+                    entity: Entity::Queue(queue),
+                    ..
+                }) => queue.dismiss(id, now),
+                _ => None,
+            });
+        if let (Some(queue), Some(decided)) = (queue, decided) {
+            self.queue_decided(&queue, decided);
+            self.reply(reply, Ok(Answer::Done));
+        } else {
+            let error = Error::new(
+                ErrorCode::NotAllowedNow,
+                format!("run {id} blocks no run queue"),
+            );
+            self.reply(reply, Err(error));
         }
     }
 
     pub(super) fn fork(&mut self, reply: ReplyId, key: &EntityKey, forking: &Forking) {
-        let Some(Slot { entity: Entity::Run(run), .. }) = self.slots.get(key) else { return };
+        let Some(Slot {
+            entity: Entity::Run(run),
+            ..
+        }) = self.slots.get(key)
+        else {
+            return;
+        };
         let version = forking.version.unwrap_or(run.state.meta.version);
         let other = (version != run.state.meta.version)
             .then(|| {
                 let meta = &run.state.meta;
                 (meta.namespace.clone(), meta.workflow.clone(), Some(version))
             })
-            .map(|key| (self.versions.get(&key).map(|version| version.plan.clone()), key));
+            .map(|key| {
+                (
+                    self.versions.get(&key).map(|version| version.plan.clone()),
+                    key,
+                )
+            });
         let plan = match &other {
             None => run.plan.clone(),
             Some((Some(plan), _)) => plan.clone(),
@@ -408,13 +456,19 @@ fn not_found((_, workflow, version): &VersionKey) -> Error {
 /// `run` as defaults of parameters, labels and `strategy.key` see it.
 fn run_value(making: &Making, spec: &Spec, now: Time) -> Value {
     let scheduled = Value::Timestamp(making.scheduled_at.unwrap_or(now).timestamp());
-    let timezone = making.timezone.clone().unwrap_or_else(|| spec.timezone.clone());
+    let timezone = making
+        .timezone
+        .clone()
+        .unwrap_or_else(|| spec.timezone.clone());
     Value::map([
         ("workflow", Value::String(making.workflow.clone())),
         ("namespace", Value::String(making.namespace.clone())),
         ("created_at", Value::Timestamp(now.timestamp())),
         ("scheduled_at", scheduled.clone()),
-        ("interval", Value::map([("start", scheduled.clone()), ("end", scheduled)])),
+        (
+            "interval",
+            Value::map([("start", scheduled.clone()), ("end", scheduled)]),
+        ),
         ("timezone", Value::String(timezone)),
         (
             "trigger",
@@ -435,10 +489,21 @@ fn run_value(making: &Making, spec: &Spec, now: Time) -> Value {
 type Checked = (Value, Value, Option<(Arc<str>, Rule)>);
 
 fn ready(making: &Making, spec: &Spec, run: &Value, _now: Time) -> Result<Checked, Error> {
-    let supplied = making.params.as_map().map(|map| (**map).clone()).unwrap_or_default();
-    let source = if making.text { params::Source::Text } else { params::Source::Typed };
+    let supplied = making
+        .params
+        .as_map()
+        .map(|map| (**map).clone())
+        .unwrap_or_default();
+    let source = if making.text {
+        params::Source::Text
+    } else {
+        params::Source::Typed
+    };
     let bound = params::bind(spec, &supplied, source, run).map_err(|problems| {
-        let text: Vec<&str> = problems.iter().map(|problem| problem.message.as_str()).collect();
+        let text: Vec<&str> = problems
+            .iter()
+            .map(|problem| problem.message.as_str())
+            .collect();
         let error = Error::new(ErrorCode::BadParams, text.join("\n"));
         match problems.iter().find_map(|problem| problem.hint.clone()) {
             Some(hint) => error.hint(hint),
@@ -446,12 +511,15 @@ fn ready(making: &Making, spec: &Spec, run: &Value, _now: Time) -> Result<Checke
         }
     })?;
     let params = Value::Map(Arc::new(bound));
-    let scope = MapScope(Map::from([("params".into(), params.clone()), ("run".into(), run.clone())]));
+    let scope = MapScope(Map::from([
+        ("params".into(), params.clone()),
+        ("run".into(), run.clone()),
+    ]));
     let mut labels = Map::new();
     for (name, template) in &spec.labels {
-        let value = template.eval(&scope, Budget::default()).map_err(|error| {
-            Error::new(ErrorCode::BadParams, format!("labels.{name}: {error}"))
-        })?;
+        let value = template
+            .eval(&scope, Budget::default())
+            .map_err(|error| Error::new(ErrorCode::BadParams, format!("labels.{name}: {error}")))?;
         labels.insert(name.clone(), Value::string(value.text()));
     }
     let queue = match Rule::of(&spec.strategy) {
@@ -473,7 +541,11 @@ fn ready(making: &Making, spec: &Spec, run: &Value, _now: Time) -> Result<Checke
             Some((line, rule))
         }
     };
-    let labels = if labels.is_empty() { Value::Null } else { Value::Map(labels.into()) };
+    let labels = if labels.is_empty() {
+        Value::Null
+    } else {
+        Value::Map(labels.into())
+    };
     Ok((params, labels, queue))
 }
 
@@ -494,7 +566,11 @@ fn created(id: RunId, making: &Making, ready: &Ready, now: Time) -> RunCreated {
         trigger: making.trigger.to_owned(),
         by: making.by.clone(),
         scheduled_at: making.scheduled_at.unwrap_or(now).0,
-        timezone: making.timezone.as_ref().unwrap_or(&spec.timezone).to_string(),
+        timezone: making
+            .timezone
+            .as_ref()
+            .unwrap_or(&spec.timezone)
+            .to_string(),
         parent: match making.origin {
             Origin::Client(_) => None,
             Origin::Parent(parent) => Some(Parent {
@@ -547,7 +623,9 @@ fn kept_by_fork(
         if again.contains(&step.index) {
             continue;
         }
-        let Some(before) = old.by_id.get(&step.step.id) else { continue };
+        let Some(before) = old.by_id.get(&step.step.id) else {
+            continue;
+        };
         let same = serde_json::to_string(&*old.steps[usize::from(*before)].step).ok()
             == serde_json::to_string(&*step.step).ok();
         let place = kapell_api::task::Place {
@@ -555,13 +633,18 @@ fn kept_by_fork(
             step: *before,
             item: kapell_api::task::Place::NO_ITEM,
         };
-        let Some(unit) = run.state.unit(place) else { continue };
+        let Some(unit) = run.state.unit(place) else {
+            continue;
+        };
         if !same || !(unit.status.good() || unit.status == kapell_model::StepStatus::Skipped) {
             continue;
         }
         uses_changed(step, forking)?;
         let output = run.output(place, Time::ZERO).map_err(|message| {
-            Error::new(ErrorCode::NotAllowedNow, format!("`{}`: {message}", step.step.id))
+            Error::new(
+                ErrorCode::NotAllowedNow,
+                format!("`{}`: {message}", step.step.id),
+            )
         })?;
         kept.push(KeptStep {
             step: u32::from(step.index),
@@ -569,34 +652,59 @@ fn kept_by_fork(
             output: Some(Stored::new(&output)),
         });
     }
-    let mut params = run.state.meta.params.as_map().map(|map| (**map).clone()).unwrap_or_default();
+    let mut params = run
+        .state
+        .meta
+        .params
+        .as_map()
+        .map(|map| (**map).clone())
+        .unwrap_or_default();
     if forking.text {
         // Kept values go through text again, so that all are parsed alike.
         for value in params.values_mut() {
             *value = Value::string(value.text());
         }
     }
-    for (name, value) in forking.params.as_map().into_iter().flat_map(|map| map.iter()) {
+    for (name, value) in forking
+        .params
+        .as_map()
+        .into_iter()
+        .flat_map(|map| map.iter())
+    {
         params.insert(name.clone(), value.clone());
     }
     params.retain(|name, _| {
-        plan.spec.params.iter().any(|param| param.name == *name && !param.fixed)
-            || forking.params.as_map().is_some_and(|map| map.contains_key(name))
+        plan.spec
+            .params
+            .iter()
+            .any(|param| param.name == *name && !param.fixed)
+            || forking
+                .params
+                .as_map()
+                .is_some_and(|map| map.contains_key(name))
     });
-    let fork =
-        Fork { run: run.state.meta.id.to_bytes().to_vec(), from: forking.from.clone(), kept };
+    let fork = Fork {
+        run: run.state.meta.id.to_bytes().to_vec(),
+        from: forking.from.clone(),
+        kept,
+    };
     Ok((fork, Value::Map(params.into())))
 }
 
 /// A changed parameter that a kept step uses would make its kept output a lie.
 fn uses_changed(step: &kapell_engine::plan::StepPlan, forking: &Forking) -> Result<(), Error> {
-    let Some(changed) = forking.params.as_map() else { return Ok(()) };
+    let Some(changed) = forking.params.as_map() else {
+        return Ok(());
+    };
     let text = serde_json::to_string(&*step.step).unwrap_or_default();
     for name in changed.keys() {
         if text.contains(&format!("params.{name}")) {
             return Err(Error::new(
                 ErrorCode::NotAllowedNow,
-                format!("parameter `{name}` is used by step `{}`, which is kept", step.step.id),
+                format!(
+                    "parameter `{name}` is used by step `{}`, which is kept",
+                    step.step.id
+                ),
             )
             .hint(format!("fork from `{}` or a step before it", step.step.id)));
         }

@@ -15,7 +15,10 @@ struct Logs {
 
 impl Logs {
     fn new() -> Self {
-        let logs = Self { folder: TempDir::new().unwrap(), run: RunId::new(Time(1), Shard(1), 7) };
+        let logs = Self {
+            folder: TempDir::new().unwrap(),
+            run: RunId::new(Time(1), Shard(1), 7),
+        };
         fs::create_dir(logs.folder.path().join(logs.run.to_string())).unwrap();
         logs
     }
@@ -27,18 +30,30 @@ impl Logs {
     fn print(&self, path: &str, at: i64, text: &str) {
         let mut line = Vec::new();
         Line::encode(Time(at), Stream::Stdout, text.as_bytes(), &mut line);
-        let mut file = File::options().create(true).append(true).open(self.file(path)).unwrap();
+        let mut file = File::options()
+            .create(true)
+            .append(true)
+            .open(self.file(path))
+            .unwrap();
         file.write_all(&line).unwrap();
     }
 
     fn page(&self, step: Option<&str>, cursor: LogCursor, limit: usize) -> LogPage {
-        let query = LogQuery { step: step.map(str::to_owned), attempt: None, cursor, limit };
+        let query = LogQuery {
+            step: step.map(str::to_owned),
+            attempt: None,
+            cursor,
+            limit,
+        };
         read(self.folder.path(), self.run, &query).unwrap()
     }
 }
 
 fn texts(page: &LogPage) -> Vec<&str> {
-    page.lines.iter().map(|line| line.line.text.as_str()).collect()
+    page.lines
+        .iter()
+        .map(|line| line.line.text.as_str())
+        .collect()
 }
 
 #[test]
@@ -63,11 +78,21 @@ fn lines_of_many_steps_come_in_order_of_time_page_by_page() {
 #[test]
 fn a_step_has_the_logs_of_its_items_and_of_what_is_inside_it() {
     let logs = Logs::new();
-    for path in ["load", "load[3]", "load.inner", "load#2.inner", "loader", "reload"] {
+    for path in [
+        "load",
+        "load[3]",
+        "load.inner",
+        "load#2.inner",
+        "loader",
+        "reload",
+    ] {
         logs.print(path, 1, path);
     }
     let page = logs.page(Some("load"), LogCursor::new(), 0);
-    assert_eq!(texts(&page), ["load", "load#2.inner", "load.inner", "load[3]"]);
+    assert_eq!(
+        texts(&page),
+        ["load", "load#2.inner", "load.inner", "load[3]"]
+    );
 }
 
 #[test]
@@ -79,7 +104,10 @@ fn what_is_printed_later_follows_even_over_a_rotation() {
     fs::rename(logs.file("a"), log::older(&logs.file("a"))).unwrap();
     logs.print("a", 3, "three");
     assert_eq!(texts(&logs.page(None, first.cursor, 0)), ["two", "three"]);
-    assert_eq!(texts(&logs.page(None, LogCursor::new(), 0)), ["one", "two", "three"]);
+    assert_eq!(
+        texts(&logs.page(None, LogCursor::new(), 0)),
+        ["one", "two", "three"]
+    );
 }
 
 #[test]

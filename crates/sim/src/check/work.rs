@@ -53,10 +53,11 @@ impl Checks {
             return wrong("offer", format!("{path} is offered as try {} after {attempts}", task.attempt));
         }
         let alive = |attempt: &&Attempt| {
-            attempt.run == task.run
-                && attempt.stopped_at.is_none_or(|stopped| now - stopped < patience())
+            attempt
+                .stopped_at
+                .is_none_or(|stopped| now - stopped < patience())
         };
-        if let Some(other) = worker.live().filter(alive).find(|other| other.place == place) {
+        if let Some(other) = worker.of_unit(task.run, place).find(alive) {
             return wrong("twice", format!("{path} is offered as {:?} beside {:?}", task.offer, other.offer));
         }
         let offers = shadow.offered.entry(place).or_default();
@@ -70,11 +71,14 @@ impl Checks {
         if !step.idempotent && shadow.lost.contains(&place) {
             return wrong("idempotent", format!("{path} is repeated after a loss"));
         }
-        let in_flight = 1 + worker.live().filter(alive).count();
-        if let Some(bound) = shadow.plan.spec.max_parallelism
-            && in_flight > bound as usize
-        {
-            return wrong("max_parallelism", format!("{path}: {in_flight} in flight of {bound}"));
+        if let Some(bound) = shadow.plan.spec.max_parallelism {
+            let in_flight = 1 + worker.of_run(task.run).filter(alive).count();
+            if in_flight > bound as usize {
+                return wrong(
+                    "max_parallelism",
+                    format!("{path}: {in_flight} in flight of {bound}"),
+                );
+            }
         }
         if place.item != Place::NO_ITEM
             && let Some(foreach) =
@@ -84,7 +88,7 @@ impl Checks {
             let here = |attempt: &&Attempt| {
                 attempt.place.scope == place.scope && attempt.place.step == place.step
             };
-            let items = 1 + worker.live().filter(alive).filter(here).count();
+            let items = 1 + worker.of_run(task.run).filter(alive).filter(here).count();
             if items > foreach.concurrency as usize {
                 return wrong("concurrency", format!("{path}: {items} of {}", foreach.concurrency));
             }

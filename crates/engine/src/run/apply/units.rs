@@ -1,0 +1,458 @@
+//! Units: ready, attempted, ended; items of a foreach.
+
+use kapell_api::task::{Place, TaskError};
+use kapell_expr::Value;
+use kapell_model::spec::FailurePolicy;
+use kapell_model::{StepStatus, Time};
+
+use super::super::state::{ForeachState, Inner, Page, RunError, State, TimerKind, Todo, split};
+use crate::event::{AttemptEnded, AttemptResult, Event, ForeachExpanded, Next, Stored, UnitReady};
+use crate::plan::Plan;
+
+use super::reopen::forget_discarded;
+use super::{count_retry, error, value};
+
+impl State {
+    pub(super) fn unit_ready(&mut self, plan: &Plan, event: &Event, ready: &UnitReady) {
+        let place: Place = ready.unit.into();
+        self.note_item_started(place);
+        self.step_begun(place);
+        self.set_total(place, event, ready.total);
+        if ready.queue > 0 {
+            self.timers
+                .set(place, TimerKind::QueueTimeout, event.time(ready.queue));
+        }
+        if let Some(step) = self.step_mut(place.scope, place.step)
+            && ready.priority > 0
+        {
+            step.priority = u8::try_from(ready.priority).unwrap_or(101);
+        }
+        let at = Time(event.at);
+        let waits = ready.not_before > 0;
+        if waits {
+            self.timers
+                .set(place, TimerKind::NotBefore, event.time(ready.not_before));
+        }
+        let has_locks = self.has_locks(plan, place);
+        if let Some(unit) = self.unit_mut(place) {
+            if unit.ready_at == Time::ZERO {
+                unit.ready_at = at;
+            }
+            unit.status = if waits || has_locks {
+                StepStatus::Waiting
+            } else {
+                StepStatus::Queued
+            };
+        }
+        if waits {
+            return;
+        }
+        if has_locks {
+            self.todo.insert(Todo::Lock(place));
+        } else {
+            self.enter_ready(plan, place);
+        }
+    }
+
+    pub(super) fn has_locks(&self, plan: &Plan, place: Place) -> bool {
+        self.plan_step(plan, place)
+            .is_some_and(|step| !step.step.locks.is_empty())
+    }
+
+    pub(in crate::run) fn plan_step<'p>(
+        &self,
+        plan: &'p Plan,
+        place: Place,
+    ) -> Option<&'p crate::plan::StepPlan> {
+        let graph = self.scopes.get(&place.scope)?.graph;
+        plan.graphs
+            .get(graph as usize)?
+            .steps
+            .get(usize::from(place.step))
+    }
+
+    pub(super) fn lock_granted(&mut self, plan: &Plan, place: Place) {
+        let wanted = self
+            .plan_step(plan, place)
+            .map_or(0, |step| step.step.locks.len());
+        let Some(locks) = self.locks.get_mut(&place) else {
+            return;
+        };
+        locks.held.extend(locks.asked.take());
+        if locks.held.len() < wanted {
+            self.todo.insert(Todo::Lock(place));
+            return;
+        }
+        if let Some(unit) = self.unit_mut(place) {
+            unit.status = StepStatus::Queued;
+        }
+        self.enter_ready(plan, place);
+    }
+
+    /// Where a unit stands in `ready`: the foreach as one, unless its items start one by one.
+    pub(super) fn ready_place(&self, plan: &Plan, place: Place) -> Place {
+        if place.item != Place::NO_ITEM && !self.items_open(plan, place) {
+            Place {
+                item: Place::NO_ITEM,
+                ..place
+            }
+        } else {
+            place
+        }
+    }
+
+    pub(super) fn ready_key(&self, place: Place) -> (u8, Place) {
+        let own = self
+            .step(place.scope, place.step)
+            .map_or(0, |step| step.priority);
+        let priority = if own > 0 { own - 1 } else { self.meta.priority };
+        (100 - priority.min(100), place)
+    }
+
+    pub(in crate::run) fn enter_ready(&mut self, plan: &Plan, place: Place) {
+        let stands = self.ready_place(plan, place);
+        if stands != place
+            && let Some(foreach) = self.foreach_mut(place)
+        {
+            foreach.again.insert(place.item);
+        }
+        let key = self.ready_key(stands);
+        if let Some(step) = self.plan_step(plan, place) {
+            self.ready
+                .entry(step.step.queue.clone())
+                .or_default()
+                .insert(key);
+        }
+    }
+
+    pub(super) fn leave_ready(&mut self, plan: &Plan, place: Place) {
+        let stands = self.ready_place(plan, place);
+        if stands != place
+            && let Some(foreach) = self.foreach_mut(place)
+        {
+            foreach.again.remove(&place.item);
+            // Items that are tried again stay, also where no new ones start.
+            if foreach.has_more() || !foreach.again.is_empty() {
+                return;
+            }
+        }
+        let key = self.ready_key(stands);
+        let Some(step) = self.plan_step(plan, place) else {
+            return;
+        };
+        if let Some(queue) = self.ready.get_mut(&step.step.queue) {
+            queue.remove(&key);
+            if queue.is_empty() {
+                self.ready.remove(&step.step.queue);
+            }
+        }
+    }
+
+    pub(super) fn rebuild_ready(&mut self, plan: &Plan) {
+        let places: Vec<Place> = self
+            .ready
+            .values()
+            .flatten()
+            .map(|(_, place)| *place)
+            .collect();
+        self.ready.clear();
+        for place in places {
+            let key = self.ready_key(place);
+            if let Some(step) = self.plan_step(plan, place) {
+                self.ready
+                    .entry(step.step.queue.clone())
+                    .or_default()
+                    .insert(key);
+            }
+        }
+    }
+
+    /// What a step does has begun: nothing is to be decided about its needs any more.
+    pub(super) fn step_begun(&mut self, place: Place) {
+        self.todo.remove(&Todo::Step(place.scope, place.step));
+        self.timers.unset(place, TimerKind::Retry);
+        self.timers.unset(place, TimerKind::NotBefore);
+    }
+
+    pub(super) fn set_total(&mut self, place: Place, event: &Event, total: i64) {
+        if total > 0 && self.timers.get(place, TimerKind::TotalTimeout).is_none() {
+            self.timers
+                .set(place, TimerKind::TotalTimeout, event.time(total));
+        }
+    }
+
+    pub(in crate::run) fn foreach_mut(&mut self, place: Place) -> Option<&mut ForeachState> {
+        self.step_mut(place.scope, place.step)?
+            .foreach
+            .as_deref_mut()
+    }
+
+    /// An item that is heard of for the first time has been started: the cursor moves past it.
+    pub(super) fn note_item_started(&mut self, place: Place) {
+        if place.item == Place::NO_ITEM {
+            return;
+        }
+        let Some(foreach) = self.foreach_mut(place) else {
+            return;
+        };
+        foreach.again.remove(&place.item);
+        if foreach
+            .unit(place.item)
+            .is_none_or(|unit| unit.status == StepStatus::Pending)
+        {
+            foreach.open += 1;
+        }
+        if place.item >= foreach.next {
+            // Items are granted in order but may end in any order: those passed over were granted
+            // too, and are granted again should the owner forget it.
+            foreach.again.extend(foreach.next..place.item);
+            foreach.next = place.item + 1;
+        }
+    }
+
+    pub(super) fn attempt_ended(&mut self, plan: &Plan, event: &Event, ended: &AttemptEnded) {
+        let place: Place = ended.unit.into();
+        let at = event.time(ended.ended);
+        let result = AttemptResult::from_number(ended.result);
+        self.note_item_started(place);
+        self.forget_attempt(plan, place);
+        if result == AttemptResult::Lost {
+            self.lost.insert(
+                place,
+                kapell_model::Offer {
+                    epoch: ended.epoch,
+                    counter: ended.counter,
+                },
+            );
+        }
+        let Some(unit) = self.unit_mut(place) else {
+            return;
+        };
+        unit.attempts = ended.attempt;
+        unit.started_at = event.time(ended.started);
+        if unit.ready_at == Time::ZERO {
+            unit.ready_at = unit.started_at;
+        }
+        if result == AttemptResult::Lost && !ended.explained {
+            unit.deliveries = unit.deliveries.saturating_add(1);
+        }
+        if ended.next == Next::Succeeded as u32 {
+            let output = value(ended.output.as_ref());
+            self.end_unit(plan, place, at, StepStatus::Succeeded, output, None, false);
+        } else if ended.next == Next::Retry as u32 {
+            unit.status = StepStatus::Retrying;
+            unit.error = error(ended.error.as_ref());
+            count_retry(unit, ended.error.as_ref().map_or(1, |error| error.kind));
+            self.timers
+                .set(place, TimerKind::Retry, event.time(ended.retry));
+        } else {
+            // Its end follows; until then it counts as open once.
+            unit.status = StepStatus::Running;
+            unit.error = error(ended.error.as_ref());
+        }
+    }
+
+    /// An attempt is over: nothing of it is in flight, ready or locked any more.
+    pub(super) fn forget_attempt(&mut self, plan: &Plan, place: Place) {
+        self.started.remove(&place);
+        self.locks.remove(&place);
+        self.todo.remove(&Todo::Lock(place));
+        self.timers.unset(place, TimerKind::GiveUp);
+        self.timers.unset(place, TimerKind::QueueTimeout);
+        if !self.ready.is_empty() {
+            self.leave_ready(plan, place);
+        }
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one place through which every unit ends"
+    )]
+    pub(super) fn end_unit(
+        &mut self,
+        plan: &Plan,
+        place: Place,
+        at: Time,
+        status: StepStatus,
+        output: Value,
+        error: Option<Box<TaskError>>,
+        tolerated: bool,
+    ) {
+        self.forget_attempt(plan, place);
+        self.timers.clear(place);
+        if status.good() || status == StepStatus::Skipped {
+            self.drop_inner(place);
+            self.drop_items(place);
+        }
+        self.lost.remove(&place);
+        self.leave_handler(place);
+        self.leave_inner(place);
+        let Some(unit) = self.unit_mut(place) else {
+            return;
+        };
+        if unit.status.ended() {
+            return;
+        }
+        unit.status = status;
+        unit.stop = None;
+        unit.ended_at = at;
+        unit.output = output;
+        unit.error = error;
+        forget_discarded(unit);
+        self.counts[usize::from(!status.good())] += 1;
+        if place.item == Place::NO_ITEM {
+            self.step_ended(plan, place, status, tolerated);
+        } else {
+            self.item_ended(plan, place, status);
+        }
+    }
+
+    pub(super) fn step_ended(
+        &mut self,
+        plan: &Plan,
+        place: Place,
+        status: StepStatus,
+        tolerated: bool,
+    ) {
+        self.todo.remove(&Todo::Step(place.scope, place.step));
+        self.todo.remove(&Todo::Foreach(place.scope, place.step));
+        let fails = matches!(status, StepStatus::Failed | StepStatus::TimedOut) && !tolerated;
+        let top = self
+            .scopes
+            .get(&place.scope)
+            .is_some_and(|scope| scope.parent.is_none());
+        if fails && top && self.error.is_none() {
+            let cause = self.first_cause(place);
+            let error = self
+                .unit(cause)
+                .and_then(|unit| unit.error.clone())
+                .unwrap_or_default();
+            let step = self.path(plan, cause);
+            self.error = Some(Box::new(RunError {
+                step,
+                error: *error,
+            }));
+        }
+        let Some(scope) = self.scopes.get_mut(&place.scope) else {
+            return;
+        };
+        scope.left = scope.left.saturating_sub(1);
+        if fails && scope.failed.is_none() {
+            scope.failed = Some(place.step);
+            if plan.policy() != FailurePolicy::Continue {
+                self.todo.insert(Todo::Fail(place.scope));
+            }
+        }
+        if scope.left == 0 {
+            self.todo.insert(Todo::Scope(place.scope));
+        }
+        let Some(graph) = plan.graphs.get(scope.graph as usize) else {
+            return;
+        };
+        for dependent in &graph.steps[usize::from(place.step)].dependents {
+            let Some(step) = scope.steps.get_mut(usize::from(*dependent)) else {
+                continue;
+            };
+            step.needs_left = step.needs_left.saturating_sub(1);
+            if step.needs_left == 0 && step.unit.status == StepStatus::Pending {
+                self.todo.insert(Todo::Step(place.scope, *dependent));
+            }
+        }
+    }
+
+    /// The step, inside the failed one or itself, that failed first.
+    pub(super) fn first_cause(&self, place: Place) -> Place {
+        let mut cause = place;
+        while let Some(Inner::Scope(scope)) = self.unit(cause).map(|unit| &unit.inner)
+            && let Some(step) = self.scopes.get(scope).and_then(|scope| scope.failed)
+        {
+            cause = Place {
+                scope: *scope,
+                step,
+                item: Place::NO_ITEM,
+            };
+        }
+        cause
+    }
+
+    pub(super) fn item_ended(&mut self, plan: &Plan, place: Place, status: StepStatus) {
+        let opens = self.items_open(plan, place);
+        let Some(foreach) = self.foreach_mut(place) else {
+            return;
+        };
+        match status {
+            StepStatus::Succeeded | StepStatus::Cached => foreach.good += 1,
+            StepStatus::Failed | StepStatus::TimedOut => foreach.bad += 1,
+            _ => foreach.other += 1,
+        }
+        foreach.open = foreach.open.saturating_sub(1);
+        let (page, _) = split(place.item);
+        let paged = foreach.pages.len() > 1;
+        let mut close = false;
+        if let Some(Page::Open { left, units }) = foreach.pages.get_mut(page) {
+            *left = left.saturating_sub(1);
+            // Items that did not succeed stay: they may be retried.
+            close = paged && *left == 0 && units.iter().all(|unit| unit.status.good());
+        }
+        let look = foreach.ended()
+            || (!foreach.stopped && foreach.out_of_reach())
+            || (opens && foreach.has_more());
+        if close {
+            let page = u32::try_from(page).unwrap_or(u32::MAX);
+            self.todo.insert(Todo::Page(place.scope, place.step, page));
+        }
+        if look {
+            self.todo.insert(Todo::Foreach(place.scope, place.step));
+        }
+    }
+
+    /// True if items of this step are started one by one, not by grants.
+    pub(in crate::run) fn items_open(&self, plan: &Plan, place: Place) -> bool {
+        self.plan_step(plan, place).is_some_and(|step| {
+            !step.is_task() || !step.step.locks.is_empty() || step.step.not_before.is_some()
+        })
+    }
+
+    pub(super) fn foreach_expanded(
+        &mut self,
+        plan: &Plan,
+        event: &Event,
+        expanded: &ForeachExpanded,
+    ) {
+        let place: Place = expanded.unit.into();
+        self.todo.remove(&Todo::Step(place.scope, place.step));
+        self.set_total(place, event, expanded.total);
+        let count = expanded.count;
+        let opens = self.items_open(plan, place);
+        let Some(step) = self.step_mut(place.scope, place.step) else {
+            return;
+        };
+        step.unit.status = StepStatus::Running;
+        step.unit.ready_at = Time(event.at);
+        step.unit.started_at = Time(event.at);
+        if expanded.priority > 0 {
+            step.priority = u8::try_from(expanded.priority).unwrap_or(101);
+        }
+        let pages = (count as usize).div_ceil(kapell_model::limits::FOREACH_PAGE);
+        step.foreach = Some(Box::new(ForeachState {
+            count,
+            lists: expanded.lists.iter().map(Stored::value).collect(),
+            concurrency: expanded.concurrency,
+            min_success: expanded.min_success,
+            pages: vec![Page::Untouched; pages],
+            ..ForeachState::default()
+        }));
+        self.counts[2] += u64::from(count);
+        if opens || count == 0 {
+            self.todo.insert(Todo::Foreach(place.scope, place.step));
+        } else {
+            let key = self.ready_key(place);
+            if let Some(step) = self.plan_step(plan, place) {
+                self.ready
+                    .entry(step.step.queue.clone())
+                    .or_default()
+                    .insert(key);
+            }
+        }
+    }
+}

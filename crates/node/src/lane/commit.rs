@@ -1,0 +1,308 @@
+//! Granting, sealing, committing, and what follows a commit.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use kapell_api::task::{Report, TaskEvent};
+use kapell_engine::run::grant::{Offers, Room};
+use kapell_model::{EntityKey, Error, ErrorCode, Offer, RunId, Time};
+use kapell_store::{Commit, EntityWrite, RunRow};
+
+use crate::batch::Batch;
+use crate::dispatch::SHARE;
+use crate::entity::Entity;
+use crate::rows;
+
+use super::{
+    AHEAD, Committing, FORGET_CHUNKS, Lane, Output, SHORT_RUNS, SNAPSHOT_BYTES, Slot, ToEntity,
+};
+
+impl Lane {
+    /// Grants what there is room for, seals the open batch if nothing is being committed, and
+    /// returns what is to be done.
+    pub fn flush(&mut self, now: Time) -> Vec<Output> {
+        self.now = now;
+        if self.broken && self.committing.is_none() {
+            self.broken = false;
+            self.reset(Batch::default());
+        }
+        while self.committing.is_none() && self.holds == 0 && !self.broken {
+            self.dispatch();
+            if self.holds > 0 || self.open.is_empty() {
+                break;
+            }
+            // A batch that writes nothing is over at once, and the next may wait already.
+            self.seal();
+        }
+        self.reads += self.out.iter().filter(|output| output.reads()).count();
+        std::mem::take(&mut self.out)
+    }
+
+    pub(super) fn dispatch(&mut self) {
+        if self.recovering {
+            return;
+        }
+        for queue in self.demand.queues() {
+            let mut short = Vec::new();
+            while !self.is_full() && short.len() < SHORT_RUNS {
+                let mut room = Room {
+                    process: self.process_window().saturating_sub(self.processes),
+                    light: self.config.light_window.saturating_sub(self.lights),
+                    short: false,
+                };
+                if room.is_empty() {
+                    break;
+                }
+                let Some(id) = self.demand.first(&queue) else {
+                    break;
+                };
+                let granted = self.grant(id, &queue, &mut room);
+                if granted == SHARE {
+                    self.demand.next_turn(id, &queue);
+                } else {
+                    self.demand.leave(id, &queue);
+                    if room.short {
+                        short.push(id);
+                    }
+                }
+            }
+            for id in short {
+                if let Some(Slot {
+                    entity: Entity::Run(run),
+                    ..
+                }) = self.slots.get(&id.into())
+                {
+                    self.demand.update(id, run);
+                }
+            }
+        }
+    }
+
+    pub(super) fn process_window(&self) -> usize {
+        match self.config.process_window {
+            0 => 0,
+            window => window + self.ahead,
+        }
+    }
+
+    /// Grants a run its share of a queue's work; returns how many attempts.
+    pub(super) fn grant(&mut self, id: RunId, queue: &Arc<str>, room: &mut Room) -> usize {
+        let key = EntityKey::Run(id);
+        let epoch = self.leases.get(&id.shard()).map_or(0, |lease| lease.epoch);
+        let Some(slot) = self.slots.get_mut(&key) else {
+            return 0;
+        };
+        let Entity::Run(run) = &mut slot.entity else {
+            return 0;
+        };
+        slot.touched_at = self.now;
+        let mut offers = Offers {
+            next: Offer {
+                epoch,
+                counter: self.offers,
+            },
+        };
+        let (granted, decision) = run.grant(queue, SHARE, room, self.now, &mut offers);
+        self.offers = offers.next.counter;
+        self.absorb(&key, decision);
+        granted
+    }
+
+    /// Makes the open batch one commit.
+    pub(super) fn seal(&mut self) {
+        if self.open.is_empty() {
+            return;
+        }
+        let batch = std::mem::take(&mut self.open);
+        if batch.is_read_only() {
+            self.release(batch, &[]);
+            self.take_waiting();
+            return;
+        }
+        let mut batch = batch;
+        self.ahead = (self.landed * 2).max(self.ahead * 3 / 4).min(AHEAD);
+        self.landed = 0;
+        let (commit, ended) = self.commit_of(&mut batch);
+        let commit = Arc::new(commit);
+        self.out
+            .push(Output::Commit(commit.clone(), batch.blobs.clone()));
+        self.committing = Some(Committing {
+            batch,
+            commit,
+            retry_at: None,
+            ended,
+        });
+        self.take_waiting();
+    }
+
+    pub(super) fn commit_of(&mut self, batch: &mut Batch) -> (Commit, Vec<EntityKey>) {
+        let mut commit = Commit::default();
+        let mut ended = Vec::new();
+        let mut shards = BTreeSet::new();
+        for (key, touched) in &mut batch.touched {
+            shards.insert(key.shard());
+            let Some(slot) = self.slots.get_mut(key) else {
+                continue;
+            };
+            slot.seq += 1;
+            slot.since_snapshot += touched.chunk.len();
+            let forgets = slot.entity.forgets();
+            let snapshot = if forgets {
+                slot.seq.is_multiple_of(FORGET_CHUNKS)
+            } else {
+                slot.since_snapshot > SNAPSHOT_BYTES
+            };
+            if let Entity::Run(run) = &slot.entity {
+                let row = rows::row(run);
+                if slot.row.as_ref().is_none_or(|old| rows::changed(old, &row)) {
+                    commit.runs.push(row.clone());
+                    slot.row = Some(row);
+                }
+                if run.state.ended() {
+                    ended.push(key.clone());
+                }
+            }
+            commit.entities.push(EntityWrite {
+                key: key.clone(),
+                seq: slot.seq,
+                chunk: std::mem::take(&mut touched.chunk),
+                wake_at: slot.entity.wake_at(),
+                snapshot: snapshot.then(|| slot.entity.snapshot()),
+                forget: snapshot && forgets,
+                pages: std::mem::take(&mut touched.pages),
+            });
+            if snapshot {
+                slot.since_snapshot = 0;
+            }
+        }
+        for shard in shards {
+            if let Some(lease) = self.leases.get_mut(&shard) {
+                commit.shards.push(*lease);
+                lease.seq += 1;
+            }
+        }
+        (commit, ended)
+    }
+
+    /// The batch is durable: what follows from it goes out.
+    pub(super) fn release(&mut self, batch: Batch, rows: &[RunRow]) {
+        if !batch.offers.is_empty() {
+            self.out.push(Output::Offer(batch.offers));
+        }
+        if !batch.stops.is_empty() {
+            self.out.push(Output::Stop(batch.stops));
+        }
+        for (reply, answer) in batch.replies {
+            self.out.push(Output::Reply(reply, answer));
+        }
+        for row in rows {
+            self.out.push(Output::RowChanged(Box::new(row.clone())));
+        }
+    }
+
+    pub(super) fn committed(&mut self, result: kapell_store::Result<()>) {
+        let Some(mut committing) = self.committing.take() else {
+            return;
+        };
+        match result {
+            Ok(()) => {
+                self.full_since = None;
+                self.release(committing.batch, &committing.commit.runs);
+                for key in committing.ended {
+                    let over = self.slots.get(&key).is_some_and(|slot| {
+                        matches!(&slot.entity, Entity::Run(run) if run.state.ended())
+                            && slot.asked.is_empty()
+                    });
+                    if over && !self.open.touched.contains_key(&key) {
+                        self.drop_slot(&key);
+                    }
+                }
+                self.take_waiting();
+            }
+            Err(kapell_store::Error::Full(error)) => {
+                if self.full_since.is_none() {
+                    tracing::error!(%error, "the disk is full; trying again each second");
+                }
+                self.full_since = self.full_since.or(Some(self.now));
+                committing.retry_at = Some(Time(self.now.0 + 1_000_000));
+                self.committing = Some(committing);
+            }
+            Err(error) => {
+                tracing::error!(%error, "a commit failed; reading everything again");
+                self.reset(committing.batch);
+            }
+        }
+    }
+
+    /// Drops all memory: what was decided on top of a commit that may not have landed is void.
+    pub(super) fn reset(&mut self, failed: Batch) {
+        let open = std::mem::take(&mut self.open);
+        let error = Error::new(
+            ErrorCode::StoreUnavailable,
+            "the store did not confirm the change: it may or may not have been made",
+        )
+        .hint("look before you try again");
+        let mut reports = Vec::new();
+        for batch in [failed, open] {
+            for (reply, _) in batch.replies {
+                self.out.push(Output::Reply(reply, Err(error.clone())));
+            }
+            for task in &batch.offers {
+                self.landed(&Report {
+                    run: task.run,
+                    place: task.place,
+                    offer: task.offer,
+                    event: TaskEvent::Started { at: self.now },
+                });
+            }
+            for report in &batch.reports {
+                reports.push(report.clone());
+            }
+        }
+        let waiting: Vec<ToEntity> = self
+            .loading
+            .values_mut()
+            .flat_map(std::mem::take)
+            .chain(
+                self.slots
+                    .values_mut()
+                    .flat_map(|slot| std::mem::take(&mut slot.waiting)),
+            )
+            .map(|(input, _)| input)
+            .collect();
+        for reply in waiting.iter().filter_map(ToEntity::reply) {
+            self.out.push(Output::Reply(reply, Err(error.clone())));
+        }
+        for (_, reply, _) in std::mem::take(&mut self.forks).into_values().flatten() {
+            self.out.push(Output::Reply(reply, Err(error.clone())));
+        }
+        for making in std::mem::take(&mut self.making).into_values().flatten() {
+            if let Some(reply) = making.reply() {
+                self.out.push(Output::Reply(reply, Err(error.clone())));
+            }
+        }
+        // Reports that will be taken again still hold their attempts until then.
+        for report in &reports {
+            self.held
+                .entry((report.run, report.place))
+                .or_insert_with(|| {
+                    self.processes += 1;
+                    (report.offer, false)
+                });
+        }
+        self.out.retain(|output| !output.reads());
+        self.stale_reads = self.reads;
+        self.failed_reads.clear();
+        self.read_again_at = None;
+        self.slots.clear();
+        self.loading.clear();
+        self.leases.clear();
+        self.timers.clear();
+        self.again.clear();
+        self.demand.clear();
+        self.holds = 0;
+        self.looked_due = false;
+        self.reports.push_front(reports);
+        self.recover();
+    }
+}

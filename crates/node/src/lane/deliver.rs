@@ -1,0 +1,273 @@
+//! Inputs reach entities, and what they decide becomes part of the open batch.
+
+use kapell_engine::{Decision, Effect, Message, Ref, Refusal};
+use kapell_model::{EntityKey, Error, ErrorCode};
+
+use crate::entity::Entity;
+use crate::request::Answer;
+
+use super::{Lane, Output, Slot, ToEntity, looks_at_queue, run_input, start};
+
+impl Lane {
+    /// Lets an entity in memory decide.
+    pub(super) fn deliver(&mut self, key: &EntityKey, input: ToEntity, holds: bool) {
+        let now = self.now;
+        let Some(slot) = self.slots.get_mut(key) else {
+            return;
+        };
+        slot.touched_at = now;
+        match (&mut slot.entity, input) {
+            (Entity::Run(_), input) => self.deliver_run(key, input, holds),
+            (Entity::Queue(_), ToEntity::Then(key, input)) => self.submit(key, *input, holds),
+            (Entity::Queue(queue), ToEntity::Message(message)) => {
+                let decided = queue.decide(Some(&message), now);
+                self.queue_decided(key, decided);
+            }
+            (Entity::Queue(queue), _) => {
+                let decided = queue.decide(None, now);
+                self.queue_decided(key, decided);
+            }
+            (Entity::Lock(name, lock), input) => {
+                let name = name.clone();
+                let message = match &input {
+                    ToEntity::Message(message) => Some(&**message),
+                    _ => None,
+                };
+                let decided = lock.decide(&name, message, now);
+                if !decided.events.is_empty() {
+                    let chunk = kapell_engine::lock::encode_chunk(&decided.events);
+                    self.append(key, &chunk);
+                }
+                self.settle_timer(key);
+                self.send_all(decided.messages);
+            }
+        }
+    }
+
+    pub(super) fn queue_decided(
+        &mut self,
+        key: &EntityKey,
+        decided: kapell_engine::run_queue::QueueDecision,
+    ) {
+        if !decided.events.is_empty() {
+            let chunk = kapell_engine::run_queue::encode_chunk(&decided.events);
+            self.append(key, &chunk);
+        }
+        self.settle_timer(key);
+        self.send_all(decided.messages);
+    }
+
+    pub(super) fn send_all(&mut self, messages: Vec<(EntityKey, Message)>) {
+        for (to, message) in messages {
+            self.send(to, message);
+        }
+    }
+
+    /// Messages between entities of this lane become part of the same commit.
+    pub(super) fn send(&mut self, to: EntityKey, message: Message) {
+        match message {
+            Message::StartChild(child) => self.start(start::Making::from_parent(*child)),
+            message => self.submit(to, ToEntity::Message(Box::new(message)), true),
+        }
+    }
+
+    pub(super) fn append(&mut self, key: &EntityKey, chunk: &[u8]) {
+        self.open.bytes += chunk.len();
+        let touched = self.open.touched.entry(key.clone()).or_default();
+        touched.chunk.extend_from_slice(chunk);
+    }
+
+    pub(super) fn deliver_run(&mut self, key: &EntityKey, input: ToEntity, holds: bool) {
+        let now = self.now;
+        let Some(Slot {
+            entity: Entity::Run(run),
+            ..
+        }) = self.slots.get(key)
+        else {
+            return;
+        };
+        if let Some(queue) = looks_at_queue(run, &input)
+            && !self.slots.contains_key(&queue)
+        {
+            self.submit(queue, ToEntity::Then(key.clone(), Box::new(input)), holds);
+            return;
+        }
+        let Some(Slot {
+            entity: Entity::Run(run),
+            ..
+        }) = self.slots.get_mut(key)
+        else {
+            return;
+        };
+        let mut reply = None;
+        let kept = input.clone();
+        let input = match input {
+            ToEntity::Run(input) => *input,
+            ToEntity::Wake => kapell_engine::Input::Wake,
+            ToEntity::Request(id, request) => {
+                reply = Some(id);
+                if let Err(error) = self.may_retry(key, &request) {
+                    self.reply(id, Err(error));
+                    return;
+                }
+                kapell_engine::Input::Request(request)
+            }
+            ToEntity::View(id) => {
+                let view = Box::new(run.view());
+                self.reply(id, Ok(Answer::View(self.with_queue(view))));
+                return;
+            }
+            ToEntity::Message(message) => match run_input(*message) {
+                Some(input) => input,
+                None => return,
+            },
+            ToEntity::Create(making) => {
+                // The run is there already: the same request came twice.
+                self.made(&making, key);
+                return;
+            }
+            ToEntity::Fork(id, forking) => {
+                self.fork(id, key, &forking);
+                return;
+            }
+            ToEntity::Dismiss(id) => {
+                self.dismiss(id, key);
+                return;
+            }
+            ToEntity::Then(..) => return,
+        };
+        let Some(Slot {
+            entity: Entity::Run(run),
+            ..
+        }) = self.slots.get_mut(key)
+        else {
+            return;
+        };
+        // A panic is a bug on this one entity: all others go on, from what is durable.
+        let decided =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.decide(input, now)));
+        let Ok(decided) = decided else {
+            tracing::error!(
+                ?key,
+                "deciding an input broke a rule of its own; left as it is"
+            );
+            self.quarantined.insert(key.clone());
+            self.broken = true;
+            if let Some(reply) = reply {
+                let error = Error::new(ErrorCode::Internal, "Kapell broke a rule of its own");
+                self.reply(reply, Err(error));
+            }
+            return;
+        };
+        match decided {
+            Ok(decision) => {
+                if let Some(reply) = reply {
+                    self.reply(reply, Ok(Answer::Done));
+                }
+                self.absorb(key, decision);
+            }
+            Err(Refusal::Reject(error)) => {
+                if let Some(reply) = reply {
+                    self.reply(reply, Err(error));
+                }
+            }
+            Err(Refusal::Need(needs)) => {
+                self.ask(key, needs);
+                if let Some(slot) = self.slots.get_mut(key) {
+                    self.holds += usize::from(holds);
+                    slot.waiting.push_front((kept, holds));
+                }
+            }
+            Err(Refusal::Stale) => {}
+        }
+    }
+
+    pub(super) fn ask(&mut self, key: &EntityKey, needs: Vec<Ref>) {
+        let Some(slot) = self.slots.get_mut(key) else {
+            return;
+        };
+        for need in needs {
+            if !slot.asked.contains(&need) {
+                slot.asked.push(need.clone());
+                self.out.push(Output::LoadContent(key.clone(), need));
+            }
+        }
+    }
+
+    /// Makes a run's decision part of the open batch.
+    pub(super) fn absorb(&mut self, key: &EntityKey, decision: Decision) {
+        let EntityKey::Run(id) = *key else { return };
+        if !decision.events.is_empty() || !decision.pages.is_empty() {
+            let chunk = kapell_engine::event::encode_chunk(&decision.events);
+            self.append(key, &chunk);
+            if let Some(touched) = self.open.touched.get_mut(key) {
+                touched.pages.extend(decision.pages);
+            }
+        }
+        self.open.blobs.extend(decision.blobs);
+        for effect in decision.effects {
+            match effect {
+                Effect::Offer(tasks) => {
+                    for task in &tasks {
+                        let light = task.work.process().is_none();
+                        self.held.insert((id, task.place), (task.offer, light));
+                        if light {
+                            self.lights += 1;
+                        } else {
+                            self.processes += 1;
+                        }
+                    }
+                    self.open.offers.extend(tasks);
+                }
+                Effect::Stop(stops) => {
+                    self.open
+                        .stops
+                        .extend(stops.into_iter().map(|(place, offer)| (id, place, offer)));
+                }
+                Effect::Send(to, message) => self.send(to, message),
+            }
+        }
+        let Some(slot) = self.slots.get(key) else {
+            return;
+        };
+        let Entity::Run(run) = &slot.entity else {
+            return;
+        };
+        let needs = run.live.needs.clone();
+        let unsettled = run.unsettled();
+        self.demand.update(id, run);
+        if !needs.is_empty() {
+            self.ask(key, needs);
+        } else if unsettled {
+            self.again.push_back(key.clone());
+        }
+        self.settle_timer(key);
+    }
+
+    pub(super) fn settle_timer(&mut self, key: &EntityKey) {
+        let Some(slot) = self.slots.get_mut(key) else {
+            return;
+        };
+        let timer = slot.entity.timer_at();
+        if timer == slot.timer {
+            return;
+        }
+        if let Some(old) = slot.timer {
+            self.timers.remove(&(old, key.clone()));
+        }
+        if let Some(new) = timer {
+            self.timers.insert((new, key.clone()));
+        }
+        slot.timer = timer;
+    }
+
+    /// Goes on with entities whose deciding stopped at its bound.
+    pub(super) fn run_again(&mut self) {
+        while !self.is_full() {
+            let Some(key) = self.again.pop_front() else {
+                return;
+            };
+            self.submit(key, ToEntity::Wake, false);
+        }
+    }
+}

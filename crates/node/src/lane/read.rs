@@ -1,0 +1,192 @@
+//! What was read comes back: shards, entities, contents.
+
+use std::collections::VecDeque;
+
+use kapell_api::task::Place;
+use kapell_engine::Ref;
+use kapell_model::{EntityKey, Error, ErrorCode, Offer, Time};
+use kapell_store::Lease;
+
+use crate::entity::Entity;
+use crate::perform::Found;
+
+use super::{HORIZON_MICROS, Lane, Output, PLACE_MAX, Slot, ToEntity, Waiting};
+
+impl Lane {
+    pub(super) fn acquired(&mut self, result: kapell_store::Result<Vec<Lease>>) {
+        match result {
+            Ok(leases) => {
+                self.leases
+                    .extend(leases.into_iter().map(|lease| (lease.shard, lease)));
+                self.find_due();
+            }
+            Err(error) => {
+                tracing::error!(%error, "shards could not be acquired; trying again");
+                self.due_asked_at = Some(self.now);
+            }
+        }
+    }
+
+    pub(super) fn find_due(&mut self) {
+        self.due_asked_at = Some(self.now);
+        self.out.push(Output::FindDue(Time(
+            self.now.0.saturating_add(HORIZON_MICROS),
+        )));
+    }
+
+    pub(super) fn due(&mut self, result: kapell_store::Result<Vec<EntityKey>>) {
+        match result {
+            Ok(keys) => {
+                for key in keys {
+                    if !self.slots.contains_key(&key) && !self.loading.contains_key(&key) {
+                        self.submit(key, ToEntity::Wake, false);
+                    }
+                }
+                self.looked_due = true;
+                if self.recovering {
+                    self.recovering = false;
+                    self.take_waiting();
+                }
+            }
+            Err(error) => tracing::error!(%error, "what is due could not be read; trying again"),
+        }
+    }
+
+    pub(super) fn loaded(
+        &mut self,
+        key: EntityKey,
+        result: kapell_store::Result<(Option<Lease>, Option<Box<Found>>)>,
+    ) {
+        let mut waiting = self.loading.remove(&key).unwrap_or_default();
+        self.holds -= waiting.iter().filter(|(_, holds)| *holds).count();
+        let found = match result {
+            Ok((lease, found)) => {
+                if let Some(lease) = lease {
+                    let held = self.leases.entry(lease.shard).or_insert(lease);
+                    if held.epoch < lease.epoch {
+                        *held = lease;
+                    }
+                }
+                found
+            }
+            Err(error) => {
+                tracing::error!(?key, %error, "an entity could not be read; trying again");
+                self.not_loaded(key, waiting, &error);
+                return;
+            }
+        };
+        let slot = match found {
+            Some(found) => Some(Slot::new(found.entity, found.seq, found.row, self.now)),
+            None => Entity::fresh(&key).map(|entity| Slot::new(entity, 0, None, self.now)),
+        };
+        if let Some(slot) = slot {
+            self.slots.insert(key.clone(), slot);
+            // Losses that say more than that the worker is gone are heard first.
+            waiting.retain(|(input, _)| {
+                let loss = input.is_loss();
+                if loss {
+                    self.deliver(&key, input.clone(), false);
+                }
+                !loss
+            });
+            self.join(&key);
+        }
+        for (input, holds) in waiting {
+            if self.slots.contains_key(&key) {
+                self.submit(key.clone(), input, holds);
+            } else if let ToEntity::Create(making) = input {
+                self.create(&key, *making);
+            } else {
+                let error = Error::new(ErrorCode::RunNotFound, "there is no such run")
+                    .hint("`kapell list` lists runs");
+                self.refuse(input, &error);
+            }
+        }
+    }
+
+    /// An entity could not be read. Clients are told; what workers and other entities say waits for
+    /// the next try.
+    pub(super) fn not_loaded(
+        &mut self,
+        key: EntityKey,
+        waiting: VecDeque<Waiting>,
+        error: &kapell_store::Error,
+    ) {
+        let error = Error::new(ErrorCode::StoreUnavailable, error.to_string());
+        let mut kept = VecDeque::new();
+        for (input, holds) in waiting {
+            if input.reply().is_some() {
+                self.refuse(input, &error);
+            } else {
+                self.holds += usize::from(holds);
+                kept.push_back((input, holds));
+            }
+        }
+        if !kept.is_empty() {
+            let acquire = (!self.leases.contains_key(&key.shard())).then_some(key.shard());
+            self.loading.insert(key.clone(), kept);
+            self.read_again(Output::Load(key, acquire));
+        }
+    }
+
+    /// A read that failed is done again in a second.
+    pub(super) fn read_again(&mut self, read: Output) {
+        self.failed_reads.push(read);
+        self.read_again_at = self.read_again_at.or(Some(Time(self.now.0 + 1_000_000)));
+    }
+
+    /// An entity has come into memory: attempts that the worker still holds are attached, those of
+    /// owners before are lost, and its timers count.
+    pub(super) fn join(&mut self, key: &EntityKey) {
+        if let EntityKey::Run(id) = key {
+            let held: Vec<(Place, Offer)> = self
+                .held
+                .range((*id, Place::default())..=(*id, PLACE_MAX))
+                .map(|((_, place), (offer, _))| (*place, *offer))
+                .collect();
+            let epoch = self.leases.get(&id.shard()).map_or(0, |lease| lease.epoch);
+            let input = kapell_engine::Input::SessionsEnded { epoch, held };
+            self.deliver(key, ToEntity::Run(Box::new(input)), false);
+        }
+        self.deliver(key, ToEntity::Wake, false);
+    }
+
+    pub(super) fn refuse(&mut self, input: ToEntity, error: &Error) {
+        match input {
+            ToEntity::Create(making) => self.make_failed(*making, error.clone()),
+            input => {
+                if let Some(reply) = input.reply() {
+                    self.reply(reply, Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    pub(super) fn content(
+        &mut self,
+        key: &EntityKey,
+        reference: &Ref,
+        result: Result<Vec<u8>, String>,
+    ) {
+        let Some(slot) = self.slots.get_mut(key) else {
+            return;
+        };
+        slot.asked.retain(|asked| asked != reference);
+        let Entity::Run(run) = &mut slot.entity else {
+            return;
+        };
+        let read = result.and_then(|bytes| run.loaded(reference, &bytes));
+        if let Err(error) = read {
+            tracing::error!(?key, %error, "a stored value could not be read");
+            run.unreadable(reference, &error);
+        }
+        if slot.asked.is_empty() {
+            let waiting = std::mem::take(&mut slot.waiting);
+            self.holds -= waiting.iter().filter(|(_, holds)| *holds).count();
+            self.deliver(key, ToEntity::Wake, false);
+            for (input, holds) in waiting {
+                self.submit(key.clone(), input, holds);
+            }
+        }
+    }
+}
