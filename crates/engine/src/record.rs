@@ -12,6 +12,7 @@ mod path;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod unit;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -27,6 +28,7 @@ use crate::event::{
 use crate::plan::Plan;
 
 pub use path::critical_path;
+use unit::{ItemsFold, ScopeFold, StepFold, UnitFold};
 
 /// Items of a foreach kept in detail, however they ended.
 const FIRST_ITEMS: u32 = 1_000;
@@ -54,50 +56,6 @@ pub struct Fold<'p> {
     scopes: BTreeMap<u32, ScopeFold>,
     notes: VecDeque<Note>,
     output_bytes: usize,
-}
-
-/// An instance of a graph.
-#[derive(Debug)]
-struct ScopeFold {
-    graph: u32,
-    kind: ScopeKind,
-    parent: Option<Place>,
-    iteration: u32,
-    steps: Vec<StepFold>,
-}
-
-#[derive(Debug, Default)]
-struct StepFold {
-    unit: UnitFold,
-    items: Option<Box<ItemsFold>>,
-}
-
-/// A step without foreach, a foreach as a whole, or an item.
-#[derive(Debug, Default)]
-struct UnitFold {
-    status: StepStatus,
-    ready_at: Option<Time>,
-    started_at: Option<Time>,
-    ended_at: Option<Time>,
-    until: Option<Time>,
-    attempts: VecDeque<AttemptRecord>,
-    output: Value,
-    output_bytes: Option<u64>,
-    error: Option<Box<TaskError>>,
-    child: Option<kapell_model::RunId>,
-    lock: Option<String>,
-    by: Option<String>,
-    tolerated: bool,
-    inner: Vec<u32>,
-    left_out: u32,
-}
-
-#[derive(Debug, Default)]
-struct ItemsFold {
-    /// Numbers of their statuses.
-    statuses: Vec<u8>,
-    kept: BTreeMap<u32, UnitFold>,
-    beyond: usize,
 }
 
 fn error(stored: Option<&StoredError>) -> Option<Box<TaskError>> {
@@ -666,84 +624,5 @@ impl<'p> Fold<'p> {
         let steps = tree::steps(&self);
         self.record.steps = steps;
         self.record
-    }
-}
-
-impl ItemsFold {
-    /// An item if it is kept: one of the first, or one that failed.
-    fn kept_unit(&mut self, item: u32, status: StepStatus) -> Option<&mut UnitFold> {
-        if item >= FIRST_ITEMS && !self.kept.contains_key(&item) {
-            let failing = matches!(
-                status,
-                StepStatus::Retrying | StepStatus::Failed | StepStatus::TimedOut
-            );
-            if !failing || self.beyond >= FAILED_ITEMS || item as usize >= self.statuses.len() {
-                return None;
-            }
-            self.beyond += 1;
-        }
-        Some(self.kept.entry(item).or_default())
-    }
-
-    fn again(&mut self, inside: &mut Vec<u32>) {
-        let pending = StepStatus::Pending.number();
-        for (item, known) in self.statuses.iter_mut().enumerate() {
-            let status = StepStatus::from_number(*known).unwrap_or_default();
-            if status.ended() && !status.good() {
-                *known = pending;
-                let item = u32::try_from(item).unwrap_or(u32::MAX);
-                if let Some(unit) = self.kept.get_mut(&item) {
-                    unit.again();
-                    inside.extend(&unit.inner);
-                }
-            }
-        }
-    }
-}
-
-impl UnitFold {
-    fn begin(&mut self, at: Time) {
-        self.ready_at.get_or_insert(at);
-        self.started_at.get_or_insert(at);
-    }
-
-    fn end(&mut self, at: Time, (output, bytes): (Value, Option<u64>)) {
-        self.ended_at = Some(at);
-        self.output = output;
-        self.output_bytes = bytes;
-        self.until = None;
-        self.lock = None;
-        for attempt in &mut self.attempts {
-            if attempt.result == Result::Running {
-                attempt.result = Result::Lost;
-                attempt.ended_at = Some(at);
-            }
-        }
-    }
-
-    /// It starts again; its attempts stay.
-    fn again(&mut self) {
-        self.status = StepStatus::Pending;
-        self.ready_at = None;
-        self.started_at = None;
-        self.ended_at = None;
-        self.error = None;
-        self.by = None;
-        self.tolerated = false;
-    }
-
-    /// Keeps an attempt, in place of what was known of the same before.
-    fn attempt(&mut self, attempt: AttemptRecord) {
-        if let Some(last) = self.attempts.back_mut()
-            && last.attempt == attempt.attempt
-            && last.result == Result::Running
-        {
-            *last = attempt;
-            return;
-        }
-        if self.attempts.len() == ATTEMPTS {
-            self.attempts.pop_front();
-        }
-        self.attempts.push_back(attempt);
     }
 }

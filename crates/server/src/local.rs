@@ -30,6 +30,9 @@ use crate::{Service, http};
 /// How soon after the start, or after a step that dropped something, upkeep is done.
 const FIRST_UPKEEP: Duration = Duration::from_secs(5);
 
+/// How long answers under way are waited for at the end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// How often upkeep is done otherwise.
 const UPKEEP: Duration = Duration::from_mins(10);
 
@@ -432,10 +435,20 @@ fn serve(listener: UnixListener, service: Arc<Service>, stopped: oneshot::Receiv
     };
     let done = runtime.block_on(async move {
         let listener = tokio::net::UnixListener::from_std(listener)?;
-        let serving = axum::serve(listener, http::router(service));
+        let (stopping, waits) = oneshot::channel::<()>();
+        let serving =
+            axum::serve(listener, http::router(service)).with_graceful_shutdown(async move {
+                // Whoever stops us may also just be gone.
+                let _ = stopped.await;
+                drop(stopping);
+            });
+        let last_words = async move {
+            let _ = waits.await;
+            tokio::time::sleep(LAST_WORDS).await;
+        };
         tokio::select! {
             result = serving => result,
-            _ = stopped => Ok(()),
+            () = last_words => Ok(()),
         }
     });
     if let Err(error) = done {

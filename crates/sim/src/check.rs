@@ -17,7 +17,7 @@ use std::sync::Arc;
 use kapell_api::task::Place;
 use kapell_engine::event::{self, Event, Fact};
 use kapell_engine::lock::{self, Lock};
-use kapell_engine::run::state::State;
+use kapell_engine::run::state::{State, TimerKind};
 use kapell_engine::run_queue::{self, RunQueue};
 use kapell_engine::{Plan, Request};
 use kapell_model::spec::StepIndex;
@@ -51,6 +51,8 @@ pub(crate) struct Shadow {
     pub offered: BTreeMap<Place, Vec<Offer>>,
     /// Units that were lost in this generation.
     pub lost: BTreeSet<Place>,
+    /// Units that were told to stop in this generation.
+    pub stopping: BTreeSet<Place>,
 }
 
 /// See the module.
@@ -470,6 +472,7 @@ impl Shadow {
             seen: BTreeSet::new(),
             offered: BTreeMap::new(),
             lost: BTreeSet::new(),
+            stopping: BTreeSet::new(),
         }
     }
 
@@ -520,8 +523,15 @@ fn difference(live: &State, durable: &State) -> Option<String> {
         let mut state = state.clone();
         state.todo.clear();
         let now = state.last_at;
-        while let Some((_, place, kind)) = state.timers.due(now) {
+        let mut left = Vec::new();
+        while let Some((at, place, kind)) = state.timers.due(Time(i64::MAX)) {
             state.timers.unset(place, kind);
+            if at > now && kind != TimerKind::QueueTimeout {
+                left.push((at, place, kind));
+            }
+        }
+        for (at, place, kind) in left {
+            state.timers.set(place, kind, at);
         }
         state
     };

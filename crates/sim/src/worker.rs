@@ -275,7 +275,7 @@ impl Worker {
 
     /// Everything here dies. Returns the losses that are known: of what had been started, and with
     /// `all` of what waited.
-    pub fn die(&mut self, all: bool) -> Vec<Report> {
+    pub fn die(&mut self, all: bool, wall: Time) -> Vec<Report> {
         let mut reports = Vec::new();
         for attempt in std::mem::take(&mut self.attempts).into_values() {
             if all || (attempt.started_at.is_some() && !attempt.light) {
@@ -284,8 +284,8 @@ impl Worker {
                     place: attempt.place,
                     offer: attempt.offer,
                     event: ended(
-                        attempt.started_at.unwrap_or_default(),
-                        attempt.started_at.unwrap_or_default(),
+                        attempt.started_at.unwrap_or(wall),
+                        wall,
                         Outcome::Lost { reason: "the worker died".to_owned(), explained: false },
                     ),
                 });

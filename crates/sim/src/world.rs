@@ -456,7 +456,7 @@ impl<'a> World<'a> {
                 let mut sent = Vec::new();
                 for task in tasks {
                     self.trace(3, &task.offer.counter.to_le_bytes());
-                    match self.checks.offered(&task, &self.worker, self.now) {
+                    match self.checks.offered(&task, &self.worker) {
                         Ok(locks) => self.worker.expect(&task, locks),
                         Err(failure) => self.fail(failure.what, failure.detail),
                     }
@@ -611,7 +611,7 @@ impl<'a> World<'a> {
                     self.wake_at = None;
                     self.asked.clear();
                     self.reader_free = 0;
-                    let lost = self.worker.die(false);
+                    let lost = self.worker.die(false, self.wall());
                     self.lost.extend(lost);
                     self.plan(down, Happening::Restart);
                 }
@@ -641,7 +641,7 @@ impl<'a> World<'a> {
             }
             Fault::Reads { span } => self.reads_until = self.now + span,
             Fault::Worker => {
-                let lost = self.worker.die(true);
+                let lost = self.worker.die(true, self.wall());
                 if !lost.is_empty() && self.lane.is_some() {
                     self.to_lane(Input::Reports(lost));
                 }

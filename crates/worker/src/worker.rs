@@ -175,7 +175,14 @@ impl Worker {
         let now = (self.shared.clock)();
         let lost = |task: &Task| {
             let reason = "its worker was stopped before it began".to_owned();
-            executor::ended(task, now, Outcome::Lost { reason, explained: true })
+            executor::ended(
+                task,
+                now,
+                Outcome::Lost {
+                    reason,
+                    explained: true,
+                },
+            )
         };
         if !waiting.is_empty() {
             (self.shared.reports)(waiting.iter().map(lost).collect());

@@ -99,7 +99,7 @@ fn what_happened_can_be_looked_at_afterwards() {
         &["list", "--workflows"],
         &["show"],
         &["show", "last", "greet"],
-        &["logs"],
+        &["logs", "last", "greet"],
         &["logs", "last", "count", "--item", "1"],
         &["graph", "good.yaml"],
         &["why"],
@@ -111,6 +111,16 @@ fn what_happened_can_be_looked_at_afterwards() {
         ));
     }
     assert_snapshot!(all);
+    // Items run side by side, so their lines come in any order.
+    let logs = place.good(&["logs"]).out;
+    for line in [
+        "greet    │ hello world",
+        "count[0] │ item 0",
+        "count[1] │ item 1",
+        "count[2] │ item 2",
+    ] {
+        assert!(logs.contains(&line.replace("    ", "  ")), "{logs}");
+    }
 }
 
 #[test]

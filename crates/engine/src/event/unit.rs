@@ -362,6 +362,9 @@ pub struct ForeachStopped {
     /// `stop_when` held: the step succeeds.
     #[prost(bool, tag = "2")]
     pub enough: bool,
+    /// The first item that was never granted: those before it have begun, or may have.
+    #[prost(uint32, tag = "3")]
+    pub granted: u32,
 }
 
 /// See [`super::Fact::PageClosed`].

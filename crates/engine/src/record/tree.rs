@@ -4,7 +4,8 @@ use kapell_api::record::{ItemsRecord, Part, StepRecord};
 use kapell_model::StepStatus;
 use kapell_model::spec::Verb;
 
-use super::{Fold, ItemsFold, ScopeFold, UnitFold};
+use super::Fold;
+use super::unit::{ItemsFold, ScopeFold, UnitFold};
 use crate::event::ScopeKind;
 use crate::plan::StepPlan;
 

@@ -83,6 +83,7 @@ impl State {
                 let place = started.unit.into();
                 self.note_item_started(place);
                 let started_at = event.time(started.started);
+                self.timers.unset(place, TimerKind::QueueTimeout);
                 self.leave_ready(plan, place);
                 self.started.insert(place, (started.offer(), started_at));
                 if let Some(unit) = self.unit_mut(place) {
@@ -287,8 +288,12 @@ impl State {
                 if let Some(foreach) = self.foreach_mut(place) {
                     foreach.stopped = true;
                     foreach.enough = stopped.enough;
+                    // Items in flight are granted again should the owner forget them.
+                    foreach.again.extend(foreach.next..stopped.granted);
+                    foreach.next = foreach.next.max(stopped.granted);
                 }
                 self.leave_ready(plan, place);
+                self.foreach_waits(plan, place);
             }
         }
     }

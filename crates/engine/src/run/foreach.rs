@@ -247,6 +247,7 @@ impl Decider<'_> {
                 ..place
             }),
             enough,
+            granted,
         }));
         for item in waiting {
             self.end(Place { item, ..place }, status, Value::Null, None);

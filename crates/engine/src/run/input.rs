@@ -691,6 +691,20 @@ impl Decider<'_> {
                 "wait for the end of the run, or cancel it first",
             ));
         }
+        if place.item != Place::NO_ITEM
+            && let Some(step) = self.run.state.step(place.scope, place.step)
+        {
+            let over = step.unit.status.good() || step.unit.status == StepStatus::Skipped;
+            let tail = step.foreach.as_ref().and_then(|foreach| foreach.tail);
+            let dropped =
+                !self.run.state.ended() && tail.is_some_and(|(from, _)| place.item >= from);
+            if over || dropped {
+                return Err(not_now(
+                    format!("the foreach of `{path}` starts no more items"),
+                    "`kapell restart --from` repeats it",
+                ));
+            }
+        }
         let items = place.item == Place::NO_ITEM
             && self
                 .run

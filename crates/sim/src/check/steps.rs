@@ -55,12 +55,12 @@ fn rule(run_if: RunIf, needs: &[Need]) -> Rule {
 }
 
 impl Shadow {
-    fn plan_of(&self, place: Place) -> Option<&StepPlan> {
+    pub(super) fn plan_of(&self, place: Place) -> Option<&StepPlan> {
         let scope = self.state.scopes.get(&place.scope)?;
         self.plan.graphs.get(scope.graph as usize)?.steps.get(usize::from(place.step))
     }
 
-    fn name(&self, place: Place) -> String {
+    pub(super) fn name(&self, place: Place) -> String {
         format!("{} {}", self.state.meta.id, self.state.path(&self.plan, place))
     }
 
@@ -116,10 +116,15 @@ impl Shadow {
             }
             Fact::StepsEnded(ended) => self.steps_end(ended.outcome),
             Fact::RunEnded(ended) => self.run_ends(ended),
+            Fact::UnitStopping(stopping) => {
+                self.stopping.insert(stopping.unit.into());
+                Ok(())
+            }
             Fact::RunReopened(_) => {
                 self.generation += 1;
                 self.offered.clear();
                 self.lost.clear();
+                self.stopping.clear();
                 Ok(())
             }
             _ => Ok(()),

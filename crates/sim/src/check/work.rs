@@ -3,20 +3,12 @@
 use std::sync::Arc;
 
 use kapell_api::task::{Place, Task};
-use kapell_model::{RunStatus, StepStatus, limits};
+use kapell_model::spec::Step;
+use kapell_model::{EntityKey, RunStatus, StepStatus};
 
-use super::Checks;
+use super::{Checks, Shadow, Verdict, wrong};
 use crate::worker::{Attempt, Worker};
-use crate::world::Failure;
-
-fn wrong<T>(what: &'static str, detail: String) -> Result<T, Failure> {
-    Err(Failure { what, detail })
-}
-
-/// After this long a stopped attempt that stays silent is given up, in microseconds.
-fn patience() -> i64 {
-    i64::try_from(limits::GRACE.as_micros() * 3).unwrap_or(i64::MAX)
-}
+use crate::world::{Failure, NAMESPACE};
 
 impl Checks {
     /// An attempt leaves for the worker. Returns the locks its unit holds.
@@ -24,94 +16,152 @@ impl Checks {
         &mut self,
         task: &Task,
         worker: &Worker,
-        now: i64,
     ) -> Result<Vec<Arc<str>>, Failure> {
-        let place = task.place;
-        let Some(shadow) = self.runs.get_mut(&task.run) else {
-            return wrong("offer", format!("{} is not durable", task.run));
+        let Some(shadow) = self.runs.get(&task.run) else {
+            wrong("offer", format!("{} is not durable", task.run))?;
+            return Ok(Vec::new());
         };
-        let state = &shadow.state;
-        let path = format!("{} {}", task.run, state.path(&shadow.plan, place));
-        if state.ended() || state.status == RunStatus::Queued {
-            return wrong("offer", format!("{path} is offered while its run is {}", state.status));
+        let step = shadow.may_offer(task, worker)?;
+        shadow.bounds_of_offer(task, worker)?;
+        let held = self.locks_of_offer(shadow, task, &step, worker)?;
+        if let Some(shadow) = self.runs.get_mut(&task.run) {
+            let offers = shadow.offered.entry(task.place).or_default();
+            offers.push(task.offer);
         }
-        let plan = state
-            .scopes
-            .get(&place.scope)
-            .and_then(|scope| shadow.plan.graphs.get(scope.graph as usize))
-            .and_then(|graph| graph.steps.get(usize::from(place.step)));
-        let Some(plan) = plan else { return wrong("offer", format!("{path} is not in the run")) };
-        let step = plan.step.clone();
-        let unit = state.unit(place);
-        let attempts = unit.map_or(0, |unit| unit.attempts);
-        if let Some(unit) = unit
-            && (unit.status.ended() || unit.status == StepStatus::Retrying)
-        {
-            return wrong("offer", format!("{path} is offered and is {}", unit.status));
-        }
-        if task.attempt != attempts + 1 {
-            return wrong("offer", format!("{path} is offered as try {} after {attempts}", task.attempt));
-        }
-        let alive = |attempt: &&Attempt| {
-            attempt
-                .stopped_at
-                .is_none_or(|stopped| now - stopped < patience())
-        };
-        if let Some(other) = worker.of_unit(task.run, place).find(alive) {
-            return wrong("twice", format!("{path} is offered as {:?} beside {:?}", task.offer, other.offer));
-        }
-        let offers = shadow.offered.entry(place).or_default();
-        if offers.iter().any(|offer| *offer >= task.offer) {
-            return wrong("offer", format!("{path} is offered as {:?} after {offers:?}", task.offer));
-        }
-        offers.push(task.offer);
-        if step.once && offers.len() > 1 {
-            return wrong("once", format!("{path} is handed out {} times", offers.len()));
-        }
-        if !step.idempotent && shadow.lost.contains(&place) {
-            return wrong("idempotent", format!("{path} is repeated after a loss"));
-        }
-        if let Some(bound) = shadow.plan.spec.max_parallelism {
-            let in_flight = 1 + worker.of_run(task.run).filter(alive).count();
-            if in_flight > bound as usize {
-                return wrong(
-                    "max_parallelism",
-                    format!("{path}: {in_flight} in flight of {bound}"),
-                );
-            }
-        }
-        if place.item != Place::NO_ITEM
-            && let Some(foreach) =
-                state.step(place.scope, place.step).and_then(|step| step.foreach.as_ref())
-            && foreach.concurrency > 0
-        {
-            let here = |attempt: &&Attempt| {
-                attempt.place.scope == place.scope && attempt.place.step == place.step
-            };
-            let items = 1 + worker.of_run(task.run).filter(alive).filter(here).count();
-            if items > foreach.concurrency as usize {
-                return wrong("concurrency", format!("{path}: {items} of {}", foreach.concurrency));
-            }
-        }
-        let held: Vec<Arc<str>> = state.locks.get(&place).map_or(Vec::new(), |locks| locks.held.clone());
+        Ok(held)
+    }
+
+    /// Every lock of the step is held, and by no more attempts than it allows.
+    fn locks_of_offer(
+        &self,
+        shadow: &Shadow,
+        task: &Task,
+        step: &Step,
+        worker: &Worker,
+    ) -> Result<Vec<Arc<str>>, Failure> {
+        let path = shadow.name(task.place);
+        let held: Vec<Arc<str>> = shadow
+            .state
+            .locks
+            .get(&task.place)
+            .map_or(Vec::new(), |locks| locks.held.clone());
         if held.len() != step.locks.len() {
-            return wrong("lock", format!("{path} is offered with {held:?} of {}", step.locks.len()));
+            wrong(
+                "lock",
+                format!("{path} is offered with {held:?} of {}", step.locks.len()),
+            )?;
         }
         for name in &held {
-            let use_of = step.locks.iter().find(|lock| {
-                let text = format!("{:?}", lock.name);
-                lock.per.is_none() && (text.contains(&**name) || name.starts_with("n-"))
-            });
-            let Some(bound) = use_of.map(|lock| lock.max) else { continue };
+            let key = EntityKey::Lock {
+                namespace: NAMESPACE.into(),
+                name: name.clone(),
+            };
+            let Some(lock) = self.locks.get(&key).filter(|lock| lock.period == 0) else {
+                continue;
+            };
             let holders = 1 + worker
                 .live()
-                .filter(|other| other.stopped_at.is_none_or(|stopped| now - stopped < patience()))
                 .filter(|other| other.locks.contains(name))
+                .filter(|other| {
+                    self.runs
+                        .get(&other.run)
+                        .is_some_and(|shadow| shadow.counts_attempt(other.place))
+                })
                 .count();
-            if holders > bound as usize {
-                return wrong("lock", format!("{path}: `{name}` is held by {holders} of {bound}"));
+            if holders > lock.max as usize {
+                wrong(
+                    "lock",
+                    format!("{path}: `{name}` is held by {holders} of {}", lock.max),
+                )?;
             }
         }
         Ok(held)
+    }
+}
+
+impl Shadow {
+    /// True unless the attempt was told to stop, stayed silent, and was given up.
+    fn counts_attempt(&self, place: Place) -> bool {
+        !self.stopping.contains(&place)
+            || self
+                .state
+                .unit(place)
+                .is_some_and(|unit| unit.status == StepStatus::Cancelling)
+    }
+
+    /// The unit waits for an attempt, and for this one.
+    fn may_offer(&self, task: &Task, worker: &Worker) -> Result<Arc<Step>, Failure> {
+        let place = task.place;
+        let state = &self.state;
+        let path = self.name(place);
+        let offer = |detail| wrong("offer", detail);
+        if state.ended() || state.status == RunStatus::Queued {
+            offer(format!("{path} is offered while its run is {}", state.status))?;
+        }
+        let Some(plan) = self.plan_of(place) else {
+            return Err(Failure {
+                what: "offer",
+                detail: format!("{path} is not in the run"),
+            });
+        };
+        let step = plan.step.clone();
+        let unit = state.unit(place);
+        if let Some(unit) = unit
+            && (unit.status.ended() || unit.status == StepStatus::Retrying)
+        {
+            offer(format!("{path} is offered and is {}", unit.status))?;
+        }
+        let attempts = unit.map_or(0, |unit| unit.attempts);
+        if task.attempt != attempts + 1 {
+            offer(format!("{path} is offered as try {} after {attempts}", task.attempt))?;
+        }
+        let other = worker
+            .of_unit(task.run, place)
+            .find(|attempt| self.counts_attempt(attempt.place));
+        if let Some(other) = other {
+            let detail = format!("{path} is offered as {:?} beside {:?}", task.offer, other.offer);
+            wrong("twice", detail)?;
+        }
+        let offers = self.offered.get(&place).map_or(&[][..], Vec::as_slice);
+        if offers.iter().any(|other| *other >= task.offer) {
+            offer(format!("{path} is offered as {:?} after {offers:?}", task.offer))?;
+        }
+        if step.once && !offers.is_empty() {
+            wrong("once", format!("{path} is handed out again after {offers:?}"))?;
+        }
+        if !step.idempotent && self.lost.contains(&place) {
+            wrong("idempotent", format!("{path} is repeated after a loss"))?;
+        }
+        Ok(step)
+    }
+
+    /// Never more attempts of a run, nor items of a foreach, than were asked for.
+    fn bounds_of_offer(&self, task: &Task, worker: &Worker) -> Verdict {
+        let place = task.place;
+        let alive = |attempt: &&Attempt| self.counts_attempt(attempt.place);
+        if let Some(bound) = self.plan.spec.max_parallelism {
+            let in_flight = 1 + worker.of_run(task.run).filter(alive).count();
+            if in_flight > bound as usize {
+                let detail = format!("{}: {in_flight} in flight of {bound}", self.name(place));
+                return wrong("max_parallelism", detail);
+            }
+        }
+        let foreach = self
+            .state
+            .step(place.scope, place.step)
+            .and_then(|step| step.foreach.as_ref())
+            .filter(|foreach| place.item != Place::NO_ITEM && foreach.concurrency > 0);
+        let Some(foreach) = foreach else {
+            return Ok(());
+        };
+        let here = |attempt: &&Attempt| {
+            attempt.place.scope == place.scope && attempt.place.step == place.step
+        };
+        let items = 1 + worker.of_run(task.run).filter(alive).filter(here).count();
+        if items > foreach.concurrency as usize {
+            let detail = format!("{}: {items} of {}", self.name(place), foreach.concurrency);
+            return wrong("concurrency", detail);
+        }
+        Ok(())
     }
 }

@@ -149,7 +149,7 @@ impl State {
     pub(super) fn foreach_waits(&mut self, plan: &Plan, place: Place) {
         let more = self
             .foreach_mut(place)
-            .is_some_and(|foreach| foreach.has_more());
+            .is_some_and(|foreach| foreach.has_more() || !foreach.again.is_empty());
         if !more || self.items_open(plan, place) {
             return;
         }
