@@ -342,7 +342,7 @@ pub struct TaskError {
 pub struct Usage {
     /// CPU time of it and its children, in milliseconds.
     pub cpu_millis: u64,
-    /// Peak of resident memory, in bytes.
+    /// Peak of resident memory, in bytes; 0 if it cannot be told apart from Kapell's own.
     pub memory_bytes: u64,
 }
 

@@ -240,6 +240,8 @@ pub struct Lane {
     home: Vec<Shard>,
     slots: BTreeMap<EntityKey, Slot>,
     loading: BTreeMap<EntityKey, VecDeque<Waiting>>,
+    /// Shards that are being acquired, with the entities that wait for it.
+    acquiring: BTreeMap<Shard, Vec<EntityKey>>,
     versions: BTreeMap<VersionKey, Version>,
     making: BTreeMap<VersionKey, Vec<start::Making>>,
     /// Forks of a run that wait for another version.
@@ -301,6 +303,7 @@ impl Lane {
             home: Vec::new(),
             slots: BTreeMap::new(),
             loading: BTreeMap::new(),
+            acquiring: BTreeMap::new(),
             versions: BTreeMap::new(),
             making: BTreeMap::new(),
             forks: BTreeMap::new(),
@@ -508,13 +511,36 @@ impl Lane {
             return;
         }
         self.holds += usize::from(holds);
-        let shard = key.shard();
-        let acquire = (!self.leases.contains_key(&shard)).then_some(shard);
         let waiting = self.loading.entry(key.clone()).or_default();
-        if waiting.is_empty() {
-            self.out.push(Output::Load(key, acquire));
-        }
+        let first = waiting.is_empty();
         waiting.push_back((input, holds));
+        if first {
+            let load = self.load(key);
+            self.out.extend(load);
+        }
+    }
+
+    /// How an entity is read: its shard is acquired first, once, and who else is in that shard waits
+    /// for it. None if it waits.
+    fn load(&mut self, key: EntityKey) -> Option<Output> {
+        let shard = key.shard();
+        if self.leases.contains_key(&shard) {
+            return Some(Output::Load(key, None));
+        }
+        if let Some(parked) = self.acquiring.get_mut(&shard) {
+            parked.push(key);
+            return None;
+        }
+        self.acquiring.insert(shard, Vec::new());
+        Some(Output::Load(key, Some(shard)))
+    }
+
+    /// An attempt to acquire a shard is over: those who waited for it are read, or try in turn.
+    fn acquired_shard(&mut self, shard: Shard) {
+        for key in self.acquiring.remove(&shard).unwrap_or_default() {
+            let load = self.load(key);
+            self.out.extend(load);
+        }
     }
 
     fn tick(&mut self) {

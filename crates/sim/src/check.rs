@@ -53,6 +53,8 @@ pub(crate) struct Shadow {
     pub lost: BTreeSet<Place>,
     /// Units that were told to stop in this generation.
     pub stopping: BTreeSet<Place>,
+    /// The last grant of the generations before.
+    pub before: Offer,
 }
 
 /// See the module.
@@ -473,6 +475,7 @@ impl Shadow {
             offered: BTreeMap::new(),
             lost: BTreeSet::new(),
             stopping: BTreeSet::new(),
+            before: Offer::default(),
         }
     }
 

@@ -396,8 +396,26 @@ fn wait(pid: i32, flags: c_int) -> io::Result<Option<Exit>> {
     Ok(Some(Exit {
         status,
         cpu_millis: u64::try_from(millis(usage.ru_utime) + millis(usage.ru_stime)).unwrap_or(0),
-        memory_bytes: u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024,
+        memory_bytes: own_peak(usage.ru_maxrss),
     }))
+}
+
+/// A child starts in our memory, and the kernel counts that as its peak until its own is higher:
+/// a peak that is not above ours says nothing, and is 0.
+fn own_peak(child_kib: libc::c_long) -> u64 {
+    // SAFETY: a zeroed rusage is a valid value, and getrusage only writes into it.
+    let ours = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        if libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) == 0 {
+            usage.ru_maxrss
+        } else {
+            0
+        }
+    };
+    if child_kib <= ours {
+        return 0;
+    }
+    u64::try_from(child_kib).unwrap_or(0) * 1024
 }
 
 /// Sends a signal to every process of a group; that there is none is fine.

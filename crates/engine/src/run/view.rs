@@ -282,7 +282,13 @@ impl Run {
                     .is_some_and(|step| !step.unit.status.ended())
             })
             .map(|need| {
-                let status = scope.steps[usize::from(*need)].unit.status;
+                let needed = Place { step: *need, ..place };
+                let status = match scope.steps[usize::from(*need)].unit.status {
+                    StepStatus::Queued if self.live.flights.contains_key(&needed) => {
+                        StepStatus::Running
+                    }
+                    status => status,
+                };
                 format!(
                     "`{}` ({status})",
                     self.plan.graph(scope.graph).steps[usize::from(*need)]

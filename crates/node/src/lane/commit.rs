@@ -296,6 +296,7 @@ impl Lane {
         self.read_again_at = None;
         self.slots.clear();
         self.loading.clear();
+        self.acquiring.clear();
         self.leases.clear();
         self.timers.clear();
         self.again.clear();

@@ -66,11 +66,15 @@ impl Lane {
                     if held.epoch < lease.epoch {
                         *held = lease;
                     }
+                    self.acquired_shard(lease.shard);
                 }
                 found
             }
             Err(error) => {
                 tracing::error!(?key, %error, "an entity could not be read; trying again");
+                if !self.leases.contains_key(&key.shard()) {
+                    self.acquired_shard(key.shard());
+                }
                 self.not_loaded(key, waiting, &error);
                 return;
             }
@@ -123,9 +127,10 @@ impl Lane {
             }
         }
         if !kept.is_empty() {
-            let acquire = (!self.leases.contains_key(&key.shard())).then_some(key.shard());
             self.loading.insert(key.clone(), kept);
-            self.read_again(Output::Load(key, acquire));
+            if let Some(load) = self.load(key) {
+                self.read_again(load);
+            }
         }
     }
 

@@ -115,13 +115,17 @@ impl Shadow {
                 self.retries(retrying.unit.into(), kind)
             }
             Fact::StepsEnded(ended) => self.steps_end(ended.outcome),
-            Fact::RunEnded(ended) => self.run_ends(ended),
+            Fact::RunEnded(ended) => {
+                self.nothing_left(worker)?;
+                self.run_ends(ended)
+            }
             Fact::UnitStopping(stopping) => {
                 self.stopping.insert(stopping.unit.into());
                 Ok(())
             }
             Fact::RunReopened(_) => {
                 self.generation += 1;
+                self.before = self.offered.values().flatten().copied().max().unwrap_or(self.before);
                 self.offered.clear();
                 self.lost.clear();
                 self.stopping.clear();

@@ -65,7 +65,7 @@ impl Checks {
                 .filter(|other| {
                     self.runs
                         .get(&other.run)
-                        .is_some_and(|shadow| shadow.counts_attempt(other.place))
+                        .is_some_and(|shadow| shadow.counts_attempt(other))
                 })
                 .count();
             if holders > lock.max as usize {
@@ -81,12 +81,29 @@ impl Checks {
 
 impl Shadow {
     /// True unless the attempt was told to stop, stayed silent, and was given up.
-    fn counts_attempt(&self, place: Place) -> bool {
-        !self.stopping.contains(&place)
+    fn counts_attempt(&self, attempt: &Attempt) -> bool {
+        if attempt.offer <= self.before {
+            return false;
+        }
+        !self.stopping.contains(&attempt.place)
             || self
                 .state
-                .unit(place)
+                .unit(attempt.place)
                 .is_some_and(|unit| unit.status == StepStatus::Cancelling)
+    }
+
+    /// The run ends: whatever is still at the worker was told to stop.
+    pub(super) fn nothing_left(&self, worker: &Worker) -> Verdict {
+        let left = worker
+            .of_run(self.state.meta.id)
+            .find(|attempt| attempt.offer > self.before && !self.stopping.contains(&attempt.place));
+        match left {
+            None => Ok(()),
+            Some(left) => wrong(
+                "left",
+                format!("{} is at work and its run ends", self.name(left.place)),
+            ),
+        }
     }
 
     /// The unit waits for an attempt, and for this one.
@@ -117,7 +134,7 @@ impl Shadow {
         }
         let other = worker
             .of_unit(task.run, place)
-            .find(|attempt| self.counts_attempt(attempt.place));
+            .find(|attempt| self.counts_attempt(attempt));
         if let Some(other) = other {
             let detail = format!("{path} is offered as {:?} beside {:?}", task.offer, other.offer);
             wrong("twice", detail)?;
@@ -138,7 +155,7 @@ impl Shadow {
     /// Never more attempts of a run, nor items of a foreach, than were asked for.
     fn bounds_of_offer(&self, task: &Task, worker: &Worker) -> Verdict {
         let place = task.place;
-        let alive = |attempt: &&Attempt| self.counts_attempt(attempt.place);
+        let alive = |attempt: &&Attempt| self.counts_attempt(attempt);
         if let Some(bound) = self.plan.spec.max_parallelism {
             let in_flight = 1 + worker.of_run(task.run).filter(alive).count();
             if in_flight > bound as usize {

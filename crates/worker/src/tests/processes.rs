@@ -9,7 +9,15 @@ fn a_script_succeeds_and_its_lines_are_logged() {
     let mut lines = setup.log_text("step");
     lines.sort();
     assert_eq!(lines, ["err", "out"]);
-    assert!(ended.usage.unwrap().memory_bytes > 0);
+}
+
+#[test]
+fn the_peak_of_memory_is_the_childs_own() {
+    let setup = setup();
+    let large = setup.run(shell("python3 -c 'x = bytearray(96 << 20)'\n"));
+    let small = setup.run(shell("exit 0\n"));
+    assert!(large.usage.unwrap().memory_bytes >= 96 << 20);
+    assert!(small.usage.unwrap().memory_bytes < 16 << 20);
 }
 
 #[test]
