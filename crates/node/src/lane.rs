@@ -248,6 +248,8 @@ pub struct Lane {
     forks: BTreeMap<VersionKey, Vec<(EntityKey, ReplyId, Box<start::Forking>)>>,
     timers: BTreeSet<(Time, EntityKey)>,
     again: VecDeque<EntityKey>,
+    /// Messages that were sent and not taken yet.
+    outbox: VecDeque<(EntityKey, Message)>,
     demand: Demand,
     offers: u64,
     ids: u64,
@@ -309,6 +311,7 @@ impl Lane {
             forks: BTreeMap::new(),
             timers: BTreeSet::new(),
             again: VecDeque::new(),
+            outbox: VecDeque::new(),
             demand: Demand::default(),
             offers: 0,
             ids: 0,

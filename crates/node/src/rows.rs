@@ -52,4 +52,5 @@ pub(crate) fn changed(old: &RunRow, new: &RunRow) -> bool {
         || old.error != new.error
         || old.started_at != new.started_at
         || old.ended_at != new.ended_at
+        || new.status.ended() && old.counts != new.counts
 }

@@ -17,11 +17,17 @@ impl Blobs for MemoryBlobs {
     fn put(&self, bytes: &[u8]) -> io::Result<BlobRef> {
         let hash: Arc<str> = blake3::hash(bytes).to_hex().as_str().into();
         self.0.lock().insert(hash.clone(), bytes.into());
-        Ok(BlobRef { hash, size: bytes.len() as u64 })
+        Ok(BlobRef {
+            hash,
+            size: bytes.len() as u64,
+        })
     }
 
     fn put_file(&self, path: &Path) -> io::Result<BlobRef> {
-        Err(io::Error::new(io::ErrorKind::Unsupported, path.display().to_string()))
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            path.display().to_string(),
+        ))
     }
 
     fn get(&self, blob: &BlobRef, limit: u64) -> io::Result<Vec<u8>> {
@@ -34,6 +40,9 @@ impl Blobs for MemoryBlobs {
     }
 
     fn get_file(&self, _: &BlobRef, path: &Path) -> io::Result<()> {
-        Err(io::Error::new(io::ErrorKind::Unsupported, path.display().to_string()))
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            path.display().to_string(),
+        ))
     }
 }

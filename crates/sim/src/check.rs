@@ -34,7 +34,10 @@ pub(crate) type Verdict = Result<(), Failure>;
 
 /// A failure of a checker.
 pub(crate) fn wrong(what: &'static str, detail: impl Into<String>) -> Verdict {
-    Err(Failure { what, detail: detail.into() })
+    Err(Failure {
+        what,
+        detail: detail.into(),
+    })
 }
 
 /// A run as its commits say.
@@ -86,11 +89,19 @@ impl Checks {
 
     /// True if nobody has taken over or written the shards since they were read.
     pub(crate) fn may_write(&self, commit: &Commit) -> bool {
-        commit.shards.iter().all(|lease| self.leases.get(&lease.shard) == Some(lease))
+        commit
+            .shards
+            .iter()
+            .all(|lease| self.leases.get(&lease.shard) == Some(lease))
     }
 
     /// A commit is durable.
-    pub(crate) fn landed(&mut self, commit: &Commit, store: &MemoryStore, worker: &Worker) -> Verdict {
+    pub(crate) fn landed(
+        &mut self,
+        commit: &Commit,
+        store: &MemoryStore,
+        worker: &Worker,
+    ) -> Verdict {
         self.commits += 1;
         for lease in &commit.shards {
             if let Some(known) = self.leases.get_mut(&lease.shard) {
@@ -98,8 +109,15 @@ impl Checks {
             }
         }
         for write in &commit.entities {
-            if !commit.shards.iter().any(|lease| lease.shard == write.key.shard()) {
-                return wrong("fence", format!("{:?} is written without its shard", write.key));
+            if !commit
+                .shards
+                .iter()
+                .any(|lease| lease.shard == write.key.shard())
+            {
+                return wrong(
+                    "fence",
+                    format!("{:?} is written without its shard", write.key),
+                );
             }
             self.dirty.insert(write.key.clone());
             match &write.key {
@@ -124,15 +142,19 @@ impl Checks {
     }
 
     fn run_written(&mut self, id: RunId, chunk: &[u8], worker: &Worker) -> Verdict {
-        let events = event::decode_chunk(chunk)
-            .map_err(|error| Failure { what: "history", detail: format!("{id}: {error}") })?;
+        let events = event::decode_chunk(chunk).map_err(|error| Failure {
+            what: "history",
+            detail: format!("{id}: {error}"),
+        })?;
         for event in &events {
             if let Some(Fact::RunCreated(created)) = &event.fact {
                 if self.runs.contains_key(&id) {
                     return wrong("created", format!("{id} was made twice"));
                 }
                 let plan = self.plans.get(created.workflow.as_str()).cloned();
-                let Some(plan) = plan else { return wrong("created", "of an unknown workflow") };
+                let Some(plan) = plan else {
+                    return wrong("created", "of an unknown workflow");
+                };
                 self.runs.insert(id, Shadow::new(plan));
             }
             let Some(shadow) = self.runs.get_mut(&id) else {
@@ -145,21 +167,31 @@ impl Checks {
 
     /// Lists and histories say the same of a run.
     fn row_right(&self, id: RunId, store: &MemoryStore) -> Verdict {
-        let Some(shadow) = self.runs.get(&id) else { return Ok(()) };
+        let Some(shadow) = self.runs.get(&id) else {
+            return Ok(());
+        };
         let row = store.run(id).ok().flatten();
-        let Some(row) = row else { return wrong("rows", format!("{id} has no row")) };
+        let Some(row) = row else {
+            return wrong("rows", format!("{id} has no row"));
+        };
         let state = &shadow.state;
         if row.status != state.status
             || row.ended_at != state.ended_at
             || row.started_at != state.started_at
             || row.error.is_some() != state.error.is_some()
         {
-            return wrong("rows", format!("{id} is {} and its row says {row:?}", state.status));
+            return wrong(
+                "rows",
+                format!("{id} is {} and its row says {row:?}", state.status),
+            );
         }
         if state.ended() && row.counts != state.counts {
             return wrong(
                 "rows",
-                format!("{id} ended with {:?} and its row says {:?}", state.counts, row.counts),
+                format!(
+                    "{id} ended with {:?} and its row says {:?}",
+                    state.counts, row.counts
+                ),
             );
         }
         Ok(())
@@ -185,7 +217,10 @@ impl Checks {
             _ => None,
         };
         let fresh = Entity::restore(key, &loaded, plan.clone())
-            .map_err(|error| Failure { what: "replay", detail: format!("{key:?}: {error}") })?
+            .map_err(|error| Failure {
+                what: "replay",
+                detail: format!("{key:?}: {error}"),
+            })?
             .snapshot();
         let expected = match key {
             EntityKey::Run(id) => self.runs.get(id).map(|shadow| shadow.state.snapshot()),
@@ -193,14 +228,23 @@ impl Checks {
             EntityKey::Lock { .. } => self.locks.get(key).map(pack),
         };
         if Some(&fresh) != expected.as_ref() {
-            return wrong("replay", format!("{key:?} comes out of the store as another"));
+            return wrong(
+                "replay",
+                format!("{key:?} comes out of the store as another"),
+            );
         }
         if let EntityKey::Run(_) = key {
             let history = store.history(key, 1, usize::MAX).unwrap_or_default();
-            let whole = kapell_store::Loaded { snapshot: None, chunks: history };
+            let whole = kapell_store::Loaded {
+                snapshot: None,
+                chunks: history,
+            };
             let whole = Entity::restore(key, &whole, plan).map(|entity| entity.snapshot());
             if whole.as_ref().ok() != expected.as_ref() {
-                return wrong("replay", format!("the history of {key:?} gives another state"));
+                return wrong(
+                    "replay",
+                    format!("the history of {key:?} gives another state"),
+                );
             }
         }
         Ok(())
@@ -229,7 +273,10 @@ impl Checks {
                         return wrong("live", format!("{id} is in memory and not durable"));
                     };
                     if let Some(difference) = difference(&run.state, &shadow.state) {
-                        return wrong("live", format!("{id} in memory is not as durable: {difference}"));
+                        return wrong(
+                            "live",
+                            format!("{id} in memory is not as durable: {difference}"),
+                        );
                     }
                 }
                 Entity::Queue(queue) => {
@@ -259,7 +306,9 @@ impl Checks {
 
     /// Every run that has something to do by itself will be found.
     fn woken(&self, store: &MemoryStore) -> Verdict {
-        let due = store.due(Time(i64::MAX), None, usize::MAX).unwrap_or_default();
+        let due = store
+            .due(Time(i64::MAX), None, usize::MAX)
+            .unwrap_or_default();
         let due: BTreeMap<EntityKey, Time> = due.into_iter().map(|(at, key)| (key, at)).collect();
         for (id, shadow) in &self.runs {
             let state = &shadow.state;
@@ -275,16 +324,23 @@ impl Checks {
             }
             let ready = !state.ready.is_empty() && state.status != RunStatus::Paused;
             let busy = ready || !state.started.is_empty();
-            let first = state.timers.next();
+            let paused = state.status == RunStatus::Paused;
+            let first = state.timers.first_of(paused).map(|(at, _, _)| at);
             match (at, busy, first) {
                 (None, true, _) => {
                     return wrong("wake", format!("{id} has work and is never woken"));
                 }
                 (None, false, Some(timer)) => {
-                    return wrong("wake", format!("{id} has a timer at {timer} and is never woken"));
+                    return wrong(
+                        "wake",
+                        format!("{id} has a timer at {timer} and is never woken"),
+                    );
                 }
                 (Some(at), false, Some(timer)) if *at > timer => {
-                    return wrong("wake", format!("{id} is woken at {at}, after its timer at {timer}"));
+                    return wrong(
+                        "wake",
+                        format!("{id} is woken at {at}, after its timer at {timer}"),
+                    );
                 }
                 (Some(at), true, _) if *at != Time::ZERO => {
                     return wrong("wake", format!("{id} has work and is woken only at {at}"));
@@ -314,18 +370,28 @@ impl Checks {
                 let shown = (view.status, view.counts);
                 match self.runs.get(&view.id) {
                     Some(shadow) if shadow.seen.contains(&shown) => Ok(()),
-                    Some(_) => wrong("durable", format!("{} is shown as {shown:?}, never durable", view.id)),
+                    Some(_) => wrong(
+                        "durable",
+                        format!("{} is shown as {shown:?}, never durable", view.id),
+                    ),
                     None => wrong("durable", format!("{} is shown and not durable", view.id)),
                 }
             }
             Answer::Done => {
-                let ClientRequest::Run { run, request: Request::Cancel { .. } } = request else {
+                let ClientRequest::Run {
+                    run,
+                    request: Request::Cancel { .. },
+                } = request
+                else {
                     return Ok(());
                 };
                 match self.runs.get(run) {
                     Some(shadow) if shadow.state.cancel.is_some() => Ok(()),
                     Some(shadow) if shadow.state.ended() || shadow.generation > 0 => Ok(()),
-                    _ => wrong("durable", format!("the cancel of {run} is acknowledged and not durable")),
+                    _ => wrong(
+                        "durable",
+                        format!("the cancel of {run} is acknowledged and not durable"),
+                    ),
                 }
             }
         }
@@ -337,7 +403,11 @@ impl Checks {
             .runs
             .get(&row.id)
             .is_some_and(|shadow| shadow.seen.iter().any(|(status, _)| *status == row.status));
-        if known { Ok(()) } else { wrong("durable", format!("{} is shown as {}", row.id, row.status)) }
+        if known {
+            Ok(())
+        } else {
+            wrong("durable", format!("{} is shown as {}", row.id, row.status))
+        }
     }
 
     /// Any run.
@@ -349,8 +419,13 @@ impl Checks {
     /// The path of any step of a run; with `top` one of the workflow itself.
     pub(crate) fn any_step(&self, run: RunId, rng: &mut Rng, top: bool) -> Option<String> {
         let shadow = self.runs.get(&run)?;
-        let scopes: Vec<u32> =
-            shadow.state.scopes.keys().copied().filter(|scope| !top || *scope == 0).collect();
+        let scopes: Vec<u32> = shadow
+            .state
+            .scopes
+            .keys()
+            .copied()
+            .filter(|scope| !top || *scope == 0)
+            .collect();
         if scopes.is_empty() {
             return None;
         }
@@ -360,7 +435,10 @@ impl Checks {
             return None;
         }
         let step = StepIndex::try_from(rng.place(steps.len())).ok()?;
-        let count = steps[usize::from(step)].foreach.as_ref().map_or(0, |foreach| foreach.count);
+        let count = steps[usize::from(step)]
+            .foreach
+            .as_ref()
+            .map_or(0, |foreach| foreach.count);
         let item = if !top && count > 0 && rng.chance(500) {
             u32::try_from(rng.below(u64::from(count))).ok()?
         } else {
@@ -377,7 +455,9 @@ impl Checks {
             .filter(|(_, shadow)| shadow.state.status == RunStatus::Paused)
             .map(|(run, _)| ClientRequest::Run {
                 run: *run,
-                request: Request::Resume { by: "care".to_owned() },
+                request: Request::Resume {
+                    by: "care".to_owned(),
+                },
             })
             .collect();
         for queue in self.queues.values() {
@@ -458,7 +538,10 @@ impl Checks {
         let counts = store.run_counts(NAMESPACE).unwrap_or_default();
         let sum: u64 = counts.iter().map(|(_, _, count)| *count).sum();
         if sum != self.runs.len() as u64 {
-            return wrong("counts", format!("{sum} runs are counted and {} exist", self.runs.len()));
+            return wrong(
+                "counts",
+                format!("{sum} runs are counted and {} exist", self.runs.len()),
+            );
         }
         Ok(())
     }
@@ -481,7 +564,10 @@ impl Shadow {
 
     fn event(&mut self, event: &Event, worker: &Worker) -> Verdict {
         if Time(event.at) < self.state.last_at {
-            return wrong("time", format!("an event of {} goes back in time", self.state.meta.id));
+            return wrong(
+                "time",
+                format!("an event of {} goes back in time", self.state.meta.id),
+            );
         }
         self.before(event, worker)?;
         self.state.apply(&self.plan, event);
@@ -513,7 +599,11 @@ pub(crate) fn facts(commit: &Commit) -> Vec<String> {
                 .collect(),
         };
         for fact in facts {
-            lines.push(format!("   {:?} {}", write.key, fact.chars().take(400).collect::<String>()));
+            lines.push(format!(
+                "   {:?} {}",
+                write.key,
+                fact.chars().take(400).collect::<String>()
+            ));
         }
     }
     lines
@@ -546,9 +636,22 @@ fn difference(live: &State, durable: &State) -> Option<String> {
         return None;
     }
     let (live, durable) = (format!("{live:?}"), format!("{durable:?}"));
-    let place = live.bytes().zip(durable.bytes()).position(|(a, b)| a != b).unwrap_or(0);
-    let cut = |text: &str| text.chars().skip(place.saturating_sub(200)).take(400).collect::<String>();
-    Some(format!("memory …{}… history …{}…", cut(&live), cut(&durable)))
+    let place = live
+        .bytes()
+        .zip(durable.bytes())
+        .position(|(a, b)| a != b)
+        .unwrap_or(0);
+    let cut = |text: &str| {
+        text.chars()
+            .skip(place.saturating_sub(200))
+            .take(400)
+            .collect::<String>()
+    };
+    Some(format!(
+        "memory …{}… history …{}…",
+        cut(&live),
+        cut(&durable)
+    ))
 }
 
 fn pack<T: serde::Serialize>(state: &T) -> Vec<u8> {
@@ -557,8 +660,10 @@ fn pack<T: serde::Serialize>(state: &T) -> Vec<u8> {
 
 impl Checks {
     fn queue_written(&mut self, key: &EntityKey, chunk: &[u8]) -> Verdict {
-        let events = run_queue::decode_chunk(chunk)
-            .map_err(|error| Failure { what: "history", detail: format!("{key:?}: {error}") })?;
+        let events = run_queue::decode_chunk(chunk).map_err(|error| Failure {
+            what: "history",
+            detail: format!("{key:?}: {error}"),
+        })?;
         for event in &events {
             let queue = self.queues.entry(key.clone()).or_default();
             let order = self.orders.entry(key.clone()).or_default();
@@ -569,8 +674,10 @@ impl Checks {
     }
 
     fn lock_written(&mut self, key: &EntityKey, chunk: &[u8]) -> Verdict {
-        let events = lock::decode_chunk(chunk)
-            .map_err(|error| Failure { what: "history", detail: format!("{key:?}: {error}") })?;
+        let events = lock::decode_chunk(chunk).map_err(|error| Failure {
+            what: "history",
+            detail: format!("{key:?}: {error}"),
+        })?;
         for event in &events {
             let lock = self.locks.entry(key.clone()).or_default();
             lock.apply(event);

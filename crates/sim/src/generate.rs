@@ -11,10 +11,16 @@ const SECOND: i64 = 1_000_000;
 pub fn scenario(seed: u64) -> Scenario {
     let mut rng = Rng::new(seed);
     let count = 1 + rng.place(4);
-    let workflows = (0..count).map(|index| Writer::new(&mut rng, index, count).workflow()).collect();
+    let workflows = (0..count)
+        .map(|index| Writer::new(&mut rng, index, count).workflow())
+        .collect();
     let span = rng.magnitude(20 * SECOND, 1_800 * SECOND);
     let requests = requests(&mut rng, span, count);
-    let faults = if rng.chance(250) { Vec::new() } else { faults(&mut rng, span) };
+    let faults = if rng.chance(250) {
+        Vec::new()
+    } else {
+        faults(&mut rng, span)
+    };
     Scenario {
         note: String::new(),
         seed: rng.bits(),
@@ -30,7 +36,11 @@ fn knobs(rng: &mut Rng) -> Knobs {
         commit: rng.magnitude(100, 200_000),
         read: rng.magnitude(10, 50_000),
         wire: rng.magnitude(10, 5_000),
-        lump: if rng.chance(500) { 0 } else { rng.magnitude(100, 20_000) },
+        lump: if rng.chance(500) {
+            0
+        } else {
+            rng.magnitude(100, 20_000)
+        },
         attempt: rng.magnitude(100_000, 60 * SECOND),
         slots: 1 + rng.place(32),
         process_window: 1 + rng.place(200),
@@ -49,18 +59,28 @@ fn requests(rng: &mut Rng, span: i64, workflows: usize) -> Vec<Planned<Ask>> {
     let starts = 1 + rng.place(12);
     for _ in 0..starts {
         let key = rng.chance(200).then(|| rng.below(4));
-        let start = Ask::Start { workflow: rng.place(workflows), n: rng.between(0, 4), key };
+        let start = Ask::Start {
+            workflow: rng.place(workflows),
+            n: rng.between(0, 4),
+            key,
+        };
         let burst = if rng.chance(200) { 4 } else { 1 };
         let at = rng.between(0, span);
         for turn in 0..burst {
-            list.push(Planned { at: at + turn * rng.between(0, SECOND), what: start.clone() });
+            list.push(Planned {
+                at: at + turn * rng.between(0, SECOND),
+                what: start.clone(),
+            });
         }
     }
     let others = if rng.chance(300) { 0 } else { rng.place(24) };
     for _ in 0..others {
         let dice = rng.bits();
         let what = match rng.below(13) {
-            0 | 1 => Ask::Cancel { dice, now: rng.chance(300) },
+            0 | 1 => Ask::Cancel {
+                dice,
+                now: rng.chance(300),
+            },
             2 => Ask::Pause { dice },
             3 => Ask::Resume { dice },
             4 | 5 => Ask::Retry { dice },
@@ -72,7 +92,10 @@ fn requests(rng: &mut Rng, span: i64, workflows: usize) -> Vec<Planned<Ask>> {
             11 => Ask::Dismiss { dice },
             _ => Ask::View { dice },
         };
-        list.push(Planned { at: rng.between(0, span), what });
+        list.push(Planned {
+            at: rng.between(0, span),
+            what,
+        });
     }
     list.sort_by_key(|planned| planned.at);
     list
@@ -83,19 +106,35 @@ fn faults(rng: &mut Rng, span: i64) -> Vec<Planned<Fault>> {
     let mut list = Vec::new();
     for _ in 0..count {
         let what = match rng.below(12) {
-            0..=2 => Fault::Crash { down: rng.magnitude(1_000, 60 * SECOND) },
-            3 | 4 => Fault::LostAnswer { fate: *rng.pick(&[Fate::Landed, Fate::Never, Fate::Later]) },
+            0..=2 => Fault::Crash {
+                down: rng.magnitude(1_000, 60 * SECOND),
+            },
+            3 | 4 => Fault::LostAnswer {
+                fate: *rng.pick(&[Fate::Landed, Fate::Never, Fate::Later]),
+            },
             5 | 6 => Fault::Thief { dice: rng.bits() },
-            7 => Fault::Full { span: rng.magnitude(SECOND, 60 * SECOND) },
-            8 => Fault::Slow { span: rng.magnitude(SECOND, 60 * SECOND), factor: rng.magnitude(2, 1_000) },
+            7 => Fault::Full {
+                span: rng.magnitude(SECOND, 60 * SECOND),
+            },
+            8 => Fault::Slow {
+                span: rng.magnitude(SECOND, 60 * SECOND),
+                factor: rng.magnitude(2, 1_000),
+            },
             9 => {
                 let jump = rng.magnitude(1_000, 3_600 * SECOND);
-                Fault::Clock { jump: if rng.chance(500) { jump } else { -jump } }
+                Fault::Clock {
+                    jump: if rng.chance(500) { jump } else { -jump },
+                }
             }
-            10 => Fault::Reads { span: rng.magnitude(100_000, 30 * SECOND) },
+            10 => Fault::Reads {
+                span: rng.magnitude(100_000, 30 * SECOND),
+            },
             _ => Fault::Worker,
         };
-        list.push(Planned { at: rng.between(0, span), what });
+        list.push(Planned {
+            at: rng.between(0, span),
+            what,
+        });
     }
     list.sort_by_key(|planned| planned.at);
     list
@@ -139,7 +178,13 @@ type Fields = Map<String, Value>;
 impl<'a> Writer<'a> {
     fn new(rng: &'a mut Rng, index: usize, count: usize) -> Self {
         let left = 3 + rng.place(22);
-        Self { rng, index, count, ids: 0, left }
+        Self {
+            rng,
+            index,
+            count,
+            ids: 0,
+            left,
+        }
     }
 
     fn workflow(mut self) -> Value {
@@ -157,7 +202,10 @@ impl<'a> Writer<'a> {
             top.insert("max_parallelism".into(), json!(self.rng.between(1, 8)));
         }
         if self.rng.chance(150) {
-            top.insert("timeout".into(), json!(format!("{}s", self.rng.magnitude(1, 1_200))));
+            top.insert(
+                "timeout".into(),
+                json!(format!("{}s", self.rng.magnitude(1, 1_200))),
+            );
         }
         if self.rng.chance(200) {
             top.insert("priority".into(), json!(self.rng.between(0, 100)));
@@ -170,14 +218,21 @@ impl<'a> Writer<'a> {
         top.insert("steps".into(), steps);
         if self.rng.chance(300) {
             self.left = self.left.max(2);
-            let place = Place { finally: true, depth: 1, ..Place::default() };
+            let place = Place {
+                finally: true,
+                depth: 1,
+                ..Place::default()
+            };
             let (finally, _) = self.graph(&place, &seen);
             top.insert("finally".into(), finally);
         }
         if self.rng.chance(300)
             && let Some(last) = seen.last()
         {
-            top.insert("outputs".into(), json!({ "it": format!("${{{{ steps.{}.output }}}}", last.id) }));
+            top.insert(
+                "outputs".into(),
+                json!({ "it": format!("${{{{ steps.{}.output }}}}", last.id) }),
+            );
         }
         Value::Object(top)
     }
@@ -201,7 +256,10 @@ impl<'a> Writer<'a> {
         }
         if self.rng.chance(150) {
             let mut debounce = Fields::new();
-            debounce.insert("quiet".into(), json!(format!("{}s", self.rng.between(1, 5))));
+            debounce.insert(
+                "quiet".into(),
+                json!(format!("{}s", self.rng.between(1, 5))),
+            );
             if self.rng.chance(500) {
                 debounce.insert("max".into(), json!(format!("{}s", self.rng.between(5, 12))));
             }
@@ -240,8 +298,11 @@ impl<'a> Writer<'a> {
             }
             seen.sort_unstable();
             seen.dedup();
-            let usable: Vec<Seen> =
-                outer.iter().cloned().chain(seen.iter().map(|at| here[*at].clone())).collect();
+            let usable: Vec<Seen> = outer
+                .iter()
+                .cloned()
+                .chain(seen.iter().map(|at| here[*at].clone()))
+                .collect();
             let id = self.id();
             let (mut step, kind) = self.step(place, &usable);
             if !needs.is_empty() {
@@ -277,10 +338,14 @@ impl<'a> Writer<'a> {
         match self.rng.below(4) {
             0 if seen.kind == Kind::Fields => format!("${{{{ steps.{}.output.n > 50 }}}}", seen.id),
             1 if seen.kind == Kind::Fields => format!("${{{{ steps.{}.output.ok }}}}", seen.id),
-            2 if seen.kind == Kind::List => format!("${{{{ size(steps.{}.results) > 1 }}}}", seen.id),
+            2 if seen.kind == Kind::List => {
+                format!("${{{{ size(steps.{}.results) > 1 }}}}", seen.id)
+            }
             3 if seen.kind == Kind::List => format!("${{{{ steps.{}.failures == [] }}}}", seen.id),
             _ => {
-                let status = *self.rng.pick(&["succeeded", "failed", "skipped", "cancelled"]);
+                let status = *self
+                    .rng
+                    .pick(&["succeeded", "failed", "skipped", "cancelled"]);
                 format!("${{{{ steps.{}.status != '{status}' }}}}", seen.id)
             }
         }
@@ -293,7 +358,10 @@ impl<'a> Writer<'a> {
         } else {
             None
         };
-        let inside = Place { in_item: place.in_item || foreach.is_some(), ..place.clone() };
+        let inside = Place {
+            in_item: place.in_item || foreach.is_some(),
+            ..place.clone()
+        };
         let many = foreach.as_ref().is_some_and(|(_, many)| *many);
         let kind = self.verb(&mut step, &inside, usable, many);
         if let Some((mut foreach, _)) = foreach {
@@ -306,13 +374,20 @@ impl<'a> Writer<'a> {
             let on_failure = if self.rng.chance(500) || self.left == 0 || place.depth >= 3 {
                 json!("continue")
             } else {
-                let inside = Place { depth: place.depth + 2, ..place.clone() };
+                let inside = Place {
+                    depth: place.depth + 2,
+                    ..place.clone()
+                };
                 let (steps, _) = self.graph(&inside, usable);
                 json!({ "steps": steps, "then": *self.rng.pick(&["fail", "continue"]) })
             };
             step.insert("on_failure".into(), on_failure);
         }
-        let kind = if step.contains_key("foreach") { Kind::List } else { kind };
+        let kind = if step.contains_key("foreach") {
+            Kind::List
+        } else {
+            kind
+        };
         (step, kind)
     }
 
@@ -323,7 +398,10 @@ impl<'a> Writer<'a> {
         let (x, y) = (format!("x{}", self.ids), format!("y{}", self.ids));
         let many = place.depth == 0 && self.index == 0 && self.rng.chance(20);
         let list = |writer: &mut Self| -> Value {
-            let lists: Vec<&Seen> = usable.iter().filter(|seen| seen.kind == Kind::List).collect();
+            let lists: Vec<&Seen> = usable
+                .iter()
+                .filter(|seen| seen.kind == Kind::List)
+                .collect();
             match writer.rng.below(6) {
                 0 => json!("${{ params.xs }}"),
                 1 => json!("${{ range(params.n) }}"),
@@ -332,7 +410,9 @@ impl<'a> Writer<'a> {
                     json!(format!("${{{{ steps.{id}.results }}}}"))
                 }
                 3 => json!([]),
-                4 if !place.in_item => json!(format!("${{{{ range({}) }}}}", writer.rng.between(1, 50))),
+                4 if !place.in_item => {
+                    json!(format!("${{{{ range({}) }}}}", writer.rng.between(1, 50)))
+                }
                 _ => {
                     let count = writer.rng.between(1, 6);
                     json!((0..count).collect::<Vec<i64>>())
@@ -340,13 +420,22 @@ impl<'a> Writer<'a> {
             }
         };
         if many {
-            foreach.insert(x.clone(), json!(format!("${{{{ range({}) }}}}", self.rng.between(4_090, 5_500))));
+            foreach.insert(
+                x.clone(),
+                json!(format!(
+                    "${{{{ range({}) }}}}",
+                    self.rng.between(4_090, 5_500)
+                )),
+            );
         } else {
             match self.rng.below(6) {
                 0 => {
                     let count = self.rng.between(1, 4);
                     foreach.insert(x.clone(), json!(format!("${{{{ range({count}) }}}}")));
-                    foreach.insert(y.clone(), json!(format!("${{{{ range({}) }}}}", self.rng.between(1, 4))));
+                    foreach.insert(
+                        y.clone(),
+                        json!(format!("${{{{ range({}) }}}}", self.rng.between(1, 4))),
+                    );
                 }
                 1 => {
                     let count = self.rng.between(1, 8);
@@ -366,7 +455,10 @@ impl<'a> Writer<'a> {
             }
         }
         if self.rng.chance(350) {
-            foreach.insert("concurrency".into(), json!(self.rng.between(1, if many { 500 } else { 5 })));
+            foreach.insert(
+                "concurrency".into(),
+                json!(self.rng.between(1, if many { 500 } else { 5 })),
+            );
         }
         if self.rng.chance(300) {
             let least = if self.rng.chance(500) {
@@ -389,7 +481,6 @@ impl<'a> Writer<'a> {
         }
         let deep = place.depth >= 3 || self.left == 0;
         match self.rng.below(20) {
-            0..=6 => self.task(step, place),
             7 | 8 => {
                 step.insert("noop".into(), json!({}));
                 self.task_options(step, place);
@@ -423,30 +514,45 @@ impl<'a> Writer<'a> {
     fn container_options(&mut self, step: &mut Fields) {
         if self.rng.chance(200) {
             let limit = self.rng.between(1, 2);
-            step.insert("retry".into(), json!({ "limit": limit, "backoff": { "initial": "1s", "max": "10s" } }));
+            step.insert(
+                "retry".into(),
+                json!({ "limit": limit, "backoff": { "initial": "1s", "max": "10s" } }),
+            );
         }
         if self.rng.chance(150) {
-            step.insert("timeout".into(), json!(format!("{}s", self.rng.magnitude(1, 300))));
+            step.insert(
+                "timeout".into(),
+                json!(format!("{}s", self.rng.magnitude(1, 300))),
+            );
         }
     }
 
     fn group(&mut self, step: &mut Fields, place: &Place, usable: &[Seen]) -> Kind {
-        let inside = Place { depth: place.depth + 1, ..place.clone() };
+        let inside = Place {
+            depth: place.depth + 1,
+            ..place.clone()
+        };
         let (steps, seen) = self.graph(&inside, usable);
         step.insert("steps".into(), steps);
         if self.rng.chance(400)
             && let Some(last) = seen.last()
         {
-            step.insert("outputs".into(), json!({ "it": format!("${{{{ steps.{}.output }}}}", last.id) }));
+            step.insert(
+                "outputs".into(),
+                json!({ "it": format!("${{{{ steps.{}.output }}}}", last.id) }),
+            );
         }
         self.container_options(step);
         Kind::Other
     }
 
     fn switch(&mut self, step: &mut Fields, place: &Place, usable: &[Seen]) -> Kind {
-        let inside = Place { depth: place.depth + 1, ..place.clone() };
+        let inside = Place {
+            depth: place.depth + 1,
+            ..place.clone()
+        };
         let mut branches = Vec::new();
-        for _ in 0..1 + self.rng.place(2) {
+        for _ in 0..=self.rng.place(2) {
             let when = self.condition(usable);
             let (steps, _) = self.graph(&inside, usable);
             branches.push(json!({ "when": when, "steps": steps }));
@@ -461,16 +567,25 @@ impl<'a> Writer<'a> {
     }
 
     fn cycle(&mut self, step: &mut Fields, place: &Place, usable: &[Seen]) -> Kind {
-        let inside = Place { depth: place.depth + 1, ..place.clone() };
+        let inside = Place {
+            depth: place.depth + 1,
+            ..place.clone()
+        };
         let (steps, _) = self.graph(&inside, usable);
         let mut cycle = Fields::new();
         cycle.insert("vars".into(), json!({ "i": 0 }));
         cycle.insert("next".into(), json!({ "i": "${{ vars.i + 1 }}" }));
         let turns = self.rng.between(0, 4);
         if self.rng.chance(500) {
-            cycle.insert("while".into(), json!(format!("${{{{ vars.i < {turns} }}}}")));
+            cycle.insert(
+                "while".into(),
+                json!(format!("${{{{ vars.i < {turns} }}}}")),
+            );
         } else {
-            cycle.insert("until".into(), json!(format!("${{{{ vars.i >= {turns} }}}}")));
+            cycle.insert(
+                "until".into(),
+                json!(format!("${{{{ vars.i >= {turns} }}}}")),
+            );
         }
         if self.rng.chance(400) {
             cycle.insert("max_iterations".into(), json!(self.rng.between(1, 4)));
@@ -479,7 +594,10 @@ impl<'a> Writer<'a> {
             }
         }
         if self.rng.chance(300) {
-            cycle.insert("delay".into(), json!(format!("{}s", self.rng.between(1, 20))));
+            cycle.insert(
+                "delay".into(),
+                json!(format!("{}s", self.rng.between(1, 20))),
+            );
         }
         cycle.insert("steps".into(), steps);
         step.insert("loop".into(), Value::Object(cycle));
@@ -504,7 +622,11 @@ impl<'a> Writer<'a> {
             self.index + 1 + self.rng.place(self.count - self.index - 1)
         };
         let name = format!("w{child}");
-        let call = if self.rng.chance(200) { json!({ "name": name, "wait": false }) } else { json!(name) };
+        let call = if self.rng.chance(200) {
+            json!({ "name": name, "wait": false })
+        } else {
+            json!(name)
+        };
         let waits = call.is_string();
         step.insert("workflow".into(), call);
         if waits {
@@ -514,7 +636,11 @@ impl<'a> Writer<'a> {
     }
 
     fn task(&mut self, step: &mut Fields, place: &Place) -> Kind {
-        let fails = if self.rng.chance(300) { self.rng.between(100, 900) } else { -1 };
+        let fails = if self.rng.chance(300) {
+            self.rng.between(100, 900)
+        } else {
+            -1
+        };
         let text = format!("work fails={fails}");
         match self.rng.below(6) {
             0 => {
@@ -557,7 +683,10 @@ impl<'a> Writer<'a> {
             let mut timeout = Fields::new();
             for clock in ["attempt", "total", "queue"] {
                 if self.rng.chance(400) {
-                    timeout.insert(clock.into(), json!(format!("{}s", self.rng.magnitude(1, 120))));
+                    timeout.insert(
+                        clock.into(),
+                        json!(format!("{}s", self.rng.magnitude(1, 120))),
+                    );
                 }
             }
             if !timeout.is_empty() {
@@ -567,11 +696,13 @@ impl<'a> Writer<'a> {
         if self.rng.chance(150) && !place.finally {
             self.locks(step);
         }
-        if self.rng.chance(60) {
-            step.insert("once".into(), json!(true));
-            step.remove("retry");
-        } else if self.rng.chance(60) {
-            step.insert("idempotent".into(), json!(false));
+        let careful = match (self.rng.chance(60), self.rng.chance(60)) {
+            (true, _) => Some(("once", true)),
+            (false, true) => Some(("idempotent", false)),
+            (false, false) => None,
+        };
+        if let Some((key, value)) = careful {
+            step.insert(key.into(), json!(value));
             step.remove("retry");
         }
         if self.rng.chance(100) {
@@ -579,7 +710,10 @@ impl<'a> Writer<'a> {
         }
         if self.rng.chance(50) {
             let after = self.rng.magnitude(1, 60);
-            step.insert("not_before".into(), json!(format!("${{{{ run.created_at + duration('{after}s') }}}}")));
+            step.insert(
+                "not_before".into(),
+                json!(format!("${{{{ run.created_at + duration('{after}s') }}}}")),
+            );
         }
         if self.rng.chance(100) {
             step.insert("queue".into(), json!(*self.rng.pick(&["small", "large"])));

@@ -25,7 +25,11 @@ pub fn all() -> anyhow::Result<Vec<(String, Scenario)>> {
         if path.extension().is_none_or(|extension| extension != "json") {
             continue;
         }
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let name = path
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         kept.push((name, read(&path)?));
     }
     kept.sort_by(|a, b| a.0.cmp(&b.0));

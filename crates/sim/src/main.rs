@@ -49,10 +49,21 @@ fn main() -> anyhow::Result<ExitCode> {
     // A panic is a failure like others: it is reported once, with its seed.
     std::panic::set_hook(Box::new(|_| {}));
     let arguments = Arguments::parse();
-    let mut player = Player { arguments, passed: 0, failed: 0 };
+    let mut player = Player {
+        arguments,
+        passed: 0,
+        failed: 0,
+    };
     player.all()?;
-    say(&format!("{} passed, {} failed", player.passed, player.failed))?;
-    Ok(if player.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    say(&format!(
+        "{} passed, {} failed",
+        player.passed, player.failed
+    ))?;
+    Ok(if player.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn say(line: &str) -> std::io::Result<()> {
@@ -109,7 +120,10 @@ impl Player {
             return Ok(());
         };
         self.failed += 1;
-        say(&format!("{name} FAILED {}: {}", failure.what, failure.detail))?;
+        say(&format!(
+            "{name} FAILED {}: {}",
+            failure.what, failure.detail
+        ))?;
         let keeps = name.starts_with("seed-") && failure.what != "generator";
         if keeps && !self.arguments.no_shrink && !self.arguments.trace {
             let (mut smaller, failure) = shrink::shrink(scenario, &failure);

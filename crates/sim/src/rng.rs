@@ -1,6 +1,6 @@
 //! The only source of chance: everything random in a simulation comes from one seed.
 
-/// A small generator (xoshiro256**), filled by SplitMix64.
+/// A small generator (xoshiro256**), filled by `SplitMix64`.
 #[derive(Clone, Debug)]
 pub struct Rng([u64; 4]);
 
@@ -16,6 +16,10 @@ impl Rng {
     }
 
     /// 64 random bits.
+    #[expect(
+        clippy::many_single_char_names,
+        reason = "the names of the algorithm's description"
+    )]
     pub fn bits(&mut self) -> u64 {
         let [a, b, c, d] = self.0;
         let result = b.wrapping_mul(5).rotate_left(7).wrapping_mul(9);
@@ -63,11 +67,12 @@ impl Rng {
         }
         let shift = self.below(steps);
         let from = low.max(1).saturating_mul(1 << shift.min(40)).min(high);
-        self.between(from.min(high), from.saturating_mul(2).min(high)).max(low)
+        self.between(from.min(high), from.saturating_mul(2).min(high))
+            .max(low)
     }
 }
 
-/// A number's bits well mixed (the finaliser of SplitMix64).
+/// A number's bits well mixed (the finaliser of `SplitMix64`).
 pub fn mix(number: u64) -> u64 {
     let mut bits = number;
     bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -16,7 +16,11 @@ struct Shrinker {
 
 /// The smallest scenario found that fails by the same checker.
 pub fn shrink(scenario: &Scenario, failure: &Failure) -> (Scenario, Failure) {
-    let mut shrinker = Shrinker { best: scenario.clone(), failure: failure.clone(), plays: 0 };
+    let mut shrinker = Shrinker {
+        best: scenario.clone(),
+        failure: failure.clone(),
+        plays: 0,
+    };
     loop {
         let before = size(&shrinker.best);
         shrinker.faults();
@@ -86,7 +90,9 @@ impl Shrinker {
             loop {
                 let mut paths = Vec::new();
                 collect(&self.best.workflows[index], &mut Vec::new(), &mut paths);
-                let Some(path) = paths.get(skipped).cloned() else { break };
+                let Some(path) = paths.get(skipped).cloned() else {
+                    break;
+                };
                 if !self.attempt(|scenario| cut(&mut scenario.workflows[index], &path)) {
                     skipped += 1;
                 }
@@ -137,7 +143,9 @@ fn collect(value: &Value, path: &mut Vec<String>, into: &mut Vec<Vec<String>>) {
 }
 
 fn cut(value: &mut Value, path: &[String]) {
-    let Some((first, rest)) = path.split_first() else { return };
+    let Some((first, rest)) = path.split_first() else {
+        return;
+    };
     match value {
         Value::Object(fields) if rest.is_empty() => {
             fields.remove(first);
@@ -152,7 +160,9 @@ fn cut(value: &mut Value, path: &[String]) {
             }
         }
         Value::Array(list) => {
-            let Ok(index) = first.parse::<usize>() else { return };
+            let Ok(index) = first.parse::<usize>() else {
+                return;
+            };
             if rest.is_empty() && index < list.len() {
                 list.remove(index);
             } else if let Some(inner) = list.get_mut(index) {
@@ -164,7 +174,9 @@ fn cut(value: &mut Value, path: &[String]) {
 }
 
 fn forget(step: &mut Value, id: &str) {
-    let Some(fields) = step.as_object_mut() else { return };
+    let Some(fields) = step.as_object_mut() else {
+        return;
+    };
     let mut empty = false;
     if let Some(needs) = fields.get_mut("needs").and_then(Value::as_array_mut) {
         needs.retain(|need| need != id);

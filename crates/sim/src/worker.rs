@@ -121,13 +121,17 @@ impl Worker {
         let text = match &task.work {
             Work::Shell { script, .. } => Some(script.to_string()),
             Work::Exec { argv, .. } => Some(argv.join(" ")),
-            Work::Python { source: kapell_model::spec::PythonSource::Code(code), .. } => {
-                Some(code.to_string())
-            }
+            Work::Python {
+                source: kapell_model::spec::PythonSource::Code(code),
+                ..
+            } => Some(code.to_string()),
             _ => None,
         };
-        let fails = text
-            .and_then(|text| text.split("fails=").nth(1).and_then(|number| number.trim().parse().ok()));
+        let fails = text.and_then(|text| {
+            text.split("fails=")
+                .nth(1)
+                .and_then(|number| number.trim().parse().ok())
+        });
         let attempt = Attempt {
             run: task.run,
             place: task.place,
@@ -147,7 +151,8 @@ impl Worker {
             ends: Ends::ByItself,
         };
         self.next += 1;
-        self.by_offer.insert((task.run, task.place, task.offer), self.next);
+        self.by_offer
+            .insert((task.run, task.place, task.offer), self.next);
         self.attempts.insert(self.next, attempt);
     }
 
@@ -155,8 +160,12 @@ impl Worker {
     pub fn take(&mut self, tasks: &[(RunId, Place, Offer)], around: &mut Around<'_>) -> Vec<Act> {
         let mut acts = Vec::new();
         for task in tasks {
-            let Some(id) = self.by_offer.get(task).copied() else { continue };
-            let Some(attempt) = self.attempts.get(&id) else { continue };
+            let Some(id) = self.by_offer.get(task).copied() else {
+                continue;
+            };
+            let Some(attempt) = self.attempts.get(&id) else {
+                continue;
+            };
             if attempt.light {
                 self.start(id, around, &mut acts);
             } else {
@@ -169,14 +178,18 @@ impl Worker {
 
     fn fill(&mut self, around: &mut Around<'_>, acts: &mut Vec<Act>) {
         while self.running < around.knobs.slots {
-            let Some(id) = self.queue.pop_front() else { return };
+            let Some(id) = self.queue.pop_front() else {
+                return;
+            };
             self.running += 1;
             self.start(id, around, acts);
         }
     }
 
     fn start(&mut self, id: u64, around: &mut Around<'_>, acts: &mut Vec<Act>) {
-        let Some(attempt) = self.attempts.get_mut(&id) else { return };
+        let Some(attempt) = self.attempts.get_mut(&id) else {
+            return;
+        };
         attempt.started_at = Some(around.wall);
         let mut span = if attempt.light {
             around.rng.between(0, 500)
@@ -201,8 +214,12 @@ impl Worker {
     pub fn stop(&mut self, stops: &[(RunId, Place, Offer)], around: &mut Around<'_>) -> Vec<Act> {
         let mut acts = Vec::new();
         for stop in stops {
-            let Some(id) = self.by_offer.get(stop).copied() else { continue };
-            let Some(attempt) = self.attempts.get_mut(&id) else { continue };
+            let Some(id) = self.by_offer.get(stop).copied() else {
+                continue;
+            };
+            let Some(attempt) = self.attempts.get_mut(&id) else {
+                continue;
+            };
             attempt.stopped_at = attempt.stopped_at.or(Some(around.now));
             let waits = self.queue.iter().position(|other| *other == id);
             if let Some(place) = waits {
@@ -223,7 +240,11 @@ impl Worker {
                     let turn = self.turns.entry(id).or_default();
                     *turn += 1;
                     let grace = i64::try_from(limits::GRACE.as_micros()).unwrap_or(0);
-                    acts.push(Act::Alarm(around.rng.magnitude(100, grace), id, Alarm::End(*turn)));
+                    acts.push(Act::Alarm(
+                        around.rng.magnitude(100, grace),
+                        id,
+                        Alarm::End(*turn),
+                    ));
                 }
             }
         }
@@ -233,7 +254,9 @@ impl Worker {
     /// An alarm rings.
     pub fn ring(&mut self, id: u64, alarm: Alarm, around: &mut Around<'_>) -> Vec<Act> {
         let mut acts = Vec::new();
-        let Some(attempt) = self.attempts.get(&id) else { return acts };
+        let Some(attempt) = self.attempts.get(&id) else {
+            return acts;
+        };
         let started_at = attempt.started_at.unwrap_or(around.wall);
         let report = |event| Report {
             run: attempt.run,
@@ -242,18 +265,27 @@ impl Worker {
             event,
         };
         match alarm {
-            Alarm::Record => acts.push(Act::Report(0, report(TaskEvent::Started { at: started_at }))),
+            Alarm::Record => acts.push(Act::Report(
+                0,
+                report(TaskEvent::Started { at: started_at }),
+            )),
             Alarm::End(turn) => {
                 if self.turns.get(&id) != Some(&turn) {
                     return acts;
                 }
                 let outcome = outcome(attempt, around);
                 if let Outcome::Succeeded(value) = &outcome {
-                    self.outputs.entry((attempt.run, attempt.place)).or_default().push(value.clone());
+                    self.outputs
+                        .entry((attempt.run, attempt.place))
+                        .or_default()
+                        .push(value.clone());
                 }
                 let report = report(ended(started_at, around.wall, outcome));
                 if around.rng.chance(around.knobs.repeats) {
-                    acts.push(Act::Report(around.rng.magnitude(1, 60_000_000), report.clone()));
+                    acts.push(Act::Report(
+                        around.rng.magnitude(1, 60_000_000),
+                        report.clone(),
+                    ));
                 }
                 acts.push(Act::Report(0, report));
                 if !attempt.light {
@@ -269,7 +301,8 @@ impl Worker {
     fn remove(&mut self, id: u64) {
         self.turns.remove(&id);
         if let Some(attempt) = self.attempts.remove(&id) {
-            self.by_offer.remove(&(attempt.run, attempt.place, attempt.offer));
+            self.by_offer
+                .remove(&(attempt.run, attempt.place, attempt.offer));
         }
     }
 
@@ -286,7 +319,10 @@ impl Worker {
                     event: ended(
                         attempt.started_at.unwrap_or(wall),
                         wall,
-                        Outcome::Lost { reason: "the worker died".to_owned(), explained: false },
+                        Outcome::Lost {
+                            reason: "the worker died".to_owned(),
+                            explained: false,
+                        },
                     ),
                 });
             }
@@ -300,7 +336,12 @@ impl Worker {
 }
 
 fn ended(started_at: Time, ended_at: Time, outcome: Outcome) -> TaskEvent {
-    TaskEvent::Ended { started_at, ended_at, outcome, usage: None }
+    TaskEvent::Ended {
+        started_at,
+        ended_at,
+        outcome,
+        usage: None,
+    }
 }
 
 fn outcome(attempt: &Attempt, around: &mut Around<'_>) -> Outcome {
@@ -328,7 +369,10 @@ fn outcome(attempt: &Attempt, around: &mut Around<'_>) -> Outcome {
         return Outcome::Succeeded(Value::Null);
     }
     if rng.chance(around.knobs.lost) {
-        return Outcome::Lost { reason: "its host died".to_owned(), explained: false };
+        return Outcome::Lost {
+            reason: "its host died".to_owned(),
+            explained: false,
+        };
     }
     if rng.chance(attempt.fails.unwrap_or(around.knobs.fails)) {
         return failed(match rng.below(10) {
@@ -363,11 +407,17 @@ fn outcome(attempt: &Attempt, around: &mut Around<'_>) -> Outcome {
         ("xs", Value::list(xs)),
     ];
     if rng.chance(around.knobs.big) {
-        fields.push(("big", Value::String("x".repeat(limits::INLINE_OUTPUT_BYTES).into())));
+        fields.push((
+            "big",
+            Value::String("x".repeat(limits::INLINE_OUTPUT_BYTES).into()),
+        ));
         let bytes = Value::map(fields).to_json().to_string().into_bytes();
         return match around.blobs.put(&bytes) {
             Ok(blob) => Outcome::Succeeded(Value::Blob(blob)),
-            Err(error) => failed(TaskError { message: error.to_string(), ..TaskError::default() }),
+            Err(error) => failed(TaskError {
+                message: error.to_string(),
+                ..TaskError::default()
+            }),
         };
     }
     Outcome::Succeeded(Value::map(fields))

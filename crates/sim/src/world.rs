@@ -141,7 +141,10 @@ pub fn play<'a>(scenario: &'a Scenario, sink: Option<Sink<'a>>) -> Outcome {
             .map(String::as_str)
             .or_else(|| panic.downcast_ref::<&str>().copied())
             .unwrap_or("a panic without words");
-        world.failure = Some(Failure { what: "panic", detail: text.to_owned() });
+        world.failure = Some(Failure {
+            what: "panic",
+            detail: text.to_owned(),
+        });
     }
     Outcome {
         hash: world.hash,
@@ -205,7 +208,10 @@ impl<'a> World<'a> {
 
     fn fail(&mut self, what: &'static str, detail: impl Into<String>) {
         if self.failure.is_none() {
-            let failure = Failure { what, detail: detail.into() };
+            let failure = Failure {
+                what,
+                detail: detail.into(),
+            };
             self.note(|| format!("FAILED {}: {}", failure.what, failure.detail));
             self.failure = Some(failure);
         }
@@ -238,7 +244,8 @@ impl<'a> World<'a> {
             self.pending += 1;
         }
         self.turn += 1;
-        self.queue.insert((self.now + after.max(0), self.turn), what);
+        self.queue
+            .insert((self.now + after.max(0), self.turn), what);
     }
 
     fn go(&mut self) {
@@ -271,7 +278,11 @@ impl<'a> World<'a> {
             let verdict = self.checks.finish(&self.store);
             self.judge(verdict);
             if let Some((_, asked)) = self.asked.first_key_value() {
-                let detail = format!("nobody answered {:?}, asked at {}", asked.request, micros(asked.at));
+                let detail = format!(
+                    "nobody answered {:?}, asked at {}",
+                    asked.request,
+                    micros(asked.at)
+                );
                 self.fail("unanswered", detail);
             }
         }
@@ -303,8 +314,12 @@ impl<'a> World<'a> {
             created_at: self.wall(),
         };
         let version = perform::Version::read(&row).map_err(|error| error.to_string())?;
-        self.checks.plans.insert(spec.workflow.clone(), version.plan);
-        self.store.register(&row).map_err(|error| error.to_string())?;
+        self.checks
+            .plans
+            .insert(spec.workflow.clone(), version.plan);
+        self.store
+            .register(&row)
+            .map_err(|error| error.to_string())?;
         Ok(())
     }
 
@@ -321,14 +336,16 @@ impl<'a> World<'a> {
             }
             Happening::Restart => self.restart(),
             Happening::Read(life, output) => self.read(life, output),
-            Happening::Land(life, commit, contents, fate) => self.land(life, commit, contents, fate),
+            Happening::Land(life, commit, contents, fate) => {
+                self.land(life, commit, contents, fate)
+            }
             Happening::LateLand(commit, contents) => {
                 let result = self.commit(&commit, &contents);
                 self.note(|| format!("a commit lands late: {result:?}"));
             }
             Happening::ToLane(life, input) => {
                 if life == self.life {
-                    self.to_lane(input);
+                    self.give_lane(input);
                 }
             }
             Happening::Tasks(life, tasks) => {
@@ -364,7 +381,10 @@ impl<'a> World<'a> {
         }
     }
 
-    fn with_worker(&mut self, call: impl FnOnce(&mut Worker, &mut Around<'_>) -> Vec<Act>) -> Vec<Act> {
+    fn with_worker(
+        &mut self,
+        call: impl FnOnce(&mut Worker, &mut Around<'_>) -> Vec<Act>,
+    ) -> Vec<Act> {
         let wall = self.wall();
         let mut around = Around {
             rng: &mut self.rng,
@@ -392,7 +412,7 @@ impl<'a> World<'a> {
         }
     }
 
-    fn to_lane(&mut self, input: Input) {
+    fn give_lane(&mut self, input: Input) {
         let wall = self.wall();
         self.note(|| format!("-> {}", brief_input(&input)));
         self.trace(1, brief_input(&input).as_bytes());
@@ -422,14 +442,20 @@ impl<'a> World<'a> {
         if next <= wall && idle {
             self.spins += 1;
             if self.spins > SPINS {
-                self.fail("spins", format!("the next tick stays at {next} while it is {wall}"));
+                self.fail(
+                    "spins",
+                    format!("the next tick stays at {next} while it is {wall}"),
+                );
             }
         } else {
             self.spins = 0;
         }
         let after = (next.0 - wall.0).clamp(1_000, 5_000_000);
         let at = self.now + after;
-        if self.wake_at.is_none_or(|wake_at| wake_at > at || wake_at <= self.now) {
+        if self
+            .wake_at
+            .is_none_or(|wake_at| wake_at > at || wake_at <= self.now)
+        {
             self.wake_at = Some(at);
             self.plan(after, Happening::Wake);
         }
@@ -437,7 +463,11 @@ impl<'a> World<'a> {
 
     fn store_micros(&mut self, most: i64) -> i64 {
         let micros = self.rng.magnitude(1, most.max(2));
-        if self.now < self.slow_until { micros.saturating_mul(self.slow).min(30_000_000) } else { micros }
+        if self.now < self.slow_until {
+            micros.saturating_mul(self.slow).min(30_000_000)
+        } else {
+            micros
+        }
     }
 
     fn output(&mut self, output: Output) {
@@ -467,7 +497,10 @@ impl<'a> World<'a> {
             }
             Output::Stop(stops) => {
                 let wire = self.rng.between(1, self.scenario.knobs.wire);
-                self.plan(wire + self.scenario.knobs.wire, Happening::Stops(life, stops));
+                self.plan(
+                    wire + self.scenario.knobs.wire,
+                    Happening::Stops(life, stops),
+                );
             }
             Output::Reply(reply, answer) => self.answered(reply, answer),
             Output::RowChanged(row) => {
@@ -493,9 +526,11 @@ impl<'a> World<'a> {
                 Output::Acquire(_) => Some(Input::Acquired(Err(unavailable()))),
                 Output::Load(key, _) => Some(Input::Loaded(key, Err(unavailable()))),
                 Output::LoadVersion(key) => Some(Input::Version(key, Err(unavailable()))),
-                Output::LoadContent(key, reference) => {
-                    Some(Input::Content(key, reference, Err(unavailable().to_string())))
-                }
+                Output::LoadContent(key, reference) => Some(Input::Content(
+                    key,
+                    reference,
+                    Err(unavailable().to_string()),
+                )),
                 Output::FindDue(_) => Some(Input::Due(Err(unavailable()))),
                 _ => None,
             }
@@ -516,13 +551,20 @@ impl<'a> World<'a> {
         }
     }
 
-    fn commit(&mut self, commit: &Commit, contents: &[(BlobRef, Vec<u8>)]) -> kapell_store::Result<()> {
+    fn commit(
+        &mut self,
+        commit: &Commit,
+        contents: &[(BlobRef, Vec<u8>)],
+    ) -> kapell_store::Result<()> {
         let fenced = self.checks.may_write(commit);
         let result = perform::commit(&self.store, &self.blobs, contents, commit);
         match &result {
             Ok(()) => {
                 if !fenced {
-                    self.fail("fence", "a commit landed although its shards were taken over");
+                    self.fail(
+                        "fence",
+                        "a commit landed although its shards were taken over",
+                    );
                 }
                 self.commits += 1;
                 if self.sink.is_some() {
@@ -643,7 +685,7 @@ impl<'a> World<'a> {
             Fault::Worker => {
                 let lost = self.worker.die(true, self.wall());
                 if !lost.is_empty() && self.lane.is_some() {
-                    self.to_lane(Input::Reports(lost));
+                    self.give_lane(Input::Reports(lost));
                 }
             }
         }
@@ -662,15 +704,26 @@ impl<'a> World<'a> {
     fn send(&mut self, request: ClientRequest) {
         self.replies += 1;
         let reply = ReplyId(self.replies);
-        self.asked.insert(reply, Asked { request: request.clone(), at: self.now });
-        self.to_lane(Input::Request(reply, request));
+        self.asked.insert(
+            reply,
+            Asked {
+                request: request.clone(),
+                at: self.now,
+            },
+        );
+        self.give_lane(Input::Request(reply, request));
     }
 
     fn request(&mut self, ask: &Ask) -> Option<ClientRequest> {
         let by = "sim".to_owned();
         Some(match *ask {
             Ask::Start { workflow, n, key } => {
-                let workflow = self.scenario.workflows.get(workflow)?.get("workflow")?.as_str()?;
+                let workflow = self
+                    .scenario
+                    .workflows
+                    .get(workflow)?
+                    .get("workflow")?
+                    .as_str()?;
                 ClientRequest::Start(Box::new(StartRun {
                     namespace: NAMESPACE.into(),
                     workflow: workflow.into(),
@@ -684,13 +737,20 @@ impl<'a> World<'a> {
                 }))
             }
             Ask::Cancel { dice, now } => self.to_run(dice, |_| {
-                Some(Request::Cancel { by, reason: "no more".to_owned(), now })
+                Some(Request::Cancel {
+                    by,
+                    reason: "no more".to_owned(),
+                    now,
+                })
             })?,
             Ask::Pause { dice } => self.to_run(dice, |_| Some(Request::Pause { by }))?,
             Ask::Resume { dice } => self.to_run(dice, |_| Some(Request::Resume { by }))?,
             Ask::Retry { dice } => self.to_run(dice, |_| Some(Request::Retry { by }))?,
             Ask::Priority { dice } => self.to_run(dice, |rng| {
-                Some(Request::Priority { by, priority: u8::try_from(rng.below(101)).ok()? })
+                Some(Request::Priority {
+                    by,
+                    priority: u8::try_from(rng.below(101)).ok()?,
+                })
             })?,
             Ask::Restart { dice } => {
                 let run = self.checks.any_run(&mut Rng::new(dice))?;
@@ -711,24 +771,43 @@ impl<'a> World<'a> {
             Ask::Fork { dice } => {
                 let run = self.checks.any_run(&mut Rng::new(dice))?;
                 let from = self.checks.any_step(run, &mut Rng::new(dice), true)?;
-                ClientRequest::Fork { run, from, params: Value::Null, text: false, version: None, by }
+                ClientRequest::Fork {
+                    run,
+                    from,
+                    params: Value::Null,
+                    text: false,
+                    version: None,
+                    by,
+                }
             }
-            Ask::View { dice } => ClientRequest::View { run: self.checks.any_run(&mut Rng::new(dice))? },
-            Ask::Dismiss { dice } => {
-                ClientRequest::Dismiss { run: self.checks.any_run(&mut Rng::new(dice))? }
-            }
+            Ask::View { dice } => ClientRequest::View {
+                run: self.checks.any_run(&mut Rng::new(dice))?,
+            },
+            Ask::Dismiss { dice } => ClientRequest::Dismiss {
+                run: self.checks.any_run(&mut Rng::new(dice))?,
+            },
         })
     }
 
-    fn to_run(&self, dice: u64, what: impl FnOnce(&mut Rng) -> Option<Request>) -> Option<ClientRequest> {
+    fn to_run(
+        &self,
+        dice: u64,
+        what: impl FnOnce(&mut Rng) -> Option<Request>,
+    ) -> Option<ClientRequest> {
         let mut rng = Rng::new(dice);
         let run = self.checks.any_run(&mut rng)?;
-        Some(ClientRequest::Run { run, request: what(&mut rng)? })
+        Some(ClientRequest::Run {
+            run,
+            request: what(&mut rng)?,
+        })
     }
 
     fn answered(&mut self, reply: ReplyId, answer: Result<Answer, kapell_model::Error>) {
         let Some(asked) = self.asked.remove(&reply) else {
-            self.fail("answers", format!("an answer to {reply:?}, which nobody asked or which had one"));
+            self.fail(
+                "answers",
+                format!("an answer to {reply:?}, which nobody asked or which had one"),
+            );
             return;
         };
         self.trace(4, &[u8::from(answer.is_ok())]);
@@ -751,7 +830,10 @@ impl<'a> World<'a> {
             let verdict = self.checks.quiet(lane);
             self.judge(verdict);
         }
-        let quarantined = self.lane.as_ref().and_then(|lane| lane.quarantined().next().cloned());
+        let quarantined = self
+            .lane
+            .as_ref()
+            .and_then(|lane| lane.quarantined().next().cloned());
         if let Some(key) = quarantined {
             let detail = format!("{key:?} is quarantined: {}", self.checks.open());
             self.fail("panic", detail);
@@ -762,7 +844,10 @@ impl<'a> World<'a> {
         }
         if self.now > self.last_plan + PATIENCE {
             let open = self.checks.open();
-            self.fail("liveness", format!("after {} h still open: {open}", PATIENCE / 3_600_000_000));
+            self.fail(
+                "liveness",
+                format!("after {} h still open: {open}", PATIENCE / 3_600_000_000),
+            );
         }
         if self.now >= self.care_at && self.lane.is_some() {
             self.care_at = self.now + CARE;
@@ -776,7 +861,10 @@ impl<'a> World<'a> {
         let settled = self.pending == 0
             && self.flush_at.is_none()
             && self.worker.is_empty()
-            && self.lane.as_ref().is_some_and(|lane| lane.is_quiet() && lane.in_flight() == 0);
+            && self
+                .lane
+                .as_ref()
+                .is_some_and(|lane| lane.is_quiet() && lane.in_flight() == 0);
         settled && self.checks.all_ended()
     }
 }
@@ -790,10 +878,14 @@ fn micros(at: i64) -> f64 {
 fn brief_input(input: &Input) -> String {
     match input {
         Input::Loaded(key, result) => match result {
-            Ok((lease, found)) => format!("Loaded {key:?} lease {lease:?} found {}", found.is_some()),
+            Ok((lease, found)) => {
+                format!("Loaded {key:?} lease {lease:?} found {}", found.is_some())
+            }
             Err(error) => format!("Loaded {key:?} {error}"),
         },
-        Input::Version((_, workflow, _), result) => format!("Version {workflow} {}", result.is_ok()),
+        Input::Version((_, workflow, _), result) => {
+            format!("Version {workflow} {}", result.is_ok())
+        }
         Input::Content(key, reference, result) => {
             format!("Content {key:?} {reference:?} {}", result.is_ok())
         }
@@ -803,7 +895,10 @@ fn brief_input(input: &Input) -> String {
                 .map(|report| {
                     let event = format!("{:?}", report.event);
                     let event: String = event.chars().take(200).collect();
-                    format!("{} {:?} {:?} {event}", report.run, report.place, report.offer)
+                    format!(
+                        "{} {:?} {:?} {event}",
+                        report.run, report.place, report.offer
+                    )
                 })
                 .collect();
             format!("Reports {}", reports.join("; "))
@@ -823,13 +918,23 @@ fn brief_output(output: &Output) -> String {
                 .iter()
                 .map(|write| format!("{:?}@{} wake {:?}", write.key, write.seq, write.wake_at))
                 .collect();
-            format!("Commit [{}] rows {} blobs {}", touched.join(", "), commit.runs.len(), contents.len())
+            format!(
+                "Commit [{}] rows {} blobs {}",
+                touched.join(", "),
+                commit.runs.len(),
+                contents.len()
+            )
         }
         Output::Offer(tasks) => {
             let tasks: Vec<String> = tasks
                 .iter()
                 .take(20)
-                .map(|task| format!("{} {:?} {:?} try {}", task.run, task.place, task.offer, task.attempt))
+                .map(|task| {
+                    format!(
+                        "{} {:?} {:?} try {}",
+                        task.run, task.place, task.offer, task.attempt
+                    )
+                })
                 .collect();
             format!("Offer {}", tasks.join("; "))
         }

@@ -300,7 +300,11 @@ impl Decider<'_> {
         if timeout.is_some() && self.run.state.paused_at.is_none() {
             self.cancel("kapell", "the run's timeout passed", false, true);
         }
-        while let Some((_, place, kind)) = self.run.state.timers.due(self.now) {
+        loop {
+            let paused = self.run.state.status == RunStatus::Paused;
+            let Some((_, place, kind)) = self.run.state.timers.due_of(self.now, paused) else {
+                break;
+            };
             if self.out.events.len() >= super::SETTLE_STEPS {
                 break;
             }

@@ -306,6 +306,11 @@ impl Run {
         self.state.next_todo().is_some() && self.live.needs.is_empty()
     }
 
+    fn first_timer(&self) -> Option<Time> {
+        let paused = self.state.status == RunStatus::Paused;
+        self.state.timers.first_of(paused).map(|(at, _, _)| at)
+    }
+
     /// When the run must be woken: at once if work waits, else by its first timer.
     pub fn wake_at(&self) -> Option<Time> {
         if self.state.ended() {
@@ -315,7 +320,7 @@ impl Run {
             return Some(Time::ZERO);
         }
         [
-            self.state.timers.next(),
+            self.first_timer(),
             self.state
                 .timeout_at
                 .filter(|_| self.state.paused_at.is_none()),
@@ -328,7 +333,7 @@ impl Run {
     /// When something happens by itself, with nobody's help.
     pub fn timer_at(&self) -> Option<Time> {
         [
-            self.state.timers.next(),
+            self.first_timer(),
             self.state
                 .timeout_at
                 .filter(|_| self.state.paused_at.is_none()),

@@ -400,6 +400,20 @@ impl Timers {
         self.by_unit.get(&(place, kind)).copied()
     }
 
+    /// The first that is due at `now`; while paused of those that start nothing.
+    pub fn due_of(&self, now: Time, paused: bool) -> Option<(Time, Place, TimerKind)> {
+        self.first_of(paused).filter(|(at, _, _)| *at <= now)
+    }
+
+    /// The first; while paused the first of those that start nothing.
+    pub fn first_of(&self, paused: bool) -> Option<(Time, Place, TimerKind)> {
+        let ends = |kind| matches!(kind, TimerKind::TotalTimeout | TimerKind::GiveUp);
+        self.by_time
+            .iter()
+            .find(|(_, _, kind)| !paused || ends(*kind))
+            .copied()
+    }
+
     /// The first that is due at `now`.
     pub fn due(&self, now: Time) -> Option<(Time, Place, TimerKind)> {
         self.by_time

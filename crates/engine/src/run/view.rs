@@ -282,7 +282,10 @@ impl Run {
                     .is_some_and(|step| !step.unit.status.ended())
             })
             .map(|need| {
-                let needed = Place { step: *need, ..place };
+                let needed = Place {
+                    step: *need,
+                    ..place
+                };
                 let status = match scope.steps[usize::from(*need)].unit.status {
                     StepStatus::Queued if self.live.flights.contains_key(&needed) => {
                         StepStatus::Running

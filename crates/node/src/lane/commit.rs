@@ -28,6 +28,7 @@ impl Lane {
         }
         while self.committing.is_none() && self.holds == 0 && !self.broken {
             self.dispatch();
+            self.post();
             if self.holds > 0 || self.open.is_empty() {
                 break;
             }
@@ -300,6 +301,7 @@ impl Lane {
         self.leases.clear();
         self.timers.clear();
         self.again.clear();
+        self.outbox.clear();
         self.demand.clear();
         self.holds = 0;
         self.looked_due = false;

@@ -63,11 +63,19 @@ impl Lane {
         }
     }
 
-    /// Messages between entities of this lane become part of the same commit.
+    /// Messages between entities of this lane become part of the same commit. They are taken once
+    /// what sends them has decided all it has to, in the order in which they were sent.
     pub(super) fn send(&mut self, to: EntityKey, message: Message) {
-        match message {
-            Message::StartChild(child) => self.start(start::Making::from_parent(*child)),
-            message => self.submit(to, ToEntity::Message(Box::new(message)), true),
+        self.outbox.push_back((to, message));
+    }
+
+    /// Gives every message to the entity that it is for.
+    pub(super) fn post(&mut self) {
+        while let Some((to, message)) = self.outbox.pop_front() {
+            match message {
+                Message::StartChild(child) => self.start(start::Making::from_parent(*child)),
+                message => self.submit(to, ToEntity::Message(Box::new(message)), true),
+            }
         }
     }
 
@@ -263,11 +271,13 @@ impl Lane {
 
     /// Goes on with entities whose deciding stopped at its bound.
     pub(super) fn run_again(&mut self) {
+        self.post();
         while !self.is_full() {
             let Some(key) = self.again.pop_front() else {
                 return;
             };
             self.submit(key, ToEntity::Wake, false);
+            self.post();
         }
     }
 }

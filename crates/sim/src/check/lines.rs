@@ -17,7 +17,6 @@ pub(super) struct Order {
     newest: BTreeMap<Arc<str>, RunId>,
 }
 
-
 impl Order {
     /// Looks at an event before it is applied.
     pub(super) fn before(&mut self, queue: &RunQueue, event: &QueueEvent) -> Verdict {
@@ -40,15 +39,22 @@ impl Order {
                         .and_then(|line| line.waiting.iter().find(|entry| entry.run == run))
                         .is_some_and(|entry| entry.rule.mode == StrategyMode::StrictSequential);
                     if strict {
-                        return wrong("strict", format!("{run} starts although {blocked} blocks its line"));
+                        return wrong(
+                            "strict",
+                            format!("{run} starts although {blocked} blocks its line"),
+                        );
                     }
                 }
                 if waiting.front() != Some(&run) {
-                    return wrong("order", format!("{run} starts before {:?}", waiting.front()));
+                    return wrong(
+                        "order",
+                        format!("{run} starts before {:?}", waiting.front()),
+                    );
                 }
                 waiting.pop_front();
                 let active = line.map_or(0, |line| line.active.len());
-                let entry = line.and_then(|line| line.waiting.iter().find(|entry| entry.run == run));
+                let entry =
+                    line.and_then(|line| line.waiting.iter().find(|entry| entry.run == run));
                 let Some(entry) = entry else {
                     return wrong("order", format!("{run} starts without having waited"));
                 };
@@ -69,16 +75,26 @@ impl Order {
     /// Under modes that keep the newest, the newest is never dropped; `first_only` drops only beside
     /// another.
     fn dropped(&self, queue: &RunQueue, run: RunId, key: &str) -> Verdict {
-        let Some(line) = queue.lines.get(key) else { return Ok(()) };
-        let Some(entry) = line.waiting.iter().find(|entry| entry.run == run) else { return Ok(()) };
+        let Some(line) = queue.lines.get(key) else {
+            return Ok(());
+        };
+        let Some(entry) = line.waiting.iter().find(|entry| entry.run == run) else {
+            return Ok(());
+        };
         let newest = self.newest.get(key) == Some(&run);
-        let keeps = matches!(entry.rule.mode, StrategyMode::LastOnly | StrategyMode::SerialLatest);
+        let keeps = matches!(
+            entry.rule.mode,
+            StrategyMode::LastOnly | StrategyMode::SerialLatest
+        );
         let never = matches!(
             entry.rule.mode,
             StrategyMode::Parallel | StrategyMode::Sequential | StrategyMode::StrictSequential
         );
         if never {
-            return wrong("dropped", format!("{run} is dropped under {:?}", entry.rule.mode));
+            return wrong(
+                "dropped",
+                format!("{run} is dropped under {:?}", entry.rule.mode),
+            );
         }
         // The newer one is enqueued by the next event of the same decision.
         if keeps && newest && line.waiting.len() > 1 {
@@ -97,16 +113,25 @@ pub(super) fn bound_of_lock(
 ) -> Verdict {
     let max = lock.max.max(1) as usize;
     if lock.period == 0 && lock.holders.len() > max {
-        return wrong("lock", format!("{key:?} is held {} times of {max}", lock.holders.len()));
+        return wrong(
+            "lock",
+            format!("{key:?} is held {} times of {max}", lock.holders.len()),
+        );
     }
     if event.kind == 2 && lock.period > 0 {
         let at = Time(event.at);
         grants.push_back(at);
-        while grants.front().is_some_and(|first| first.0 <= at.0 - lock.period) {
+        while grants
+            .front()
+            .is_some_and(|first| first.0 <= at.0 - lock.period)
+        {
             grants.pop_front();
         }
         if grants.len() > max {
-            return wrong("rate", format!("{key:?} gave {} of {max} in its period", grants.len()));
+            return wrong(
+                "rate",
+                format!("{key:?} gave {} of {max} in its period", grants.len()),
+            );
         }
     }
     Ok(())
@@ -115,12 +140,19 @@ pub(super) fn bound_of_lock(
 impl Checks {
     /// Active runs of one line are never more than their strategy allows.
     pub(super) fn bounds_of_run(&self, id: RunId) -> Verdict {
-        let Some(shadow) = self.runs.get(&id) else { return Ok(()) };
+        let Some(shadow) = self.runs.get(&id) else {
+            return Ok(());
+        };
         let state = &shadow.state;
         let active = |status| {
-            matches!(status, RunStatus::Running | RunStatus::Paused | RunStatus::Cancelling)
+            matches!(
+                status,
+                RunStatus::Running | RunStatus::Paused | RunStatus::Cancelling
+            )
         };
-        let (Some(queue), true) = (&state.meta.queue, active(state.status)) else { return Ok(()) };
+        let (Some(queue), true) = (&state.meta.queue, active(state.status)) else {
+            return Ok(());
+        };
         let strategy = &shadow.plan.spec.strategy;
         let limit = match strategy.mode {
             StrategyMode::Parallel => strategy.limit.unwrap_or(u32::MAX),
@@ -138,7 +170,10 @@ impl Checks {
             .map(|(run, other)| stands_short(*run, other.state.status))
             .collect();
         if others.len() > limit as usize {
-            return wrong("strategy", format!("{} run at once of {limit}: {others:?}", others.len()));
+            return wrong(
+                "strategy",
+                format!("{} run at once of {limit}: {others:?}", others.len()),
+            );
         }
         Ok(())
     }
@@ -147,12 +182,23 @@ impl Checks {
     pub(super) fn explained(&self) -> Verdict {
         for (id, shadow) in &self.runs {
             let state = &shadow.state;
-            let (RunStatus::Queued, Some(queue)) = (state.status, state.run_queue()) else { continue };
-            let inside =
-                state.meta.queue.as_ref().is_some_and(|queue| state.meta.held_queues.contains(queue));
-            let known = self.queues.get(&queue).is_some_and(|queue| queue.runs.contains_key(id));
+            let (RunStatus::Queued, Some(queue)) = (state.status, state.run_queue()) else {
+                continue;
+            };
+            let inside = state
+                .meta
+                .queue
+                .as_ref()
+                .is_some_and(|queue| state.meta.held_queues.contains(queue));
+            let known = self
+                .queues
+                .get(&queue)
+                .is_some_and(|queue| queue.runs.contains_key(id));
             if !known && !inside {
-                return wrong("queued", format!("{id} waits in a queue that does not know it"));
+                return wrong(
+                    "queued",
+                    format!("{id} waits in a queue that does not know it"),
+                );
             }
         }
         Ok(())
@@ -162,7 +208,10 @@ impl Checks {
     pub(super) fn lines_empty(&self) -> Verdict {
         for (key, lock) in &self.locks {
             if !lock.holders.is_empty() || !lock.waiting.is_empty() {
-                return wrong("lock", format!("{key:?} is still held or asked for: {lock:?}"));
+                return wrong(
+                    "lock",
+                    format!("{key:?} is still held or asked for: {lock:?}"),
+                );
             }
         }
         for (key, queue) in &self.queues {
@@ -180,4 +229,3 @@ impl Checks {
 fn stands_short(run: RunId, status: RunStatus) -> String {
     format!("{run} {status}")
 }
-

@@ -1,9 +1,11 @@
 //! How steps, items and runs end, by rules written a second time from the language's own pages.
 
 use kapell_api::task::Place;
-use kapell_engine::event::{AttemptEnded, AttemptResult, Event, Fact, Next, RunEnded, ScopeKind, UnitEnded};
-use kapell_engine::run::state::{Page, Scope};
+use kapell_engine::event::{
+    AttemptEnded, AttemptResult, Event, Fact, Next, RunEnded, ScopeKind, UnitEnded,
+};
 use kapell_engine::plan::StepPlan;
+use kapell_engine::run::state::{Page, Scope};
 use kapell_model::spec::{Dyn, OnFailure, RunIf, StepIndex};
 use kapell_model::{RunStatus, StepStatus, limits};
 
@@ -42,7 +44,11 @@ fn rule(run_if: RunIf, needs: &[Need]) -> Rule {
     if all(Skipped) && run_if != RunIf::NoneFailed {
         return Rule::Skip;
     }
-    let out_of_reach = if any(Failed) || any(Cancelled) { Rule::Upstream } else { Rule::Skip };
+    let out_of_reach = if any(Failed) || any(Cancelled) {
+        Rule::Upstream
+    } else {
+        Rule::Skip
+    };
     match run_if {
         RunIf::AllDone => Rule::Go,
         RunIf::AllSucceeded if all(Good) => Rule::Go,
@@ -57,15 +63,24 @@ fn rule(run_if: RunIf, needs: &[Need]) -> Rule {
 impl Shadow {
     pub(super) fn plan_of(&self, place: Place) -> Option<&StepPlan> {
         let scope = self.state.scopes.get(&place.scope)?;
-        self.plan.graphs.get(scope.graph as usize)?.steps.get(usize::from(place.step))
+        self.plan
+            .graphs
+            .get(scope.graph as usize)?
+            .steps
+            .get(usize::from(place.step))
     }
 
     pub(super) fn name(&self, place: Place) -> String {
-        format!("{} {}", self.state.meta.id, self.state.path(&self.plan, place))
+        format!(
+            "{} {}",
+            self.state.meta.id,
+            self.state.path(&self.plan, place)
+        )
     }
 
     fn rule_of(&self, place: Place) -> Rule {
-        let (Some(plan), Some(scope)) = (self.plan_of(place), self.state.scopes.get(&place.scope)) else {
+        let (Some(plan), Some(scope)) = (self.plan_of(place), self.state.scopes.get(&place.scope))
+        else {
             return Rule::NotYet;
         };
         let needs: Vec<Need> = plan
@@ -89,14 +104,19 @@ impl Shadow {
 
     /// Looks at an event before it is applied.
     pub(super) fn before(&mut self, event: &Event, worker: &Worker) -> Verdict {
-        let Some(fact) = &event.fact else { return wrong("history", "an event without a fact") };
+        let Some(fact) = &event.fact else {
+            return wrong("history", "an event without a fact");
+        };
         match fact {
             Fact::UnitReady(ready) => self.starts(ready.unit.into()),
             Fact::ForeachExpanded(expanded) => self.starts(expanded.unit.into()),
             Fact::WaitStarted(wait) => self.starts(wait.unit.into()),
             Fact::ChildStarted(child) => {
                 if self.state.status == RunStatus::Paused {
-                    return wrong("paused", format!("{} starts a child", self.name(child.unit.into())));
+                    return wrong(
+                        "paused",
+                        format!("{} starts a child", self.name(child.unit.into())),
+                    );
                 }
                 self.starts(child.unit.into())
             }
@@ -125,7 +145,13 @@ impl Shadow {
             }
             Fact::RunReopened(_) => {
                 self.generation += 1;
-                self.before = self.offered.values().flatten().copied().max().unwrap_or(self.before);
+                self.before = self
+                    .offered
+                    .values()
+                    .flatten()
+                    .copied()
+                    .max()
+                    .unwrap_or(self.before);
                 self.offered.clear();
                 self.lost.clear();
                 self.stopping.clear();
@@ -142,26 +168,39 @@ impl Shadow {
             return Ok(());
         };
         if unit.status.ended() {
-            return wrong("starts", format!("{} starts and is {}", self.name(place), unit.status));
+            return wrong(
+                "starts",
+                format!("{} starts and is {}", self.name(place), unit.status),
+            );
         }
         if self.state.ended() {
-            return wrong("starts", format!("{} starts in an ended run", self.name(place)));
+            return wrong(
+                "starts",
+                format!("{} starts in an ended run", self.name(place)),
+            );
         }
         if place.item != Place::NO_ITEM || unit.status != StepStatus::Pending {
             return Ok(());
         }
         let rule = self.rule_of(place);
         if rule != Rule::Go {
-            return wrong("starts", format!("{} starts; its needs say {rule:?}", self.name(place)));
+            return wrong(
+                "starts",
+                format!("{} starts; its needs say {rule:?}", self.name(place)),
+            );
         }
-        let (Some(scope), Some(plan)) = (self.state.scopes.get(&place.scope), self.plan_of(place)) else {
+        let (Some(scope), Some(plan)) = (self.state.scopes.get(&place.scope), self.plan_of(place))
+        else {
             return Ok(());
         };
         let late = matches!(plan.step.run_if, RunIf::AnyFailed | RunIf::AllDone)
             && !plan.step.needs.is_empty()
             && self.state.cancel.is_none();
         if scope.stopped && !late {
-            return wrong("starts", format!("{} starts where nothing more may", self.name(place)));
+            return wrong(
+                "starts",
+                format!("{} starts where nothing more may", self.name(place)),
+            );
         }
         Ok(())
     }
@@ -171,22 +210,35 @@ impl Shadow {
         let unit = self.state.unit(place).cloned().unwrap_or_default();
         let name = self.name(place);
         if unit.status.ended() {
-            return wrong("attempts", format!("an attempt of {name} ends, which is {}", unit.status));
+            return wrong(
+                "attempts",
+                format!("an attempt of {name} ends, which is {}", unit.status),
+            );
         }
         if ended.attempt != unit.attempts + 1 {
-            return wrong("attempts", format!("{name} ends try {} after {}", ended.attempt, unit.attempts));
+            return wrong(
+                "attempts",
+                format!("{name} ends try {} after {}", ended.attempt, unit.attempts),
+            );
         }
         if ended.result == AttemptResult::Lost as u32 {
             self.lost.insert(place);
         }
         if ended.next == Next::Succeeded as u32 {
-            let output = ended.output.as_ref().map(kapell_engine::event::Stored::value).unwrap_or_default();
+            let output = ended
+                .output
+                .as_ref()
+                .map(kapell_engine::event::Stored::value)
+                .unwrap_or_default();
             let given = worker
                 .outputs
                 .get(&(self.state.meta.id, place))
                 .is_some_and(|outputs| outputs.contains(&output));
             if !given {
-                return wrong("outputs", format!("{name} succeeds with {output:?}, which no attempt gave"));
+                return wrong(
+                    "outputs",
+                    format!("{name} succeeds with {output:?}, which no attempt gave"),
+                );
             }
         }
         if ended.next == Next::Retry as u32 {
@@ -199,7 +251,9 @@ impl Shadow {
     /// Another try: within its budget, and only if it may be repeated.
     fn retries(&self, place: Place, kind: u32) -> Verdict {
         let unit = self.state.unit(place).cloned().unwrap_or_default();
-        let Some(plan) = self.plan_of(place) else { return Ok(()) };
+        let Some(plan) = self.plan_of(place) else {
+            return Ok(());
+        };
         let retry = &plan.step.retry;
         let (used, budget) = match kind {
             2 => (unit.retries[1], retry.timeout),
@@ -213,16 +267,28 @@ impl Shadow {
             ),
         };
         if u32::from(used) >= budget {
-            return wrong("retries", format!("{} is tried again after {used} of {budget}", self.name(place)));
+            return wrong(
+                "retries",
+                format!(
+                    "{} is tried again after {used} of {budget}",
+                    self.name(place)
+                ),
+            );
         }
         if unit.stop.is_some() {
-            return wrong("retries", format!("{} is tried again while it is stopped", self.name(place)));
+            return wrong(
+                "retries",
+                format!("{} is tried again while it is stopped", self.name(place)),
+            );
         }
         if plan.step.once {
             return wrong("once", format!("{} is tried again", self.name(place)));
         }
         if !plan.step.idempotent && self.lost.contains(&place) {
-            return wrong("idempotent", format!("{} is tried again after a loss", self.name(place)));
+            return wrong(
+                "idempotent",
+                format!("{} is tried again after a loss", self.name(place)),
+            );
         }
         Ok(())
     }
@@ -233,29 +299,45 @@ impl Shadow {
             self.by_hand = true;
             return Ok(());
         }
-        let Some(unit) = self.state.unit(place) else { return Ok(()) };
+        let Some(unit) = self.state.unit(place) else {
+            return Ok(());
+        };
         let status = ended.step_status();
         if unit.status.ended() {
-            return wrong("ends", format!("{} ends {status} and is {}", self.name(place), unit.status));
+            return wrong(
+                "ends",
+                format!("{} ends {status} and is {}", self.name(place), unit.status),
+            );
         }
         if place.item != Place::NO_ITEM {
             return Ok(());
         }
-        let stopped = self.state.scopes.get(&place.scope).is_some_and(|scope| scope.stopped)
+        let stopped = self
+            .state
+            .scopes
+            .get(&place.scope)
+            .is_some_and(|scope| scope.stopped)
             || self.state.cancel.is_some();
         let name = self.name(place);
         if unit.status == StepStatus::Pending {
             let rule = self.rule_of(place);
-            let condition = self.plan_of(place).is_some_and(|plan| plan.step.condition.is_some());
+            let condition = self
+                .plan_of(place)
+                .is_some_and(|plan| plan.step.condition.is_some());
             let fits = match status {
                 StepStatus::Skipped => rule == Rule::Skip || (rule == Rule::Go && condition),
                 StepStatus::UpstreamFailed => rule == Rule::Upstream,
                 StepStatus::Cancelled => stopped,
-                StepStatus::Succeeded | StepStatus::Failed | StepStatus::TimedOut => rule == Rule::Go,
+                StepStatus::Succeeded | StepStatus::Failed | StepStatus::TimedOut => {
+                    rule == Rule::Go
+                }
                 _ => false,
             };
             if !fits {
-                return wrong("ends", format!("{name} ends {status}; its needs say {rule:?}"));
+                return wrong(
+                    "ends",
+                    format!("{name} ends {status}; its needs say {rule:?}"),
+                );
             }
             return Ok(());
         }
@@ -263,7 +345,10 @@ impl Shadow {
             return wrong("ends", format!("{name} ends {status} after it had started"));
         }
         if status == StepStatus::Cancelled && !stopped && unit.stop.is_none() {
-            return wrong("ends", format!("{name} ends cancelled and nobody stopped it"));
+            return wrong(
+                "ends",
+                format!("{name} ends cancelled and nobody stopped it"),
+            );
         }
         if let Some(scope) = self.inside(place)
             && status == StepStatus::Succeeded
@@ -275,12 +360,17 @@ impl Shadow {
     }
 
     fn inside(&self, place: Place) -> Option<&Scope> {
-        self.state.scopes.values().find(|scope| scope.parent == Some(place) && scope.kind != ScopeKind::Handler)
+        self.state
+            .scopes
+            .values()
+            .find(|scope| scope.parent == Some(place) && scope.kind != ScopeKind::Handler)
     }
 
     /// True if a step failed whose failure nothing tolerates.
     fn failed_for_sure(&self, scope: &Scope) -> bool {
-        let Some(graph) = self.plan.graphs.get(scope.graph as usize) else { return false };
+        let Some(graph) = self.plan.graphs.get(scope.graph as usize) else {
+            return false;
+        };
         scope.steps.iter().zip(&graph.steps).any(|(step, plan)| {
             let strict = match &plan.step.on_failure {
                 OnFailure::Policy => true,
@@ -293,8 +383,12 @@ impl Shadow {
 
     /// The items of a foreach are counted one by one.
     fn foreach_ends(&self, place: Place, status: StepStatus) -> Verdict {
-        let Some(step) = self.state.step(place.scope, place.step) else { return Ok(()) };
-        let Some(foreach) = &step.foreach else { return Ok(()) };
+        let Some(step) = self.state.step(place.scope, place.step) else {
+            return Ok(());
+        };
+        let Some(foreach) = &step.foreach else {
+            return Ok(());
+        };
         let name = self.name(place);
         let (mut good, mut bad, mut other, mut open) = (0_u32, 0_u32, 0_u32, 0_u32);
         for (index, page) in foreach.pages.iter().enumerate() {
@@ -324,16 +418,21 @@ impl Shadow {
             );
         }
         if open > 0 {
-            return wrong("items", format!("{name} ends {status} with {open} open items"));
+            return wrong(
+                "items",
+                format!("{name} ends {status} with {open} open items"),
+            );
         }
         let enough = foreach.enough || good >= foreach.min_success;
         match status {
-            StepStatus::Succeeded if !enough => {
-                wrong("items", format!("{name} succeeds with {good} of {}", foreach.min_success))
-            }
-            StepStatus::Failed if enough && step.unit.stop.is_none() => {
-                wrong("items", format!("{name} fails with {good} of {}", foreach.min_success))
-            }
+            StepStatus::Succeeded if !enough => wrong(
+                "items",
+                format!("{name} succeeds with {good} of {}", foreach.min_success),
+            ),
+            StepStatus::Failed if enough && step.unit.stop.is_none() => wrong(
+                "items",
+                format!("{name} fails with {good} of {}", foreach.min_success),
+            ),
             _ => Ok(()),
         }
     }
@@ -351,7 +450,10 @@ impl Shadow {
                 step: StepIndex::try_from(open).unwrap_or(0),
                 item: Place::NO_ITEM,
             };
-            return wrong("outcome", format!("the steps end and {} has not", self.name(place)));
+            return wrong(
+                "outcome",
+                format!("the steps end and {} has not", self.name(place)),
+            );
         }
         let any_failed = root
             .steps
@@ -364,18 +466,32 @@ impl Shadow {
             (None, Some(RunStatus::Succeeded)) => !self.failed_for_sure(root),
             _ => false,
         };
-        if fits { Ok(()) } else { wrong("outcome", format!("the steps of {id} come to {outcome:?}")) }
+        if fits {
+            Ok(())
+        } else {
+            wrong("outcome", format!("the steps of {id} come to {outcome:?}"))
+        }
     }
 
     fn run_ends(&self, ended: &RunEnded) -> Verdict {
         let state = &self.state;
         let id = state.meta.id;
-        let status = u8::try_from(ended.status).ok().and_then(RunStatus::from_number);
+        let status = u8::try_from(ended.status)
+            .ok()
+            .and_then(RunStatus::from_number);
         let Some(outcome) = state.outcome else {
-            let fits = status == Some(RunStatus::Cancelled) && state.status == RunStatus::Cancelling;
-            return if fits { Ok(()) } else { wrong("outcome", format!("{id} ends {status:?} at once")) };
+            let fits =
+                status == Some(RunStatus::Cancelled) && state.status == RunStatus::Cancelling;
+            return if fits {
+                Ok(())
+            } else {
+                wrong("outcome", format!("{id} ends {status:?} at once"))
+            };
         };
-        let finally = state.scopes.values().find(|scope| scope.kind == ScopeKind::Finally);
+        let finally = state
+            .scopes
+            .values()
+            .find(|scope| scope.kind == ScopeKind::Finally);
         let now = state.cancel.as_ref().is_some_and(|cancel| cancel.now);
         if self.plan.finally.is_some() && finally.is_none() && !now {
             return wrong("finally", format!("{id} ends without its finally"));
@@ -387,17 +503,20 @@ impl Shadow {
         let fits = match status {
             Some(RunStatus::Failed) if outcome == RunStatus::Succeeded => {
                 let any = finally.is_some_and(|scope| {
-                    scope
-                        .steps
-                        .iter()
-                        .any(|step| matches!(step.unit.status, StepStatus::Failed | StepStatus::TimedOut))
+                    scope.steps.iter().any(|step| {
+                        matches!(step.unit.status, StepStatus::Failed | StepStatus::TimedOut)
+                    })
                 });
                 any || ended.error.is_some()
             }
             Some(RunStatus::Succeeded) => outcome == RunStatus::Succeeded && !finally_failed,
             status => status == Some(outcome),
         };
-        if fits { Ok(()) } else { wrong("outcome", format!("{id} ends {status:?} after {outcome}")) }
+        if fits {
+            Ok(())
+        } else {
+            wrong("outcome", format!("{id} ends {status:?} after {outcome}"))
+        }
     }
 
     /// Looks at what an event made of the state.
@@ -418,7 +537,10 @@ impl Shadow {
                 return wrong("ended", format!("{id} has ended with a timer at {timer}"));
             }
             if !state.todo.is_empty() {
-                return wrong("ended", format!("{id} has ended with {:?} to do", state.todo));
+                return wrong(
+                    "ended",
+                    format!("{id} has ended with {:?} to do", state.todo),
+                );
             }
         }
         self.count(event)
@@ -427,7 +549,10 @@ impl Shadow {
     /// Units are counted a second time, from the facts alone.
     fn count(&mut self, event: &Event) -> Verdict {
         let state = &self.state;
-        if state.ended() && state.started_at.is_some() && state.counts[0] + state.counts[1] != state.counts[2] {
+        if state.ended()
+            && state.started_at.is_some()
+            && state.counts[0] + state.counts[1] != state.counts[2]
+        {
             return wrong(
                 "counts",
                 format!("{} has ended and counts {:?}", state.meta.id, state.counts),

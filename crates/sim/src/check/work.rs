@@ -113,7 +113,10 @@ impl Shadow {
         let path = self.name(place);
         let offer = |detail| wrong("offer", detail);
         if state.ended() || state.status == RunStatus::Queued {
-            offer(format!("{path} is offered while its run is {}", state.status))?;
+            offer(format!(
+                "{path} is offered while its run is {}",
+                state.status
+            ))?;
         }
         let Some(plan) = self.plan_of(place) else {
             return Err(Failure {
@@ -130,21 +133,33 @@ impl Shadow {
         }
         let attempts = unit.map_or(0, |unit| unit.attempts);
         if task.attempt != attempts + 1 {
-            offer(format!("{path} is offered as try {} after {attempts}", task.attempt))?;
+            offer(format!(
+                "{path} is offered as try {} after {attempts}",
+                task.attempt
+            ))?;
         }
         let other = worker
             .of_unit(task.run, place)
             .find(|attempt| self.counts_attempt(attempt));
         if let Some(other) = other {
-            let detail = format!("{path} is offered as {:?} beside {:?}", task.offer, other.offer);
+            let detail = format!(
+                "{path} is offered as {:?} beside {:?}",
+                task.offer, other.offer
+            );
             wrong("twice", detail)?;
         }
         let offers = self.offered.get(&place).map_or(&[][..], Vec::as_slice);
         if offers.iter().any(|other| *other >= task.offer) {
-            offer(format!("{path} is offered as {:?} after {offers:?}", task.offer))?;
+            offer(format!(
+                "{path} is offered as {:?} after {offers:?}",
+                task.offer
+            ))?;
         }
         if step.once && !offers.is_empty() {
-            wrong("once", format!("{path} is handed out again after {offers:?}"))?;
+            wrong(
+                "once",
+                format!("{path} is handed out again after {offers:?}"),
+            )?;
         }
         if !step.idempotent && self.lost.contains(&place) {
             wrong("idempotent", format!("{path} is repeated after a loss"))?;

@@ -142,11 +142,11 @@ impl State {
                 inner.extend(units.iter().map(|unit| unit.inner.clone()));
             }
         }
-        foreach.other += left;
-        foreach.open = 0;
-        foreach.again.clear();
-        foreach.stopped = true;
         self.counts[2] = self.counts[2].saturating_sub(u64::from(left));
+        // What it gave is given by hand now.
+        if let Some(step) = self.step_mut(place.scope, place.step) {
+            step.foreach = None;
+        }
         for inner in inner {
             if let Inner::Scope(scope) | Inner::Handler(scope, _) = inner {
                 self.drop_scope(scope);
