@@ -111,13 +111,22 @@ impl Entity {
     }
 }
 
+/// Changes whenever the layout of a run queue or a lock does: a snapshot is all that is kept of them,
+/// so a new layout must also read the one before.
+const LAYOUT: u8 = 1;
+
 fn pack<T: serde::Serialize>(state: &T) -> Vec<u8> {
-    postcard::to_stdvec(state).unwrap_or_default()
+    let mut bytes = vec![LAYOUT];
+    bytes.extend(postcard::to_stdvec(state).unwrap_or_default());
+    bytes
 }
 
 fn unpack<T: serde::de::DeserializeOwned + Default>(bytes: Option<&[u8]>) -> Result<T, String> {
-    bytes.map_or_else(
-        || Ok(T::default()),
-        |bytes| postcard::from_bytes(bytes).map_err(|error| error.to_string()),
-    )
+    match bytes.map(<[u8]>::split_first) {
+        None => Ok(T::default()),
+        Some(Some((&LAYOUT, state))) => {
+            postcard::from_bytes(state).map_err(|error| error.to_string())
+        }
+        Some(_) => Err("a snapshot of another layout".to_owned()),
+    }
 }

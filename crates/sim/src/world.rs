@@ -337,7 +337,7 @@ impl<'a> World<'a> {
             Happening::Restart => self.restart(),
             Happening::Read(life, output) => self.read(life, output),
             Happening::Land(life, commit, contents, fate) => {
-                self.land(life, commit, contents, fate)
+                self.land(life, commit, contents, fate);
             }
             Happening::LateLand(commit, contents) => {
                 let result = self.commit(&commit, &contents);
