@@ -255,6 +255,9 @@ fn usage(step: &StepRecord) -> Option<String> {
 
 fn usage_text(usage: Usage) -> String {
     let cpu = words::span(std::time::Duration::from_millis(usage.cpu_millis));
+    if usage.memory_bytes == 0 {
+        return format!("cpu {cpu}");
+    }
     format!("cpu {cpu}  mem {}", words::bytes(usage.memory_bytes))
 }
 

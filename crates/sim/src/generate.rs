@@ -171,6 +171,8 @@ struct Writer<'a> {
     count: usize,
     ids: usize,
     left: usize,
+    /// It starts itself: a bound over all keys would wait for itself.
+    recursive: bool,
 }
 
 type Fields = Map<String, Value>;
@@ -184,6 +186,7 @@ impl<'a> Writer<'a> {
             count,
             ids: 0,
             left,
+            recursive: false,
         }
     }
 
@@ -210,12 +213,12 @@ impl<'a> Writer<'a> {
         if self.rng.chance(200) {
             top.insert("priority".into(), json!(self.rng.between(0, 100)));
         }
+        let (steps, seen) = self.graph(&Place::default(), &[]);
+        top.insert("steps".into(), steps);
         if self.rng.chance(500) {
             let strategy = self.strategy();
             top.insert("strategy".into(), strategy);
         }
-        let (steps, seen) = self.graph(&Place::default(), &[]);
-        top.insert("steps".into(), steps);
         if self.rng.chance(300) {
             self.left = self.left.max(2);
             let place = Place {
@@ -253,6 +256,9 @@ impl<'a> Writer<'a> {
         }
         if self.rng.chance(300) {
             strategy.insert("key".into(), json!("${{ string(params.n) }}"));
+        }
+        if self.rng.chance(200) && !self.recursive {
+            strategy.insert("total".into(), json!(self.rng.between(1, 3)));
         }
         if self.rng.chance(150) {
             let mut debounce = Fields::new();
@@ -611,6 +617,7 @@ impl<'a> Writer<'a> {
             return self.task(step, place);
         }
         if recursive {
+            self.recursive = true;
             step.insert("if".into(), json!("${{ params.n > 0 }}"));
             step.insert("with".into(), json!({ "n": "${{ params.n - 1 }}" }));
         } else {
@@ -655,6 +662,12 @@ impl<'a> Writer<'a> {
         }
         if self.rng.chance(200) {
             step.insert("env".into(), json!({ "N": "${{ params.n }}" }));
+        }
+        if self.rng.chance(100) {
+            step.insert(
+                "outputs".into(),
+                json!({ "type": { "n": "int", "ok": "bool", "xs": "list<int>" } }),
+            );
         }
         self.task_options(step, place);
         Kind::Fields

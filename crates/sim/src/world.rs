@@ -7,22 +7,28 @@
 //!   may still land until somebody takes the shards over.
 //! - **Restart**: the worker's losses are reported first, as slot files say.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod asks;
+mod brief;
+mod faults;
+mod store;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use kapell_api::task::{Place, Report};
-use kapell_engine::Request;
-use kapell_expr::{BlobRef, Value};
-use kapell_model::{Offer, RunId, RunStatus, Shard, Time};
-use kapell_node::lane::{Config, Input, Output};
+use kapell_expr::BlobRef;
+use kapell_model::{Offer, RunId, Time};
+use kapell_node::lane::{Input, Output};
 use kapell_node::perform::{self, Plans};
-use kapell_node::{Answer, ClientRequest, Lane, ReplyId, StartRun};
-use kapell_store::{Commit, Error, MemoryStore, Store, VersionRow};
+use kapell_node::{ClientRequest, Lane, ReplyId};
+use kapell_store::{Commit, MemoryStore, Store, VersionRow};
+
+use brief::{brief_input, brief_output, micros};
 
 use crate::blobs::MemoryBlobs;
 use crate::check::Checks;
 use crate::rng::{Rng, mix};
-use crate::scenario::{Ask, Fate, Fault, Scenario};
+use crate::scenario::{Ask, Fate, Scenario};
 use crate::worker::{Act, Alarm, Around, Worker};
 
 /// The namespace of every workflow.
@@ -461,15 +467,6 @@ impl<'a> World<'a> {
         }
     }
 
-    fn store_micros(&mut self, most: i64) -> i64 {
-        let micros = self.rng.magnitude(1, most.max(2));
-        if self.now < self.slow_until {
-            micros.saturating_mul(self.slow).min(30_000_000)
-        } else {
-            micros
-        }
-    }
-
     fn output(&mut self, output: Output) {
         let life = self.life;
         self.note(|| format!("<- {}", brief_output(&output)));
@@ -513,311 +510,6 @@ impl<'a> World<'a> {
                 let after = self.reader_free - self.now;
                 self.plan(after, Happening::Read(life, output));
             }
-        }
-    }
-
-    fn read(&mut self, life: u64, output: Output) {
-        if life != self.life {
-            return;
-        }
-        let unavailable = || Error::Unavailable("reads fail for a while".to_owned());
-        let input = if self.now < self.reads_until {
-            match output {
-                Output::Acquire(_) => Some(Input::Acquired(Err(unavailable()))),
-                Output::Load(key, _) => Some(Input::Loaded(key, Err(unavailable()))),
-                Output::LoadVersion(key) => Some(Input::Version(key, Err(unavailable()))),
-                Output::LoadContent(key, reference) => Some(Input::Content(
-                    key,
-                    reference,
-                    Err(unavailable().to_string()),
-                )),
-                Output::FindDue(_) => Some(Input::Due(Err(unavailable()))),
-                _ => None,
-            }
-        } else {
-            perform::read(&self.store, &self.blobs, &mut self.plans, output)
-        };
-        if let Some(input) = input {
-            // Whoever reads takes over: from here on the ones before cannot write.
-            match &input {
-                Input::Acquired(Ok(leases)) => self.checks.acquired(leases),
-                Input::Loaded(_, Ok((Some(lease), _))) => self.checks.acquired(&[*lease]),
-                _ => {}
-            }
-            // Answers come in the order in which they were asked.
-            self.answers_at = self.answers_at.max(self.now) + self.rng.between(1, 200);
-            let after = self.answers_at - self.now;
-            self.plan(after, Happening::ToLane(life, input));
-        }
-    }
-
-    fn commit(
-        &mut self,
-        commit: &Commit,
-        contents: &[(BlobRef, Vec<u8>)],
-    ) -> kapell_store::Result<()> {
-        let fenced = self.checks.may_write(commit);
-        let result = perform::commit(&self.store, &self.blobs, contents, commit);
-        match &result {
-            Ok(()) => {
-                if !fenced {
-                    self.fail(
-                        "fence",
-                        "a commit landed although its shards were taken over",
-                    );
-                }
-                self.commits += 1;
-                if self.sink.is_some() {
-                    for line in crate::check::facts(commit) {
-                        self.note(|| line);
-                    }
-                }
-                let verdict = self.checks.landed(commit, &self.store, &self.worker);
-                self.judge(verdict);
-            }
-            Err(Error::Conflict(_)) if !fenced => {}
-            Err(error) => self.fail("commit", format!("the store refuses a commit: {error}")),
-        }
-        result
-    }
-
-    fn land(
-        &mut self,
-        life: u64,
-        commit: Arc<Commit>,
-        contents: Vec<(BlobRef, Vec<u8>)>,
-        fate: Option<Fate>,
-    ) {
-        if life != self.life {
-            // The process is dead; what it had sent may still arrive.
-            if self.rng.chance(500) {
-                let result = self.commit(&commit, &contents);
-                self.note(|| format!("a commit of the dead lands: {result:?}"));
-            }
-            return;
-        }
-        let unknown = || Error::Unavailable("the answer was lost".to_owned());
-        let result = if self.now < self.full_until {
-            Err(Error::Full("no room".to_owned()))
-        } else {
-            match fate {
-                None => self.commit(&commit, &contents),
-                Some(Fate::Landed) => {
-                    let result = self.commit(&commit, &contents);
-                    self.note(|| format!("a commit lands and its answer is lost: {result:?}"));
-                    Err(unknown())
-                }
-                Some(Fate::Never) => Err(unknown()),
-                Some(Fate::Later) => {
-                    let after = self.rng.magnitude(100, 5_000_000);
-                    self.plan(after, Happening::LateLand(commit, contents));
-                    Err(unknown())
-                }
-            }
-        };
-        let after = self.store_micros(self.scenario.knobs.commit);
-        self.plan(after, Happening::ToLane(life, Input::Committed(result)));
-    }
-
-    fn restart(&mut self) {
-        if self.lane.is_some() {
-            return;
-        }
-        self.life += 1;
-        let config = Config {
-            seed: self.rng.bits(),
-            process_window: self.scenario.knobs.process_window,
-            light_window: self.scenario.knobs.light_window,
-            idle_micros: self.scenario.knobs.idle,
-        };
-        self.note(|| "the process starts".to_owned());
-        self.plans = Plans::default();
-        let mut lane = Lane::new(config, self.wall());
-        let lost = std::mem::take(&mut self.lost);
-        if !lost.is_empty() {
-            lane.on(self.wall(), Input::Reports(lost));
-        }
-        self.lane = Some(lane);
-        let verdict = self.checks.restarted(&self.store);
-        self.judge(verdict);
-        self.flush();
-    }
-
-    fn fault(&mut self, fault: &Fault) {
-        self.note(|| format!("fault: {fault:?}"));
-        match *fault {
-            Fault::Crash { down } => {
-                if self.lane.take().is_some() {
-                    self.life += 1;
-                    self.flush_at = None;
-                    self.wake_at = None;
-                    self.asked.clear();
-                    self.reader_free = 0;
-                    let lost = self.worker.die(false, self.wall());
-                    self.lost.extend(lost);
-                    self.plan(down, Happening::Restart);
-                }
-            }
-            Fault::LostAnswer { fate } => self.fates.push_back(fate),
-            Fault::Thief { dice } => {
-                let shards: Vec<Shard> = self.checks.leases.keys().copied().collect();
-                if shards.is_empty() {
-                    return;
-                }
-                let mut rng = Rng::new(dice);
-                let count = 1 + rng.place(4);
-                let stolen: BTreeSet<Shard> = (0..count).map(|_| *rng.pick(&shards)).collect();
-                let stolen: Vec<Shard> = stolen.into_iter().collect();
-                if let Ok(leases) = self.store.acquire(&stolen) {
-                    self.checks.acquired(&leases);
-                }
-            }
-            Fault::Full { span } => self.full_until = self.now + span,
-            Fault::Slow { span, factor } => {
-                self.slow_until = self.now + span;
-                self.slow = factor;
-            }
-            Fault::Clock { jump } => {
-                self.offset += jump;
-                self.flush();
-            }
-            Fault::Reads { span } => self.reads_until = self.now + span,
-            Fault::Worker => {
-                let lost = self.worker.die(true, self.wall());
-                if !lost.is_empty() && self.lane.is_some() {
-                    self.give_lane(Input::Reports(lost));
-                }
-            }
-        }
-    }
-
-    fn ask(&mut self, ask: &Ask) {
-        if self.lane.is_none() {
-            self.plan(1_000_000, Happening::AskAgain(ask.clone()));
-            return;
-        }
-        if let Some(request) = self.request(ask) {
-            self.send(request);
-        }
-    }
-
-    fn send(&mut self, request: ClientRequest) {
-        self.replies += 1;
-        let reply = ReplyId(self.replies);
-        self.asked.insert(
-            reply,
-            Asked {
-                request: request.clone(),
-                at: self.now,
-            },
-        );
-        self.give_lane(Input::Request(reply, request));
-    }
-
-    fn request(&mut self, ask: &Ask) -> Option<ClientRequest> {
-        let by = "sim".to_owned();
-        Some(match *ask {
-            Ask::Start { workflow, n, key } => {
-                let workflow = self
-                    .scenario
-                    .workflows
-                    .get(workflow)?
-                    .get("workflow")?
-                    .as_str()?;
-                ClientRequest::Start(Box::new(StartRun {
-                    namespace: NAMESPACE.into(),
-                    workflow: workflow.into(),
-                    version: None,
-                    params: Value::map([("n", Value::Int(n))]),
-                    text: false,
-                    by,
-                    scheduled_at: None,
-                    priority: None,
-                    idempotency_key: key.map(|key| key.to_string()),
-                }))
-            }
-            Ask::Cancel { dice, now } => self.to_run(dice, |_| {
-                Some(Request::Cancel {
-                    by,
-                    reason: "no more".to_owned(),
-                    now,
-                })
-            })?,
-            Ask::Pause { dice } => self.to_run(dice, |_| Some(Request::Pause { by }))?,
-            Ask::Resume { dice } => self.to_run(dice, |_| Some(Request::Resume { by }))?,
-            Ask::Retry { dice } => self.to_run(dice, |_| Some(Request::Retry { by }))?,
-            Ask::Priority { dice } => self.to_run(dice, |rng| {
-                Some(Request::Priority {
-                    by,
-                    priority: u8::try_from(rng.below(101)).ok()?,
-                })
-            })?,
-            Ask::Restart { dice } => {
-                let run = self.checks.any_run(&mut Rng::new(dice))?;
-                let from = self.checks.any_step(run, &mut Rng::new(dice), true)?;
-                self.to_run(dice, |_| Some(Request::Restart { by, from }))?
-            }
-            Ask::Skip { dice } => {
-                let run = self.checks.any_run(&mut Rng::new(dice))?;
-                let step = self.checks.any_step(run, &mut Rng::new(dice), false)?;
-                self.to_run(dice, |_| Some(Request::Skip { by, step }))?
-            }
-            Ask::SetOutput { dice } => {
-                let run = self.checks.any_run(&mut Rng::new(dice))?;
-                let step = self.checks.any_step(run, &mut Rng::new(dice), false)?;
-                let output = Value::map([("n", Value::Int(1)), ("ok", Value::Bool(true))]);
-                self.to_run(dice, |_| Some(Request::SetOutput { by, step, output }))?
-            }
-            Ask::Fork { dice } => {
-                let run = self.checks.any_run(&mut Rng::new(dice))?;
-                let from = self.checks.any_step(run, &mut Rng::new(dice), true)?;
-                ClientRequest::Fork {
-                    run,
-                    from,
-                    params: Value::Null,
-                    text: false,
-                    version: None,
-                    by,
-                }
-            }
-            Ask::View { dice } => ClientRequest::View {
-                run: self.checks.any_run(&mut Rng::new(dice))?,
-            },
-            Ask::Dismiss { dice } => ClientRequest::Dismiss {
-                run: self.checks.any_run(&mut Rng::new(dice))?,
-            },
-        })
-    }
-
-    fn to_run(
-        &self,
-        dice: u64,
-        what: impl FnOnce(&mut Rng) -> Option<Request>,
-    ) -> Option<ClientRequest> {
-        let mut rng = Rng::new(dice);
-        let run = self.checks.any_run(&mut rng)?;
-        Some(ClientRequest::Run {
-            run,
-            request: what(&mut rng)?,
-        })
-    }
-
-    fn answered(&mut self, reply: ReplyId, answer: Result<Answer, kapell_model::Error>) {
-        let Some(asked) = self.asked.remove(&reply) else {
-            self.fail(
-                "answers",
-                format!("an answer to {reply:?}, which nobody asked or which had one"),
-            );
-            return;
-        };
-        self.trace(4, &[u8::from(answer.is_ok())]);
-        self.note(|| match &answer {
-            Ok(answer) => format!("answer to {:?}: {}", asked.request, brief_answer(answer)),
-            Err(error) => format!("answer to {:?}: {}", asked.request, error.message),
-        });
-        if let Ok(answer) = answer {
-            let verdict = self.checks.answered(&asked.request, &answer, &self.store);
-            self.judge(verdict);
         }
     }
 
@@ -866,99 +558,5 @@ impl<'a> World<'a> {
                 .as_ref()
                 .is_some_and(|lane| lane.is_quiet() && lane.in_flight() == 0);
         settled && self.checks.all_ended()
-    }
-}
-
-fn micros(at: i64) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "for people")]
-    let seconds = at as f64 / 1_000_000.0;
-    seconds
-}
-
-fn brief_input(input: &Input) -> String {
-    match input {
-        Input::Loaded(key, result) => match result {
-            Ok((lease, found)) => {
-                format!("Loaded {key:?} lease {lease:?} found {}", found.is_some())
-            }
-            Err(error) => format!("Loaded {key:?} {error}"),
-        },
-        Input::Version((_, workflow, _), result) => {
-            format!("Version {workflow} {}", result.is_ok())
-        }
-        Input::Content(key, reference, result) => {
-            format!("Content {key:?} {reference:?} {}", result.is_ok())
-        }
-        Input::Reports(reports) => {
-            let reports: Vec<String> = reports
-                .iter()
-                .map(|report| {
-                    let event = format!("{:?}", report.event);
-                    let event: String = event.chars().take(200).collect();
-                    format!(
-                        "{} {:?} {:?} {event}",
-                        report.run, report.place, report.offer
-                    )
-                })
-                .collect();
-            format!("Reports {}", reports.join("; "))
-        }
-        other => {
-            let text = format!("{other:?}");
-            text.chars().take(400).collect()
-        }
-    }
-}
-
-fn brief_output(output: &Output) -> String {
-    match output {
-        Output::Commit(commit, contents) => {
-            let touched: Vec<String> = commit
-                .entities
-                .iter()
-                .map(|write| format!("{:?}@{} wake {:?}", write.key, write.seq, write.wake_at))
-                .collect();
-            format!(
-                "Commit [{}] rows {} blobs {}",
-                touched.join(", "),
-                commit.runs.len(),
-                contents.len()
-            )
-        }
-        Output::Offer(tasks) => {
-            let tasks: Vec<String> = tasks
-                .iter()
-                .take(20)
-                .map(|task| {
-                    format!(
-                        "{} {:?} {:?} try {}",
-                        task.run, task.place, task.offer, task.attempt
-                    )
-                })
-                .collect();
-            format!("Offer {}", tasks.join("; "))
-        }
-        Output::Reply(reply, _) => format!("Reply {reply:?}"),
-        Output::RowChanged(row) => format!("Row {} {} {:?}", row.id, row.status, row.error),
-        other => {
-            let text = format!("{other:?}");
-            text.chars().take(400).collect()
-        }
-    }
-}
-
-fn brief_answer(answer: &Answer) -> String {
-    match answer {
-        Answer::Started(run) => format!("started {run}"),
-        Answer::Done => "done".to_owned(),
-        Answer::View(view) => format!("view {} {}", view.id, view.status),
-    }
-}
-
-/// A status as people see it, in a failure's detail.
-pub(crate) fn stands(run: RunId, status: RunStatus, why: Option<Arc<str>>) -> String {
-    match why {
-        Some(why) => format!("{run} is {status}: {why}"),
-        None => format!("{run} is {status}"),
     }
 }

@@ -407,7 +407,12 @@ impl Timers {
 
     /// The first; while paused the first of those that start nothing.
     pub fn first_of(&self, paused: bool) -> Option<(Time, Place, TimerKind)> {
-        let ends = |kind| matches!(kind, TimerKind::TotalTimeout | TimerKind::GiveUp);
+        let ends = |kind| {
+            matches!(
+                kind,
+                TimerKind::TotalTimeout | TimerKind::GiveUp | TimerKind::Wait
+            )
+        };
         self.by_time
             .iter()
             .find(|(_, _, kind)| !paused || ends(*kind))

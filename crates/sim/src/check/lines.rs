@@ -175,6 +175,25 @@ impl Checks {
                 format!("{} run at once of {limit}: {others:?}", others.len()),
             );
         }
+        let all = self
+            .runs
+            .values()
+            .filter(|other| {
+                let meta = &other.state.meta;
+                meta.workflow == state.meta.workflow
+                    && meta
+                        .queue
+                        .as_ref()
+                        .is_some_and(|queue| !meta.held_queues.contains(queue))
+                    && active(other.state.status)
+            })
+            .count();
+        if strategy.total.is_some_and(|total| all > total as usize) {
+            return wrong(
+                "strategy",
+                format!("{all} run at once of {:?}", strategy.total),
+            );
+        }
         Ok(())
     }
 

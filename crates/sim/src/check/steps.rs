@@ -121,10 +121,7 @@ impl Shadow {
                 self.starts(child.unit.into())
             }
             Fact::ScopeOpened(opened) => match opened.unit {
-                Some(unit) if opened.kind == ScopeKind::Handler as u32 => {
-                    let _ = unit;
-                    Ok(())
-                }
+                Some(_) if opened.kind == ScopeKind::Handler as u32 => Ok(()),
                 Some(unit) => self.starts(unit.into()),
                 None => Ok(()),
             },
@@ -296,7 +293,6 @@ impl Shadow {
     fn unit_ends(&mut self, ended: &UnitEnded) -> Verdict {
         let place: Place = ended.unit.into();
         if !ended.by.is_empty() {
-            self.by_hand = true;
             return Ok(());
         }
         let Some(unit) = self.state.unit(place) else {
@@ -543,22 +539,19 @@ impl Shadow {
                 );
             }
         }
-        self.count(event)
+        self.counted()
     }
 
-    /// Units are counted a second time, from the facts alone.
-    fn count(&mut self, event: &Event) -> Verdict {
+    /// At the end every unit that is known has ended.
+    fn counted(&self) -> Verdict {
         let state = &self.state;
-        if state.ended()
-            && state.started_at.is_some()
-            && state.counts[0] + state.counts[1] != state.counts[2]
-        {
+        let [good, other, all] = state.counts;
+        if state.ended() && state.started_at.is_some() && good + other != all {
             return wrong(
                 "counts",
                 format!("{} has ended and counts {:?}", state.meta.id, state.counts),
             );
         }
-        let _ = event;
         Ok(())
     }
 }

@@ -1,0 +1,217 @@
+//! What people see and ask for: nothing undurable is shown.
+
+use kapell_api::task::Place;
+use kapell_engine::event;
+use kapell_engine::{Request, lock, run_queue};
+use kapell_model::spec::StepIndex;
+use kapell_model::{EntityKey, RunId, RunStatus};
+use kapell_node::{Answer, ClientRequest};
+use kapell_store::{Commit, MemoryStore, RunRow, Store};
+
+use super::{Checks, Verdict, wrong};
+use crate::rng::Rng;
+
+impl Checks {
+    /// A client is told something: it is durable.
+    pub(crate) fn answered(
+        &mut self,
+        request: &ClientRequest,
+        answer: &Answer,
+        store: &MemoryStore,
+    ) -> Verdict {
+        match answer {
+            Answer::Started(run) => {
+                if !matches!(store.load(&(*run).into()), Ok(Some(_))) {
+                    return wrong("durable", format!("{run} is acknowledged and not durable"));
+                }
+                self.acknowledged.insert(*run);
+                Ok(())
+            }
+            Answer::View(view) => {
+                let shown = (view.status, view.counts);
+                match self.runs.get(&view.id) {
+                    Some(shadow) if shadow.seen.contains(&shown) => Ok(()),
+                    Some(_) => wrong(
+                        "durable",
+                        format!("{} is shown as {shown:?}, never durable", view.id),
+                    ),
+                    None => wrong("durable", format!("{} is shown and not durable", view.id)),
+                }
+            }
+            Answer::Done => {
+                let ClientRequest::Run {
+                    run,
+                    request: Request::Cancel { .. },
+                } = request
+                else {
+                    return Ok(());
+                };
+                match self.runs.get(run) {
+                    Some(shadow) if shadow.state.cancel.is_some() => Ok(()),
+                    Some(shadow) if shadow.state.ended() || shadow.generation > 0 => Ok(()),
+                    _ => wrong(
+                        "durable",
+                        format!("the cancel of {run} is acknowledged and not durable"),
+                    ),
+                }
+            }
+        }
+    }
+
+    /// A row goes to whoever watches.
+    pub(crate) fn row_shown(&self, row: &RunRow) -> Verdict {
+        let known = self
+            .runs
+            .get(&row.id)
+            .is_some_and(|shadow| shadow.seen.iter().any(|(status, _)| *status == row.status));
+        if known {
+            Ok(())
+        } else {
+            wrong("durable", format!("{} is shown as {}", row.id, row.status))
+        }
+    }
+
+    /// Any run.
+    pub(crate) fn any_run(&self, rng: &mut Rng) -> Option<RunId> {
+        let place = rng.place(self.runs.len());
+        self.runs.keys().nth(place).copied()
+    }
+
+    /// The path of any step of a run; with `top` one of the workflow itself.
+    pub(crate) fn any_step(&self, run: RunId, rng: &mut Rng, top: bool) -> Option<String> {
+        let shadow = self.runs.get(&run)?;
+        let scopes: Vec<u32> = shadow
+            .state
+            .scopes
+            .keys()
+            .copied()
+            .filter(|scope| !top || *scope == 0)
+            .collect();
+        if scopes.is_empty() {
+            return None;
+        }
+        let scope = *rng.pick(&scopes);
+        let steps = &shadow.state.scopes.get(&scope)?.steps;
+        if steps.is_empty() {
+            return None;
+        }
+        let step = StepIndex::try_from(rng.place(steps.len())).ok()?;
+        let count = steps[usize::from(step)]
+            .foreach
+            .as_ref()
+            .map_or(0, |foreach| foreach.count);
+        let item = if !top && count > 0 && rng.chance(500) {
+            u32::try_from(rng.below(u64::from(count))).ok()?
+        } else {
+            Place::NO_ITEM
+        };
+        Some(shadow.state.path(&shadow.plan, Place { scope, step, item }))
+    }
+
+    /// What people do after all is over, so that nothing waits for them: resume and dismiss.
+    pub(crate) fn care(&self) -> Vec<ClientRequest> {
+        let mut requests: Vec<ClientRequest> = self
+            .runs
+            .iter()
+            .filter(|(_, shadow)| shadow.state.status == RunStatus::Paused)
+            .map(|(run, _)| ClientRequest::Run {
+                run: *run,
+                request: Request::Resume {
+                    by: "care".to_owned(),
+                },
+            })
+            .collect();
+        for queue in self.queues.values() {
+            for line in queue.lines.values() {
+                requests.extend(line.blocked.map(|run| ClientRequest::Dismiss { run }));
+            }
+        }
+        requests
+    }
+
+    /// True if no run is left.
+    pub(crate) fn all_ended(&self) -> bool {
+        self.runs.values().all(|shadow| shadow.state.ended())
+    }
+
+    /// Runs that have not ended, for people.
+    pub(crate) fn open(&self) -> String {
+        let open: Vec<String> = self
+            .runs
+            .iter()
+            .filter(|(_, shadow)| !shadow.state.ended())
+            .take(5)
+            .map(|(run, shadow)| {
+                let state = &shadow.state;
+                let units: Vec<String> = state
+                    .scopes
+                    .iter()
+                    .flat_map(|(number, scope)| {
+                        scope.steps.iter().enumerate().filter(|(_, step)| !step.unit.status.ended()).map(
+                            move |(index, step)| {
+                                let items = step.foreach.as_ref().map(|foreach| {
+                                    format!(
+                                        " of {} good {} bad {} other {} open {} next {} again {}",
+                                        foreach.count,
+                                        foreach.good,
+                                        foreach.bad,
+                                        foreach.other,
+                                        foreach.open,
+                                        foreach.next,
+                                        foreach.again.len()
+                                    )
+                                });
+                                format!("{number}.{index} {}{}", step.unit.status, items.unwrap_or_default())
+                            },
+                        )
+                    })
+                    .take(12)
+                    .collect();
+                let why = format!(
+                    "workflow {} units [{}] ready {:?} locks {:?} started {:?} todo {:?} timer {:?}",
+                    state.meta.workflow,
+                    units.join(", "),
+                    state.ready,
+                    state.locks,
+                    state.started.len(),
+                    state.todo,
+                    state.timers.next()
+                );
+                format!("{run} is {}: {why}", state.status)
+            })
+            .collect();
+        open.join("; ")
+    }
+}
+
+/// The facts of a commit, for people.
+pub(crate) fn facts(commit: &Commit) -> Vec<String> {
+    let mut lines = Vec::new();
+    for write in &commit.entities {
+        let facts: Vec<String> = match &write.key {
+            EntityKey::Run(_) => event::decode_chunk(&write.chunk)
+                .unwrap_or_default()
+                .iter()
+                .map(|event| format!("{:?}", event.fact))
+                .collect(),
+            EntityKey::RunQueue { .. } => run_queue::decode_chunk(&write.chunk)
+                .unwrap_or_default()
+                .iter()
+                .map(|event| format!("{event:?}"))
+                .collect(),
+            EntityKey::Lock { .. } => lock::decode_chunk(&write.chunk)
+                .unwrap_or_default()
+                .iter()
+                .map(|event| format!("{event:?}"))
+                .collect(),
+        };
+        for fact in facts {
+            lines.push(format!(
+                "   {:?} {}",
+                write.key,
+                fact.chars().take(400).collect::<String>()
+            ));
+        }
+    }
+    lines
+}

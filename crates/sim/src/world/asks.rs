@@ -1,0 +1,143 @@
+//! What people ask, and what they are answered.
+
+use kapell_engine::Request;
+use kapell_expr::Value;
+use kapell_node::lane::Input;
+use kapell_node::{Answer, ClientRequest, ReplyId, StartRun};
+
+use super::brief::brief_answer;
+use super::{Asked, Happening, NAMESPACE, World};
+use crate::rng::Rng;
+use crate::scenario::Ask;
+
+impl World<'_> {
+    pub(super) fn ask(&mut self, ask: &Ask) {
+        if self.lane.is_none() {
+            self.plan(1_000_000, Happening::AskAgain(ask.clone()));
+            return;
+        }
+        if let Some(request) = self.request(ask) {
+            self.send(request);
+        }
+    }
+
+    pub(super) fn send(&mut self, request: ClientRequest) {
+        self.replies += 1;
+        let reply = ReplyId(self.replies);
+        self.asked.insert(
+            reply,
+            Asked {
+                request: request.clone(),
+                at: self.now,
+            },
+        );
+        self.give_lane(Input::Request(reply, request));
+    }
+
+    pub(super) fn request(&mut self, ask: &Ask) -> Option<ClientRequest> {
+        let by = "sim".to_owned();
+        Some(match *ask {
+            Ask::Start { workflow, n, key } => {
+                let workflow = self
+                    .scenario
+                    .workflows
+                    .get(workflow)?
+                    .get("workflow")?
+                    .as_str()?;
+                ClientRequest::Start(Box::new(StartRun {
+                    namespace: NAMESPACE.into(),
+                    workflow: workflow.into(),
+                    version: None,
+                    params: Value::map([("n", Value::Int(n))]),
+                    text: false,
+                    by,
+                    scheduled_at: None,
+                    priority: None,
+                    idempotency_key: key.map(|key| key.to_string()),
+                }))
+            }
+            Ask::Cancel { dice, now } => self.to_run(dice, |_| {
+                Some(Request::Cancel {
+                    by,
+                    reason: "no more".to_owned(),
+                    now,
+                })
+            })?,
+            Ask::Pause { dice } => self.to_run(dice, |_| Some(Request::Pause { by }))?,
+            Ask::Resume { dice } => self.to_run(dice, |_| Some(Request::Resume { by }))?,
+            Ask::Retry { dice } => self.to_run(dice, |_| Some(Request::Retry { by }))?,
+            Ask::Priority { dice } => self.to_run(dice, |rng| {
+                Some(Request::Priority {
+                    by,
+                    priority: u8::try_from(rng.below(101)).ok()?,
+                })
+            })?,
+            Ask::Restart { dice } => {
+                let run = self.checks.any_run(&mut Rng::new(dice))?;
+                let from = self.checks.any_step(run, &mut Rng::new(dice), true)?;
+                self.to_run(dice, |_| Some(Request::Restart { by, from }))?
+            }
+            Ask::Skip { dice } => {
+                let run = self.checks.any_run(&mut Rng::new(dice))?;
+                let step = self.checks.any_step(run, &mut Rng::new(dice), false)?;
+                self.to_run(dice, |_| Some(Request::Skip { by, step }))?
+            }
+            Ask::SetOutput { dice } => {
+                let run = self.checks.any_run(&mut Rng::new(dice))?;
+                let step = self.checks.any_step(run, &mut Rng::new(dice), false)?;
+                let output = Value::map([("n", Value::Int(1)), ("ok", Value::Bool(true))]);
+                self.to_run(dice, |_| Some(Request::SetOutput { by, step, output }))?
+            }
+            Ask::Fork { dice } => {
+                let run = self.checks.any_run(&mut Rng::new(dice))?;
+                let from = self.checks.any_step(run, &mut Rng::new(dice), true)?;
+                ClientRequest::Fork {
+                    run,
+                    from,
+                    params: Value::Null,
+                    text: false,
+                    version: None,
+                    by,
+                }
+            }
+            Ask::View { dice } => ClientRequest::View {
+                run: self.checks.any_run(&mut Rng::new(dice))?,
+            },
+            Ask::Dismiss { dice } => ClientRequest::Dismiss {
+                run: self.checks.any_run(&mut Rng::new(dice))?,
+            },
+        })
+    }
+
+    pub(super) fn to_run(
+        &self,
+        dice: u64,
+        what: impl FnOnce(&mut Rng) -> Option<Request>,
+    ) -> Option<ClientRequest> {
+        let mut rng = Rng::new(dice);
+        let run = self.checks.any_run(&mut rng)?;
+        Some(ClientRequest::Run {
+            run,
+            request: what(&mut rng)?,
+        })
+    }
+
+    pub(super) fn answered(&mut self, reply: ReplyId, answer: Result<Answer, kapell_model::Error>) {
+        let Some(asked) = self.asked.remove(&reply) else {
+            self.fail(
+                "answers",
+                format!("an answer to {reply:?}, which nobody asked or which had one"),
+            );
+            return;
+        };
+        self.trace(4, &[u8::from(answer.is_ok())]);
+        self.note(|| match &answer {
+            Ok(answer) => format!("answer to {:?}: {}", asked.request, brief_answer(answer)),
+            Err(error) => format!("answer to {:?}: {}", asked.request, error.message),
+        });
+        if let Ok(answer) = answer {
+            let verdict = self.checks.answered(&asked.request, &answer, &self.store);
+            self.judge(verdict);
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What happens in one line, for people who read a trace.
+
+use kapell_node::Answer;
+use kapell_node::lane::{Input, Output};
+
+pub(super) fn micros(at: i64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "for people")]
+    let seconds = at as f64 / 1_000_000.0;
+    seconds
+}
+
+pub(super) fn brief_input(input: &Input) -> String {
+    match input {
+        Input::Loaded(key, result) => match result {
+            Ok((lease, found)) => {
+                format!("Loaded {key:?} lease {lease:?} found {}", found.is_some())
+            }
+            Err(error) => format!("Loaded {key:?} {error}"),
+        },
+        Input::Version((_, workflow, _), result) => {
+            format!("Version {workflow} {}", result.is_ok())
+        }
+        Input::Content(key, reference, result) => {
+            format!("Content {key:?} {reference:?} {}", result.is_ok())
+        }
+        Input::Reports(reports) => {
+            let reports: Vec<String> = reports
+                .iter()
+                .map(|report| {
+                    let event = format!("{:?}", report.event);
+                    let event: String = event.chars().take(200).collect();
+                    format!(
+                        "{} {:?} {:?} {event}",
+                        report.run, report.place, report.offer
+                    )
+                })
+                .collect();
+            format!("Reports {}", reports.join("; "))
+        }
+        other => {
+            let text = format!("{other:?}");
+            text.chars().take(400).collect()
+        }
+    }
+}
+
+pub(super) fn brief_output(output: &Output) -> String {
+    match output {
+        Output::Commit(commit, contents) => {
+            let touched: Vec<String> = commit
+                .entities
+                .iter()
+                .map(|write| format!("{:?}@{} wake {:?}", write.key, write.seq, write.wake_at))
+                .collect();
+            format!(
+                "Commit [{}] rows {} blobs {}",
+                touched.join(", "),
+                commit.runs.len(),
+                contents.len()
+            )
+        }
+        Output::Offer(tasks) => {
+            let tasks: Vec<String> = tasks
+                .iter()
+                .take(20)
+                .map(|task| {
+                    format!(
+                        "{} {:?} {:?} try {}",
+                        task.run, task.place, task.offer, task.attempt
+                    )
+                })
+                .collect();
+            format!("Offer {}", tasks.join("; "))
+        }
+        Output::Reply(reply, _) => format!("Reply {reply:?}"),
+        Output::RowChanged(row) => format!("Row {} {} {:?}", row.id, row.status, row.error),
+        other => {
+            let text = format!("{other:?}");
+            text.chars().take(400).collect()
+        }
+    }
+}
+
+pub(super) fn brief_answer(answer: &Answer) -> String {
+    match answer {
+        Answer::Started(run) => format!("started {run}"),
+        Answer::Done => "done".to_owned(),
+        Answer::View(view) => format!("view {} {}", view.id, view.status),
+    }
+}

@@ -1,0 +1,87 @@
+//! What goes wrong, and how the process comes back.
+
+use std::collections::BTreeSet;
+
+use kapell_model::Shard;
+use kapell_node::Lane;
+use kapell_node::lane::{Config, Input};
+use kapell_node::perform::Plans;
+use kapell_store::Store as _;
+
+use super::{Happening, World};
+use crate::rng::Rng;
+use crate::scenario::Fault;
+
+impl World<'_> {
+    pub(super) fn restart(&mut self) {
+        if self.lane.is_some() {
+            return;
+        }
+        self.life += 1;
+        let config = Config {
+            seed: self.rng.bits(),
+            process_window: self.scenario.knobs.process_window,
+            light_window: self.scenario.knobs.light_window,
+            idle_micros: self.scenario.knobs.idle,
+        };
+        self.note(|| "the process starts".to_owned());
+        self.plans = Plans::default();
+        let mut lane = Lane::new(config, self.wall());
+        let lost = std::mem::take(&mut self.lost);
+        if !lost.is_empty() {
+            lane.on(self.wall(), Input::Reports(lost));
+        }
+        self.lane = Some(lane);
+        let verdict = self.checks.restarted(&self.store);
+        self.judge(verdict);
+        self.flush();
+    }
+
+    pub(super) fn fault(&mut self, fault: &Fault) {
+        self.note(|| format!("fault: {fault:?}"));
+        match *fault {
+            Fault::Crash { down } => {
+                if self.lane.take().is_some() {
+                    self.life += 1;
+                    self.flush_at = None;
+                    self.wake_at = None;
+                    self.asked.clear();
+                    self.reader_free = 0;
+                    let lost = self.worker.die(false, self.wall());
+                    self.lost.extend(lost);
+                    self.plan(down, Happening::Restart);
+                }
+            }
+            Fault::LostAnswer { fate } => self.fates.push_back(fate),
+            Fault::Thief { dice } => {
+                let shards: Vec<Shard> = self.checks.leases.keys().copied().collect();
+                if shards.is_empty() {
+                    return;
+                }
+                let mut rng = Rng::new(dice);
+                let count = 1 + rng.place(4);
+                let stolen: BTreeSet<Shard> = (0..count).map(|_| *rng.pick(&shards)).collect();
+                let stolen: Vec<Shard> = stolen.into_iter().collect();
+                if let Ok(leases) = self.store.acquire(&stolen) {
+                    self.checks.acquired(&leases);
+                }
+            }
+            Fault::Full { span } => self.full_until = self.now + span,
+            Fault::Slow { span, factor } => {
+                self.slow_until = self.now + span;
+                self.slow = factor;
+            }
+            Fault::Clock { jump } => {
+                self.offset += jump;
+                self.flush();
+            }
+            Fault::Reads { span } => self.reads_until = self.now + span,
+            Fault::Worker => {
+                let lost = self.worker.die(true, self.wall());
+                if !lost.is_empty() && self.lane.is_some() {
+                    self.give_lane(Input::Reports(lost));
+                }
+            }
+        }
+    }
+}

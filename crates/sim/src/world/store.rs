@@ -1,0 +1,125 @@
+//! Reads and commits: their latencies, and what becomes of them.
+
+use std::sync::Arc;
+
+use kapell_expr::BlobRef;
+use kapell_node::lane::{Input, Output};
+use kapell_node::perform;
+use kapell_store::{Commit, Error};
+
+use super::{Happening, World};
+use crate::scenario::Fate;
+
+impl World<'_> {
+    pub(super) fn store_micros(&mut self, most: i64) -> i64 {
+        let micros = self.rng.magnitude(1, most.max(2));
+        if self.now < self.slow_until {
+            micros.saturating_mul(self.slow).min(30_000_000)
+        } else {
+            micros
+        }
+    }
+
+    pub(super) fn read(&mut self, life: u64, output: Output) {
+        if life != self.life {
+            return;
+        }
+        let unavailable = || Error::Unavailable("reads fail for a while".to_owned());
+        let input = if self.now < self.reads_until {
+            match output {
+                Output::Acquire(_) => Some(Input::Acquired(Err(unavailable()))),
+                Output::Load(key, _) => Some(Input::Loaded(key, Err(unavailable()))),
+                Output::LoadVersion(key) => Some(Input::Version(key, Err(unavailable()))),
+                Output::LoadContent(key, reference) => Some(Input::Content(
+                    key,
+                    reference,
+                    Err(unavailable().to_string()),
+                )),
+                Output::FindDue(_) => Some(Input::Due(Err(unavailable()))),
+                _ => None,
+            }
+        } else {
+            perform::read(&self.store, &self.blobs, &mut self.plans, output)
+        };
+        if let Some(input) = input {
+            // Whoever reads takes over: from here on the ones before cannot write.
+            match &input {
+                Input::Acquired(Ok(leases)) => self.checks.acquired(leases),
+                Input::Loaded(_, Ok((Some(lease), _))) => self.checks.acquired(&[*lease]),
+                _ => {}
+            }
+            // Answers come in the order in which they were asked.
+            self.answers_at = self.answers_at.max(self.now) + self.rng.between(1, 200);
+            let after = self.answers_at - self.now;
+            self.plan(after, Happening::ToLane(life, input));
+        }
+    }
+
+    pub(super) fn commit(
+        &mut self,
+        commit: &Commit,
+        contents: &[(BlobRef, Vec<u8>)],
+    ) -> kapell_store::Result<()> {
+        let fenced = self.checks.may_write(commit);
+        let result = perform::commit(&self.store, &self.blobs, contents, commit);
+        match &result {
+            Ok(()) => {
+                if !fenced {
+                    self.fail(
+                        "fence",
+                        "a commit landed although its shards were taken over",
+                    );
+                }
+                self.commits += 1;
+                if self.sink.is_some() {
+                    for line in crate::check::facts(commit) {
+                        self.note(|| line);
+                    }
+                }
+                let verdict = self.checks.landed(commit, &self.store, &self.worker);
+                self.judge(verdict);
+            }
+            Err(Error::Conflict(_)) if !fenced => {}
+            Err(error) => self.fail("commit", format!("the store refuses a commit: {error}")),
+        }
+        result
+    }
+
+    pub(super) fn land(
+        &mut self,
+        life: u64,
+        commit: Arc<Commit>,
+        contents: Vec<(BlobRef, Vec<u8>)>,
+        fate: Option<Fate>,
+    ) {
+        if life != self.life {
+            // The process is dead; what it had sent may still arrive.
+            if self.rng.chance(500) {
+                let result = self.commit(&commit, &contents);
+                self.note(|| format!("a commit of the dead lands: {result:?}"));
+            }
+            return;
+        }
+        let unknown = || Error::Unavailable("the answer was lost".to_owned());
+        let result = if self.now < self.full_until {
+            Err(Error::Full("no room".to_owned()))
+        } else {
+            match fate {
+                None => self.commit(&commit, &contents),
+                Some(Fate::Landed) => {
+                    let result = self.commit(&commit, &contents);
+                    self.note(|| format!("a commit lands and its answer is lost: {result:?}"));
+                    Err(unknown())
+                }
+                Some(Fate::Never) => Err(unknown()),
+                Some(Fate::Later) => {
+                    let after = self.rng.magnitude(100, 5_000_000);
+                    self.plan(after, Happening::LateLand(commit, contents));
+                    Err(unknown())
+                }
+            }
+        };
+        let after = self.store_micros(self.scenario.knobs.commit);
+        self.plan(after, Happening::ToLane(life, Input::Committed(result)));
+    }
+}
