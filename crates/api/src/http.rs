@@ -15,6 +15,9 @@ pub const BASE: &str = "/api/v1";
 /// The socket in a data directory.
 pub const SOCKET: &str = "kapell.sock";
 
+/// Bytes of the body of one request, but for blobs.
+pub const REQUEST_BYTES: usize = 64 << 20;
+
 /// Bytes of one answer that a client takes.
 pub const ANSWER_BYTES: usize = 256 << 20;
 

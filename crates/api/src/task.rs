@@ -39,6 +39,9 @@ pub struct Task {
     pub place: Place,
     /// 1 for the first try.
     pub attempt: u32,
+    /// No other process of the worker may run beside it: an attempt before took its worker down, or
+    /// was there when something did.
+    pub alone: bool,
     /// What to do.
     pub work: Work,
 }
@@ -310,7 +313,7 @@ pub enum Outcome {
     Lost {
         /// Why, for people.
         reason: String,
-        /// A drain or a stop did it, or others went down with it, so it says nothing of this one.
+        /// A drain, a stop or a restart of the machine did it, so it says nothing of this one.
         explained: bool,
     },
 }

@@ -8,12 +8,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use kapell_api::task::{Blobs, Place, Report, Task};
 use kapell_expr::{BlobRef, Value};
-use kapell_model::{Offer, RunId, RunStatus, Time};
+use kapell_model::{Offer, RunId, RunStatus};
 use kapell_node::drive::{Node, Threads, Workers};
 use kapell_node::{Answer, ClientRequest, Config, StartRun, clock};
-use kapell_store::{Commit, FileBlobs, RunRow, SqliteStore, Store, VersionRow};
+use kapell_store::{FileBlobs, RunRow, SqliteStore, Store, VersionRow};
 use kapell_worker::{Capacity, Worker};
-use parking_lot::Mutex;
+
+use crate::recorder::{Gate, Recorder};
 
 /// A whole Kapell on a directory.
 pub(crate) struct System {
@@ -57,12 +58,15 @@ impl Blobs for Files {
 }
 
 impl System {
+    /// Opens a directory; 0 slots hand out no step that starts a process.
     pub(crate) fn open(dir: &Path, slots: usize) -> Result<Self> {
-        let store = Arc::new(Recorder {
-            inner: SqliteStore::open(dir)?,
-            commits: Mutex::default(),
-        });
-        let blobs: Arc<dyn Blobs> = Arc::new(Files(FileBlobs::open(&dir.join("blobs"))?));
+        Self::with_gate(dir, slots, None)
+    }
+
+    /// Like [`System::open`], with a gate before the store.
+    pub(crate) fn with_gate(dir: &Path, slots: usize, gate: Option<Gate>) -> Result<Self> {
+        let store = Arc::new(Recorder::new(SqliteStore::open(dir)?, gate));
+        let blobs: Arc<dyn Blobs> = Arc::new(Files(FileBlobs::open(dir)?));
         let prepared = Node::prepare();
         let node = prepared.node();
         let to_node = node.clone();
@@ -174,133 +178,5 @@ impl Drop for System {
             threads.stop();
         }
         let _ = &self.worker;
-    }
-}
-
-/// One commit as the raw store repeats it: for each entity its key and the length of its chunk, and
-/// its rows.
-pub(crate) type Recorded = (
-    Vec<(kapell_model::EntityKey, usize, Option<Time>)>,
-    Vec<RunRow>,
-);
-
-/// A store that takes note of the shape of every commit.
-pub(crate) struct Recorder {
-    pub inner: SqliteStore,
-    pub commits: Mutex<Vec<Recorded>>,
-}
-
-impl Store for Recorder {
-    fn acquire(
-        &self,
-        shards: &[kapell_model::Shard],
-    ) -> kapell_store::Result<Vec<kapell_store::Lease>> {
-        self.inner.acquire(shards)
-    }
-
-    fn commit(&self, commit: &Commit) -> kapell_store::Result<()> {
-        let shape = commit
-            .entities
-            .iter()
-            .map(|write| (write.key.clone(), write.chunk.len(), write.wake_at))
-            .collect();
-        self.commits.lock().push((shape, commit.runs.clone()));
-        self.inner.commit(commit)
-    }
-
-    fn load(
-        &self,
-        key: &kapell_model::EntityKey,
-    ) -> kapell_store::Result<Option<kapell_store::Loaded>> {
-        self.inner.load(key)
-    }
-
-    fn due(
-        &self,
-        now: Time,
-        after: Option<&(Time, kapell_model::EntityKey)>,
-        limit: usize,
-    ) -> kapell_store::Result<Vec<(Time, kapell_model::EntityKey)>> {
-        self.inner.due(now, after, limit)
-    }
-
-    fn next_wake(&self, now: Time) -> kapell_store::Result<Option<Time>> {
-        self.inner.next_wake(now)
-    }
-
-    fn history(
-        &self,
-        key: &kapell_model::EntityKey,
-        from: u64,
-        limit: usize,
-    ) -> kapell_store::Result<Vec<(u64, Vec<u8>)>> {
-        self.inner.history(key, from, limit)
-    }
-
-    fn page(
-        &self,
-        key: &kapell_model::EntityKey,
-        page: u32,
-    ) -> kapell_store::Result<Option<Vec<u8>>> {
-        self.inner.page(key, page)
-    }
-
-    fn run(&self, id: RunId) -> kapell_store::Result<Option<RunRow>> {
-        self.inner.run(id)
-    }
-
-    fn find_runs(&self, suffix: &str, limit: usize) -> kapell_store::Result<Vec<RunId>> {
-        self.inner.find_runs(suffix, limit)
-    }
-
-    fn list_runs(
-        &self,
-        filter: &kapell_store::RunFilter,
-        limit: usize,
-    ) -> kapell_store::Result<Vec<RunRow>> {
-        self.inner.list_runs(filter, limit)
-    }
-
-    fn run_counts(&self, namespace: &str) -> kapell_store::Result<Vec<(Arc<str>, RunStatus, u64)>> {
-        self.inner.run_counts(namespace)
-    }
-
-    fn register(&self, row: &VersionRow) -> kapell_store::Result<u32> {
-        self.inner.register(row)
-    }
-
-    fn version(
-        &self,
-        namespace: &str,
-        workflow: &str,
-        version: Option<u32>,
-    ) -> kapell_store::Result<Option<VersionRow>> {
-        self.inner.version(namespace, workflow, version)
-    }
-
-    fn list_workflows(
-        &self,
-        namespace: &str,
-        after: &str,
-        limit: usize,
-    ) -> kapell_store::Result<Vec<(Arc<str>, u32)>> {
-        self.inner.list_workflows(namespace, after, limit)
-    }
-
-    fn expired_runs(
-        &self,
-        workflow: Option<(&str, &str)>,
-        before: Time,
-        limit: usize,
-    ) -> kapell_store::Result<Vec<RunId>> {
-        self.inner.expired_runs(workflow, before, limit)
-    }
-
-    fn delete_runs(&self, ids: &[RunId]) -> kapell_store::Result<u64> {
-        self.inner.delete_runs(ids)
-    }
-
-    fn tidy(&self) -> kapell_store::Result<()> {
-        self.inner.tidy()
     }
 }

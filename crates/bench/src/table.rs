@@ -5,7 +5,8 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
-use crate::workloads::Figures;
+use crate::wanted::{Pick, WANTED, Wanted};
+use crate::workloads::{Figures, median};
 
 /// A row of the table.
 #[derive(Debug, Serialize)]
@@ -22,167 +23,16 @@ struct Row {
     met_goal: bool,
 }
 
-/// What is measured, and what is wanted of it.
-struct Wanted {
-    name: &'static str,
-    workload: &'static str,
-    n: usize,
-    unit: &'static str,
-    pick: fn(&Figures) -> Option<f64>,
-    must: f64,
-    goal: f64,
-    /// Greater is better.
-    up: bool,
-}
-
-const fn wanted(
-    name: &'static str,
-    workload: &'static str,
-    n: usize,
-    unit: &'static str,
-    pick: fn(&Figures) -> Option<f64>,
-    (must, goal): (f64, f64),
-    up: bool,
-) -> Wanted {
-    Wanted {
-        name,
-        workload,
-        n,
-        unit,
-        pick,
-        must,
-        goal,
-        up,
-    }
-}
-
-fn value(figures: &Figures) -> Option<f64> {
-    Some(figures.value)
-}
-
-fn share(figures: &Figures) -> Option<f64> {
-    figures.raw.map(|raw| figures.value / raw * 100.0)
-}
-
-fn p99(figures: &Figures) -> Option<f64> {
-    figures.p99
-}
-
-const WANTED: &[Wanted] = &[
-    wanted(
-        "fanout",
-        "fanout",
-        1_000,
-        "steps/s",
-        value,
-        (0.0, 0.0),
-        true,
-    ),
-    wanted(
-        "fanout",
-        "fanout",
-        10_000,
-        "steps/s",
-        value,
-        (100_000.0, 250_000.0),
-        true,
-    ),
-    wanted(
-        "fanout",
-        "fanout",
-        100_000,
-        "steps/s",
-        value,
-        (100_000.0, 250_000.0),
-        true,
-    ),
-    wanted(
-        "fanout",
-        "fanout",
-        1_000_000,
-        "steps/s",
-        value,
-        (100_000.0, 250_000.0),
-        true,
-    ),
-    wanted(
-        "fanout of raw",
-        "fanout",
-        1_000_000,
-        "%",
-        share,
-        (20.0, 50.0),
-        true,
-    ),
-    wanted(
-        "many",
-        "many",
-        1_000,
-        "steps/s",
-        value,
-        (80_000.0, 200_000.0),
-        true,
-    ),
-    wanted("chain", "chain", 1_000, "us", value, (200.0, 120.0), false),
-    wanted(
-        "chain p99",
-        "chain",
-        1_000,
-        "us",
-        p99,
-        (1_000.0, 300.0),
-        false,
-    ),
-    wanted(
-        "runs",
-        "runs",
-        20_000,
-        "runs/s",
-        value,
-        (20_000.0, 50_000.0),
-        true,
-    ),
-    wanted(
-        "shell of a bare loop",
-        "shell",
-        2_000,
-        "%",
-        share,
-        (70.0, 90.0),
-        true,
-    ),
-    wanted(
-        "python",
-        "python",
-        10_000,
-        "calls/s",
-        value,
-        (5_000.0, 15_000.0),
-        true,
-    ),
-    wanted(
-        "python fib chain",
-        "fib",
-        40,
-        "ms",
-        value,
-        (100.0, 50.0),
-        false,
-    ),
-    wanted("start", "start", 20, "ms", value, (50.0, 20.0), false),
-    wanted("idle memory", "idle", 1, "MiB", value, (40.0, 20.0), false),
-];
-
 /// Runs what is wanted, prints the table and writes `target/bench.json`.
 pub(crate) fn all(only: &[&str], pairs: usize) -> Result<()> {
     let mut rows = Vec::new();
     let mut done: Vec<(&str, usize, Vec<Figures>)> = Vec::new();
     println!(
-        "{:<22} {:>9}  {:>12} {:<8} {:>12} {:>7}  {:>9} {:>9}",
+        "{:<24} {:>9}  {:>12} {:<8} {:>12} {:>7}  {:>9} {:>9}",
         "name", "n", "value", "unit", "raw", "ratio", "must", "goal"
     );
     for wanted in WANTED {
-        if !only.is_empty() && !only.contains(&wanted.workload) {
+        if !only.is_empty() && !only.iter().any(|name| wanted.belongs(name)) {
             continue;
         }
         let known = done
@@ -191,12 +41,7 @@ pub(crate) fn all(only: &[&str], pairs: usize) -> Result<()> {
         let known = if let Some(known) = known {
             known
         } else {
-            let pairs = if wanted.n >= 1_000_000 {
-                pairs.min(3)
-            } else {
-                pairs
-            };
-            let figures = (0..pairs)
+            let figures = (0..pairs.min(wanted.most))
                 .map(|_| one(wanted.workload, wanted.n))
                 .collect::<Result<_>>()?;
             done.push((wanted.workload, wanted.n, figures));
@@ -224,14 +69,12 @@ fn print_row(row: &Row) {
         (true, false) => "must met",
         (false, false) => "MISSED",
     };
-    let number = |number: Option<f64>| {
-        number.map_or_else(|| "-".to_owned(), |number| format!("{number:.1}"))
-    };
+    let number = |number: Option<f64>| number.map_or_else(|| "-".to_owned(), shown);
     println!(
-        "{:<22} {:>9}  {:>12.1} {:<8} {:>12} {:>7}  {:>9} {:>9}  {mark}",
+        "{:<24} {:>9}  {:>12} {:<8} {:>12} {:>7}  {:>9} {:>9}  {mark}",
         row.name,
         row.n,
-        row.value,
+        shown(row.value),
         row.unit,
         number(row.raw),
         row.ratio
@@ -239,6 +82,15 @@ fn print_row(row: &Row) {
         row.must,
         row.goal,
     );
+}
+
+/// A number with as many decimals as it takes to tell it from another.
+fn shown(number: f64) -> String {
+    if number.abs() < 10.0 {
+        format!("{number:.3}")
+    } else {
+        format!("{number:.1}")
+    }
 }
 
 fn one(name: &str, n: usize) -> Result<Figures> {
@@ -251,22 +103,20 @@ fn one(name: &str, n: usize) -> Result<Figures> {
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-fn median(mut numbers: Vec<f64>) -> f64 {
-    numbers.sort_by(f64::total_cmp);
-    numbers.get(numbers.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
 fn row(wanted: &Wanted, figures: &[Figures]) -> Row {
-    let value = median(figures.iter().filter_map(wanted.pick).collect());
-    let raws: Vec<f64> = figures.iter().filter_map(|figures| figures.raw).collect();
-    let raw = (!raws.is_empty() && wanted.unit != "%").then(|| median(raws));
-    let ratio = raw.map(|_| {
-        median(
-            figures
-                .iter()
-                .filter_map(|figures| figures.raw.map(|raw| figures.value / raw))
-                .collect(),
-        )
+    let all = |of: &dyn Fn(&Figures) -> Option<f64>| -> Option<f64> {
+        let numbers: Vec<f64> = figures.iter().filter_map(of).collect();
+        (!numbers.is_empty()).then(|| median(numbers))
+    };
+    let value = all(&|figures| wanted.pick.of(figures)).unwrap_or(f64::NAN);
+    // Raw is of the same kind as the value itself, not as what else was measured.
+    let beside = wanted.pick == Pick::Value;
+    let raw = all(&|figures| figures.raw.filter(|_| beside));
+    let ratio = all(&|figures| {
+        figures
+            .raw
+            .filter(|_| beside)
+            .map(|raw| figures.value / raw)
     });
     made(
         wanted.name,

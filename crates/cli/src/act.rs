@@ -160,10 +160,13 @@ pub(crate) fn set_output(set: &SetOutput, config: &Config, printer: &mut Printer
 }
 
 pub(crate) fn fork(fork: &Fork, config: &Config, printer: &mut Printer) -> Ended {
+    let Some(params) = params::read(&fork.params, config, printer)? else {
+        return Ok(Exit::BadInput);
+    };
     let action = Action::Fork {
         by: config.user.clone(),
         from: fork.from.clone(),
-        params: params::read(&fork.params)?,
+        params,
         text: true,
         version: fork.version,
     };

@@ -104,6 +104,8 @@ pub(crate) enum Command {
     Schema,
     /// Check this machine and the data directory
     Doctor(Doctor),
+    /// Say what an error code means and what to do, or list them all
+    Explain(Explain),
     /// Print a script that completes commands in a shell
     Completions(Completions),
 }
@@ -131,7 +133,7 @@ pub(crate) struct Params {
     /// A parameter; text is read by its declared type
     #[arg(short, long = "param", value_name = "NAME=VALUE")]
     pub(crate) param: Vec<String>,
-    /// A JSON file of parameters; `-p` goes before it
+    /// A YAML or JSON file of parameters; what `-p` says goes before it
     #[arg(long, value_name = "FILE")]
     pub(crate) params_file: Option<PathBuf>,
 }
@@ -146,8 +148,8 @@ pub(crate) struct Work {
     #[arg(long)]
     pub(crate) json: bool,
     /// Attempts at a time in this process [env: KAPELL_SLOTS] [default: by the machine]
-    #[arg(long, value_name = "NUMBER")]
-    pub(crate) slots: Option<usize>,
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub(crate) slots: Option<u16>,
 }
 
 /// `validate`
@@ -190,7 +192,8 @@ pub(crate) struct List {
     /// Runs of this workflow
     #[arg(short, long, value_name = "NAME")]
     pub(crate) workflow: Option<String>,
-    /// Runs in one of these statuses
+    /// Runs in one of these statuses: queued, running, paused, cancelling, succeeded, failed,
+    /// timed_out, cancelled, discarded
     #[arg(short, long, value_name = "STATUS", value_delimiter = ',')]
     pub(crate) status: Vec<String>,
     /// Runs made since: `2h`, `3d`, or a time like 2030-01-31T10:00:00Z
@@ -204,9 +207,10 @@ pub(crate) struct List {
     pub(crate) before: Option<String>,
     /// At most so many
     #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 20)]
-    pub(crate) limit: usize,
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: u32,
     /// List workflows instead, with their runs by status
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["workflow", "status", "since", "parent", "before"])]
     pub(crate) workflows: bool,
     /// Print JSON
     #[arg(long)]
@@ -244,11 +248,12 @@ pub(crate) struct Logs {
     #[arg(long, value_name = "NUMBER", requires = "step")]
     pub(crate) item: Option<u32>,
     /// One attempt, from 1
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) attempt: Option<u32>,
     /// Only the last lines
     #[arg(short = 'n', long, value_name = "LINES", conflicts_with = "follow")]
-    pub(crate) tail: Option<usize>,
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) tail: Option<u32>,
     /// Show when each line was printed
     #[arg(short, long)]
     pub(crate) timestamps: bool,
@@ -391,6 +396,16 @@ pub(crate) struct Priority {
 /// `doctor`
 #[derive(Args)]
 pub(crate) struct Doctor {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `explain`
+#[derive(Args)]
+pub(crate) struct Explain {
+    /// The code, as in `error[bad-params]` [default: list them all]
+    pub(crate) code: Option<String>,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -6,6 +6,7 @@ use std::fs;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
+use kapell_model::{Error, ErrorCode};
 use kapell_worker::Capacity;
 
 use crate::args::{Global, When};
@@ -58,7 +59,7 @@ pub(crate) struct Config {
     /// What to log: a filter of `tracing`.
     pub(crate) log: Option<String>,
     /// `KAPELL_SLOTS`.
-    slots: Option<usize>,
+    slots: Option<u16>,
     columns: Option<usize>,
 }
 
@@ -68,8 +69,8 @@ fn variable(name: &str) -> Option<String> {
 }
 
 impl Config {
-    /// From the flags, then the environment.
-    pub(crate) fn new(global: &Global) -> Self {
+    /// From the flags, then the environment; and what is wrong with the environment.
+    pub(crate) fn new(global: &Global) -> (Self, Option<Error>) {
         let named = global
             .data_dir
             .clone()
@@ -82,7 +83,18 @@ impl Config {
             When::Auto => terminal && !plain,
         };
         let terminal = std::io::stdout().is_terminal();
-        Self {
+        let (slots, misset) = match variable("KAPELL_SLOTS") {
+            None => (None, None),
+            Some(text) => match text
+                .parse()
+                .ok()
+                .filter(|slots| (1..=10_000).contains(slots))
+            {
+                Some(slots) => (Some(slots), None),
+                None => (None, Some(bad_slots(&text))),
+            },
+        };
+        let config = Self {
             data_dir_is_default: named.is_none(),
             data_dir: named.unwrap_or_else(|| PathBuf::from(".kapell")),
             user: variable("USER")
@@ -92,11 +104,12 @@ impl Config {
             error_color: color(std::io::stderr().is_terminal()),
             terminal: terminal && variable("TERM").is_none_or(|term| term != "dumb"),
             log: variable("KAPELL_LOG"),
-            slots: variable("KAPELL_SLOTS").and_then(|slots| slots.parse().ok()),
+            slots,
             columns: variable("COLUMNS")
                 .and_then(|columns| columns.parse().ok())
                 .filter(|columns| *columns > 0),
-        }
+        };
+        (config, misset)
     }
 
     /// Columns and rows to write on. They change while a command runs.
@@ -109,13 +122,18 @@ impl Config {
             .or(self.columns)
             .unwrap_or(100);
         (
-            columns.max(40),
-            size.map_or(24, |size| usize::from(size.ws_row)).max(8),
+            columns.max(8),
+            size.map_or(24, |size| usize::from(size.ws_row)).max(5),
         )
     }
 
+    /// Columns that rows of a table may take: none but on a terminal, where they would wrap.
+    pub(crate) fn table(&self) -> Option<usize> {
+        (self.terminal || self.columns.is_some()).then(|| self.size().0)
+    }
+
     /// What the worker of this process has to give.
-    pub(crate) fn capacity(&self, slots: Option<usize>) -> Capacity {
+    pub(crate) fn capacity(&self, slots: Option<u16>) -> Capacity {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Capacity {
             cpu_millis: cores as u64 * 1_000,
@@ -123,10 +141,21 @@ impl Config {
             gpus: gpus(),
             slots: slots
                 .or(self.slots)
-                .unwrap_or_else(|| (2 * cores).max(8))
-                .clamp(1, 10_000),
+                .map_or_else(|| (2 * cores).max(8), usize::from),
         }
     }
+}
+
+fn bad_slots(text: &str) -> Error {
+    let message = format!("the variable KAPELL_SLOTS is `{text}`, which is no number of attempts");
+    Error::new(ErrorCode::BadRequest, message).hint("a number from 1 to 10000, or leave it unset")
+}
+
+/// Whether standard error takes colours, where there are no flags to say so.
+pub(crate) fn colors_of_errors() -> bool {
+    variable("NO_COLOR").is_none()
+        && variable("TERM").is_none_or(|term| term != "dumb")
+        && std::io::stderr().is_terminal()
 }
 
 /// What steps get of this environment.

@@ -15,6 +15,10 @@ use kapell_model::{Color, Diagnostic, Error, ErrorCode, limits, render};
 use crate::bundle;
 use crate::config::Config;
 use crate::printer::Printer;
+use crate::words;
+
+/// Files that are named where one is not found.
+const FILES: usize = 5;
 
 /// A workflow file that was read.
 pub(crate) struct Definition {
@@ -56,16 +60,47 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Error {
         std::io::ErrorKind::IsADirectory => format!("`{}` is a folder", path.display()),
         _ => format!("`{}` cannot be read: {error}", path.display()),
     };
-    let error = Error::new(ErrorCode::FileNotFound, message);
-    let folder = if path.is_dir() {
-        path
-    } else {
-        path.parent().unwrap_or(Path::new(""))
+    let failure = Error::new(ErrorCode::FileNotFound, message);
+    let folder = match error.kind() {
+        std::io::ErrorKind::NotFound => path.parent().unwrap_or(Path::new("")),
+        std::io::ErrorKind::IsADirectory => path,
+        _ => return failure.hint("look at who may read it: `ls -l`"),
     };
-    match workflow_files(folder).first() {
-        Some(file) => error.hint(format!("there is `{}`", file.display())),
-        None => error,
+    let mut there = workflow_files(folder);
+    let near = there
+        .iter()
+        .find(|file| alike(file, path))
+        .map(|file| format!("did you mean `{}`?", file.display()));
+    if let Some(near) = near {
+        return failure.hint(near);
     }
+    let more = there.len() > FILES;
+    there.truncate(FILES);
+    let names: Vec<String> = there
+        .iter()
+        .map(|file| format!("`{}`", file.display()))
+        .collect();
+    match (names.is_empty(), more) {
+        (true, _) => failure.hint("no file there ends in .yaml, .yml or .json"),
+        (false, false) => failure.hint(format!("there is {}", names.join(", "))),
+        (false, true) => failure.hint(format!("there is {}, …", names.join(", "))),
+    }
+}
+
+/// True if two names of files differ by their endings, by case or by one letter.
+fn alike(a: &Path, b: &Path) -> bool {
+    let name = |path: &Path| {
+        path.file_stem()
+            .map(|name| name.to_string_lossy().to_lowercase())
+            .unwrap_or_default()
+    };
+    let (a, b) = (name(a), name(b));
+    let same =
+        |from: &mut dyn Iterator<Item = (char, char)>| from.take_while(|(a, b)| a == b).count();
+    let start = same(&mut a.chars().zip(b.chars()));
+    let end = same(&mut a.chars().rev().zip(b.chars().rev()));
+    let longest = a.chars().count().max(b.chars().count());
+    a == b || longest > 3 && start + end + 1 >= longest
 }
 
 impl Definition {
@@ -85,6 +120,17 @@ impl Definition {
         if !self.diagnostics.is_empty() {
             printer.error_text(&self.rendered(config.error_color));
             printer.error_text("\n");
+        }
+        if self.spec.is_none() {
+            let errors = self.diagnostics.iter().filter(|problem| problem.is_error());
+            printer.error(&Error::new(
+                ErrorCode::BadDefinition,
+                format!(
+                    "`{}` has {}; nothing was started",
+                    self.name(),
+                    words::count(errors.count() as u64, "error")
+                ),
+            ));
         }
         self.spec.as_ref()
     }
@@ -118,6 +164,9 @@ fn workflow_files(folder: &Path) -> Vec<PathBuf> {
 
 /// A file and the workflows beside it that its steps name, all checked; none if one has errors,
 /// which are shown then.
+///
+/// # Errors
+/// Those of [`read`], and `not-available` for what is valid but not run by this version.
 pub(crate) fn read_all(
     path: &Path,
     config: &Config,
@@ -127,6 +176,7 @@ pub(crate) fn read_all(
     let Some(spec) = first.checked(config, printer).cloned() else {
         return Ok(None);
     };
+    spec.runnable()?;
     let mut named: BTreeSet<Arc<str>> = names(&spec);
     let mut all = vec![first];
     if named.is_empty() {
@@ -165,6 +215,7 @@ pub(crate) fn read_all(
         let Some(spec) = definition.checked(config, printer) else {
             return Ok(None);
         };
+        spec.runnable()?;
         named.extend(names(spec));
         all.push(definition);
     }

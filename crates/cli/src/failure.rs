@@ -3,6 +3,7 @@
 use kapell_api::client::Api;
 use kapell_api::http::{LogCursor, LogQuery, RunView, StepView};
 use kapell_api::log::{Line as LogLine, Stream};
+use kapell_api::record::StepRecord;
 use kapell_model::{Error, RunId, RunStatus, StepStatus};
 
 use crate::paint::{BOLD, CYAN, DIM, Line, PLAIN, RED};
@@ -14,14 +15,39 @@ const STEPS: usize = 5;
 const LOG_LINES: usize = 10;
 /// Lines of an error that are shown.
 const ERROR_LINES: usize = 12;
+/// Runs inside runs that are followed to where it began.
+const DEEP: usize = 16;
+
+/// A failed step, where its failure began: in a run that it made, or one that this made.
+struct Failed {
+    /// The steps on the way, the outermost first.
+    steps: Vec<String>,
+    /// The run of the last of them, if it is another, and its workflow.
+    child: Option<(RunId, String)>,
+    /// The step or item that printed something.
+    path: String,
+    timed_out: bool,
+    message: String,
+}
 
 /// What to tell of an ended run that did not succeed.
 pub(crate) fn explain(api: &dyn Api, view: &RunView) -> Result<Vec<Line>, Error> {
     let mut lines = Vec::new();
     let failed: Vec<&StepView> = roots(view);
+    let mut printed = None;
     for step in failed.iter().take(STEPS) {
+        let origin = origin(api, view, step)?;
+        let run = origin
+            .child
+            .as_ref()
+            .map_or(view.summary.run, |(run, _)| *run);
+        let tail = tail(api, run, Some(&origin.path), None, LOG_LINES)?;
         lines.push(Line::default());
-        lines.extend(step_failed(api, view, step)?);
+        lines.extend(heading(&origin));
+        lines.extend(last_words(&tail, &origin.message));
+        if printed.is_none() && !tail.is_empty() {
+            printed = Some((run, origin.path));
+        }
     }
     if failed.len() > STEPS {
         let more = words::count((failed.len() - STEPS) as u64, "more step");
@@ -45,7 +71,7 @@ pub(crate) fn explain(api: &dyn Api, view: &RunView) -> Result<Vec<Line>, Error>
         );
     }
     lines.push(Line::default());
-    lines.extend(advice(view));
+    lines.extend(advice(view, printed));
     Ok(lines)
 }
 
@@ -64,40 +90,85 @@ fn roots(view: &RunView) -> Vec<&StepView> {
     found
 }
 
-fn step_failed(api: &dyn Api, view: &RunView, step: &StepView) -> Result<Vec<Line>, Error> {
-    let run = view.summary.run;
-    let mut lines = Vec::new();
-    let message = step.error.as_ref().map_or("", |error| &error.message);
-    let word = if step.status == StepStatus::TimedOut {
+/// Follows a failed step through the runs that it made to where the failure began.
+fn origin(api: &dyn Api, view: &RunView, step: &StepView) -> Result<Failed, Error> {
+    let mut failed = Failed {
+        steps: Vec::new(),
+        child: None,
+        path: String::new(),
+        timed_out: false,
+        message: String::new(),
+    };
+    let mut child = failed.step(api, view.summary.run, step)?;
+    while let Some(run) = child.take()
+        && failed.steps.len() < DEEP
+    {
+        // A run that is no longer kept has nothing to add.
+        let Ok(inner) = api.view(run) else { break };
+        let Some(step) = roots(&inner).first().copied() else {
+            break;
+        };
+        child = failed.step(api, run, step)?;
+        failed.child = Some((run, inner.summary.workflow.clone()));
+    }
+    Ok(failed)
+}
+
+impl Failed {
+    /// Goes on to a step, or the first item of it that failed; the run that this made.
+    fn step(&mut self, api: &dyn Api, run: RunId, step: &StepView) -> Result<Option<RunId>, Error> {
+        let item = match &step.items {
+            Some(_) => failed_item(api, run, &step.path)?,
+            None => None,
+        };
+        self.timed_out = step.status == StepStatus::TimedOut;
+        self.message = step
+            .error
+            .as_ref()
+            .map_or_else(String::new, |error| error.message.clone());
+        self.steps.push(step.path.clone());
+        let Some(item) = item else {
+            self.path.clone_from(&step.path);
+            return Ok(step.child);
+        };
+        self.path.clone_from(&item.path);
+        if item.child.is_some() {
+            // What comes is of this item.
+            self.steps.pop();
+            self.steps.push(item.path);
+        }
+        Ok(item.child)
+    }
+}
+
+/// Which step failed, and why.
+fn heading(failed: &Failed) -> Vec<Line> {
+    let mut rows = failed.message.lines();
+    let word = if failed.timed_out {
         " timed out"
     } else {
         " failed"
     };
-    let mut rows = message.lines();
-    lines.push(
-        Line::default()
-            .with(PLAIN, "  ")
-            .with(BOLD, &step.path)
-            .with(RED, format!("{word}: "))
+    let mut head = Line::default()
+        .with(PLAIN, "  ")
+        .with(BOLD, failed.steps.join(" → "))
+        .with(RED, word);
+    if let Some((run, workflow)) = &failed.child {
+        head.push(DIM, format!(" in run {} of {workflow}", words::short(*run)));
+    }
+    let mut lines = vec![
+        head.with(RED, ": ")
             .with(PLAIN, rows.next().unwrap_or_default()),
-    );
+    ];
     lines.extend(
         rows.take(ERROR_LINES)
             .map(|row| Line::default().with(PLAIN, format!("    {row}"))),
     );
-    let path = match &step.items {
-        Some(_) => failed_item(api, run, &step.path)?.unwrap_or_else(|| step.path.clone()),
-        None => step.path.clone(),
-    };
-    if let Some(child) = step.child {
-        lines.push(Line::default().with(DIM, format!("    kapell why {}", words::short(child))));
-    }
-    lines.extend(last_words(api, run, &path, message)?);
-    Ok(lines)
+    lines
 }
 
 /// The first item of a foreach that failed.
-fn failed_item(api: &dyn Api, run: RunId, path: &str) -> Result<Option<String>, Error> {
+fn failed_item(api: &dyn Api, run: RunId, path: &str) -> Result<Option<StepRecord>, Error> {
     let record = api.record(run, None)?;
     let mut found = None;
     record.walk(&mut |step| {
@@ -109,33 +180,30 @@ fn failed_item(api: &dyn Api, run: RunId, path: &str) -> Result<Option<String>, 
             && is_item
             && matches!(step.status, StepStatus::Failed | StepStatus::TimedOut)
         {
-            found = Some(step.path.clone());
+            found = Some(step.clone());
         }
     });
     Ok(found)
 }
 
 /// The last lines that a step printed, unless its error says them already.
-fn last_words(api: &dyn Api, run: RunId, path: &str, message: &str) -> Result<Vec<Line>, Error> {
-    let tail = tail(api, run, Some(path), None, LOG_LINES)?;
+fn last_words(tail: &[kapell_api::http::LogLine], message: &str) -> Vec<Line> {
     let said = |line: &LogLine| message.contains(line.text.trim()) || line.stream == Stream::System;
     if tail.iter().all(|line| said(&line.line)) {
-        return Ok(Vec::new());
+        return Vec::new();
     }
-    let mut lines = Vec::new();
-    for line in &tail {
-        let style = if line.line.stream == Stream::Stderr {
-            PLAIN
-        } else {
-            DIM
-        };
-        lines.push(
+    tail.iter()
+        .map(|line| {
+            let style = if line.line.stream == Stream::Stderr {
+                PLAIN
+            } else {
+                DIM
+            };
             Line::default()
                 .with(DIM, "    │ ")
-                .with(style, &line.line.text),
-        );
-    }
-    Ok(lines)
+                .with(style, &line.line.text)
+        })
+        .collect()
 }
 
 /// The last lines of a step's logs.
@@ -169,8 +237,8 @@ pub(crate) fn tail(
     }
 }
 
-/// What can be done about it.
-fn advice(view: &RunView) -> Vec<Line> {
+/// What can be done about it. `printed`: the first of the failed steps that printed something.
+fn advice(view: &RunView, printed: Option<(RunId, String)>) -> Vec<Line> {
     let run = words::short(view.summary.run);
     let mut lines = Vec::new();
     let mut say = |command: String, what: &str| {
@@ -188,12 +256,20 @@ fn advice(view: &RunView) -> Vec<Line> {
         format!("kapell retry {run}"),
         "does again what did not succeed",
     );
-    let logs = view.failed_step.as_ref().filter(|step| !step.is_empty());
-    if let Some(step) = logs {
+    if let Some((run, step)) = printed {
         say(
-            format!("kapell logs {run} {step}"),
+            format!("kapell logs {} {}", words::short(run), quoted(&step)),
             "shows all that it printed",
         );
     }
     lines
+}
+
+/// A path as a shell takes it: brackets would be a pattern, `#` a comment.
+fn quoted(path: &str) -> String {
+    if path.contains(['[', '#']) {
+        format!("'{path}'")
+    } else {
+        path.to_owned()
+    }
 }

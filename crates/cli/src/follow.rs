@@ -232,22 +232,27 @@ impl Following<'_> {
             [run] => format!("run {} is paused", words::short(*run)),
             runs => format!("{} are paused", words::count(runs.len() as u64, "run")),
         };
-        let text = format!(
-            "{what}; attempts under way have {} to end, Ctrl-C ends them now",
-            words::count(GRACE.as_secs(), "second")
-        );
-        printer.notes(&[
-            Line::default(),
-            Line::default().with(YELLOW, "‖ ").with(PLAIN, text),
-        ]);
-        session.stop(GRACE);
         let next = match paused.as_slice() {
             [run] => format!("kapell resume {}", words::short(*run)),
             _ => "kapell resume".to_owned(),
         };
-        printer.notes(&[Line::default()
-            .with(DIM, "  to continue: ")
-            .with(CYAN, next)]);
+        let holder = match session.holder() {
+            Some(pid) => format!("  attempts under way end in process {pid}"),
+            None => format!(
+                "  attempts under way have {} to end; Ctrl-C ends them now",
+                words::count(GRACE.as_secs(), "second")
+            ),
+        };
+        // All at once and first: a second Ctrl-C leaves no time to say anything.
+        printer.notes(&[
+            Line::default(),
+            Line::default().with(YELLOW, "‖ ").with(PLAIN, what),
+            Line::default()
+                .with(DIM, "  to continue: ")
+                .with(CYAN, next),
+            Line::default().with(DIM, holder),
+        ]);
+        session.stop(GRACE);
         Exit::Interrupted
     }
 }
@@ -295,7 +300,10 @@ fn tally(view: &RunView) -> String {
         .sum();
     let failed = (of(&[StepStatus::Failed, StepStatus::TimedOut]) + items).min(otherwise);
     let skipped = of(&[StepStatus::Skipped]).min(otherwise - failed);
-    let mut text = words::count(good, "step");
+    if otherwise == 0 {
+        return words::count(good, "step");
+    }
+    let mut text = format!("{} succeeded", words::grouped(good));
     for (count, what) in [
         (failed, "failed"),
         (skipped, "skipped"),

@@ -1,7 +1,7 @@
 //! `kapell list`
 
 use kapell_api::http::{RunQuery, RunSummary, WorkflowSummary};
-use kapell_model::Time;
+use kapell_model::{RunId, Time};
 use kapell_node::clock;
 
 use crate::args::List;
@@ -11,10 +11,13 @@ use crate::printer::Printer;
 use crate::session::{self, Need, Session};
 use crate::{Ended, Exit, words};
 
+/// Rows where no number is asked for.
+const DEFAULT: u32 = 20;
+
 pub(crate) fn list(list: &List, config: &Config, printer: &mut Printer) -> Ended {
     let session = session::open(config, Need::Look)?;
     if list.workflows {
-        return workflows(list, &session, printer);
+        return workflows(list, session, printer);
     }
     let now = clock::now();
     let query = RunQuery {
@@ -35,9 +38,10 @@ pub(crate) fn list(list: &List, config: &Config, printer: &mut Printer) -> Ended
             .as_deref()
             .map(|run| session.find(run))
             .transpose()?,
-        limit: list.limit.max(1),
+        limit: list.limit as usize,
     };
     let page = session.api().list(&query)?;
+    session.close();
     if list.json {
         printer.json(&page)?;
         return Ok(Exit::Success);
@@ -46,12 +50,9 @@ pub(crate) fn list(list: &List, config: &Config, printer: &mut Printer) -> Ended
         printer.plain("no runs match")?;
         return Ok(Exit::Success);
     }
-    printer.lines(&rows(&page.runs, now, config.size().0))?;
+    printer.lines(&rows(&page.runs, now, config.table()))?;
     if let Some(next) = page.next {
-        printer.line(Line::default().with(
-            DIM,
-            format!("more: kapell list --before {}", words::short(next)),
-        ))?;
+        printer.line(Line::default().with(DIM, format!("more: {}", after(list, next))))?;
     }
     Ok(Exit::Success)
 }
@@ -69,14 +70,37 @@ pub(crate) fn ago(at: Time, now: Time) -> String {
     }
 }
 
-fn rows(runs: &[RunSummary], now: Time, width: usize) -> Vec<Line> {
+/// The command that lists what comes after a run.
+fn after(list: &List, next: RunId) -> String {
+    let mut command = "kapell list".to_owned();
+    let texts = [
+        ("workflow", &list.workflow),
+        ("since", &list.since),
+        ("parent", &list.parent),
+    ];
+    for (flag, value) in texts {
+        if let Some(value) = value {
+            let quote = if value.contains(' ') { "'" } else { "" };
+            command += &format!(" --{flag} {quote}{value}{quote}");
+        }
+    }
+    if !list.status.is_empty() {
+        command += &format!(" --status {}", list.status.join(","));
+    }
+    if list.limit != DEFAULT {
+        command += &format!(" -n {}", list.limit);
+    }
+    command + &format!(" --before {}", words::short(next))
+}
+
+fn rows(runs: &[RunSummary], now: Time, width: Option<usize>) -> Vec<Line> {
     let name = |run: &RunSummary| format!("{} v{}", run.workflow, run.version);
     let names = runs
         .iter()
-        .map(|run| name(run).chars().count())
+        .map(|run| words::columns(&name(run)))
         .max()
         .unwrap_or(0)
-        .min(40);
+        .clamp("workflow".len(), 40);
     let (run_at, name_at, made_at) = (2, 12, 12 + names + 2);
     let mut head = Line::default().with(PLAIN, "  ").with(DIM, "run");
     head.pad(name_at);
@@ -102,19 +126,31 @@ fn rows(runs: &[RunSummary], now: Time, width: usize) -> Vec<Line> {
         line.push(PLAIN, took.unwrap_or_else(|| "-".to_owned()));
         line.pad(made_at + 19);
         line.push(style, paint::word(run.status.name()));
-        if run.parent.is_some() {
-            line.push(DIM, "  by another run");
+        if let Some(parent) = run.parent {
+            line.push(DIM, format!("  of {}", words::short(parent)));
         }
         if let Some(error) = &run.error {
             line.push(RED, format!("  {}", words::first_line(error)));
         }
-        lines.push(line.cut(width));
+        lines.push(match width {
+            Some(width) => line.cut(width),
+            None => line,
+        });
     }
     lines
 }
 
-fn workflows(list: &List, session: &Session, printer: &mut Printer) -> Ended {
-    let page = session.api().workflows("", list.limit.max(1))?;
+fn workflows(list: &List, session: Session, printer: &mut Printer) -> Ended {
+    let limit = list.limit as usize;
+    let mut page = session.api().workflows("", limit)?;
+    while let Some(next) = page.next.take_if(|_| page.workflows.len() < limit) {
+        let more = session
+            .api()
+            .workflows(&next, limit - page.workflows.len())?;
+        page.workflows.extend(more.workflows);
+        page.next = more.next;
+    }
+    session.close();
     if list.json {
         printer.json(&page)?;
         return Ok(Exit::Success);
@@ -131,6 +167,10 @@ fn workflows(list: &List, session: &Session, printer: &mut Printer) -> Ended {
         .map(|workflow| workflow_row(workflow, names))
         .collect();
     printer.lines(&lines)?;
+    if page.next.is_some() {
+        let more = format!("more: kapell list --workflows -n {}", 10 * lines.len());
+        printer.line(Line::default().with(DIM, more))?;
+    }
     Ok(Exit::Success)
 }
 

@@ -14,11 +14,12 @@ use crate::config::Config;
 use crate::interrupt::Interrupt;
 use crate::paint::{DIM, Line, MANY, PLAIN, RED};
 use crate::printer::Printer;
-use crate::session::{self, Need};
+use crate::session::{self, Need, Session};
 use crate::{Ended, Exit, failure, words};
 
-/// Between two looks while following.
+/// Between two looks while following, and where nobody works.
 const LOOK: Duration = Duration::from_millis(100);
+const IDLE_LOOK: Duration = Duration::from_millis(500);
 /// The widest prefix.
 const PREFIX: usize = 32;
 
@@ -27,7 +28,7 @@ pub(crate) fn logs(logs: &Logs, config: &Config, printer: &mut Printer) -> Ended
     let run = session.find(&logs.run)?;
     let step = path(logs);
     if let Some(step) = &step {
-        known(session.api(), run, step)?;
+        known(session.api(), run, logs, step)?;
     }
     let mut shown = Shown {
         logs,
@@ -40,48 +41,111 @@ pub(crate) fn logs(logs: &Logs, config: &Config, printer: &mut Printer) -> Ended
             run,
             step.as_deref(),
             logs.attempt,
-            tail.max(1),
+            tail as usize,
         )?;
+        session.stop(Duration::ZERO);
         shown.show(&lines, printer)?;
+        shown.nothing(printer);
         return Ok(Exit::Success);
     }
-    let interrupt = if logs.follow {
-        Some(Interrupt::listen()?)
+    let mut reading = Reading {
+        config,
+        run,
+        query: LogQuery {
+            step,
+            attempt: logs.attempt,
+            ..LogQuery::default()
+        },
+        session: Some(session),
+        said_left_out: false,
+    };
+    if logs.follow {
+        reading.follow(&mut shown, printer)?;
     } else {
-        None
-    };
-    let mut query = LogQuery {
-        step,
-        attempt: logs.attempt,
-        ..LogQuery::default()
-    };
-    let mut said_left_out = false;
-    loop {
-        // Whether it has ended is looked at first: what was printed before is there then.
-        let ended = !logs.follow || session.api().wait(run, Duration::ZERO)?.status.ended();
-        let page = session.api().logs(run, &query)?;
-        shown.show(&page.lines, printer)?;
-        query.cursor = page.cursor;
-        if page.left_out > 0 && !said_left_out {
-            said_left_out = true;
-            let text = format!(
-                "{} left out: name a step to see them",
-                words::count(page.left_out as u64, "older log")
-            );
-            printer.notes(&[Line::default().with(DIM, text)]);
-        }
-        if page.more {
-            continue;
-        }
-        if ended || interrupt.as_ref().is_some_and(Interrupt::asked) {
-            break;
-        }
-        session.api().wait(run, LOOK)?;
+        reading.look(&mut shown, printer)?;
     }
-    if shown.prefixes.is_empty() && !logs.json && !logs.follow {
-        printer.notes(&[Line::default().with(DIM, "nothing was printed")]);
-    }
+    shown.nothing(printer);
     Ok(Exit::Success)
+}
+
+/// How far the logs of a run have been read.
+struct Reading<'c> {
+    config: &'c Config,
+    run: RunId,
+    query: LogQuery,
+    /// None while nobody is asked: a directory that nobody works in is left free while lines are
+    /// written, which a pager may hold up for hours.
+    session: Option<Session>,
+    said_left_out: bool,
+}
+
+impl Reading<'_> {
+    /// Shows what is new until the run has ended or somebody wants to leave.
+    fn follow(&mut self, shown: &mut Shown<'_>, printer: &mut Printer) -> Result<(), Error> {
+        let interrupt = Interrupt::listen()?;
+        loop {
+            match self.ended(shown, printer) {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                // Whoever held the directory has ended: what it wrote is there.
+                Err(error) if error.code == ErrorCode::StoreUnavailable => self.session = None,
+                Err(error) => return Err(error),
+            }
+            if interrupt.asked() {
+                return Ok(());
+            }
+            match &self.session {
+                // That it has ended is seen with the next look.
+                Some(session) => {
+                    let _ = session.api().wait(self.run, LOOK);
+                }
+                None => std::thread::park_timeout(IDLE_LOOK),
+            }
+        }
+    }
+
+    /// Shows what is new; true if nothing can follow.
+    fn ended(&mut self, shown: &mut Shown<'_>, printer: &mut Printer) -> Result<bool, Error> {
+        let session = self.open()?;
+        // Whether it has ended is looked at first: what was printed before is there then.
+        let ended = session.api().wait(self.run, Duration::ZERO)?.status.ended();
+        self.session = Some(session);
+        self.look(shown, printer)?;
+        Ok(ended)
+    }
+
+    /// Shows what is new.
+    fn look(&mut self, shown: &mut Shown<'_>, printer: &mut Printer) -> Result<(), Error> {
+        loop {
+            let session = self.open()?;
+            let page = session.api().logs(self.run, &self.query)?;
+            if session.holder().is_some() {
+                self.session = Some(session);
+            } else {
+                session.stop(Duration::ZERO);
+            }
+            shown.show(&page.lines, printer)?;
+            self.query.cursor = page.cursor;
+            if page.left_out > 0 && !self.said_left_out {
+                self.said_left_out = true;
+                let text = format!(
+                    "{} left out: name a step to see them",
+                    words::count(page.left_out as u64, "older log")
+                );
+                printer.notes(&[Line::default().with(DIM, text)]);
+            }
+            if !page.more {
+                return Ok(());
+            }
+        }
+    }
+
+    fn open(&mut self) -> Result<Session, Error> {
+        match self.session.take() {
+            Some(session) => Ok(session),
+            None => session::open(self.config, Need::Look),
+        }
+    }
 }
 
 fn path(logs: &Logs) -> Option<String> {
@@ -92,27 +156,71 @@ fn path(logs: &Logs) -> Option<String> {
     })
 }
 
-/// Refuses a step that the run does not have.
-fn known(api: &dyn Api, run: RunId, step: &str) -> Result<(), Error> {
+/// Refuses a step, item or attempt that the run does not have.
+fn known(api: &dyn Api, run: RunId, logs: &Logs, path: &str) -> Result<(), Error> {
     let record = api.record(run, None)?;
+    let refused = |message: String, hint: String| {
+        Err(Error::new(ErrorCode::StepNotFound, message).hint(hint))
+    };
     let mut found = false;
+    let mut items = None;
+    let mut tries = 0;
     let mut names = Vec::new();
+    let whole = path
+        .strip_suffix(']')
+        .and_then(|path| path.rsplit_once('['));
     record.walk(&mut |known| {
-        found |= known.path == step || known.path.starts_with(&format!("{step}#"));
+        if known.path == path {
+            found = true;
+            let last = known.attempts.last().map_or(0, |attempt| attempt.attempt);
+            tries = tries.max(last);
+        }
+        found |= known.path.starts_with(&format!("{path}#"));
+        if let Some((step, item)) = whole
+            && known.path == step
+        {
+            let count = known.items.as_ref().map(|items| items.count);
+            found |= item
+                .parse()
+                .is_ok_and(|item: u32| count.is_some_and(|count| item < count));
+            items = Some(count);
+        }
         if !known.path.contains('[') && names.len() < 20 {
             names.push(known.path.clone());
         }
-        let whole = step.rsplit_once('[').map(|(whole, _)| whole);
-        found |= known.items.is_some() && whole == Some(&known.path);
     });
-    if found {
-        return Ok(());
+    let step = whole.map_or(path, |(step, _)| step);
+    match items {
+        Some(None) => {
+            return refused(
+                format!("`{step}` has no items: it is no foreach"),
+                format!("`kapell logs RUN {step}` shows what it printed"),
+            );
+        }
+        Some(Some(count)) if !found => {
+            return refused(
+                format!(
+                    "`{path}` is not there: `{step}` has {}",
+                    words::count(count.into(), "item")
+                ),
+                "the first is 0".to_owned(),
+            );
+        }
+        _ if !found => {
+            return refused(
+                format!("run {run} has no step `{path}`"),
+                format!("its steps are {}", names.join(", ")),
+            );
+        }
+        _ => {}
     }
-    Err(Error::new(
-        ErrorCode::StepNotFound,
-        format!("run {run} has no step `{step}`"),
-    )
-    .hint(format!("its steps are {}", names.join(", "))))
+    match logs.attempt {
+        Some(attempt) if tries > 0 && attempt > tries && !logs.follow => refused(
+            format!("`{path}` has no attempt {attempt}"),
+            format!("its last is {tries}"),
+        ),
+        _ => Ok(()),
+    }
 }
 
 struct Shown<'a> {
@@ -122,6 +230,13 @@ struct Shown<'a> {
 }
 
 impl Shown<'_> {
+    /// Says so if there was nothing to show.
+    fn nothing(&self, printer: &mut Printer) {
+        if self.prefixes.is_empty() && !self.logs.json && !self.logs.follow {
+            printer.notes(&[Line::default().with(DIM, "nothing was printed")]);
+        }
+    }
+
     fn show(&mut self, lines: &[LogLine], printer: &mut Printer) -> Result<(), Error> {
         if self.logs.json {
             return lines.iter().try_for_each(|line| printer.json_line(line));

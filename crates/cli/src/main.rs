@@ -15,6 +15,7 @@ mod completions;
 mod config;
 mod definition;
 mod doctor;
+mod explain;
 mod failure;
 mod follow;
 mod graph;
@@ -77,13 +78,16 @@ fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Help and version are no errors; clap knows where each goes.
-            let _ = error.print();
+            printer::misused(&error);
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let config = Config::new(&arguments.global);
+    let (config, misset) = Config::new(&arguments.global);
     let mut printer = Printer::new(&config);
+    if let Some(error) = misset {
+        printer.error(&error);
+        return ExitCode::from(error.code.exit_status());
+    }
     printer::log_to_stderr(&config);
     let ended = dispatch(arguments.command, &config, &mut printer);
     match ended {
@@ -119,6 +123,7 @@ fn dispatch(command: Command, config: &Config, printer: &mut Printer) -> Ended {
         Command::Dismiss(dismiss) => act::dismiss(&dismiss, config, printer),
         Command::Schema => schema::schema(printer),
         Command::Doctor(doctor) => doctor::doctor(&doctor, config, printer),
+        Command::Explain(explain) => explain::explain(&explain, printer),
         Command::Completions(completions) => completions::completions(&completions, printer),
     }
 }

@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use anstyle::{AnsiColor, Style};
 use kapell_model::{RunStatus, StepStatus};
 
+use crate::words;
+
 pub(crate) const PLAIN: Style = Style::new();
 pub(crate) const BOLD: Style = Style::new().bold();
 pub(crate) const DIM: Style = Style::new().dimmed();
@@ -38,7 +40,11 @@ impl Line {
 
     /// Adds text.
     pub(crate) fn push(&mut self, style: Style, text: impl Into<String>) {
-        self.0.push((style, text.into()));
+        let mut text = text.into();
+        if text.contains(char::is_control) {
+            text = words::printed(&text);
+        }
+        self.0.push((style, text));
     }
 
     /// Fills up to a column.
@@ -51,7 +57,7 @@ impl Line {
 
     /// Columns it takes.
     pub(crate) fn width(&self) -> usize {
-        self.0.iter().map(|(_, text)| text.chars().count()).sum()
+        self.0.iter().map(|(_, text)| words::columns(text)).sum()
     }
 
     /// As text, cut at a width if one is given.
@@ -63,12 +69,15 @@ impl Line {
         }
         let mut out = String::new();
         for (style, text) in &self.0 {
-            let part: String = text.chars().take(left).map(shown).collect();
-            left -= part.chars().count();
+            let part = words::start(text, left);
+            left -= words::columns(part);
             if color && *style != PLAIN && !part.is_empty() {
                 let _ = write!(out, "{style}{part}{style:#}");
             } else {
-                out.push_str(&part);
+                out.push_str(part);
+            }
+            if part.len() < text.len() {
+                break;
             }
         }
         if cut {
@@ -77,15 +86,6 @@ impl Line {
         // A line has no blanks at its end, wherever they came from.
         out.truncate(out.trim_end_matches(' ').len());
         out
-    }
-}
-
-/// What a terminal would act on is not written as it is.
-fn shown(c: char) -> char {
-    match c {
-        '\t' => ' ',
-        c if c.is_control() => '\u{fffd}',
-        c => c,
     }
 }
 
@@ -134,9 +134,14 @@ impl Line {
         }
         let mut left = width.saturating_sub(1);
         for (_, text) in &mut self.0 {
-            let kept: String = text.chars().take(left).collect();
-            left -= kept.chars().count();
-            *text = kept;
+            let kept = words::start(text, left).len();
+            // After a part that was cut nothing fits.
+            left = if kept < text.len() {
+                0
+            } else {
+                left - words::columns(text)
+            };
+            text.truncate(kept);
         }
         self.with(PLAIN, "…")
     }

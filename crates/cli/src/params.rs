@@ -1,38 +1,28 @@
 //! Parameters from the command line and from files.
 
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 
 use kapell_expr::{Map, Value};
-use kapell_model::{Error, ErrorCode, limits};
+use kapell_model::{Color, Error, ErrorCode, limits, render};
 
 use crate::args::Params;
+use crate::config::Config;
+use crate::printer::Printer;
 
-/// The parameters as a map. Text is read by the declared types later.
-pub(crate) fn read(params: &Params) -> Result<Value, Error> {
+/// The parameters as a map. Text is read by the declared types later. None if the file of
+/// parameters has problems, which are shown then.
+pub(crate) fn read(
+    params: &Params,
+    config: &Config,
+    printer: &mut Printer,
+) -> Result<Option<Value>, Error> {
     let mut all = match &params.params_file {
-        Some(file) => {
-            let shown = file.display();
-            let text = fs::read_to_string(file).map_err(|error| {
-                Error::new(
-                    ErrorCode::FileNotFound,
-                    format!("`{shown}` cannot be read: {error}"),
-                )
-            })?;
-            let bad = |why: String| {
-                Error::new(ErrorCode::BadParams, format!("`{shown}` {why}"))
-                    .hint("a file of parameters is one JSON object: {\"name\": value}")
-            };
-            if text.len() > limits::PARAMS_BYTES {
-                return Err(bad(format!("has more than {} bytes", limits::PARAMS_BYTES)));
-            }
-            let value: Value = serde_json::from_str(&text)
-                .map_err(|error| bad(format!("is not JSON: {error}")))?;
-            let map = value
-                .as_map()
-                .ok_or_else(|| bad(format!("holds a {}", value.type_name())))?;
-            Map::clone(map)
-        }
+        Some(path) => match file(path, config, printer)? {
+            Some(values) => values,
+            None => return Ok(None),
+        },
         None => Map::new(),
     };
     let mut given = Map::new();
@@ -45,12 +35,49 @@ pub(crate) fn read(params: &Params) -> Result<Value, Error> {
         };
         let name: Arc<str> = name.trim().into();
         if given.insert(name.clone(), Value::string(value)).is_some() {
-            return Err(Error::new(
-                ErrorCode::BadParams,
-                format!("`{name}` is given twice"),
-            ));
+            return Err(
+                Error::new(ErrorCode::BadParams, format!("`{name}` is given twice"))
+                    .hint("lists and maps are one value, as JSON: `-p 'regions=[\"eu\",\"us\"]'`"),
+            );
         }
     }
     all.extend(given);
-    Ok(Value::Map(Arc::new(all)))
+    Ok(Some(Value::Map(Arc::new(all))))
+}
+
+fn file(path: &Path, config: &Config, printer: &mut Printer) -> Result<Option<Map>, Error> {
+    let shown = path.display();
+    let bad = |why: String| {
+        Error::new(ErrorCode::BadParams, format!("`{shown}` {why}"))
+            .hint("a file of parameters is a map in YAML or JSON: `rows: 100`, a line each")
+    };
+    let bytes = fs::read(path).map_err(|error| {
+        let message = match error.kind() {
+            std::io::ErrorKind::NotFound => format!("there is no file `{shown}`"),
+            std::io::ErrorKind::IsADirectory => format!("`{shown}` is a folder"),
+            _ => format!("`{shown}` cannot be read: {error}"),
+        };
+        Error::new(ErrorCode::FileNotFound, message)
+    })?;
+    if bytes.len() > limits::PARAMS_BYTES {
+        return Err(bad(format!("has more than {} bytes", limits::PARAMS_BYTES)));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| bad("is not text in UTF-8".to_owned()))?;
+    match kapell_model::values(&text) {
+        Ok(values) => Ok(Some(values)),
+        Err(problems) => {
+            let color = if config.error_color {
+                Color::Always
+            } else {
+                Color::Never
+            };
+            printer.error_text(&render(&shown.to_string(), &text, &problems, color));
+            printer.error_text("\n");
+            printer.error(&Error::new(
+                ErrorCode::BadParams,
+                format!("the parameters in `{shown}` cannot be read; nothing was started"),
+            ));
+            Ok(None)
+        }
+    }
 }

@@ -5,8 +5,9 @@ use std::io::{ErrorKind, Write};
 use kapell_model::{Error, ErrorCode};
 use serde::Serialize;
 
+use crate::config;
 use crate::config::Config;
-use crate::paint::{BOLD, CYAN, Line, PLAIN, RED};
+use crate::paint::{BOLD, CYAN, DIM, Line, PLAIN, RED};
 
 /// Writes to standard output, and errors to standard error.
 pub(crate) struct Printer {
@@ -97,12 +98,14 @@ impl Printer {
     /// Says on standard error what failed and what to do.
     pub(crate) fn error(&mut self, error: &Error) {
         let head = format!("error[{}]:", error.code);
+        let mut rows = error.message.lines();
         let mut lines = vec![
             Line::default()
                 .with(RED, head)
                 .with(PLAIN, " ")
-                .with(BOLD, &error.message),
+                .with(BOLD, rows.next().unwrap_or_default()),
         ];
+        lines.extend(rows.map(|row| Line::default().with(BOLD, format!("  {row}"))));
         if let Some(hint) = &error.hint {
             lines.push(
                 Line::default()
@@ -110,6 +113,7 @@ impl Printer {
                     .with(PLAIN, format!(": {hint}")),
             );
         }
+        lines.push(page(error.code));
         self.notes(&lines);
     }
 
@@ -142,6 +146,36 @@ impl Printer {
                 )
             })
     }
+}
+
+/// Where the page of an error code is.
+fn page(code: ErrorCode) -> Line {
+    Line::default()
+        .with(CYAN, " page")
+        .with(PLAIN, format!(": docs/errors/{code}.md"))
+        .with(DIM, format!(", or `kapell explain {code}`"))
+}
+
+/// Writes what clap says of arguments: help and versions as they are, problems as errors with a code.
+pub(crate) fn misused(error: &clap::Error) {
+    use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand as NoCommand;
+    if !error.use_stderr() || error.kind() == NoCommand {
+        // There is no other place to say that this one is gone.
+        let _ = error.print();
+        return;
+    }
+    let color = config::colors_of_errors();
+    let rendered = error.render();
+    let text = if color {
+        rendered.ansi().to_string()
+    } else {
+        rendered.to_string()
+    };
+    let code = ErrorCode::BadRequest;
+    let text = text.replacen("error:", &format!("error[{code}]:"), 1);
+    let page = page(code).text(color, None);
+    // As above.
+    let _ = std::io::stderr().write_all(format!("{text}{page}\n").as_bytes());
 }
 
 /// Sends warnings and errors of the program to standard error, or what `KAPELL_LOG` asks for.

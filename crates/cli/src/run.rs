@@ -10,7 +10,9 @@ use crate::session::{self, Need};
 use crate::{Ended, Exit, definition, follow, params};
 
 pub(crate) fn run(run: &Run, config: &Config, printer: &mut Printer) -> Ended {
-    let params = params::read(&run.params)?;
+    let Some(params) = params::read(&run.params, config, printer)? else {
+        return Ok(Exit::BadInput);
+    };
     let Some(all) = definition::read_all(&run.file, config, printer)? else {
         return Ok(Exit::BadInput);
     };

@@ -23,7 +23,7 @@ pub(crate) enum Need {
     /// To record what somebody wants.
     Record,
     /// To do the work, with so many attempts at a time.
-    Work(Option<usize>),
+    Work(Option<u16>),
 }
 
 /// A data directory that can be asked.
@@ -63,7 +63,7 @@ pub(crate) fn open(config: &Config, need: Need) -> Result<Session, Error> {
     })
 }
 
-fn work(config: &Config, slots: Option<usize>) -> Want {
+fn work(config: &Config, slots: Option<u16>) -> Want {
     let capacity = config.capacity(slots);
     let data_dir = config.data_dir.clone();
     let hire: Hire = Box::new(move |blobs, reports| {
@@ -86,7 +86,7 @@ fn work(config: &Config, slots: Option<usize>) -> Want {
         })?;
         let lost = lost
             .into_iter()
-            .map(|lost| (lost.run, lost.place, lost.offer))
+            .map(|lost| (lost.run, lost.place, lost.offer, lost.explained))
             .collect();
         Ok((Box::new(Hand(worker)) as Box<dyn LocalWorker>, lost))
     });
@@ -127,6 +127,12 @@ impl Session {
     /// The run that somebody means.
     pub(crate) fn find(&self, run: &str) -> Result<RunId, Error> {
         self.api.find(run)
+    }
+
+    /// Leaves the directory to others. Whoever looks does so before writing: a pager may hold that up
+    /// for hours.
+    pub(crate) fn close(self) {
+        self.stop(Duration::ZERO);
     }
 
     /// Lets running attempts end for so long, then stops everything of this process.

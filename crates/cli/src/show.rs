@@ -32,6 +32,7 @@ pub(crate) fn show(show: &Show, config: &Config, printer: &mut Printer) -> Ended
         None => None,
     };
     let record = session.api().record(run, at)?;
+    session.close();
     if let Some(path) = &show.step {
         let step = find(&record, path)?;
         if show.json {

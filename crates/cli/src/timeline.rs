@@ -32,6 +32,9 @@ struct Row<'r> {
     waited_ms: u64,
     queued_ms: u64,
     ran_ms: u64,
+    /// When it began to wait for other steps.
+    #[serde(skip)]
+    since: Time,
     #[serde(skip)]
     depth: usize,
     #[serde(skip)]
@@ -42,12 +45,19 @@ pub(crate) fn timeline(timeline: &Timeline, config: &Config, printer: &mut Print
     let session = session::open(config, Need::Look)?;
     let run = session.find(&timeline.run)?;
     let record = session.api().record(run, None)?;
+    session.close();
     let now = record.ended_at.unwrap_or_else(clock::now);
     let critical: BTreeSet<String> = critical_path(&record).into_iter().collect();
-    let mut rows = Vec::new();
+    let mut collect = Collect {
+        items: timeline.items,
+        critical: &critical,
+        now,
+        rows: Vec::new(),
+    };
     for step in &record.steps {
-        collect(step, 0, timeline.items, &critical, &record, now, &mut rows);
+        collect.step(step, 0, record.started_at.unwrap_or(record.created_at));
     }
+    let rows = collect.rows;
     if timeline.json {
         printer.json(&rows)?;
         return Ok(Exit::Success);
@@ -56,42 +66,56 @@ pub(crate) fn timeline(timeline: &Timeline, config: &Config, printer: &mut Print
     Ok(Exit::Success)
 }
 
-fn collect<'r>(
-    step: &'r StepRecord,
-    depth: usize,
+/// Rows as they are found.
+struct Collect<'r, 'c> {
+    /// Of each foreach so many.
     items: usize,
-    critical: &BTreeSet<String>,
-    record: &Record,
+    critical: &'c BTreeSet<String>,
     now: Time,
-    rows: &mut Vec<Row<'r>>,
-) {
-    let millis = |from: Time, to: Time| {
-        u64::try_from(words::between(from, to).as_millis()).unwrap_or(u64::MAX)
-    };
-    let start = record.started_at.unwrap_or(record.created_at);
-    let ready = step.ready_at.or(step.started_at);
-    let first = step
-        .attempts
-        .first()
-        .map(|attempt| attempt.started_at)
-        .or(step.started_at);
-    rows.push(Row {
-        path: &step.path,
-        status: step.status.name(),
-        critical: critical.contains(&step.path),
-        waited_ms: ready.map_or(0, |ready| millis(start, ready)),
-        queued_ms: ready
-            .zip(first)
-            .map_or(0, |(ready, first)| millis(ready, first)),
-        ran_ms: first.map_or(0, |first| millis(first, step.ended_at.unwrap_or(now))),
-        depth,
-        step,
-    });
-    for item in step.items.iter().flat_map(|items| &items.shown).take(items) {
-        collect(item, depth + 1, items, critical, record, now, rows);
-    }
-    for child in &step.children {
-        collect(child, depth + 1, items, critical, record, now, rows);
+    rows: Vec<Row<'r>>,
+}
+
+impl<'r> Collect<'r, '_> {
+    /// A step and what is inside it. `since`: when it could have started if it needed no other.
+    fn step(&mut self, step: &'r StepRecord, depth: usize, since: Time) {
+        let millis = |from: Time, to: Time| {
+            u64::try_from(words::between(from, to).as_millis()).unwrap_or(u64::MAX)
+        };
+        let ready = step.ready_at.or(step.started_at);
+        let first = step
+            .attempts
+            .first()
+            .map(|attempt| attempt.started_at)
+            .or(step.started_at);
+        let end = step.ended_at.unwrap_or(self.now);
+        let waits = (!step.status.ended()).then_some(self.now);
+        self.rows.push(Row {
+            path: &step.path,
+            status: step.status.name(),
+            critical: self.critical.contains(&step.path),
+            waited_ms: ready.or(waits).map_or(0, |ready| millis(since, ready)),
+            queued_ms: ready
+                .zip(first)
+                .map_or(0, |(ready, first)| millis(ready, first)),
+            ran_ms: first.map_or(0, |first| millis(first, end)),
+            since,
+            depth,
+            step,
+        });
+        let items = step.items.iter().flat_map(|items| &items.shown);
+        for item in items.take(self.items) {
+            let since = item.ready_at.or(ready).unwrap_or(since);
+            self.step(item, depth + 1, since);
+        }
+        for child in &step.children {
+            // The first of its graph or iteration waited for no other.
+            let together = step
+                .children
+                .iter()
+                .filter(|other| (other.iteration, other.part) == (child.iteration, child.part));
+            let first = together.filter_map(|other| other.ready_at).min();
+            self.step(child, depth + 1, first.or(ready).unwrap_or(since));
+        }
     }
 }
 
@@ -119,7 +143,7 @@ fn chart(record: &Record, rows: &[Row<'_>], now: Time, width: usize) -> Vec<Line
     let names = rows
         .iter()
         .take(ROWS)
-        .map(|row| name(row).chars().count())
+        .map(|row| words::columns(&name(row)))
         .max()
         .unwrap_or(0)
         .min(NAMES);
@@ -162,23 +186,33 @@ fn chart(record: &Record, rows: &[Row<'_>], now: Time, width: usize) -> Vec<Line
             ),
         ));
     }
-    lines.push(legend());
+    lines.extend(legend(width));
     lines
 }
 
-fn legend() -> Line {
-    Line::default()
-        .with(DIM, "  ")
-        .with(DIM, "····")
-        .with(DIM, " waits for steps  ")
-        .with(YELLOW, "░░░░")
-        .with(DIM, " waits for a slot, a lock, a time  ")
-        .with(CYAN, "████")
-        .with(DIM, " runs  ")
-        .with(RED, "████")
-        .with(DIM, " fails  ")
-        .with(YELLOW, "▸")
-        .with(DIM, " critical path")
+/// What the signs mean, on as many lines as it takes.
+fn legend(width: usize) -> Vec<Line> {
+    let signs = [
+        (DIM, "····", "waits for steps"),
+        (YELLOW, "░░░░", "waits for a slot, lock or time"),
+        (CYAN, "████", "runs"),
+        (RED, "▚▚▚▚", "fails"),
+        (YELLOW, "▸", "critical path"),
+    ];
+    let mut lines = vec![Line::default()];
+    for (style, sign, meaning) in signs {
+        let one = Line::default()
+            .with(PLAIN, "  ")
+            .with(style, sign)
+            .with(DIM, format!(" {meaning}"));
+        match lines.last_mut() {
+            Some(line) if line.width() == 0 || line.width() + one.width() <= width => {
+                *line = std::mem::take(line).join(one);
+            }
+            _ => lines.push(one),
+        }
+    }
+    lines
 }
 
 fn last_part<'r>(row: &Row<'r>) -> &'r str {
@@ -242,28 +276,25 @@ fn bar(row: &Row<'_>, scale: &Scale, now: Time, line: &mut Line) {
             *place = cell;
         }
     };
-    let Some(ready) = step.ready_at.or(step.started_at) else {
-        return;
-    };
-    let end = step.ended_at.unwrap_or(now);
-    if ready > scale.start && row.depth == 0 {
-        fill(scale.start, ready, ('·', DIM));
+    let ready = step.ready_at.or(step.started_at);
+    let waits = (!step.status.ended()).then_some(now);
+    if let Some(until) = ready.or(waits).filter(|until| *until > row.since) {
+        fill(row.since, until, ('·', DIM));
     }
-    fill(ready, end, ('░', YELLOW));
+    let end = step.ended_at.unwrap_or(now);
+    if let Some(ready) = ready {
+        fill(ready, end, ('░', YELLOW));
+    }
     if step.attempts.is_empty()
         && let Some(started) = step.started_at.filter(|_| step.verb != "wait")
     {
-        fill(
-            started,
-            end,
-            ('█', if step.status.bad() { RED } else { CYAN }),
-        );
+        fill(started, end, if step.status.bad() { FAILS } else { RUNS });
     }
     for attempt in &step.attempts {
         fill(
             attempt.started_at,
             attempt.ended_at.unwrap_or(now),
-            ('█', color(attempt)),
+            cell(attempt),
         );
     }
     let mut rest = cells.as_slice();
@@ -275,10 +306,15 @@ fn bar(row: &Row<'_>, scale: &Scale, now: Time, line: &mut Line) {
     }
 }
 
-fn color(attempt: &AttemptRecord) -> Style {
+/// What an attempt looks like: without colours too, one that failed is not like the others.
+const RUNS: (char, Style) = ('█', CYAN);
+const FAILS: (char, Style) = ('▚', RED);
+const STOPPED: (char, Style) = ('█', YELLOW);
+
+fn cell(attempt: &AttemptRecord) -> (char, Style) {
     match attempt.result {
-        AttemptResult::Running | AttemptResult::Succeeded => CYAN,
-        AttemptResult::Failed => RED,
-        AttemptResult::Cancelled | AttemptResult::Lost => YELLOW,
+        AttemptResult::Running | AttemptResult::Succeeded => RUNS,
+        AttemptResult::Failed => FAILS,
+        AttemptResult::Cancelled | AttemptResult::Lost => STOPPED,
     }
 }

@@ -90,7 +90,9 @@ pub(crate) fn detail(step: &StepView, now: Time, line: &mut Line) {
         if matches!(step.status, StepStatus::Running) && step.started_at.is_some() {
             rate(items, step, now, line);
         }
-        line.push(DIM, format!("  {took}"));
+        if !took.is_empty() {
+            line.push(DIM, format!("  {took}"));
+        }
         return;
     }
     match step.status {
@@ -98,27 +100,30 @@ pub(crate) fn detail(step: &StepView, now: Time, line: &mut Line) {
         StepStatus::Cached => line.push(DIM, "cached"),
         StepStatus::Running => {
             line.push(CYAN, took);
-            if let Some(waits) = &step.waits_for {
-                line.push(DIM, format!("  waits for {waits}"));
+            if step.waits_for.is_some() {
+                line.push(DIM, format!("  {}", waits(step, now)));
             }
         }
         StepStatus::Failed | StepStatus::TimedOut => {
-            line.push(DIM, format!("{took}{tries}  "));
+            let took = format!("{took}{tries}");
+            if !took.is_empty() {
+                line.push(DIM, took + "  ");
+            }
             line.push(RED, error(step));
         }
         StepStatus::UpstreamFailed => line.push(DIM, "not started: a step before it failed"),
         StepStatus::Skipped => line.push(DIM, "skipped"),
         StepStatus::Cancelled => line.push(YELLOW, "cancelled"),
-        StepStatus::Retrying => line.push(YELLOW, waits(step)),
+        StepStatus::Retrying => line.push(YELLOW, waits(step, now)),
         StepStatus::Pending | StepStatus::Waiting | StepStatus::Queued | StepStatus::Cancelling => {
-            line.push(DIM, waits(step));
+            line.push(DIM, waits(step, now));
         }
     }
 }
 
-fn waits(step: &StepView) -> String {
-    match &step.waits_for {
-        Some(what) if step.status == StepStatus::Retrying => what.clone(),
+fn waits(step: &StepView, now: Time) -> String {
+    match step.waits_for.as_ref().map(|what| words::local(what, now)) {
+        Some(what) if step.status == StepStatus::Retrying && what.starts_with("try ") => what,
         Some(what) => format!("waits for {what}"),
         None => paint::word(step.status.name()),
     }

@@ -34,6 +34,13 @@ pub(crate) fn why(why: &Why, config: &Config, printer: &mut Printer) -> Ended {
         Some(path) => vec![because(find(&view, path)?, &view, now)],
         None => reasons(&view, &session, now),
     };
+    let ended_badly = view.summary.status.ended() && view.summary.status != RunStatus::Succeeded;
+    let explained = if why.step.is_none() && ended_badly && !why.json {
+        failure::explain(session.api(), &view)?
+    } else {
+        Vec::new()
+    };
+    session.close();
     if why.json {
         printer.json(&all)?;
         return Ok(Exit::Success);
@@ -58,10 +65,7 @@ pub(crate) fn why(why: &Why, config: &Config, printer: &mut Printer) -> Ended {
         let more = words::count((all.len() - NAMED) as u64, "more step");
         lines.push(Line::default().with(DIM, format!("  … and {more}")));
     }
-    let ended_badly = view.summary.status.ended() && view.summary.status != RunStatus::Succeeded;
-    if why.step.is_none() && ended_badly {
-        lines.extend(failure::explain(session.api(), &view)?);
-    }
+    lines.extend(explained);
     printer.lines(&lines)?;
     Ok(Exit::Success)
 }
@@ -106,7 +110,10 @@ fn reasons(view: &RunView, session: &Session, now: Time) -> Vec<Because> {
     }
     let mut all = Vec::new();
     if let Some(what) = &view.waits_for {
-        all.push(of_run(format!("the run waits for {what}")));
+        all.push(of_run(format!(
+            "the run waits for {}",
+            words::local(what, now)
+        )));
     } else if session.holder().is_none() {
         all.push(of_run(
             "no process works in this directory: `kapell resume` goes on".to_owned(),
@@ -127,7 +134,8 @@ fn because(step: &StepView, view: &RunView, now: Time) -> Because {
         .map(words::span)
         .unwrap_or_default();
     let error = tree::error(step);
-    let waits = step.waits_for.as_deref();
+    let waits = step.waits_for.as_ref().map(|what| words::local(what, now));
+    let waits = waits.as_deref();
     let why = match step.status {
         StepStatus::Succeeded => format!("succeeded in {took}"),
         StepStatus::Cached => "took a result that was kept".to_owned(),

@@ -140,3 +140,108 @@ pub(crate) fn shortened(text: &str, most: usize) -> String {
     cut.push('…');
     cut
 }
+
+/// Columns that a character takes on a terminal.
+fn columns_of(c: char) -> usize {
+    match u32::from(c) {
+        0x0300..=0x036f | 0x200b..=0x200f | 0xfe00..=0xfe0f => 0,
+        0x1100..=0x115f
+        | 0x2e80..=0xa4cf
+        | 0xac00..=0xd7a3
+        | 0xf900..=0xfaff
+        | 0xfe30..=0xfe6f
+        | 0xff00..=0xff60
+        | 0xffe0..=0xffe6
+        | 0x1f300..=0x1f64f
+        | 0x1f680..=0x1f6ff
+        | 0x1f900..=0x1f9ff
+        | 0x20000..=0x3fffd => 2,
+        _ => 1,
+    }
+}
+
+/// Columns that a text takes on a terminal.
+pub(crate) fn columns(text: &str) -> usize {
+    if text.is_ascii() {
+        return text.len();
+    }
+    text.chars().map(columns_of).sum()
+}
+
+/// As much of the start of a text as fits in so many columns.
+pub(crate) fn start(text: &str, most: usize) -> &str {
+    let mut used = 0;
+    let end = text.char_indices().find(|(_, c)| {
+        used += columns_of(*c);
+        used > most
+    });
+    end.map_or(text, |(at, _)| &text[..at])
+}
+
+/// A line as a terminal would leave it: without escape sequences, and only the last of what a
+/// progress bar wrote over itself. What else a terminal would act on is replaced.
+pub(crate) fn printed(line: &str) -> String {
+    let last = line.rsplit('\r').find(|part| !part.is_empty());
+    let mut out = String::new();
+    let mut rest = last.unwrap_or_default().chars().peekable();
+    while let Some(c) = rest.next() {
+        match c {
+            '\u{1b}' => escape(&mut rest),
+            '\t' => out.push_str("    "),
+            c if c.is_control() => out.push('\u{fffd}'),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Passes what follows an escape character and belongs to it.
+fn escape(rest: &mut std::iter::Peekable<std::str::Chars<'_>>) {
+    match rest.next() {
+        // A control sequence: up to its final byte.
+        Some('[') => {
+            rest.by_ref().find(|c| ('\u{40}'..='\u{7e}').contains(c));
+        }
+        // A command of the system, such as a link: up to a bell or the end of a string.
+        Some(']') => {
+            while let Some(c) = rest.next() {
+                if c == '\u{7}' || c == '\u{1b}' && rest.next_if_eq(&'\\').is_some() {
+                    break;
+                }
+            }
+        }
+        // One that names a set of characters has one more.
+        Some('(' | ')') => {
+            rest.next();
+        }
+        _ => {}
+    }
+}
+
+/// A sentence of the engine with its instants as people here read them: of the last day and the next
+/// without the date.
+pub(crate) fn local(text: &str, now: Time) -> String {
+    const DAY: Duration = Duration::from_hours(20);
+    let mut out = String::with_capacity(text.len());
+    for (place, word) in text.split(' ').enumerate() {
+        if place > 0 {
+            out.push(' ');
+        }
+        let instant = word.trim_end_matches([',', '.', ':', ';']);
+        let at = Some(instant)
+            .filter(|text| text.len() >= 20 && text.ends_with('Z'))
+            .and_then(|text| text.parse::<Timestamp>().ok());
+        let Some(at) = at.map(Time::from) else {
+            out.push_str(word);
+            continue;
+        };
+        let near = between(at, now).max(between(now, at)) < DAY;
+        let shown = moment(at);
+        out.push_str(if near { &shown[11..] } else { &shown });
+        out.push_str(&word[instant.len()..]);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests;

@@ -136,11 +136,16 @@ impl Event {
 /// Encodes events as one chunk: each with its length before it.
 pub fn encode_chunk(events: &[Event]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(events.len() * 40);
+    encode_chunk_into(&mut bytes, events);
+    bytes
+}
+
+/// Appends events to a chunk.
+pub fn encode_chunk_into(bytes: &mut Vec<u8>, events: &[Event]) {
     for event in events {
         // Encoding into a vector only fails for want of room, which a vector makes.
-        let _ = event.encode_length_delimited(&mut bytes);
+        let _ = event.encode_length_delimited(bytes);
     }
-    bytes
 }
 
 /// Reads what [`encode_chunk`] wrote.

@@ -13,11 +13,13 @@
 pub mod event;
 pub mod lock;
 pub mod message;
+pub mod place_map;
 pub mod plan;
 pub mod record;
 pub mod run;
 pub mod run_queue;
 
 pub use message::Message;
+pub use place_map::PlaceMap;
 pub use plan::Plan;
 pub use run::{Decision, Effect, Input, Ref, Refusal, Request, Run};

@@ -10,16 +10,17 @@ use std::sync::Arc;
 use kapell_api::task::Place;
 use kapell_model::{EntityKey, RunId, Time, limits};
 use prost::Message as _;
-use serde::{Deserialize, Serialize};
 
 use crate::event::UnitRef;
 use crate::message::Message;
+
+mod snapshot;
 
 /// Who holds a lock or asks for it.
 pub type Holder = (RunId, Place);
 
 /// A lock in memory.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lock {
     /// How many hold it at once, or how many a period: as the last request said.
     pub max: u32,

@@ -75,11 +75,16 @@ pub enum Message {
         status: RunStatus,
         /// A person ended it.
         by_person: bool,
+        /// It succeeded, and its workflow asks for `run.last_success`.
+        success: Option<Box<crate::run_queue::Success>>,
     },
     /// To a run queue: an ended run wants to start again.
     Reenter(Box<crate::run_queue::Entry>),
     /// To a run: your queue lets you start.
-    Admitted,
+    Admitted {
+        /// `run.last_success`.
+        last_success: Value,
+    },
     /// To a run: your queue drops you.
     Discarded {
         /// Why.

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use kapell_model::spec::{FailurePolicy, Graph, OnFailure, Spec, Step, StepIndex, Verb};
 
+use crate::run_queue::Rule;
+
 /// The number of a graph in a [`Plan`]. Stored in history: the order in which graphs are numbered
 /// never changes (each graph, then for each of its steps the verb's graphs and its handler, depth
 /// first; `finally` last).
@@ -19,6 +21,12 @@ pub struct Plan {
     pub graphs: Vec<GraphPlan>,
     /// The graph of `finally`.
     pub finally: Option<GraphId>,
+    /// How its runs stand in the workflow's run queue; none if they need none.
+    pub rule: Option<Rule>,
+    /// It asks for `run.last_success`, which the run queue remembers.
+    pub watermark: bool,
+    /// Already what is evaluated before the run is made asks for it.
+    pub early_watermark: bool,
 }
 
 /// One graph.
@@ -75,7 +83,12 @@ impl Plan {
             .as_ref()
             .map(|graph| number(graph, &mut graphs));
         let graphs = graphs.into_iter().flatten().collect();
+        let watermark = asks_for_last_success(&*spec);
         Self {
+            rule: Rule::of(&spec.strategy).or(watermark.then(Rule::default)),
+            watermark,
+            early_watermark: watermark
+                && asks_for_last_success(&(&spec.params, &spec.labels, &spec.strategy)),
             spec,
             graphs,
             finally,
@@ -91,6 +104,10 @@ impl Plan {
     pub fn graph(&self, id: GraphId) -> &GraphPlan {
         &self.graphs[id as usize]
     }
+}
+
+fn asks_for_last_success(definition: &impl serde::Serialize) -> bool {
+    serde_json::to_string(definition).is_ok_and(|text| text.contains("last_success"))
 }
 
 fn number(graph: &Graph, graphs: &mut Vec<Option<GraphPlan>>) -> GraphId {
@@ -111,6 +128,7 @@ fn number(graph: &Graph, graphs: &mut Vec<Option<GraphPlan>>) -> GraphId {
             | Verb::Http(_)
             | Verb::Workflow { .. }
             | Verb::Wait(_)
+            | Verb::Await(_)
             | Verb::Set { .. }
             | Verb::Noop
             | Verb::Fail { .. } => Vec::new(),

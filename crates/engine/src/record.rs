@@ -436,7 +436,7 @@ impl<'p> Fold<'p> {
                 AttemptResult::Cancelled => Result::Cancelled,
                 AttemptResult::Lost => Result::Lost,
             },
-            error: ended.error.as_ref().map(TaskError::from),
+            error: ended.error.as_deref().map(TaskError::from),
             usage: (usage != kapell_api::task::Usage::default()).then_some(usage),
         };
         let status = match ended.next {

@@ -6,15 +6,17 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use kapell_expr::Value;
 use kapell_model::spec::{Strategy, StrategyMode};
 use kapell_model::{EntityKey, Error, ErrorCode, RunId, RunStatus, Time, limits};
 use prost::Message as _;
-use serde::{Deserialize, Serialize};
 
 use crate::message::Message;
 
+mod snapshot;
+
 /// A run that wants to start.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The run.
     pub run: RunId,
@@ -27,7 +29,7 @@ pub struct Entry {
 }
 
 /// A strategy as the queue needs it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rule {
     /// The mode.
     pub mode: StrategyMode,
@@ -69,7 +71,7 @@ impl Rule {
 }
 
 /// A run queue in memory.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunQueue {
     /// A line for each key in use.
     pub lines: BTreeMap<Arc<str>, Line>,
@@ -81,10 +83,29 @@ pub struct RunQueue {
     pub turns: BTreeMap<RunId, u64>,
     next_turn: u64,
     last_at: Time,
+    /// The success of each key with the latest due time, where definitions ask for it.
+    successes: BTreeMap<Arc<str>, Success>,
+}
+
+/// A run that succeeded, as `run.last_success` of the runs after it shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Success {
+    /// The run.
+    pub run: RunId,
+    /// Its line.
+    pub key: Arc<str>,
+    /// Its due time.
+    pub scheduled_at: Time,
+    /// When it ended.
+    pub ended_at: Time,
+    /// Parameters, as [`Value::to_stored`] writes them.
+    pub params: Vec<u8>,
+    /// Outputs, likewise.
+    pub outputs: Vec<u8>,
 }
 
 /// The runs of one key.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Line {
     /// Started and not ended.
     pub active: BTreeSet<RunId>,
@@ -131,6 +152,15 @@ pub struct QueueEvent {
     /// Of an entry.
     #[prost(bool, tag = "10")]
     pub inside: bool,
+    /// Of a success: microseconds since 1970.
+    #[prost(int64, tag = "11")]
+    pub scheduled_at: i64,
+    /// Of a success: a stored value.
+    #[prost(bytes = "vec", tag = "12")]
+    pub params: Vec<u8>,
+    /// Of a success: a stored value.
+    #[prost(bytes = "vec", tag = "13")]
+    pub outputs: Vec<u8>,
 }
 
 /// What happened. Numbers are stored.
@@ -150,6 +180,8 @@ pub enum Kind {
     Unblocked = 6,
     /// It is the last start of a burst.
     Burst = 7,
+    /// It is the last success of its line.
+    Succeeded = 8,
 }
 
 /// What a run queue decided: facts, already applied, and messages to send once they are safe.
@@ -182,7 +214,11 @@ impl RunQueue {
                 run,
                 status,
                 by_person,
+                success,
             }) => {
+                if let Some(success) = success {
+                    deciding.succeeded(success);
+                }
                 deciding.ended(*run, *status, *by_person);
             }
             Some(Message::Reenter(entry)) => deciding.reenter(entry),
@@ -232,11 +268,53 @@ impl RunQueue {
         Some(deciding.out)
     }
 
+    /// `run.last_success` of a run of a line that starts now; null if none has succeeded yet.
+    pub fn last_success(&self, key: &str) -> Value {
+        let Some(success) = self.successes.get(key) else {
+            return Value::Null;
+        };
+        let value = |bytes: &[u8]| Value::from_stored(bytes).unwrap_or_default();
+        Value::map([
+            ("id", Value::string(success.run.to_string())),
+            (
+                "scheduled_at",
+                Value::Timestamp(success.scheduled_at.timestamp()),
+            ),
+            ("params", value(&success.params)),
+            ("outputs", value(&success.outputs)),
+        ])
+    }
+
+    fn remember(&mut self, success: Success) {
+        self.successes.insert(success.key.clone(), success);
+        if self.successes.len() > limits::LAST_SUCCESSES {
+            let oldest = self
+                .successes
+                .values()
+                .min_by_key(|success| (success.ended_at, success.key.clone()))
+                .map(|success| success.key.clone());
+            if let Some(oldest) = oldest {
+                self.successes.remove(&oldest);
+            }
+        }
+    }
+
     /// Makes the state that the event says.
     pub fn apply(&mut self, event: &QueueEvent) {
         self.last_at = Time(event.at);
         let run = crate::event::run_id(&event.run);
         let key: Arc<str> = event.key.as_str().into();
+        if event.kind == Kind::Succeeded as u32 {
+            self.remember(Success {
+                run,
+                key,
+                scheduled_at: Time(event.scheduled_at),
+                ended_at: Time(event.at),
+                params: event.params.clone(),
+                outputs: event.outputs.clone(),
+            });
+            return;
+        }
         self.turns.remove(&run);
         let line = self.lines.entry(key.clone()).or_default();
         match event.kind {
@@ -367,27 +445,57 @@ const MODES: [StrategyMode; 6] = [
     StrategyMode::SerialLatest,
 ];
 
+fn mode_number(mode: StrategyMode) -> u32 {
+    let place = MODES.iter().position(|known| *known == mode);
+    place
+        .and_then(|place| u32::try_from(place).ok())
+        .unwrap_or(0)
+}
+
 impl Deciding<'_> {
     fn emit(&mut self, kind: Kind, run: RunId, key: &Arc<str>, entry: Option<&Entry>) {
         let rule = entry.map(|entry| entry.rule).unwrap_or_default();
-        let mode = MODES
-            .iter()
-            .position(|mode| *mode == rule.mode)
-            .unwrap_or(0);
         let event = QueueEvent {
             at: self.now.0,
             kind: kind as u32,
             run: run.to_bytes().to_vec(),
             key: key.to_string(),
-            mode: u32::try_from(mode).unwrap_or(0),
+            mode: mode_number(rule.mode),
             limit: rule.limit,
             total: rule.total,
             quiet: rule.quiet,
             longest: rule.longest,
             inside: entry.is_some_and(|entry| entry.inside),
+            ..QueueEvent::default()
         };
         self.queue.apply(&event);
         self.out.events.push(event);
+    }
+
+    /// Runs of one line may end in another order than that of their due times: the watermark never
+    /// goes back.
+    fn succeeded(&mut self, success: &Success) {
+        let last = self.queue.successes.get(&success.key);
+        if last.is_some_and(|last| last.scheduled_at > success.scheduled_at) {
+            return;
+        }
+        let event = QueueEvent {
+            at: self.now.0,
+            kind: Kind::Succeeded as u32,
+            run: success.run.to_bytes().to_vec(),
+            key: success.key.to_string(),
+            scheduled_at: success.scheduled_at.0,
+            params: success.params.clone(),
+            outputs: success.outputs.clone(),
+            ..QueueEvent::default()
+        };
+        self.queue.apply(&event);
+        self.out.events.push(event);
+    }
+
+    fn admitted(&mut self, run: RunId, key: &str) {
+        let last_success = self.queue.last_success(key);
+        self.tell(run, Message::Admitted { last_success });
     }
 
     fn tell(&mut self, run: RunId, message: Message) {
@@ -408,7 +516,7 @@ impl Deciding<'_> {
             return;
         }
         if entry.inside {
-            self.tell(entry.run, Message::Admitted);
+            self.admitted(entry.run, &entry.key);
             return;
         }
         if self.queue.runs.len() >= limits::RUN_QUEUE {
@@ -500,7 +608,7 @@ impl Deciding<'_> {
             if !entry.inside {
                 self.emit(Kind::Admitted, entry.run, &entry.key, None);
             }
-            self.tell(entry.run, Message::Admitted);
+            self.admitted(entry.run, &entry.key);
         } else {
             self.emit(Kind::Waits, entry.run, &entry.key, Some(entry));
         }
@@ -545,7 +653,7 @@ impl Deciding<'_> {
                 continue;
             }
             self.emit(Kind::Admitted, run, &key, None);
-            self.tell(run, Message::Admitted);
+            self.admitted(run, &key);
             first.extend(
                 self.queue
                     .lines

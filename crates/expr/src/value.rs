@@ -1,6 +1,7 @@
 //! The one value type of expressions, parameters and outputs.
 
 mod json;
+mod stored;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -209,95 +210,6 @@ impl Value {
     pub fn text(&self) -> String {
         self.scalar_text()
             .unwrap_or_else(|| self.to_json().to_string())
-    }
-
-    /// The form in which history keeps a value: JSON in which every type survives.
-    ///
-    /// Types that JSON lacks are maps with one key that starts with `$` (`$date`, `$ts`, `$dur`,
-    /// `$bytes`, `$float`, `$blob`); a user's own one-key map of that look is wrapped in `$map`.
-    pub fn to_stored(&self) -> Vec<u8> {
-        serde_json::to_vec(&self.stored_json()).unwrap_or_else(|_| b"null".to_vec())
-    }
-
-    /// Reads what [`Value::to_stored`] wrote.
-    pub fn from_stored(bytes: &[u8]) -> Result<Self, serde_json::Error> {
-        let mut reader = serde_json::Deserializer::from_slice(bytes);
-        // What was stored was bounded then, and markers may have doubled its depth.
-        reader.disable_recursion_limit();
-        let json = serde_json::Value::deserialize(&mut reader)?;
-        reader.end()?;
-        Ok(Self::from_stored_json(&json))
-    }
-
-    fn stored_json(&self) -> serde_json::Value {
-        use serde_json::json;
-        match self {
-            Self::Bytes(bytes) => json!({ "$bytes": base64(bytes) }),
-            Self::Date(date) => json!({ "$date": date.to_string() }),
-            Self::Timestamp(at) => json!({ "$ts": at.to_string() }),
-            Self::Duration(span) => json!({ "$dur": span.to_string() }),
-            Self::Float(number) if !number.is_finite() => json!({ "$float": float_text(*number) }),
-            Self::List(items) => items.iter().map(Self::stored_json).collect(),
-            Self::Map(entries) => {
-                let plain: serde_json::Map<_, _> = entries
-                    .iter()
-                    .map(|(key, value)| (key.to_string(), value.stored_json()))
-                    .collect();
-                if entries.len() == 1 && entries.keys().all(|key| key.starts_with('$')) {
-                    json!({ "$map": plain })
-                } else {
-                    plain.into()
-                }
-            }
-            Self::Null
-            | Self::Bool(_)
-            | Self::Int(_)
-            | Self::Float(_)
-            | Self::String(_)
-            | Self::Blob(_) => self.to_json(),
-        }
-    }
-
-    fn from_stored_json(json: &serde_json::Value) -> Self {
-        use serde_json::Value as Json;
-        match json {
-            Json::Array(items) => Self::list(items.iter().map(Self::from_stored_json).collect()),
-            Json::Object(entries) => {
-                if entries.len() == 1
-                    && let Some((key, inner)) = entries.iter().next()
-                    && let Some(value) = Self::from_marker(key, inner)
-                {
-                    return value;
-                }
-                Self::map(
-                    entries
-                        .iter()
-                        .map(|(key, value)| (key, Self::from_stored_json(value))),
-                )
-            }
-            Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => Self::from_json(json),
-        }
-    }
-
-    fn from_marker(key: &str, inner: &serde_json::Value) -> Option<Self> {
-        match key {
-            "$bytes" => unbase64(inner.as_str()?).map(|bytes| Self::Bytes(bytes.into())),
-            "$date" => inner.as_str()?.parse().ok().map(Self::Date),
-            "$ts" => inner.as_str()?.parse().ok().map(Self::Timestamp),
-            "$dur" => inner.as_str()?.parse().ok().map(Self::Duration),
-            "$float" => inner.as_str()?.parse().ok().map(Self::Float),
-            "$blob" => Some(Self::Blob(BlobRef {
-                hash: inner.get("hash")?.as_str()?.into(),
-                size: inner.get("size")?.as_u64()?,
-            })),
-            "$map" => Some(Self::map(
-                inner
-                    .as_object()?
-                    .iter()
-                    .map(|(key, value)| (key, Self::from_stored_json(value))),
-            )),
-            _ => None,
-        }
     }
 
     /// A rough count of the bytes this value takes as JSON, for bounds. Cost is linear; shared

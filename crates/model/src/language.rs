@@ -7,6 +7,7 @@
 mod reference;
 mod schema;
 mod settings;
+mod signals;
 mod step;
 mod workflow;
 
@@ -16,6 +17,7 @@ pub(crate) use settings::{
     ARTIFACTS, BACKOFF, DEBOUNCE, DEFAULTS, LOCK, OUTPUTS, PARAM, RESOURCES, RETENTION, RETRY,
     STRATEGY, TIMEOUT,
 };
+pub(crate) use signals::{AWAIT, EMIT, FAIRNESS, NOTIFY, OFF_PEAK};
 pub(crate) use step::{
     AUTH, BRANCH, FAIL, FOREACH, HANDLER, HTTP, LOOP, PYTHON, SHELL, STEP, WAIT, WORKFLOW_CALL,
 };
@@ -57,8 +59,32 @@ pub(crate) struct Key {
     pub(crate) required: bool,
     /// Says what a step does; a step has exactly one.
     pub(crate) verb: bool,
-    /// In the language, but not in this version.
-    pub(crate) later: bool,
+    /// How much of it this version does.
+    pub(crate) stage: Stage,
+}
+
+/// How much of a key this version does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// All of it.
+    Works,
+    /// Checked and kept, and nothing comes of it.
+    NoEffect,
+    /// Checked and kept; running a definition with it is refused.
+    NotRun,
+    /// Nothing: using it is an error.
+    Later,
+}
+
+impl Stage {
+    /// What readers of the reference and of the schema must know, or nothing.
+    pub(crate) fn note(self) -> &'static str {
+        match self {
+            Self::Works | Self::Later => "",
+            Self::NoEffect => " Checked and kept, without effect in this version.",
+            Self::NotRun => " Checked and kept, and not run by this version.",
+        }
+    }
 }
 
 /// The form of a value.
@@ -125,8 +151,17 @@ impl Key {
             default: "",
             required: false,
             verb: false,
-            later: false,
+            stage: Stage::Works,
         }
+    }
+
+    /// True if using it is an error in this version.
+    pub(crate) fn is_later(&self) -> bool {
+        self.stage == Stage::Later
+    }
+
+    const fn stage(self, stage: Stage) -> Self {
+        Self { stage, ..self }
     }
 
     const fn required(self) -> Self {
@@ -152,7 +187,7 @@ impl Key {
             default: "",
             required: false,
             verb: false,
-            later: true,
+            stage: Stage::Later,
         }
     }
 }

@@ -36,7 +36,7 @@ pub const DEFINITION_BYTES: usize = 16 << 20;
 pub const DEFINITION_NODES: usize = 1_000_000;
 /// Lists and maps inside each other in a workflow file.
 pub const DEFINITION_DEPTH: usize = 240;
-/// Problems reported of one workflow file.
+/// Errors reported of one workflow file, and as many warnings.
 pub const DIAGNOSTICS: usize = 500;
 /// Bytes of a bundle, all files together.
 pub const BUNDLE_BYTES: u64 = 256 << 20;
@@ -78,12 +78,18 @@ pub const DURATION_SECONDS: i64 = 100 * 366 * 86_400;
 pub const RECORD_START_AFTER: Duration = Duration::from_secs(1);
 /// Runs that wait in one run queue.
 pub const RUN_QUEUE: usize = 100_000;
+/// Keys of `strategy.key` whose last success one run queue remembers.
+pub const LAST_SUCCESSES: usize = 1_000;
+/// Bytes of the parameters, and of the outputs, of a success that a run queue holds itself.
+pub const LAST_SUCCESS_BYTES: usize = 1 << 10;
 /// Holders and requests of one lock.
 pub const LOCK_REQUESTS: usize = 100_000;
 /// Locks and rates one step names.
 pub const LOCKS: usize = 16;
 /// Labels of a run.
 pub const LABELS: usize = 64;
+/// Signals that one step sends.
+pub const EMITS: usize = 16;
 /// Environment variables of one step, those of the workflow and its defaults included.
 pub const ENV_VARIABLES: usize = 256;
 /// Rows in one page of a list.

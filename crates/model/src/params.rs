@@ -258,7 +258,7 @@ fn nearest_value<'a>(allowed: &'a [Value], value: &Value) -> Option<&'a str> {
 }
 
 /// Whether one bound value is less than another of the same type.
-fn less(a: &Value, b: &Value) -> bool {
+pub(crate) fn less(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Int(a), Value::Int(b)) => a < b,
         #[expect(

@@ -15,9 +15,11 @@ mod params;
 mod read;
 mod scope;
 mod settings;
+mod signals;
 mod step;
 mod template;
 mod useless;
+mod values;
 mod verbs;
 mod workflow;
 
@@ -25,6 +27,7 @@ mod workflow;
 mod tests;
 
 pub(crate) use params::references;
+pub use values::values;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -59,8 +62,8 @@ pub fn parse(file_name: &str, text: &str) -> Parsed {
         cx.error("limit", Span::default(), message);
         return cx.finish(None);
     }
-    let (root, problems) = yaml::read(text);
-    for problem in problems {
+    let read = yaml::read_on(text);
+    for problem in read.problems {
         cx.add(
             Severity::Error,
             problem.code,
@@ -69,7 +72,8 @@ pub fn parse(file_name: &str, text: &str) -> Parsed {
             problem.hint,
         );
     }
-    let spec = root.and_then(|root| workflow::read(&mut cx, &root));
+    cx.partial = read.partial;
+    let spec = read.root.and_then(|root| workflow::read(&mut cx, &root));
     cx.finish(spec)
 }
 
@@ -77,6 +81,11 @@ pub fn parse(file_name: &str, text: &str) -> Parsed {
 pub(crate) struct Context<'t> {
     text: &'t str,
     diagnostics: Vec<Diagnostic>,
+    /// How many of each severity, those beyond the bound not counted.
+    errors: usize,
+    warnings: usize,
+    /// Keys that do not work yet and were warned of: once for each.
+    warned: HashSet<&'static str>,
     reported: HashSet<(Span, String)>,
     /// Templates by their text: equal texts compile once.
     templates: HashMap<Arc<str>, template::Compiled>,
@@ -86,9 +95,21 @@ pub(crate) struct Context<'t> {
     locks: HashMap<String, (u32, Span)>,
     /// The run's own timeout, for the warning about longer ones inside.
     run_timeout: Option<jiff::SignedDuration>,
+    /// Some of the file could not be read: what may only seem wrong without it is not said.
+    partial: bool,
     /// Searches for a similar name that may still be made: each is linear in the names.
     suggestions: usize,
 }
+
+/// Problems that a part of the file which could not be read may only seem to cause.
+const MAY_FOLLOW: &[&str] = &[
+    "missing-key",
+    "missing-need",
+    "no-verb",
+    "not-in-scope",
+    "unknown-name",
+    "unknown-need",
+];
 
 /// Searches for a similar name in one file.
 const SUGGESTIONS: usize = 50;
@@ -98,11 +119,15 @@ impl<'t> Context<'t> {
         Self {
             text,
             diagnostics: Vec::new(),
+            errors: 0,
+            warnings: 0,
+            warned: HashSet::new(),
             reported: HashSet::new(),
             templates: HashMap::new(),
             inner: HashMap::new(),
             locks: HashMap::new(),
             run_timeout: None,
+            partial: false,
             suggestions: SUGGESTIONS,
         }
     }
@@ -115,10 +140,21 @@ impl<'t> Context<'t> {
         message: String,
         hint: Option<String>,
     ) {
-        let message = shortened(message);
-        // A value that is merged or aliased into many places has its problems once.
-        if self.full() || !self.reported.insert((span, message.clone())) {
+        if self.partial && (severity == Severity::Warning || MAY_FOLLOW.contains(&code)) {
             return;
+        }
+        let message = shortened(message);
+        let full = match severity {
+            Severity::Error => self.full(),
+            Severity::Warning => self.warnings > limits::DIAGNOSTICS,
+        };
+        // A value that is merged or aliased into many places has its problems once.
+        if full || !self.reported.insert((span, message.clone())) {
+            return;
+        }
+        match severity {
+            Severity::Error => self.errors += 1,
+            Severity::Warning => self.warnings += 1,
         }
         self.diagnostics.push(Diagnostic {
             severity,
@@ -172,9 +208,14 @@ impl<'t> Context<'t> {
         self.suggestions > 0
     }
 
-    /// Whether so many problems are known that further ones are not kept.
+    /// Whether so many errors are known that further ones are not kept.
     pub(crate) fn full(&self) -> bool {
-        self.diagnostics.len() > limits::DIAGNOSTICS
+        self.errors > limits::DIAGNOSTICS
+    }
+
+    /// Whether it is the first time that this is asked of a key.
+    pub(crate) fn first_use(&mut self, key: &'static str) -> bool {
+        self.warned.insert(key)
     }
 
     /// The name most like `name`, if any is like it at all.
@@ -193,25 +234,41 @@ impl<'t> Context<'t> {
         for diagnostic in &mut self.diagnostics {
             (diagnostic.line, diagnostic.column) = places.next(diagnostic.span.start);
         }
-        if self.diagnostics.len() > limits::DIAGNOSTICS {
-            self.diagnostics.truncate(limits::DIAGNOSTICS);
-            let last = self.diagnostics.last().cloned();
-            self.diagnostics.extend(last.map(|last| Diagnostic {
-                code: "limit",
-                message: format!(
-                    "more than {} problems; the rest is not shown",
-                    limits::DIAGNOSTICS
-                ),
-                hint: None,
-                severity: Severity::Error,
-                ..last
-            }));
+        for (severity, what) in [(Severity::Error, "errors"), (Severity::Warning, "warnings")] {
+            bounded(&mut self.diagnostics, severity, what);
         }
         let failed = self.diagnostics.iter().any(Diagnostic::is_error);
         Parsed {
             spec: spec.filter(|_| !failed).map(Arc::new),
             diagnostics: self.diagnostics,
         }
+    }
+}
+
+/// Keeps the first of a severity and says that there were more.
+fn bounded(diagnostics: &mut Vec<Diagnostic>, severity: Severity, what: &str) {
+    let mut kept = 0;
+    let mut last = None;
+    diagnostics.retain(|diagnostic| {
+        if diagnostic.severity != severity {
+            return true;
+        }
+        kept += 1;
+        if kept == limits::DIAGNOSTICS {
+            last = Some(diagnostic.clone());
+        }
+        kept <= limits::DIAGNOSTICS
+    });
+    if kept > limits::DIAGNOSTICS {
+        diagnostics.extend(last.map(|last| Diagnostic {
+            code: "limit",
+            message: format!(
+                "more than {} {what}; the rest is not shown",
+                limits::DIAGNOSTICS
+            ),
+            hint: None,
+            ..last
+        }));
     }
 }
 

@@ -2,7 +2,12 @@
 //!
 //! `parse` makes it; everything here is data. It is stored as JSON with every default filled in, so
 //! that a later release reads it as it was meant. New fields must have a serde default that keeps
-//! the old meaning.
+//! the old meaning, and must not be written where they have it: the hash of a version is over this
+//! JSON, and a file that did not change must not become a new version.
+
+mod later;
+
+pub use later::{Await, Breakpoint, Emit, EmitWhen, Fairness, NotYet, Notify, NotifyOn, OffPeak};
 
 use std::sync::Arc;
 
@@ -45,6 +50,13 @@ pub struct Spec {
     pub on_step_failure: FailurePolicy,
     /// From the start of the run to its end, paused time left out.
     pub timeout: Option<SignedDuration>,
+    /// When a run should have ended: after `run.scheduled_at`, or an expression over `params` and
+    /// `run` that gives such a duration or a timestamp.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Dyn<SignedDuration>>,
+    /// Who is told what became of runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notify: Vec<Notify>,
     /// `retention`, how long ended runs are kept.
     pub retention: Retention,
     /// The steps.
@@ -134,6 +146,18 @@ pub struct Step {
     pub once: bool,
     /// Shown with the step.
     pub labels: Named<Template>,
+    /// Signals sent in the commit that ends the step.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub emit: Vec<Emit>,
+    /// Where a person lets the run go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breakpoint: Option<Breakpoint>,
+    /// The hours in which it starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub off_peak: Option<OffPeak>,
+    /// What its queue is shared between.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fairness: Option<Fairness>,
 }
 
 /// A setting that is a literal or an expression over the step's names.
@@ -275,6 +299,8 @@ pub enum Verb {
     Loop(Box<Loop>),
     /// Waits a time.
     Wait(Wait),
+    /// Waits for a signal.
+    Await(Box<Await>),
     /// Computes a map in the engine.
     Set {
         /// Names and values.

@@ -4,6 +4,7 @@
 
 mod build;
 mod place;
+mod recover;
 
 pub(crate) use place::source_offset;
 
@@ -113,9 +114,50 @@ impl Node {
 /// read to its end.
 pub(crate) fn read(text: &str) -> (Option<Node>, Vec<Problem>) {
     let rewritten = join_surrogates(text);
+    let (root, problems, _) = attempt(rewritten.as_deref().unwrap_or(text));
+    (root, problems)
+}
+
+/// What [`read_on`] came to.
+pub(crate) struct ReadOn {
+    /// The tree; values with mistakes in them are broken.
+    pub(crate) root: Option<Node>,
+    pub(crate) problems: Vec<Problem>,
+    /// Some of the text is missing from the tree.
+    pub(crate) partial: bool,
+}
+
+/// The same, but for mistakes of the text that can be looked past.
+pub(crate) fn read_on(text: &str) -> ReadOn {
+    let rewritten = join_surrogates(text);
     let text = rewritten.as_deref().unwrap_or(text);
+    let (root, mut problems, stopped) = attempt(text);
+    let Some((at, mistake)) = stopped.and_then(|at| Some((at, problems.pop()?))) else {
+        return ReadOn {
+            root,
+            problems,
+            partial: false,
+        };
+    };
+    let (root, found) = recover::read_around(text, at, mistake);
+    if root.is_some() {
+        // What was found before the mistake is found again.
+        problems = found;
+    } else {
+        problems.extend(found);
+    }
+    ReadOn {
+        root,
+        problems,
+        partial: true,
+    }
+}
+
+/// Reads a text once. The place is where it stops being YAML; the last problem says why.
+fn attempt(text: &str) -> (Option<Node>, Vec<Problem>, Option<usize>) {
     let mut builder = Builder::new(text);
     let mut parser = Parser::new_from_str(text);
+    let mut stopped = None;
     let finished = loop {
         match parser.next_event() {
             None => break true,
@@ -126,7 +168,7 @@ pub(crate) fn read(text: &str) -> (Option<Node>, Vec<Problem>) {
                 }
             }
             Some(Err(error)) => {
-                builder.syntax_error(&error);
+                stopped = Some(builder.syntax_error(&error));
                 break false;
             }
         }
@@ -140,7 +182,7 @@ pub(crate) fn read(text: &str) -> (Option<Node>, Vec<Problem>) {
             "start with `workflow: <name>`",
         );
     }
-    (root, builder.problems)
+    (root, builder.problems, stopped)
 }
 
 /// JSON writes characters beyond 16 bits as two escapes, which YAML does not know. Each pair is

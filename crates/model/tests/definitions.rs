@@ -44,9 +44,29 @@ fn good_definitions_have_no_diagnostics() {
     }
 }
 
+/// What is checked and does not work yet is valid, with a warning at each use.
+#[test]
+fn what_does_not_work_yet_is_valid_and_warned_of() {
+    for path in files("later") {
+        let text = fs::read_to_string(&path).unwrap();
+        let parsed = parse(&name(&path), &text);
+        assert!(parsed.spec.is_some());
+        assert!(
+            parsed
+                .diagnostics
+                .iter()
+                .all(|found| found.code == "not-yet")
+        );
+        let shown = render(&name(&path), &text, &parsed.diagnostics, Color::Never);
+        insta::with_settings!({ snapshot_path => "later", prepend_module_to_snapshot => false, omit_expression => true }, {
+            insta::assert_snapshot!(name(&path), shown);
+        });
+    }
+}
+
 #[test]
 fn a_spec_survives_being_stored() {
-    for path in files("good") {
+    for path in [files("good"), files("later")].concat() {
         let text = fs::read_to_string(&path).unwrap();
         let spec = parse(&name(&path), &text).spec.unwrap();
         let stored = serde_json::to_string(&*spec).unwrap();

@@ -23,27 +23,19 @@ pub(crate) struct Demand {
 impl Demand {
     /// Takes note of what a run wants now.
     pub(crate) fn update(&mut self, id: RunId, run: &Run) {
-        let wants: Vec<(Arc<str>, u8)> = run
-            .demand()
-            .map(|queue| {
-                (
-                    queue.clone(),
-                    100 - run.demand_priority(queue).unwrap_or(0).min(100),
-                )
-            })
-            .collect();
-        let old = self.stands.get(&id).map_or(&[][..], Vec::as_slice);
-        let same = old.len() == wants.len()
-            && old
-                .iter()
-                .zip(&wants)
-                .all(|((queue, rank, _), want)| (queue, rank) == (&want.0, &want.1));
-        if same {
+        let rank = |queue: &str| 100 - run.demand_priority(queue).unwrap_or(0).min(100);
+        let mut stands = self.stands.get(&id).into_iter().flatten();
+        let same = run.demand().all(|queue| {
+            stands
+                .next()
+                .is_some_and(|(stood, old, _)| stood == queue && *old == rank(queue))
+        });
+        if same && stands.next().is_none() {
             return;
         }
         self.remove(id);
-        for (queue, rank) in wants {
-            self.insert(id, queue, rank);
+        for queue in run.demand() {
+            self.insert(id, queue.clone(), rank(queue));
         }
     }
 

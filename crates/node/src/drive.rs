@@ -286,9 +286,9 @@ impl Loop {
                         callback(answer);
                     }
                 }
-                Output::RowChanged(row) => {
+                Output::RowsChanged(commit) => {
                     for watcher in &self.watchers {
-                        watcher(&row);
+                        commit.runs.iter().for_each(watcher);
                     }
                 }
                 output @ (Output::Acquire(_)

@@ -39,7 +39,12 @@ impl Entity {
                 Run::restore(plan, snapshot, chunks).map(|run| Self::Run(Box::new(run)))
             }
             EntityKey::RunQueue { .. } => {
-                let mut queue: RunQueue = unpack(snapshot)?;
+                let mut queue = match state_of(snapshot)? {
+                    Some(state) => {
+                        RunQueue::from_snapshot(state).map_err(|error| error.to_string())?
+                    }
+                    None => RunQueue::default(),
+                };
                 for chunk in chunks {
                     for event in
                         run_queue::decode_chunk(chunk).map_err(|error| error.to_string())?
@@ -50,7 +55,10 @@ impl Entity {
                 Ok(Self::Queue(Box::new(queue)))
             }
             EntityKey::Lock { name, .. } => {
-                let mut lock: Lock = unpack(snapshot)?;
+                let mut lock = match state_of(snapshot)? {
+                    Some(state) => Lock::from_snapshot(state).map_err(|error| error.to_string())?,
+                    None => Lock::default(),
+                };
                 for chunk in chunks {
                     for event in lock::decode_chunk(chunk).map_err(|error| error.to_string())? {
                         lock.apply(&event);
@@ -74,8 +82,8 @@ impl Entity {
     pub fn snapshot(&self) -> Vec<u8> {
         match self {
             Self::Run(run) => run.state.snapshot(),
-            Self::Queue(queue) => pack(&**queue),
-            Self::Lock(_, lock) => pack(&**lock),
+            Self::Queue(queue) => laid_out(&queue.snapshot()),
+            Self::Lock(_, lock) => laid_out(&lock.snapshot()),
         }
     }
 
@@ -111,22 +119,22 @@ impl Entity {
     }
 }
 
-/// Changes whenever the layout of a run queue or a lock does: a snapshot is all that is kept of them,
-/// so a new layout must also read the one before.
-const LAYOUT: u8 = 1;
+/// How a run queue or a lock is written: as a message whose fields come and go, so this changes only if
+/// there is to be something else than a message. No state is empty with it: empty is what is dropped.
+const LAYOUT: u8 = 2;
 
-fn pack<T: serde::Serialize>(state: &T) -> Vec<u8> {
-    let mut bytes = vec![LAYOUT];
-    bytes.extend(postcard::to_stdvec(state).unwrap_or_default());
-    bytes
+fn laid_out(state: &[u8]) -> Vec<u8> {
+    [&[LAYOUT], state].concat()
 }
 
-fn unpack<T: serde::de::DeserializeOwned + Default>(bytes: Option<&[u8]>) -> Result<T, String> {
-    match bytes.map(<[u8]>::split_first) {
-        None => Ok(T::default()),
-        Some(Some((&LAYOUT, state))) => {
-            postcard::from_bytes(state).map_err(|error| error.to_string())
-        }
+/// The message in a snapshot.
+fn state_of(snapshot: Option<&[u8]>) -> Result<Option<&[u8]>, String> {
+    match snapshot.map(<[u8]>::split_first) {
+        None => Ok(None),
+        Some(Some((&LAYOUT, state))) => Ok(Some(state)),
         Some(_) => Err("a snapshot of another layout".to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests;

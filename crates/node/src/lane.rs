@@ -26,17 +26,22 @@ use kapell_engine::run_queue::Rule;
 use kapell_engine::{Message, Ref, Request, Run};
 use kapell_expr::BlobRef;
 use kapell_model::{EntityKey, Error, ErrorCode, Offer, RunId, RunStatus, Shard, Time, limits};
-use kapell_store::{Commit, Lease, RunRow};
+use kapell_store::{Commit, Lease};
 
 use crate::batch::Batch;
 use crate::dispatch::Demand;
 use crate::entity::Entity;
 use crate::perform::{Found, Version};
 use crate::request::{Answer, ClientRequest, ReplyId};
+use crate::rows::Shown;
+
+use held::Held;
 
 mod commit;
 mod deliver;
+mod held;
 mod read;
+mod report;
 mod start;
 
 /// What a lane is told at its start.
@@ -119,8 +124,8 @@ pub enum Output {
     Stop(Vec<(RunId, Place, Offer)>),
     /// Answer a client.
     Reply(ReplyId, Result<Answer, Error>),
-    /// A run's row has changed and is durable.
-    RowChanged(Box<RunRow>),
+    /// The rows of runs in this commit have changed and are durable.
+    RowsChanged(Arc<Commit>),
 }
 
 impl Output {
@@ -201,7 +206,8 @@ struct Slot {
     entity: Entity,
     seq: u64,
     since_snapshot: usize,
-    row: Option<RunRow>,
+    /// What the stored row of a run shows.
+    shown: Option<Shown>,
     timer: Option<Time>,
     /// Inputs that wait for a stored value.
     waiting: VecDeque<Waiting>,
@@ -218,6 +224,9 @@ const FORGET_CHUNKS: u64 = 64;
 
 /// Runs that want what there is no room for are looked at so many at a time.
 const SHORT_RUNS: usize = 64;
+
+/// Inputs taken at a time.
+const TURN: usize = 256;
 
 /// Requests in one batch.
 const REQUESTS: usize = 1_024;
@@ -253,16 +262,13 @@ pub struct Lane {
     demand: Demand,
     offers: u64,
     ids: u64,
-    /// Attempts handed out and not reported as ended: they outlive the lane's memory.
-    held: BTreeMap<(RunId, Place), (Offer, bool)>,
-    processes: usize,
-    lights: usize,
+    held: Held,
     open: Batch,
     /// Inputs that must be taken before the open batch may be sealed.
     holds: usize,
     committing: Option<Committing>,
     /// Reports that wait for the next batch.
-    reports: VecDeque<Vec<Report>>,
+    reports: VecDeque<VecDeque<Report>>,
     /// Requests that wait: what is under way goes before what is new.
     requests: VecDeque<(ReplyId, ClientRequest)>,
     out: Vec<Output>,
@@ -315,9 +321,7 @@ impl Lane {
             demand: Demand::default(),
             offers: 0,
             ids: 0,
-            held: BTreeMap::new(),
-            processes: 0,
-            lights: 0,
+            held: Held::default(),
             open: Batch::default(),
             holds: 0,
             committing: None,
@@ -388,7 +392,7 @@ impl Lane {
                 self.take_waiting();
             }
             Input::Reports(reports) => {
-                self.reports.push_back(reports);
+                self.reports.push_back(reports.into());
                 self.take_waiting();
             }
         }
@@ -400,53 +404,32 @@ impl Lane {
         self.open.inputs >= limits::COMMIT_INPUTS || self.open.bytes >= limits::COMMIT_BYTES
     }
 
-    /// Takes what waits, as much as fits the open batch: reports first, so that work under way ends
-    /// and leaves memory before new work comes.
+    /// True if inputs wait that the open batch takes.
+    fn has_waiting(&self) -> bool {
+        let requests = !self.requests.is_empty() && self.open.requests < REQUESTS;
+        (requests || !self.reports.is_empty())
+            && !self.recovering
+            && !self.broken
+            && !self.is_full()
+    }
+
+    /// Takes some of what waits and fits the open batch: reports first, so that work under way ends
+    /// and leaves memory before new work comes. The rest is taken with the next tick, at once, so that
+    /// a commit that ends meanwhile is followed by the next.
     fn take_waiting(&mut self) {
-        while !self.recovering && !self.broken && !self.is_full() {
-            if let Some(reports) = self.reports.pop_front() {
-                self.open.inputs += reports.len();
-                for report in reports {
-                    self.report(report);
+        let end = self.open.inputs + TURN;
+        while self.open.inputs < end && self.has_waiting() {
+            if let Some(reports) = self.reports.front_mut() {
+                match reports.front().map(|report| report.run) {
+                    Some(run) => self.reports_of(run, end),
+                    None => drop(self.reports.pop_front()),
                 }
-            } else if self.open.requests < REQUESTS
-                && let Some((reply, request)) = self.requests.pop_front()
-            {
+            } else if let Some((reply, request)) = self.requests.pop_front() {
                 self.open.inputs += 1;
                 self.open.requests += 1;
                 self.request(reply, request);
-            } else {
-                return;
             }
             self.run_again();
-        }
-    }
-
-    fn report(&mut self, report: Report) {
-        if matches!(report.event, TaskEvent::Ended { .. }) {
-            self.landed(&report);
-        }
-        let key = EntityKey::Run(report.run);
-        self.open.reports.push(report.clone());
-        self.submit(
-            key,
-            ToEntity::Run(Box::new(kapell_engine::Input::Report(report))),
-            false,
-        );
-    }
-
-    fn landed(&mut self, report: &Report) {
-        let at = (report.run, report.place);
-        if let Some((offer, light)) = self.held.get(&at).copied()
-            && offer == report.offer
-        {
-            self.held.remove(&at);
-            if light {
-                self.lights -= 1;
-            } else {
-                self.processes -= 1;
-                self.landed += 1;
-            }
         }
     }
 
@@ -588,6 +571,7 @@ impl Lane {
             self.find_due();
             self.evict();
         }
+        self.take_waiting();
     }
 
     /// Idle entities leave memory; the store knows when they must come back.
@@ -626,6 +610,9 @@ impl Lane {
 
     /// When the lane should be ticked at the latest.
     pub fn next_tick(&self) -> Time {
+        if self.has_waiting() {
+            return self.now;
+        }
         let poll = self
             .due_asked_at
             .map_or(self.now, |at| Time(at.0 + HORIZON_MICROS / 2 + 1));
@@ -655,7 +642,7 @@ impl Lane {
 
     /// Attempts handed out and not ended.
     pub fn in_flight(&self) -> usize {
-        self.held.len()
+        self.held.places.len()
     }
 
     /// Entities that are left as they are after a bug showed on them.
@@ -678,12 +665,12 @@ impl Lane {
 }
 
 impl Slot {
-    fn new(entity: Entity, seq: u64, row: Option<RunRow>, now: Time) -> Self {
+    fn new(entity: Entity, seq: u64, shown: Option<Shown>, now: Time) -> Self {
         Self {
             entity,
             seq,
             since_snapshot: 0,
-            row,
+            shown,
             timer: None,
             waiting: VecDeque::new(),
             asked: Vec::new(),
@@ -702,12 +689,6 @@ fn looks_at_queue(run: &Run, input: &ToEntity) -> Option<EntityKey> {
     };
     run.state.run_queue().filter(|_| looks)
 }
-
-const PLACE_MAX: Place = Place {
-    scope: u32::MAX,
-    step: u16::MAX,
-    item: u32::MAX,
-};
 
 /// What a message is to a run; none if it is not for runs.
 fn run_input(message: Message) -> Option<kapell_engine::Input> {
@@ -736,7 +717,7 @@ fn run_input(message: Message) -> Option<kapell_engine::Input> {
         Message::PauseChild { paused: true } => Run::Request(Request::Pause { by: by() }),
         Message::PauseChild { paused: false } => Run::Request(Request::Resume { by: by() }),
         Message::LockGranted { place, name } => Run::LockGranted { place, name },
-        Message::Admitted => Run::Admitted,
+        Message::Admitted { last_success } => Run::Admitted { last_success },
         Message::Discarded { reason } => Run::Discarded { reason },
         Message::Superseded { by } => Run::Request(Request::Cancel {
             by: "its run queue".to_owned(),

@@ -8,7 +8,7 @@ use kapell_engine::{Plan, Ref};
 use kapell_expr::BlobRef;
 use kapell_model::spec::Spec;
 use kapell_model::{EntityKey, Shard};
-use kapell_store::{Error, Lease, Result, RunRow, Store, VersionRow};
+use kapell_store::{Error, Lease, Loaded, Result, RunRow, Store, VersionRow};
 
 use crate::entity::Entity;
 use crate::lane::{Input, Output};
@@ -125,8 +125,35 @@ pub fn load(
         .map(|(seq, _)| *seq)
         .or(loaded.snapshot.as_ref().map(|(seq, _)| *seq))
         .unwrap_or(0);
-    let entity = Entity::restore(key, &loaded, plan).map_err(Error::Corrupt)?;
+    let entity = match Entity::restore(key, &loaded, plan.clone()) {
+        Ok(entity) => entity,
+        Err(error) => from_the_beginning(store, key, &loaded, plan, error)?,
+    };
     Ok((lease, Some(Found { entity, seq, row })))
+}
+
+/// The entity by its whole history, where a snapshot cannot be read: another version wrote it. What
+/// forgets its history has nothing else.
+fn from_the_beginning(
+    store: &dyn Store,
+    key: &EntityKey,
+    loaded: &Loaded,
+    plan: Option<Arc<Plan>>,
+    error: String,
+) -> Result<Entity> {
+    if !matches!(key, EntityKey::Run(_)) || loaded.snapshot.is_none() {
+        return Err(Error::Corrupt(error));
+    }
+    tracing::info!(
+        ?key,
+        error,
+        "a snapshot cannot be read: replaying the history"
+    );
+    let history = Loaded {
+        snapshot: None,
+        chunks: store.history(key, 0, usize::MAX)?,
+    };
+    Entity::restore(key, &history, plan).map_err(Error::Corrupt)
 }
 
 /// Reads a stored value or page that an entity needs.
@@ -174,7 +201,7 @@ pub fn read(
         | Output::Offer(_)
         | Output::Stop(_)
         | Output::Reply(..)
-        | Output::RowChanged(_) => return None,
+        | Output::RowsChanged(_) => return None,
     })
 }
 

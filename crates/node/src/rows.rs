@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use kapell_engine::Run;
+use kapell_model::{RunStatus, Time};
 use kapell_store::RunRow;
 
 /// Bytes of an error in a row.
@@ -46,11 +47,42 @@ pub(crate) fn row(run: &Run) -> RunRow {
     }
 }
 
-/// True if a row must be written again: what changes with every event waits for a change of status.
-pub(crate) fn changed(old: &RunRow, new: &RunRow) -> bool {
-    old.status != new.status
-        || old.error != new.error
-        || old.started_at != new.started_at
-        || old.ended_at != new.ended_at
-        || new.status.ended() && old.counts != new.counts
+/// What of a run's row says whether it must be written again: what changes with every event waits
+/// for a change of status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shown {
+    status: RunStatus,
+    started_at: Option<Time>,
+    ended_at: Option<Time>,
+    has_error: bool,
+    counts: [u64; 3],
+}
+
+impl Shown {
+    /// What the row of a run should show now.
+    pub(crate) fn of(run: &Run) -> Self {
+        let state = &run.state;
+        Self {
+            status: state.status,
+            started_at: state.started_at,
+            ended_at: state.ended_at,
+            has_error: state.error.is_some(),
+            counts: settled(state.status, state.counts),
+        }
+    }
+
+    /// What a stored row shows.
+    pub(crate) fn in_row(row: &RunRow) -> Self {
+        Self {
+            status: row.status,
+            started_at: row.started_at,
+            ended_at: row.ended_at,
+            has_error: row.error.is_some(),
+            counts: settled(row.status, row.counts),
+        }
+    }
+}
+
+fn settled(status: RunStatus, counts: [u64; 3]) -> [u64; 3] {
+    if status.ended() { counts } else { [0; 3] }
 }

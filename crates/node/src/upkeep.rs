@@ -1,39 +1,152 @@
-//! What is done now and then: runs that are kept no longer are dropped, in small steps.
+//! What is done now and then, in small steps: runs that are kept no longer are dropped with their
+//! logs, and blobs that nothing refers to are removed.
+//!
+//! Start reading at [`Upkeep::step`]. A blob is removed only if the store knows of nothing that refers
+//! to it and it was last put, or let go by a run that was dropped, more than [`GRACE`] ago. So what a
+//! worker has put and not yet reported stays, and so does what a run in memory hands to a new one while
+//! the row of the first is dropped.
+//!
+//! - **Crash**: a run whose logs are gone is still there and is dropped by the next step; a sweep
+//!   begins anew, at another folder.
+//! - **Slow store**: nobody waits for a step.
+//! - **Clock jump**: one far ahead makes blobs old that were just put; it takes a clock that is wrong
+//!   by a day to lose what is not yet referred to, and nothing else is lost by it.
 
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::SignedDuration;
 use kapell_model::spec::{Retention, Spec};
 use kapell_model::{RunId, RunStatus, Time, limits};
-use kapell_store::{Result, RunFilter, Store};
+use kapell_store::{Error, FileBlobs, Result, RunFilter, Store, Sweep};
 
 /// Runs dropped in one go, so that nothing waits long behind it.
 const STEP: usize = 200;
 
-/// Drops ended runs that their workflow's `retention` keeps no longer, at most a small step of each
-/// workflow. Returns which, so that what belongs to them elsewhere (logs) can go too.
-///
-/// # Errors
-/// Those of the store; what was dropped before stays dropped.
-pub fn drop_expired(store: &dyn Store, namespace: &str, now: Time) -> Result<Vec<RunId>> {
-    let mut dropped = Vec::new();
-    let mut after = String::new();
-    loop {
-        let page = store.list_workflows(namespace, &after, limits::LIST_PAGE)?;
-        let Some((last, _)) = page.last() else {
-            return Ok(dropped);
-        };
-        after = last.to_string();
-        for (workflow, version) in &page {
-            let Some(row) = store.version(namespace, workflow, Some(*version))? else {
-                continue;
-            };
-            let Ok(spec) = serde_json::from_str::<Spec>(&row.spec) else {
-                continue;
-            };
-            let expired = expired(store, (namespace, workflow), spec.retention, now)?;
-            if !expired.is_empty() {
-                store.delete_runs(&expired)?;
-                dropped.extend(expired);
+/// How long a blob stays that nothing refers to.
+pub const GRACE: SignedDuration = SignedDuration::from_hours(24);
+
+/// Until the next step if there is nothing to do.
+const IDLE: SignedDuration = SignedDuration::from_mins(10);
+
+/// Until the next step if runs were dropped: more may wait.
+const SOON: SignedDuration = SignedDuration::from_secs(5);
+
+/// Between two steps of a sweep.
+const BETWEEN: SignedDuration = SignedDuration::from_millis(100);
+
+/// From the end of a sweep to the next.
+const SWEEP: SignedDuration = SignedDuration::from_hours(1);
+
+/// The upkeep of a data directory, by the one process that works on it.
+pub struct Upkeep {
+    store: Arc<dyn Store>,
+    blobs: FileBlobs,
+    logs: PathBuf,
+    namespace: String,
+    sweep: Option<Sweep>,
+    sweep_at: Time,
+    drop_at: Time,
+}
+
+impl Upkeep {
+    /// Upkeep of a namespace; `logs` has a folder for each run that printed something.
+    pub fn new(store: Arc<dyn Store>, blobs: FileBlobs, logs: PathBuf, namespace: &str) -> Self {
+        Self {
+            store,
+            blobs,
+            logs,
+            namespace: namespace.to_owned(),
+            sweep: None,
+            sweep_at: Time::ZERO,
+            drop_at: Time::ZERO,
+        }
+    }
+
+    /// Does the next small step. Returns how long to wait for the one after it.
+    ///
+    /// # Errors
+    /// Those of the store; what was done before stays done, and the rest is done by a later step.
+    pub fn step(&mut self, now: Time) -> Result<SignedDuration> {
+        if now >= self.drop_at {
+            let dropped = self.drop_expired(now)?;
+            let pause = if dropped == 0 { IDLE } else { SOON };
+            self.drop_at = now.plus(pause);
+        }
+        if now >= self.sweep_at {
+            // Where a sweep begins need only differ from one process to the next.
+            let first = u8::try_from(now.0 / 1_000_000 % 256).unwrap_or(0);
+            let sweep = self.sweep.get_or_insert_with(|| Sweep::beginning_at(first));
+            let swept = self.blobs.sweep(sweep, &*self.store, now.plus(-GRACE))?;
+            if swept.files > 0 {
+                tracing::debug!(
+                    swept.files,
+                    swept.bytes,
+                    "removed blobs that nothing refers to"
+                );
+            }
+            self.sweep_at = now.plus(if swept.done { SWEEP } else { BETWEEN });
+            if swept.done {
+                self.sweep = None;
             }
         }
+        Ok(self.drop_at.min(self.sweep_at).since(now).min(IDLE))
+    }
+
+    /// Drops ended runs that their workflow's `retention` keeps no longer, at most a small step of each
+    /// workflow. Returns how many.
+    fn drop_expired(&self, now: Time) -> Result<u64> {
+        let mut dropped = 0;
+        let mut after = String::new();
+        loop {
+            let page = self
+                .store
+                .list_workflows(&self.namespace, &after, limits::LIST_PAGE)?;
+            let Some((last, _)) = page.last() else {
+                return Ok(dropped);
+            };
+            after = last.to_string();
+            for (workflow, version) in &page {
+                let row = self
+                    .store
+                    .version(&self.namespace, workflow, Some(*version))?;
+                let Some(spec) = row.and_then(|row| serde_json::from_str::<Spec>(&row.spec).ok())
+                else {
+                    continue;
+                };
+                let of = (self.namespace.as_str(), &**workflow);
+                dropped += self.drop_runs(&expired(&*self.store, of, spec.retention, now)?)?;
+            }
+        }
+    }
+
+    /// Drops ended runs. Their logs go first: a run without logs is found again, logs without a run
+    /// are not. Their blobs are let go now, so that their time of grace begins.
+    fn drop_runs(&self, runs: &[RunId]) -> Result<u64> {
+        for run in runs {
+            match std::fs::remove_dir_all(self.logs.join(run.to_string())) {
+                // A run that printed nothing has no folder.
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    tracing::warn!(%error, %run, "the logs of a run were not removed");
+                }
+                _ => {}
+            }
+            let mut after: Arc<str> = "".into();
+            loop {
+                let page = self
+                    .store
+                    .blobs_of(&(*run).into(), &after, limits::LIST_PAGE)?;
+                let Some(last) = page.last().cloned() else {
+                    break;
+                };
+                self.blobs
+                    .touch(&page)
+                    .map_err(|error| Error::Unavailable(format!("blobs: {error}")))?;
+                after = last;
+            }
+        }
+        self.store.delete_runs(runs)
     }
 }
 

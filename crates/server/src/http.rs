@@ -1,17 +1,23 @@
-//! The service behind HTTP/1.1 with JSON bodies. The same routes on any listener.
+//! The service behind HTTP/1.1 with JSON bodies. The same routes on any listener. Every refusal has a
+//! problem body, those of the framework too.
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::extract::{DefaultBodyLimit, FromRequest, Path, Query, Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use kapell_api::client::Api;
 use kapell_api::http::{
-    Action, BASE, LogQuery, Problem, RecordQuery, RegisterWorkflow, RunQuery, StartRun, Started,
+    Action, BASE, LogQuery, Problem, REQUEST_BYTES, RecordQuery, RegisterWorkflow, RunQuery,
+    StartRun, Started,
 };
 use kapell_model::{Error, ErrorCode, RunId, limits};
 use serde::{Deserialize, Serialize};
@@ -23,11 +29,20 @@ type Shared = State<Arc<Service>>;
 /// The longest wait for a change in one request.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
+/// How long the body of a request may take to come.
+const BODY_PATIENCE: Duration = Duration::from_mins(1);
+
+/// Bytes of what the framework says of a request that are passed on.
+const SAID_BYTES: usize = 4 << 10;
+
+const PROBLEM: &str = "application/problem+json";
+
 /// All routes.
 pub fn router(service: Arc<Service>) -> Router {
+    let most = usize::try_from(limits::BUNDLE_BYTES).unwrap_or(usize::MAX);
     let routes = Router::new()
         .route("/health", get(health))
-        .route("/blobs", post(put_blob))
+        .route("/blobs", post(put_blob).layer(DefaultBodyLimit::max(most)))
         .route("/workflows", get(workflows).post(register))
         .route("/workflows/{workflow}/versions", get(versions))
         .route("/workflows/{workflow}/versions/{version}", get(version))
@@ -38,17 +53,81 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/runs/{run}/record", get(record))
         .route("/runs/{run}/logs", post(logs))
         .route("/runs/{run}/{verb}", post(act));
-    let most = usize::try_from(limits::BUNDLE_BYTES).unwrap_or(usize::MAX);
     Router::new()
         .nest(BASE, routes)
-        .fallback(async || {
-            Failure(Error::new(
-                ErrorCode::BadRequest,
-                "there is nothing at this address",
-            ))
-        })
-        .layer(DefaultBodyLimit::max(most))
+        .fallback(async || StatusCode::NOT_FOUND)
+        .layer(DefaultBodyLimit::max(REQUEST_BYTES))
+        .layer(map_response(explained))
         .with_state(service)
+}
+
+/// A refusal of the framework as a problem body; all else as it is.
+async fn explained(response: Response) -> Response {
+    let status = response.status();
+    let refused = status.is_client_error() || status.is_server_error();
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    if !refused || kind.is_some_and(|kind| kind == PROBLEM) {
+        return response;
+    }
+    let body = response.into_body();
+    let said = axum::body::to_bytes(body, SAID_BYTES)
+        .await
+        .unwrap_or_default();
+    let said = String::from_utf8_lossy(&said).trim().to_owned();
+    let error = match status {
+        StatusCode::NOT_FOUND => {
+            Error::new(ErrorCode::BadRequest, "there is nothing at this address")
+                .hint(format!("addresses begin with `{BASE}`"))
+        }
+        StatusCode::METHOD_NOT_ALLOWED => {
+            Error::new(ErrorCode::BadRequest, "this address takes other methods")
+                .hint("the header `Allow` names them")
+        }
+        StatusCode::PAYLOAD_TOO_LARGE => Error::new(
+            ErrorCode::LimitReached,
+            "the body of the request is too big",
+        )
+        .hint(format!("at most {REQUEST_BYTES} bytes, a blob more")),
+        StatusCode::REQUEST_TIMEOUT => Error::new(
+            ErrorCode::BadRequest,
+            format!(
+                "the body of the request did not come within {} seconds",
+                BODY_PATIENCE.as_secs()
+            ),
+        ),
+        _ if status.is_server_error() => Error::new(ErrorCode::Internal, said),
+        _ => Error::new(ErrorCode::BadRequest, said),
+    };
+    problem(error, Some(status))
+}
+
+/// A failure as an answer; under the status of its code if there is none that says more.
+fn problem(error: Error, status: Option<StatusCode>) -> Response {
+    let status = status
+        .or_else(|| StatusCode::from_u16(error.code.http_status()).ok())
+        .filter(|status| !status.is_success())
+        .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut problem = Problem::from(error);
+    problem.status = status.as_u16();
+    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    (status, [(header::CONTENT_TYPE, PROBLEM)], body).into_response()
+}
+
+/// The body of a request, if it comes in time.
+#[derive(Debug)]
+struct Body(Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Body {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
+        let bytes = Bytes::from_request(request, state);
+        match tokio::time::timeout(BODY_PATIENCE, bytes).await {
+            Ok(Ok(bytes)) => Ok(Self(bytes)),
+            Ok(Err(refused)) => Err(refused.into_response()),
+            Err(_) => Err(StatusCode::REQUEST_TIMEOUT.into_response()),
+        }
+    }
 }
 
 /// A failure as a problem body.
@@ -56,17 +135,7 @@ struct Failure(Error);
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.0.code.http_status())
-            .ok()
-            .filter(|status| !status.is_success())
-            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let body = serde_json::to_vec(&Problem::from(self.0)).unwrap_or_default();
-        (
-            status,
-            [(header::CONTENT_TYPE, "application/problem+json")],
-            body,
-        )
-            .into_response()
+        problem(self.0, None)
     }
 }
 
@@ -89,18 +158,22 @@ fn bad(error: &dyn std::fmt::Display) -> Failure {
 }
 
 fn body<'b, T: Deserialize<'b>>(bytes: &'b [u8]) -> Result<T, Failure> {
-    serde_json::from_slice(bytes).map_err(|error| bad(&error))
+    serde_json::from_slice(bytes)
+        .map_err(|error| bad(&format!("the body of the request cannot be read: {error}")))
 }
 
 async fn health(State(service): Shared) -> Answer<kapell_api::http::Health> {
     call(service, Api::health).await
 }
 
-async fn put_blob(State(service): Shared, bytes: Bytes) -> Answer<kapell_expr::BlobRef> {
+async fn put_blob(State(service): Shared, Body(bytes): Body) -> Answer<kapell_expr::BlobRef> {
     call(service, move |service| service.put(&bytes)).await
 }
 
-async fn register(State(service): Shared, bytes: Bytes) -> Answer<kapell_api::http::Registered> {
+async fn register(
+    State(service): Shared,
+    Body(bytes): Body,
+) -> Answer<kapell_api::http::Registered> {
     let workflow: RegisterWorkflow = body(&bytes)?;
     call(service, move |service| service.register(&workflow)).await
 }
@@ -151,7 +224,7 @@ async fn version(
     call(service, move |service| service.version(&workflow, number)).await
 }
 
-async fn start(State(service): Shared, bytes: Bytes) -> Answer<Started> {
+async fn start(State(service): Shared, Body(bytes): Body) -> Answer<Started> {
     let start: StartRun = body(&bytes)?;
     call(service, move |service| service.start(&start)).await
 }
@@ -209,7 +282,7 @@ async fn record(
 async fn logs(
     State(service): Shared,
     Path(run): Path<String>,
-    bytes: Bytes,
+    Body(bytes): Body,
 ) -> Answer<kapell_api::http::LogPage> {
     let query: LogQuery = if bytes.is_empty() {
         LogQuery::default()
@@ -225,7 +298,7 @@ async fn logs(
 async fn act(
     State(service): Shared,
     Path((run, verb)): Path<(String, String)>,
-    bytes: Bytes,
+    Body(bytes): Body,
 ) -> Answer<Option<RunId>> {
     let mut fields: serde_json::Map<String, serde_json::Value> = if bytes.is_empty() {
         serde_json::Map::new()

@@ -27,13 +27,13 @@ use crate::register::NAMESPACE;
 use crate::rows::failure;
 use crate::{Service, http};
 
-/// How soon after the start, or after a step that dropped something, upkeep is done.
+/// How soon after the start upkeep is done, so that short commands do none.
 const FIRST_UPKEEP: Duration = Duration::from_secs(5);
 
 /// How long answers under way are waited for at the end.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// How often upkeep is done otherwise.
+/// How soon after a step that failed the next is tried.
 const UPKEEP: Duration = Duration::from_mins(10);
 
 /// A worker in this process, as the node sees it.
@@ -47,7 +47,7 @@ pub trait LocalWorker: Send + Sync {
 }
 
 /// What a worker that was started is: itself, and the attempts that one before it held.
-pub type Hired = (Box<dyn LocalWorker>, Vec<(RunId, Place, Offer)>);
+pub type Hired = (Box<dyn LocalWorker>, Vec<(RunId, Place, Offer, bool)>);
 
 /// Where a worker reports to.
 pub type Reports = Box<dyn Fn(Vec<Report>) + Send + Sync>;
@@ -147,9 +147,8 @@ fn assemble(data_dir: &Path, store: Arc<dyn Store>, want: Want) -> Result<Local,
             ),
         )
     };
-    let blobs: Arc<dyn Blobs> = Arc::new(BlobFolder(
-        FileBlobs::open(data_dir).map_err(|error| unusable(&error))?,
-    ));
+    let files = FileBlobs::open(data_dir).map_err(|error| unusable(&error))?;
+    let blobs: Arc<dyn Blobs> = Arc::new(BlobFolder(files.clone()));
     let worker = Arc::new(Hand::default());
     let (node, window, working) = match want {
         Want::Look => (None, 0, false),
@@ -166,12 +165,15 @@ fn assemble(data_dir: &Path, store: Arc<dyn Store>, want: Want) -> Result<Local,
             )?;
             *worker.0.lock() = Some(hired);
             if !lost.is_empty() {
-                let explained = lost.len() > 1;
-                prepared.node().reports(
-                    lost.into_iter()
-                        .map(|attempt| gone(attempt, explained))
-                        .collect(),
-                );
+                // The worker died with its Kapell. If it ran several attempts, its death says nothing
+                // of any of them.
+                let several = lost.len() > 1;
+                let gone = |(run, place, offer, explained)| {
+                    gone((run, place, offer, explained || several))
+                };
+                prepared
+                    .node()
+                    .reports(lost.into_iter().map(gone).collect());
             }
             (Some(prepared), process_window, true)
         }
@@ -201,7 +203,15 @@ fn assemble(data_dir: &Path, store: Arc<dyn Store>, want: Want) -> Result<Local,
     });
     let (node, threads) = threads.transpose()?.unzip();
     let upkeep = working
-        .then(|| Upkeep::start(Arc::clone(&store), data_dir.join("logs")))
+        .then(|| {
+            let logs = data_dir.join("logs");
+            Upkeep::start(upkeep::Upkeep::new(
+                Arc::clone(&store),
+                files,
+                logs,
+                NAMESPACE,
+            ))
+        })
         .transpose()
         .map_err(|error| {
             Error::new(
@@ -225,8 +235,8 @@ fn assemble(data_dir: &Path, store: Arc<dyn Store>, want: Want) -> Result<Local,
     })
 }
 
-/// An attempt of a worker that died; `explained` if others went down with it.
-fn gone((run, place, offer): (RunId, Place, Offer), explained: bool) -> Report {
+/// An attempt of a worker that died; `explained` if the machine was restarted since.
+fn gone((run, place, offer, explained): (RunId, Place, Offer, bool)) -> Report {
     let now = clock::now();
     let outcome = Outcome::Lost {
         reason: "its worker died".to_owned(),
@@ -288,37 +298,27 @@ impl Drop for Local {
     }
 }
 
-/// Drops what `retention` keeps no longer: soon after the start, then every few minutes. Ends when it
-/// is dropped.
+/// Drops what is kept no longer, step by step. Ends when it is dropped.
 struct Upkeep {
     stop: Option<mpsc::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Upkeep {
-    fn start(store: Arc<dyn Store>, logs: PathBuf) -> std::io::Result<Self> {
+    fn start(mut upkeep: upkeep::Upkeep) -> std::io::Result<Self> {
         let (stop, stopped) = mpsc::channel::<()>();
         let thread = std::thread::Builder::new()
             .name("kapell-upkeep".to_owned())
             .spawn(move || {
                 let mut pause = FIRST_UPKEEP;
                 while stopped.recv_timeout(pause) == Err(mpsc::RecvTimeoutError::Timeout) {
-                    pause = UPKEEP;
-                    match upkeep::drop_expired(&*store, NAMESPACE, clock::now()) {
-                        Ok(dropped) => {
-                            // More may wait: the next small step comes soon.
-                            if !dropped.is_empty() {
-                                pause = FIRST_UPKEEP;
-                            }
-                            for run in dropped {
-                                // A run that printed nothing has no folder.
-                                let _ = fs::remove_dir_all(logs.join(run.to_string()));
-                            }
-                        }
+                    pause = match upkeep.step(clock::now()) {
+                        Ok(pause) => Duration::try_from(pause).unwrap_or(UPKEEP),
                         Err(error) => {
-                            tracing::warn!(%error, "runs past their retention were not dropped");
+                            tracing::warn!(%error, "what is kept no longer was not dropped");
+                            UPKEEP
                         }
-                    }
+                    };
                 }
             })?;
         Ok(Self {

@@ -113,7 +113,7 @@ impl Service {
             .map(|name| {
                 RunStatus::ALL
                     .into_iter()
-                    .find(|status| status.name() == name)
+                    .find(|status| status.name() == name.replace(['-', ' '], "_"))
                     .ok_or_else(|| {
                         let known: Vec<&str> =
                             RunStatus::ALL.iter().map(|status| status.name()).collect();
@@ -225,10 +225,12 @@ impl Api for Service {
 
     fn workflows(&self, after: &str, limit: usize) -> Result<WorkflowPage> {
         let limit = page(limit);
-        let found = self
+        let mut found = self
             .store
-            .list_workflows(NAMESPACE, after, limit)
+            .list_workflows(NAMESPACE, after, limit + 1)
             .map_err(failure)?;
+        let more = found.len() > limit;
+        found.truncate(limit);
         let mut counts: BTreeMap<Arc<str>, BTreeMap<String, u64>> = BTreeMap::new();
         for (workflow, status, count) in self.store.run_counts(NAMESPACE).map_err(failure)? {
             counts
@@ -236,9 +238,8 @@ impl Api for Service {
                 .or_default()
                 .insert(status.name().to_owned(), count);
         }
-        let next = (found.len() == limit)
-            .then(|| found.last().map(|(name, _)| name.to_string()))
-            .flatten();
+        let next = found.last().filter(|_| more);
+        let next = next.map(|(name, _)| name.to_string());
         let workflows = found
             .into_iter()
             .map(|(name, version)| WorkflowSummary {
@@ -324,13 +325,14 @@ impl Api for Service {
 
     fn list(&self, query: &RunQuery) -> Result<RunPage> {
         let limit = page(query.limit);
-        let rows = self
+        // One more than is shown tells whether there is more.
+        let mut rows = self
             .store
-            .list_runs(&Self::filter(query)?, limit)
+            .list_runs(&Self::filter(query)?, limit + 1)
             .map_err(failure)?;
-        let next = (rows.len() == limit)
-            .then(|| rows.last().map(|row| row.id))
-            .flatten();
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        let next = rows.last().filter(|_| more).map(|row| row.id);
         Ok(RunPage {
             runs: rows.into_iter().map(summary).collect(),
             next,

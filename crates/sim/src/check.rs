@@ -8,11 +8,13 @@
 //! | `work` | what is handed out: never twice, never too much |
 //! | `steps` | how steps, items and runs end, by rules of its own |
 //! | `lines` | what strategies and locks promise |
+//! | `watermark` | `run.last_success` |
 
 mod durable;
 mod lines;
 mod people;
 mod steps;
+mod watermark;
 mod work;
 
 pub(crate) use people::facts;
@@ -65,13 +67,14 @@ pub(crate) struct Shadow {
 #[derive(Default)]
 pub struct Checks {
     pub(crate) runs: BTreeMap<RunId, Shadow>,
-    pub(crate) plans: BTreeMap<Arc<str>, Arc<Plan>>,
+    pub(crate) plans: BTreeMap<(Arc<str>, u32), Arc<Plan>>,
     pub(crate) leases: BTreeMap<Shard, Lease>,
     queues: BTreeMap<EntityKey, RunQueue>,
     locks: BTreeMap<EntityKey, Lock>,
     grants: BTreeMap<EntityKey, VecDeque<Time>>,
     orders: BTreeMap<EntityKey, lines::Order>,
     acknowledged: BTreeSet<RunId>,
+    watermarks: watermark::Watermarks,
     dirty: BTreeSet<EntityKey>,
     commits: u64,
     quiets: u64,
@@ -127,6 +130,7 @@ impl Checks {
                 EntityKey::Lock { .. } => self.lock_written(&write.key, &write.chunk)?,
             }
         }
+        self.watermarks.landed()?;
         for write in &commit.entities {
             if let EntityKey::Run(id) = write.key {
                 self.row_right(id, store)?;
@@ -152,7 +156,8 @@ impl Checks {
                 if self.runs.contains_key(&id) {
                     return wrong("created", format!("{id} was made twice"));
                 }
-                let plan = self.plans.get(created.workflow.as_str()).cloned();
+                let version = (created.workflow.as_str().into(), created.version);
+                let plan = self.plans.get(&version).cloned();
                 let Some(plan) = plan else {
                     return wrong("created", "of an unknown workflow");
                 };
@@ -162,6 +167,7 @@ impl Checks {
                 return wrong("history", format!("{id} has events before it was made"));
             };
             shadow.event(event, worker)?;
+            self.watermarks.event(&shadow.state, &shadow.plan, event);
         }
         Ok(())
     }
@@ -236,10 +242,14 @@ impl Checks {
             what: "history",
             detail: format!("{key:?}: {error}"),
         })?;
+        let several = match key {
+            EntityKey::RunQueue { workflow, .. } => self.plans.contains_key(&(workflow.clone(), 2)),
+            EntityKey::Run(_) | EntityKey::Lock { .. } => false,
+        };
         for event in &events {
             let queue = self.queues.entry(key.clone()).or_default();
             let order = self.orders.entry(key.clone()).or_default();
-            order.before(queue, event)?;
+            order.before(queue, event, several)?;
             queue.apply(event);
         }
         Ok(())

@@ -15,6 +15,7 @@ pub mod blobs;
 pub mod check;
 pub mod generate;
 pub mod kept;
+pub mod panics;
 pub mod rng;
 pub mod scenario;
 pub mod shrink;
@@ -22,4 +23,4 @@ pub mod worker;
 pub mod world;
 
 pub use scenario::Scenario;
-pub use world::{Failure, Outcome, play};
+pub use world::{Failure, Outcome, Sabotage, play, play_broken};

@@ -46,8 +46,6 @@ struct Player {
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    // A panic is a failure like others: it is reported once, with its seed.
-    std::panic::set_hook(Box::new(|_| {}));
     let arguments = Arguments::parse();
     let mut player = Player {
         arguments,

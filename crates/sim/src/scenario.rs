@@ -11,7 +11,8 @@ pub struct Scenario {
     pub note: String,
     /// Chance inside the world: latencies, durations, outcomes.
     pub seed: u64,
-    /// Definitions, as the JSON that a workflow file may be.
+    /// Definitions, as the JSON that a workflow file may be. The first of each name is registered at
+    /// the beginning, others when somebody asks for it.
     pub workflows: Vec<Value>,
     /// What people ask, by time.
     pub requests: Vec<Planned<Ask>>,
@@ -42,6 +43,9 @@ pub enum Ask {
         n: i64,
         /// An idempotency key.
         key: Option<u64>,
+        /// Not the active version.
+        #[serde(default)]
+        version: Option<u32>,
     },
     /// End a run.
     Cancel {
@@ -84,6 +88,12 @@ pub enum Ask {
     Fork {
         /// Which.
         dice: u64,
+        /// Another parameter `n`.
+        #[serde(default)]
+        n: Option<i64>,
+        /// Another version.
+        #[serde(default)]
+        version: Option<u32>,
     },
     /// Change the priority.
     Priority {
@@ -99,6 +109,11 @@ pub enum Ask {
     Dismiss {
         /// Which.
         dice: u64,
+    },
+    /// Register a definition: it becomes the active version of its workflow.
+    Register {
+        /// Which of the workflows.
+        workflow: usize,
     },
 }
 
@@ -190,4 +205,7 @@ pub struct Knobs {
     pub lost: u64,
     /// Outputs that are too big to be kept inline.
     pub big: u64,
+    /// Reports that come late: up to two minutes, and after later ones.
+    #[serde(default)]
+    pub late: u64,
 }

@@ -107,6 +107,7 @@ impl Shrinker {
         self.attempt(|scenario| scenario.knobs.lump = 0);
         self.attempt(|scenario| scenario.knobs.repeats = 0);
         self.attempt(|scenario| scenario.knobs.deaf = 0);
+        self.attempt(|scenario| scenario.knobs.late = 0);
         self.attempt(|scenario| scenario.knobs.lost = 0);
         self.attempt(|scenario| scenario.knobs.big = 0);
         self.attempt(|scenario| scenario.knobs.fails = 0);

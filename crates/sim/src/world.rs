@@ -10,9 +10,10 @@
 mod asks;
 mod brief;
 mod faults;
+mod sabotage;
 mod store;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use kapell_api::task::{Place, Report};
@@ -24,6 +25,7 @@ use kapell_node::{ClientRequest, Lane, ReplyId};
 use kapell_store::{Commit, MemoryStore, Store, VersionRow};
 
 use brief::{brief_input, brief_output, micros};
+pub use sabotage::Sabotage;
 
 use crate::blobs::MemoryBlobs;
 use crate::check::Checks;
@@ -45,6 +47,9 @@ const HAPPENINGS: u64 = 4_000_000;
 
 /// After the last request and fault people resume and dismiss so often.
 const CARE: i64 = 1_200 * 1_000_000;
+
+/// The longest that a late report takes.
+const LATEST: i64 = 120 * 1_000_000;
 
 /// Turns without progress after which a lane turns in circles.
 const SPINS: u32 = 1_000;
@@ -127,6 +132,7 @@ struct World<'a> {
     slow: i64,
     last_plan: i64,
     care_at: i64,
+    sabotage: Option<Sabotage>,
     failure: Option<Failure>,
 }
 
@@ -139,17 +145,23 @@ struct Asked {
 
 /// Plays a scenario to its end, or to the first thing that must not be.
 pub fn play<'a>(scenario: &'a Scenario, sink: Option<Sink<'a>>) -> Outcome {
+    play_broken(scenario, sink, None)
+}
+
+/// Plays a scenario in a world that breaks a promise: a checker that lets it pass is none.
+pub fn play_broken<'a>(
+    scenario: &'a Scenario,
+    sink: Option<Sink<'a>>,
+    sabotage: Option<Sabotage>,
+) -> Outcome {
     let mut world = World::new(scenario, sink);
+    world.sabotage = sabotage;
+    crate::panics::note();
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.go()));
-    if let Err(panic) = result {
-        let text = panic
-            .downcast_ref::<String>()
-            .map(String::as_str)
-            .or_else(|| panic.downcast_ref::<&str>().copied())
-            .unwrap_or("a panic without words");
+    if result.is_err() {
         world.failure = Some(Failure {
             what: "panic",
-            detail: text.to_owned(),
+            detail: crate::panics::last(),
         });
     }
     Outcome {
@@ -204,6 +216,7 @@ impl<'a> World<'a> {
             slow: 1,
             last_plan,
             care_at: last_plan + CARE,
+            sabotage: None,
             failure: None,
         }
     }
@@ -255,7 +268,12 @@ impl<'a> World<'a> {
     }
 
     fn go(&mut self) {
+        let mut names = BTreeSet::new();
         for index in 0..self.scenario.workflows.len() {
+            let name = self.scenario.workflows[index].get("workflow");
+            if !names.insert(name.and_then(serde_json::Value::as_str)) {
+                continue;
+            }
             if let Err(error) = self.register(index) {
                 self.fail("generator", error);
                 return;
@@ -295,7 +313,24 @@ impl<'a> World<'a> {
     }
 
     fn register(&mut self, index: usize) -> Result<(), String> {
-        let text = self.scenario.workflows[index].to_string();
+        let Some(definition) = self.scenario.workflows.get(index) else {
+            return Ok(());
+        };
+        let row = self.row(definition)?;
+        let stored = self.other_definition(definition, &row)?;
+        let version = self
+            .store
+            .register(&stored)
+            .map_err(|error| error.to_string())?;
+        let read = perform::Version::read(&row).map_err(|error| error.to_string())?;
+        self.checks
+            .plans
+            .insert((row.workflow.clone(), version), read.plan);
+        Ok(())
+    }
+
+    fn row(&self, definition: &serde_json::Value) -> Result<VersionRow, String> {
+        let text = definition.to_string();
         let parsed = kapell_model::parse("sim.yaml", &text);
         let Some(spec) = parsed.spec else {
             let problems: Vec<String> = parsed
@@ -309,7 +344,7 @@ impl<'a> World<'a> {
             return Err(format!("{}\n{text}", problems.join("\n")));
         };
         let stored = serde_json::to_string(&*spec).map_err(|error| error.to_string())?;
-        let row = VersionRow {
+        Ok(VersionRow {
             namespace: NAMESPACE.into(),
             workflow: spec.workflow.clone(),
             version: 1,
@@ -318,15 +353,7 @@ impl<'a> World<'a> {
             source: text.into(),
             bundle: None,
             created_at: self.wall(),
-        };
-        let version = perform::Version::read(&row).map_err(|error| error.to_string())?;
-        self.checks
-            .plans
-            .insert(spec.workflow.clone(), version.plan);
-        self.store
-            .register(&row)
-            .map_err(|error| error.to_string())?;
-        Ok(())
+        })
     }
 
     fn happen(&mut self, what: Happening) {
@@ -408,7 +435,10 @@ impl<'a> World<'a> {
             match act {
                 Act::Alarm(after, id, alarm) => self.plan(after, Happening::Alarm(life, id, alarm)),
                 Act::Report(after, report) => {
-                    let wire = self.rng.between(1, self.scenario.knobs.wire);
+                    let mut wire = self.rng.between(1, self.scenario.knobs.wire);
+                    if self.rng.chance(self.scenario.knobs.late) {
+                        wire += self.rng.magnitude(1_000, LATEST);
+                    }
                     self.plan(
                         after + wire,
                         Happening::ToLane(life, Input::Reports(vec![report])),
@@ -419,6 +449,7 @@ impl<'a> World<'a> {
     }
 
     fn give_lane(&mut self, input: Input) {
+        let input = self.spoil_input(input);
         let wall = self.wall();
         self.note(|| format!("-> {}", brief_input(&input)));
         self.trace(1, brief_input(&input).as_bytes());
@@ -468,6 +499,9 @@ impl<'a> World<'a> {
     }
 
     fn output(&mut self, output: Output) {
+        let Some(output) = self.spoil_output(output) else {
+            return;
+        };
         let life = self.life;
         self.note(|| format!("<- {}", brief_output(&output)));
         match output {
@@ -500,9 +534,11 @@ impl<'a> World<'a> {
                 );
             }
             Output::Reply(reply, answer) => self.answered(reply, answer),
-            Output::RowChanged(row) => {
-                let verdict = self.checks.row_shown(&row);
-                self.judge(verdict);
+            Output::RowsChanged(commit) => {
+                for row in &commit.runs {
+                    let verdict = self.checks.row_shown(row);
+                    self.judge(verdict);
+                }
             }
             output => {
                 let after = self.store_micros(self.scenario.knobs.read);
@@ -527,7 +563,7 @@ impl<'a> World<'a> {
             .as_ref()
             .and_then(|lane| lane.quarantined().next().cloned());
         if let Some(key) = quarantined {
-            let detail = format!("{key:?} is quarantined: {}", self.checks.open());
+            let detail = format!("{key:?} is quarantined: {}", crate::panics::last());
             self.fail("panic", detail);
         }
         if self.happenings > HAPPENINGS {

@@ -1,21 +1,22 @@
 //! Scenarios of many seeds, and those that failed once.
 
 use kapell_sim::scenario::{Fault, Scenario};
-use kapell_sim::{generate, kept, play};
+use kapell_sim::{Sabotage, generate, kept, play, play_broken};
+use serde_json::{Value, json};
 
 /// Seeds of one test, of which there are two; `make sim` plays many more.
 const SEEDS: u64 = 250;
 
 /// Keys and values of the language, requests and faults.
 const WORDS: &str = "
-    noop fail shell exec python set wait steps switch else loop while until next
+    noop fail shell exec python http set wait steps switch else loop while until next
     max_iterations on_max delay workflow foreach concurrency min_success chunk zip stop_when
     retry limit platform when backoff timeout attempt total queue locks per once idempotent
     priority not_before on_failure then finally outputs type max_parallelism on_step_failure
-    strategy key debounce env if run_if all_succeeded all_done any_succeeded any_failed
+    strategy key debounce env with label labels until if run_if all_succeeded all_done any_succeeded any_failed
     none_failed parallel sequential strict_sequential first_only last_only serial_latest
     finish_running fail_fast continue start cancel pause resume restart skip set_output fork
-    view dismiss crash lost_answer thief full slow clock reads
+    view dismiss register crash lost_answer thief full slow clock reads
 ";
 
 fn passes(name: &str, scenario: &Scenario) {
@@ -98,4 +99,182 @@ fn scenarios_reach_every_construct() {
         .filter(|fault| matches!(fault.what, Fault::Crash { .. }))
         .count();
     assert!(crashes > 100, "only {crashes} crashes");
+}
+
+/// Seeds within which a broken promise is seen.
+const SOON: u64 = 150;
+
+/// Some scenario fails, and the first that does by one of these checkers.
+fn is_caught(sabotage: Sabotage, checkers: &[&str]) {
+    let failure = (0..SOON)
+        .find_map(|seed| play_broken(&generate::scenario(seed), None, Some(sabotage)).failure);
+    let failure = failure.unwrap_or_else(|| panic!("no checker sees {sabotage:?}"));
+    assert!(
+        checkers.contains(&failure.what),
+        "{sabotage:?} is seen by {failure:?}"
+    );
+}
+
+#[test]
+fn a_commit_that_is_said_to_be_made_is_missed() {
+    is_caught(
+        Sabotage::Forgets,
+        &["durable", "live", "history", "offer", "queued"],
+    );
+}
+
+#[test]
+fn a_commit_over_shards_that_were_taken_over_is_seen() {
+    is_caught(Sabotage::Fence, &["fence"]);
+}
+
+#[test]
+fn an_entity_that_nobody_would_wake_is_seen() {
+    is_caught(Sabotage::Sleeps, &["wake"]);
+}
+
+#[test]
+fn an_attempt_that_is_handed_out_twice_is_seen() {
+    is_caught(Sabotage::Twice, &["offer", "twice"]);
+}
+
+#[test]
+fn a_request_without_an_answer_is_seen() {
+    is_caught(Sabotage::Mute, &["unanswered"]);
+}
+
+#[test]
+fn a_result_that_no_attempt_gave_is_seen() {
+    is_caught(Sabotage::Forges, &["outputs"]);
+}
+
+#[test]
+fn a_panic_inside_deciding_is_seen() {
+    let seen = (0..SOON).any(|seed| {
+        let outcome = play_broken(&generate::scenario(seed), None, Some(Sabotage::Overflows));
+        outcome.failure.is_some_and(|failure| {
+            failure.what == "panic" && failure.detail.contains("quarantined")
+        })
+    });
+    assert!(seen, "a panic inside deciding passes");
+}
+
+/// Changes every step of a definition, the inner ones too.
+fn each_step(value: &mut Value, change: &dyn Fn(&mut serde_json::Map<String, Value>)) {
+    match value {
+        Value::Object(fields) => {
+            for graph in ["steps", "finally"] {
+                let steps = fields.get_mut(graph).and_then(Value::as_object_mut);
+                let steps = steps.into_iter().flat_map(serde_json::Map::values_mut);
+                steps.filter_map(Value::as_object_mut).for_each(change);
+            }
+            for inner in fields.values_mut() {
+                each_step(inner, change);
+            }
+        }
+        Value::Array(list) => {
+            for inner in list {
+                each_step(inner, change);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn a_strategy_that_is_not_kept_is_seen() {
+    let change = |definition: &mut Value| {
+        if definition.get("strategy").is_some() {
+            definition["strategy"] = json!({ "mode": "parallel", "limit": 1_000 });
+        }
+    };
+    is_caught(Sabotage::Definition(change), &["strategy"]);
+}
+
+#[test]
+fn too_many_attempts_of_a_run_are_seen() {
+    let change = |definition: &mut Value| {
+        definition["max_parallelism"] = json!(1_000);
+    };
+    is_caught(Sabotage::Definition(change), &["max_parallelism"]);
+}
+
+#[test]
+fn items_that_are_counted_wrong_are_seen() {
+    let change = |definition: &mut Value| {
+        each_step(definition, &|step| {
+            if let Some(foreach) = step.get_mut("foreach") {
+                foreach["min_success"] = json!("1%");
+            }
+        });
+    };
+    is_caught(Sabotage::Definition(change), &["items"]);
+}
+
+#[test]
+fn a_retry_beyond_its_budget_is_seen() {
+    let change = |definition: &mut Value| {
+        each_step(definition, &|step| {
+            if let Some(retry) = step.get_mut("retry") {
+                retry["limit"] = json!(9);
+            }
+        });
+    };
+    is_caught(Sabotage::Definition(change), &["retries"]);
+}
+
+#[test]
+fn a_step_that_is_tried_again_although_it_may_not_is_seen() {
+    let change = |definition: &mut Value| {
+        each_step(definition, &|step| {
+            step.remove("once");
+            step.remove("idempotent");
+        });
+    };
+    is_caught(Sabotage::Definition(change), &["once", "idempotent"]);
+}
+
+#[test]
+fn a_step_that_starts_against_its_needs_is_seen() {
+    let change = |definition: &mut Value| {
+        each_step(definition, &|step| {
+            if step.contains_key("needs") {
+                step.insert("run_if".to_owned(), json!("all_done"));
+            }
+        });
+    };
+    is_caught(Sabotage::Definition(change), &["starts", "ends"]);
+}
+
+#[test]
+fn an_attempt_without_its_locks_is_seen() {
+    let change = |definition: &mut Value| {
+        each_step(definition, &|step| {
+            step.remove("locks");
+        });
+    };
+    is_caught(Sabotage::Definition(change), &["lock", "live"]);
+}
+
+#[test]
+fn a_failure_that_does_not_count_is_seen() {
+    let change = |definition: &mut Value| {
+        each_step(definition, &|step| {
+            step.insert("on_failure".to_owned(), json!("continue"));
+        });
+    };
+    is_caught(
+        Sabotage::Definition(change),
+        &["ends", "outcome", "finally"],
+    );
+}
+
+#[test]
+fn a_run_without_its_finally_is_seen() {
+    let change = |definition: &mut Value| {
+        if let Some(fields) = definition.as_object_mut() {
+            fields.remove("finally");
+        }
+    };
+    is_caught(Sabotage::Definition(change), &["finally"]);
 }

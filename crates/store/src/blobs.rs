@@ -4,21 +4,29 @@
 //! beside the others under a name of its own, synced, renamed, and its folder synced: a name is
 //! there only with all of its content. Content that is there already is not written again, only
 //! marked as used now, so that a sweep leaves it.
+//!
+//! `blobs/holds/abcd…`: the hashes of other blobs that stand in the content of a blob that was given
+//! as bytes (a large value with artifacts in it, the list of a bundle's files). They stay as long as
+//! it does. It is written before the blob that it is about.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Error, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, UNIX_EPOCH};
 
 use kapell_expr::BlobRef;
-use kapell_model::Time;
 use parking_lot::RwLock;
 use rustix::fs::{Timespec, Timestamps, UTIME_NOW};
 
+use crate::refs::{self, Hash, hashes_in};
+
+mod sweep;
+
+pub use sweep::{Sweep, Swept};
+
 const BUFFER: usize = 1 << 20;
-const HASH_DIGITS: usize = 64;
 
 /// Blobs in the folder `blobs` of a data directory. One process uses it: the one that holds the
 /// directory. Clones share it.
@@ -37,19 +45,11 @@ struct Shared {
     removal: RwLock<()>,
 }
 
-/// What a sweep removed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Swept {
-    /// Blobs, and files that were never finished.
-    pub files: u64,
-    /// Their bytes.
-    pub bytes: u64,
-}
-
 impl FileBlobs {
     /// Opens or makes the folder in a data directory.
     pub fn open(directory: &Path) -> io::Result<Self> {
         let root = directory.join("blobs");
+        sweep::prepare(&root)?;
         fs::create_dir_all(root.join("new"))?;
         sync_folder(&root)?;
         sync_folder(directory)?;
@@ -63,9 +63,11 @@ impl FileBlobs {
         })
     }
 
-    /// Keeps bytes. On the disk when it returns.
+    /// Keeps bytes, and every blob that is here whose hash stands in them. On the disk when it
+    /// returns.
     pub fn put(&self, bytes: &[u8]) -> io::Result<BlobRef> {
         let blob = reference(&blake3::hash(bytes), length(bytes.len())?);
+        self.hold(&blob, bytes)?;
         if !self.mark_used(&blob)? {
             let mut new = self.start()?;
             new.file.write_all(bytes)?;
@@ -74,7 +76,8 @@ impl FileBlobs {
         Ok(blob)
     }
 
-    /// Keeps a file's content without reading it into memory. On the disk when it returns.
+    /// Keeps a file's content without reading it into memory. On the disk when it returns. Hashes in
+    /// it mean nothing.
     pub fn put_file(&self, path: &Path) -> io::Result<BlobRef> {
         let mut from = File::open(path)?;
         let mut new = self.start()?;
@@ -131,47 +134,45 @@ impl FileBlobs {
         }
     }
 
-    /// Removes blobs that were last put before `older_than` and that `keep` does not want, by hash;
-    /// and files that were started before and never finished. Whoever calls it chooses a time so
-    /// long ago that what was put then is referred to by now.
-    pub fn sweep(&self, older_than: Time, keep: &dyn Fn(&str) -> bool) -> io::Result<Swept> {
-        let mut swept = Swept::default();
-        for folder in fs::read_dir(&self.shared.root)? {
-            let folder = folder?;
-            let Some(start) = folder.file_name().to_str().map(str::to_owned) else {
-                continue;
-            };
-            if !folder.file_type()?.is_dir() {
-                continue;
-            }
-            for file in fs::read_dir(folder.path())? {
-                let file = file?;
-                let unfinished = start == "new";
-                let hash = format!("{start}{}", file.file_name().to_str().unwrap_or_default());
-                if unfinished || (is_hash(&hash) && !keep(&hash)) {
-                    self.remove_if_older(&file.path(), older_than, &mut swept)?;
-                }
-            }
-        }
-        Ok(swept)
-    }
-
-    fn remove_if_older(&self, path: &Path, older_than: Time, swept: &mut Swept) -> io::Result<()> {
-        let _alone = self.shared.removal.write();
-        let about = match fs::metadata(path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            about => about?,
-        };
-        let used = about
-            .modified()?
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or(Duration::ZERO);
-        if i64::try_from(used.as_micros()).unwrap_or(i64::MAX) < older_than.0 {
-            fs::remove_file(path)?;
-            swept.files += 1;
-            swept.bytes += about.len();
+    /// Marks blobs as put now: a sweep leaves them for as long as what was just put. What is not here
+    /// or is no hash is passed over.
+    pub fn touch(&self, hashes: &[Arc<str>]) -> io::Result<()> {
+        for hash in hashes.iter().filter(|hash| is_hash(hash)) {
+            self.touch_one(hash)?;
         }
         Ok(())
+    }
+
+    /// True if there is such a blob, which is marked as put now.
+    fn touch_one(&self, hash: &str) -> io::Result<bool> {
+        let _not_removed = self.shared.removal.read();
+        match File::open(self.path(hash)?) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            file => mark(&file?).map(|()| true),
+        }
+    }
+
+    /// Notes which blobs stand in the content of another, which is about to be written.
+    fn hold(&self, blob: &BlobRef, bytes: &[u8]) -> io::Result<()> {
+        let mut held = BTreeSet::new();
+        for hash in hashes_in(bytes) {
+            if self.touch_one(&refs::text(&hash))? {
+                held.insert(hash);
+            }
+        }
+        let path = self.shared.root.join("holds").join(&*blob.hash);
+        if held.is_empty() || read_holds(&path).is_ok_and(|known| known.is_superset(&held)) {
+            return Ok(());
+        }
+        let mut new = self.start()?;
+        for hash in &held {
+            writeln!(new.file, "{}", refs::text(hash))?;
+        }
+        new.file.sync_all()?;
+        let _not_removed = self.shared.removal.read();
+        fs::rename(&new.path, &path)?;
+        new.renamed = true;
+        sync_folder(folder(&path)?)
     }
 
     /// True if the content is there; then a sweep takes it for put now. What has another length is
@@ -186,17 +187,7 @@ impl FileBlobs {
         if file.metadata()?.len() != blob.size {
             return Ok(false);
         }
-        let now = Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_NOW,
-        };
-        rustix::fs::futimens(
-            &file,
-            &Timestamps {
-                last_access: now,
-                last_modification: now,
-            },
-        )?;
+        mark(&file)?;
         // Whoever renamed it may not have come to this yet.
         sync_folder(folder(&path)?)?;
         Ok(true)
@@ -282,11 +273,26 @@ impl Drop for New {
     }
 }
 
+/// The blobs that are held by another, which the file is about.
+fn read_holds(path: &Path) -> io::Result<BTreeSet<Hash>> {
+    fs::read(path).map(|text| hashes_in(&text))
+}
+
+/// Makes a file one that was put now.
+fn mark(file: &File) -> io::Result<()> {
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: UTIME_NOW,
+    };
+    let both = Timestamps {
+        last_access: now,
+        last_modification: now,
+    };
+    Ok(rustix::fs::futimens(file, &both)?)
+}
+
 fn is_hash(text: &str) -> bool {
-    text.len() == HASH_DIGITS
-        && text
-            .bytes()
-            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    refs::parse(text.as_bytes()).is_some()
 }
 
 fn reference(hash: &blake3::Hash, size: u64) -> BlobRef {

@@ -7,6 +7,7 @@ use kapell_model::{EntityKey, RunId, RunStatus, Shard, Time};
 
 use crate::{Commit, EntityWrite, Lease, Result, RunRow, Store, VersionRow};
 
+mod blobs;
 mod compare;
 mod entities;
 mod fence;
@@ -19,7 +20,13 @@ pub use compare::compare;
 pub type Case = (&'static str, fn(&dyn Store));
 
 /// Every rule.
-pub const CASES: &[&[Case]] = &[fence::CASES, entities::CASES, runs::CASES, versions::CASES];
+pub const CASES: &[&[Case]] = &[
+    fence::CASES,
+    entities::CASES,
+    runs::CASES,
+    versions::CASES,
+    blobs::CASES,
+];
 
 /// Checks every rule, each on a store that `make` makes, with whatever must outlive it.
 pub fn run<S: Store, G>(make: impl Fn() -> (G, S)) {

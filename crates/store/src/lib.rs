@@ -7,7 +7,8 @@
 //! Invariants
 //! - State changes only in [`Store::commit`], which is atomic, durable when it returns, and fenced:
 //!   it writes only if every shard it names still has the epoch and sequence number that it names.
-//! - The store never looks inside chunks, snapshots, pages or specs. It knows no rule of a run.
+//! - The store looks inside chunks for one thing, hashes of blobs, and by their text alone. It knows no
+//!   rule of a run.
 //! - No list is unbounded and nothing is counted by scanning.
 //!
 //! Not here: what events mean (`engine`), when to commit (`node`).
@@ -20,10 +21,11 @@ mod blobs;
 mod check;
 pub mod conformance;
 mod memory;
+mod refs;
 mod sqlite;
 mod suffix;
 
-pub use blobs::{FileBlobs, Swept};
+pub use blobs::{FileBlobs, Sweep, Swept};
 pub use memory::MemoryStore;
 pub use sqlite::SqliteStore;
 
@@ -99,14 +101,16 @@ pub struct EntityWrite {
     /// Place of the chunk in the entity's history: 1 for the first, then one more each. A place that
     /// is taken is refused.
     pub seq: u64,
-    /// The events, encoded. Empty: nothing is appended (a snapshot or page alone is written).
+    /// The events, encoded. Empty: nothing is appended (a snapshot or page alone is written). The
+    /// entity refers to every blob whose hash stands in it.
     pub chunk: Vec<u8>,
     /// When the entity must be in memory: [`Time::ZERO`] for at once, `None` for only when it gets
     /// a message. Always the whole truth. Instants before zero are zero.
     pub wake_at: Option<Time>,
     /// State after `seq`, so that loading need not start at the first chunk.
     pub snapshot: Option<Vec<u8>>,
-    /// True: chunks up to `seq` are dropped, the snapshot alone stays, and must be given. For
+    /// True: chunks up to `seq` are dropped, the snapshot alone stays, and must be given; the entity
+    /// refers to the blobs whose hashes stand in that, and in its pages. For
     /// entities without a history that people look at. With an empty snapshot nothing stays: the
     /// entity is dropped, pages and all.
     pub forget: bool,
@@ -167,9 +171,10 @@ pub struct RunFilter {
     pub statuses: Vec<RunStatus>,
     /// Made by this run.
     pub parent: Option<RunId>,
-    /// Made at or after, by the millisecond that the id holds.
+    /// Made at or after.
     pub since: Option<Time>,
-    /// Older than this run: the last of the page before.
+    /// After this run in the list: the last of the page before. A run that is gone stands where the
+    /// time in its id puts it.
     pub before: Option<RunId>,
 }
 
@@ -188,7 +193,8 @@ pub struct VersionRow {
     pub spec: Arc<str>,
     /// The file as its author wrote it.
     pub source: Arc<str>,
-    /// The bundle's blob as JSON, if there is one.
+    /// The bundle's blob as JSON, if there is one: the version refers to every blob whose hash stands
+    /// in it.
     pub bundle: Option<Arc<str>>,
     /// When it was registered.
     pub created_at: Time,
@@ -227,11 +233,11 @@ pub trait Store: Send + Sync {
     /// The row of a run.
     fn run(&self, id: RunId) -> Result<Option<RunRow>>;
 
-    /// Runs whose id ends in this text, newest first; at most `limit`. A whole id is always found,
+    /// Runs whose id ends in this text, last made first; at most `limit`. A whole id is always found,
     /// a part of one among the newest 100,000 runs.
     fn find_runs(&self, suffix: &str, limit: usize) -> Result<Vec<RunId>>;
 
-    /// Rows of runs, newest first.
+    /// Rows of runs, last made first; of those made at once, the greatest id first.
     fn list_runs(&self, filter: &RunFilter, limit: usize) -> Result<Vec<RunRow>>;
 
     /// How many runs of each workflow are in each status, kept and never counted. By name, then
@@ -269,11 +275,17 @@ pub trait Store: Send + Sync {
     /// Drops ended runs with all that belongs to them. Runs that have not ended are left alone.
     fn delete_runs(&self, ids: &[RunId]) -> Result<u64>;
 
+    /// Blobs that an entity refers to, by hash, after the given one; empty is before all.
+    fn blobs_of(&self, key: &EntityKey, after: &str, limit: usize) -> Result<Vec<Arc<str>>>;
+
+    /// Of each of these blobs whether anything stored refers to it. A text that is no hash is refused.
+    fn blobs_referred(&self, hashes: &[Arc<str>]) -> Result<Vec<bool>>;
+
     /// Upkeep that may take a while: called when there is nothing else to do.
     fn tidy(&self) -> Result<()>;
 }
 
-/// The smallest id of a run that was made at `at` or later.
-fn first_id_at(at: Time) -> RunId {
-    RunId::new(at, Shard(0), 0)
+/// The time in the id of a run: a whole millisecond, zero in an id that was derived from a key.
+fn time_in(id: RunId) -> Time {
+    Time(i64::try_from(id.0 >> 80).unwrap_or(0) * 1000)
 }

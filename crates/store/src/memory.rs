@@ -8,10 +8,11 @@ use kapell_model::{EntityKey, RunId, RunStatus, Shard, Time};
 use parking_lot::Mutex;
 
 use crate::check::{check_commit, check_shards, drops_entity};
+use crate::refs::{self, Hash, hashes_in};
 use crate::suffix::{NEWEST_SEARCHED, Suffix};
 use crate::{
     Commit, EntityWrite, Error, Lease, Loaded, Result, RunFilter, RunRow, Store, VersionRow,
-    first_id_at,
+    time_in,
 };
 
 /// A store that lives as long as its last clone. Clones share what is stored; [`MemoryStore::fork`]
@@ -44,9 +45,12 @@ struct State {
     entities: BTreeMap<EntityKey, Entity>,
     wakes: BTreeSet<(Time, EntityKey)>,
     runs: BTreeMap<RunId, RunRow>,
+    made: BTreeSet<(Time, RunId)>,
     ended: BTreeSet<(Time, RunId)>,
     counts: BTreeMap<(Name, RunStatus), u64>,
     workflows: BTreeMap<Name, Vec<VersionRow>>,
+    /// Who refers to which blob; none are the versions.
+    referred: BTreeSet<(Hash, Option<EntityKey>)>,
 }
 
 #[derive(Clone, Default)]
@@ -55,14 +59,25 @@ struct Entity {
     chunks: BTreeMap<u64, Arc<[u8]>>,
     pages: BTreeMap<u32, Arc<[u8]>>,
     wake_at: Option<Time>,
+    refers: BTreeSet<Hash>,
 }
 
 impl Entity {
+    /// All that it keeps.
+    fn written(&self) -> impl Iterator<Item = &[u8]> {
+        let snapshot = self.snapshot.iter().map(|(_, snapshot)| snapshot);
+        snapshot
+            .chain(self.chunks.values())
+            .chain(self.pages.values())
+            .map(|bytes| &**bytes)
+    }
+
     fn is_nothing(&self) -> bool {
         self.snapshot.is_none()
             && self.chunks.is_empty()
             && self.pages.is_empty()
             && self.wake_at.is_none()
+            && self.refers.is_empty()
     }
 }
 
@@ -186,9 +201,9 @@ impl Store for MemoryStore {
                 .take(limit)
                 .collect()),
             Some(suffix) => {
-                let newest = state.runs.keys().rev().take(NEWEST_SEARCHED);
+                let newest = state.made.iter().rev().take(NEWEST_SEARCHED);
                 Ok(newest
-                    .copied()
+                    .map(|(_, id)| *id)
                     .filter(|id| suffix.matches(*id))
                     .take(limit)
                     .collect())
@@ -198,16 +213,16 @@ impl Store for MemoryStore {
 
     fn list_runs(&self, filter: &RunFilter, limit: usize) -> Result<Vec<RunRow>> {
         let state = self.state.lock();
-        let from = filter.since.map_or(RunId(0), first_id_at);
-        let to = filter.before.map_or(Bound::Unbounded, Bound::Excluded);
-        if to == Bound::Excluded(from) || filter.before.is_some_and(|before| before < from) {
-            return Ok(Vec::new());
-        }
-        let rows = state
-            .runs
-            .range((Bound::Included(from), to))
-            .rev()
-            .map(|(_, row)| row);
+        let before = filter.before.map(|id| {
+            let row = state.runs.get(&id);
+            (row.map_or_else(|| time_in(id), |row| row.created_at), id)
+        });
+        let made = state
+            .made
+            .range(..before.unwrap_or((Time(i64::MAX), RunId(u128::MAX))));
+        let since = filter.since.unwrap_or(Time(i64::MIN));
+        let made = made.rev().take_while(|(at, _)| *at >= since);
+        let rows = made.filter_map(|(_, id)| state.runs.get(id));
         let wanted = rows.filter(|row| {
             filter
                 .namespace
@@ -252,6 +267,11 @@ impl Store for MemoryStore {
             version,
             ..row.clone()
         });
+        let bundle = row.bundle.as_deref().unwrap_or_default();
+        let refers = hashes_in(bundle.as_bytes());
+        state
+            .referred
+            .extend(refers.into_iter().map(|hash| (hash, None)));
         Ok(version)
     }
 
@@ -313,16 +333,37 @@ impl Store for MemoryStore {
             if state.runs.get(id).is_some_and(|row| row.status.ended()) {
                 state.forget_run_row(*id);
                 let key = EntityKey::Run(*id);
-                if let Some(Entity {
-                    wake_at: Some(at), ..
-                }) = state.entities.remove(&key)
-                {
-                    state.wakes.remove(&(at, key));
+                if let Some(entity) = state.entities.remove(&key) {
+                    if let Some(at) = entity.wake_at {
+                        state.wakes.remove(&(at, key.clone()));
+                    }
+                    state.forget_refs(&key, entity.refers);
                 }
                 deleted += 1;
             }
         }
         Ok(deleted)
+    }
+
+    fn blobs_of(&self, key: &EntityKey, after: &str, limit: usize) -> Result<Vec<Arc<str>>> {
+        let state = self.state.lock();
+        let after = refs::parse(after.as_bytes()).map_or(Bound::Unbounded, Bound::Excluded);
+        let refers = state.entities.get(key).into_iter();
+        Ok(refers
+            .flat_map(|entity| entity.refers.range((after, Bound::Unbounded)))
+            .take(limit)
+            .map(refs::text)
+            .collect())
+    }
+
+    fn blobs_referred(&self, hashes: &[Arc<str>]) -> Result<Vec<bool>> {
+        let hashes = refs::parse_all(hashes)?;
+        let state = self.state.lock();
+        let referred = hashes.into_iter().map(|hash| {
+            let first = state.referred.range((hash, None)..).next();
+            first.is_some_and(|(found, _)| *found == hash)
+        });
+        Ok(referred.collect())
     }
 
     fn tidy(&self) -> Result<()> {
@@ -364,6 +405,8 @@ impl State {
 
     fn write_entity(&mut self, write: &EntityWrite) {
         let entity = self.entities.entry(write.key.clone()).or_default();
+        let mut before = BTreeSet::new();
+        entity.refers.extend(hashes_in(&write.chunk));
         if !write.chunk.is_empty() {
             entity
                 .chunks
@@ -381,11 +424,19 @@ impl State {
         let wake_at = write.wake_at.map(|at| at.max(Time::ZERO));
         let earlier = std::mem::replace(&mut entity.wake_at, wake_at);
         if drops_entity(write) {
-            *entity = Entity::default();
+            before = std::mem::take(entity).refers;
+        } else if write.forget {
+            let refers = entity.written().flat_map(hashes_in).collect();
+            before = std::mem::replace(&mut entity.refers, refers);
         }
+        let refers = entity.refers.clone();
         if entity.is_nothing() {
             self.entities.remove(&write.key);
         }
+        self.forget_refs(&write.key, before);
+        let refers = refers.into_iter();
+        self.referred
+            .extend(refers.map(|hash| (hash, Some(write.key.clone()))));
         if earlier != wake_at {
             if let Some(at) = earlier {
                 self.wakes.remove(&(at, write.key.clone()));
@@ -402,13 +453,21 @@ impl State {
         if let Some(at) = row.ended_at.filter(|_| row.status.ended()) {
             self.ended.insert((at, row.id));
         }
+        self.made.insert((row.created_at, row.id));
         self.runs.insert(row.id, row.clone());
+    }
+
+    fn forget_refs(&mut self, key: &EntityKey, refers: BTreeSet<Hash>) {
+        for hash in refers {
+            self.referred.remove(&(hash, Some(key.clone())));
+        }
     }
 
     fn forget_run_row(&mut self, id: RunId) {
         let Some(row) = self.runs.remove(&id) else {
             return;
         };
+        self.made.remove(&(row.created_at, id));
         if let Some(at) = row.ended_at {
             self.ended.remove(&(at, id));
         }

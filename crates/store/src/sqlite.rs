@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 
 use crate::check::{check_commit, check_shards};
+use crate::refs;
 use crate::{Commit, Error, Lease, Loaded, Result, RunFilter, RunRow, Store, VersionRow};
 
 mod checkpoint;
@@ -204,6 +205,15 @@ impl Store for SqliteStore {
                 .write(|tx, _| write::delete_runs(tx, ids))?;
         }
         Ok(deleted)
+    }
+
+    fn blobs_of(&self, key: &EntityKey, after: &str, limit: usize) -> Result<Vec<Arc<str>>> {
+        self.read(|connection| read::blobs_of(connection, key, after, limit))
+    }
+
+    fn blobs_referred(&self, hashes: &[Arc<str>]) -> Result<Vec<bool>> {
+        let hashes = refs::parse_all(hashes)?;
+        self.read(|connection| read::blobs_referred(connection, &hashes))
     }
 
     fn tidy(&self) -> Result<()> {

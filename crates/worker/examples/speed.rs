@@ -82,6 +82,7 @@ fn tasks(count: u64, first: u64, work: impl Fn() -> Work) -> Vec<Task> {
                 item: u32::try_from(number).unwrap_or(0),
             },
             attempt: 1,
+            alone: false,
             work: work(),
         })
         .collect()

@@ -1,8 +1,11 @@
 //! What fits: tasks start in the order they were offered, each once its needs are free.
+//!
+//! A task that is to run alone waits until no other process runs, and while it runs none is started.
+//! Requests are no processes: they run beside it.
 
 use std::collections::VecDeque;
 
-use kapell_api::task::{Task, TaskResources};
+use kapell_api::task::{Task, TaskResources, Work};
 
 use crate::config::Capacity;
 
@@ -12,6 +15,10 @@ pub(crate) struct Admission {
     free: Capacity,
     devices: Vec<u32>,
     waiting: VecDeque<Task>,
+    /// Tasks with a process that run.
+    processes: usize,
+    /// True while one runs that is to run alone.
+    alone: bool,
     closed: bool,
 }
 
@@ -26,6 +33,8 @@ impl Admission {
             free: total,
             devices: (0..total.gpus).rev().collect(),
             waiting: VecDeque::new(),
+            processes: 0,
+            alone: false,
             closed: false,
         }
     }
@@ -47,8 +56,12 @@ impl Admission {
             && let Some(next) = self.waiting.front()
         {
             let needs = needs(next);
-            if !self.free.fits(&needs) {
+            if !self.free.fits(&needs) || !self.may_join(next) {
                 break;
+            }
+            if is_process(next) {
+                self.processes += 1;
+                self.alone = next.alone;
             }
             self.free = self.free.less(&needs);
             let devices = (0..needs.gpus).filter_map(|_| self.devices.pop()).collect();
@@ -57,8 +70,16 @@ impl Admission {
         admitted
     }
 
+    fn may_join(&self, task: &Task) -> bool {
+        !is_process(task) || self.processes == 0 || !(self.alone || task.alone)
+    }
+
     /// Takes back what a task had.
     pub(crate) fn release(&mut self, task: &Task, devices: &[u32]) {
+        if is_process(task) {
+            self.processes -= 1;
+            self.alone = false;
+        }
         self.free = self.free.more(&needs(task));
         self.devices.extend(devices);
     }
@@ -84,6 +105,10 @@ impl Admission {
             .iter()
             .fold(self.free, |free, task| free.less(&needs(task)))
     }
+}
+
+fn is_process(task: &Task) -> bool {
+    !matches!(task.work, Work::Http { .. })
 }
 
 fn needs(task: &Task) -> TaskResources {

@@ -27,6 +27,10 @@ pub(crate) struct Attempt {
     pub(crate) log: AttemptLog,
     pub(crate) masker: Arc<Masker>,
     pub(crate) dir: Option<AttemptDir>,
+    /// Kinds of files beside its directory that may be there.
+    pub(crate) made: Vec<&'static str>,
+    /// Events that came before word of its start.
+    pub(crate) early: Vec<u64>,
     pub(crate) usage: Option<Usage>,
     pub(crate) timers: Vec<Timer>,
 }
@@ -99,6 +103,8 @@ impl Attempt {
             log: AttemptLog::new(log, Arc::clone(&masker)),
             masker,
             dir: None,
+            made: Vec::new(),
+            early: Vec::new(),
             usage: None,
             timers: Vec::new(),
         }

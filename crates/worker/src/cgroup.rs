@@ -7,7 +7,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,6 +15,9 @@ use kapell_api::task::TaskResources;
 use parking_lot::Mutex;
 
 use crate::os;
+
+#[cfg(test)]
+mod tests;
 
 /// Groups kept for reuse.
 const POOLED: usize = 64;
@@ -133,12 +136,10 @@ impl Cgroups {
             return Ok(None);
         };
         if !bounded || !self.unified_limits {
-            while let Some(mut unified) = self.pool.lock().pop() {
-                if unified.is_empty() {
-                    return Ok(Some(unified));
-                }
-                unified.kill();
-                self.leaving.lock().push(unified.path);
+            // Those in the pool are empty: what was left in them by a process is killed at its end,
+            // and a group in which something was killed never comes here.
+            if let Some(unified) = self.pool.lock().pop() {
+                return Ok(Some(unified));
             }
         }
         let path = root.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
@@ -306,19 +307,13 @@ impl Group {
 }
 
 impl Unified {
-    fn is_empty(&mut self) -> bool {
-        !self.holds_others(0)
-    }
-
     /// True if a process of another number is in it.
-    fn holds_others(&mut self, gone: i32) -> bool {
+    fn holds_others(&self, gone: i32) -> bool {
         // Room for two numbers: the first that differs decides.
         let mut start = [0; 24];
-        let count = self
-            .procs
-            .rewind()
-            .and_then(|()| self.procs.read(&mut start));
-        let Ok(count) = count else { return true };
+        let Ok(count) = self.procs.read_at(&mut start, 0) else {
+            return true;
+        };
         let listed = String::from_utf8_lossy(&start[..count]);
         listed.lines().any(|pid| pid.parse() != Ok(gone))
     }

@@ -87,6 +87,8 @@ pub struct LostAttempt {
     pub offer: Offer,
     /// The number of the try.
     pub attempt: u32,
+    /// The machine was restarted since, so the loss says nothing of the attempt.
+    pub explained: bool,
 }
 
 /// Why a worker cannot start.

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use kapell_api::log;
-use kapell_api::task::{Outcome, Place, Task, TaskError, TaskEvent, Work};
+use kapell_api::task::{Outcome, Place, TaskError, TaskEvent, Work};
 use kapell_expr::Value;
 use kapell_model::{Offer, RunId, limits};
 
@@ -45,7 +45,6 @@ impl Executor {
             .for_each(|timer: Timer| self.timers.clear(timer));
         attempt.log.finish(self.now);
         self.clean_up(&mut attempt, &outcome);
-        self.shared.slots.give_back(job.slot);
         let started_at = attempt.started_at.unwrap_or(self.now);
         let ended = TaskEvent::Ended {
             started_at,
@@ -59,7 +58,7 @@ impl Executor {
             admission.release(task, &job.devices);
             admission.admit()
         };
-        for job in self.shared.jobs(admitted) {
+        for job in self.shared.jobs(admitted, Some(job.slot)) {
             self.begin(job);
         }
     }
@@ -70,12 +69,8 @@ impl Executor {
             return;
         };
         let is_function = matches!(attempt.job.task.work, Work::Python { .. });
-        let kinds: &[&str] = if is_function {
-            &[]
-        } else {
-            &["script", "input", "output"]
-        };
-        let files: Vec<_> = kinds
+        let files: Vec<_> = attempt
+            .made
             .iter()
             .map(|kind| attempt.job.io_path(shared, kind))
             .collect();
@@ -131,10 +126,18 @@ impl Executor {
         attempt.stop = Some(why);
         attempt.job.cancelled.store(true, Ordering::Relaxed);
         match &attempt.phase {
-            Phase::Preparing | Phase::Collecting => {}
+            Phase::Preparing => {
+                attempt.job.awaited.store(true, Ordering::Release);
+                self.recheck = true;
+            }
+            Phase::Collecting => {}
             Phase::Running(_) | Phase::InHost(_) => self.terminate(key, why),
             // Nothing to wait for: a host or a response that comes later meets no attempt.
-            Phase::Waiting | Phase::Request => self.end_with(key, Ok(Value::Null)),
+            Phase::Waiting => self.end_with(key, Ok(Value::Null)),
+            Phase::Request => {
+                self.shared.client.cancel(key);
+                self.end_with(key, Ok(Value::Null));
+            }
         }
     }
 
@@ -191,7 +194,9 @@ impl Executor {
 }
 
 /// Kills what a process that is gone (but not yet waited for) left running.
-pub(crate) fn end_descendants(shared: &Shared, proc: &mut Proc, task: Option<&Task>) {
+///
+/// `mark` is that of its processes; `oldest` says since when others run here, in clock ticks since boot.
+pub(crate) fn end_descendants(shared: &Shared, proc: &mut Proc, mark: &str, oldest: Option<u64>) {
     // Not yet waited for, so its number cannot be another group's.
     os::signal_group(proc.child.pid, libc::SIGKILL);
     proc.group.kill_rest(proc.child.pid);
@@ -199,19 +204,14 @@ pub(crate) fn end_descendants(shared: &Shared, proc: &mut Proc, task: Option<&Ta
         return;
     }
     let Some(orphans) = survivors::orphans() else {
-        kill_marked(shared, proc, task);
+        survivors::kill_marked(mark, &[proc.child.pid].into());
         return;
     };
     if !orphans.is_empty() {
-        kill_marked(shared, proc, task);
+        survivors::kill_marked(mark, &[proc.child.pid].into());
+        survivors::kill_unmarked(&shared.id, oldest);
         for pid in survivors::orphans().unwrap_or_default() {
             let _ = os::reap(pid);
         }
-    }
-}
-
-fn kill_marked(shared: &Shared, proc: &Proc, task: Option<&Task>) {
-    if let Some(task) = task {
-        survivors::kill_marked(&shared.mark(task), &[proc.child.pid].into());
     }
 }

@@ -9,16 +9,18 @@
 //! the directory finds the rest. If the clock jumps, deadlines move with it.
 
 use std::collections::HashMap;
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use kapell_api::log::{self, Stream};
 use kapell_api::task::{Outcome, Place, Report, Task, TaskEvent, Usage, Work};
 use kapell_expr::Value;
 use kapell_model::{Offer, RunId, Time, limits};
-use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::event::epoll;
 
 use crate::attempt::{Attempt, Phase, Proc, Stop, exit_error};
 use crate::ending;
@@ -28,12 +30,13 @@ use crate::os;
 use crate::output::{self, Left};
 use crate::python::Hosts;
 use crate::runtime::http;
-use crate::shared::{Message, Shared, Start};
-use crate::slots::Record;
+use crate::shared::{Message, Shared, Source, Start};
 use crate::timers::{Due, Timers};
 
 /// How long output is awaited that somebody else than the process may still write.
 pub(crate) const DRAIN: Duration = Duration::from_secs(2);
+/// How often at most a start is looked for, whatever its deadline.
+const LEAST_WAIT: Duration = Duration::from_millis(10);
 /// Bytes read at once.
 const READ_BYTES: usize = 64 << 10;
 /// Reads of one pipe before others have their turn.
@@ -44,7 +47,6 @@ const LAST_WORDS_BYTES: usize = 4096;
 /// The event loop.
 pub(crate) struct Executor {
     pub(crate) shared: Arc<Shared>,
-    epoll: OwnedFd,
     pub(crate) attempts: HashMap<u64, Attempt>,
     pub(crate) offers: HashMap<(RunId, Place, Offer), u64>,
     pub(crate) timers: Timers,
@@ -55,46 +57,17 @@ pub(crate) struct Executor {
     pub(crate) stopping: bool,
     /// Pipes that had their turn and hold more.
     pub(crate) unread: Vec<u64>,
-}
-
-/// What an epoll event speaks of.
-#[derive(Clone, Copy)]
-pub(crate) enum Source {
-    Inbox = 0,
-    Stdout = 1,
-    Stderr = 2,
-    Process = 3,
-    Frames = 4,
-}
-
-impl Source {
-    fn of(token: u64) -> Option<Self> {
-        [
-            Self::Inbox,
-            Self::Stdout,
-            Self::Stderr,
-            Self::Process,
-            Self::Frames,
-        ]
-        .into_iter()
-        .find(|source| *source as u64 == token & 7)
-    }
+    /// Word of a start came to be awaited: it may have been left in the inbox a moment before.
+    pub(crate) recheck: bool,
 }
 
 impl Executor {
     /// Nothing to do yet.
     pub(crate) fn new(shared: Arc<Shared>) -> io::Result<Self> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        epoll::add(
-            &epoll,
-            &shared.inbox.event,
-            EventData::new_u64(Source::Inbox as u64),
-            EventFlags::IN,
-        )?;
+        shared.watch(&shared.inbox.event, 0, Source::Inbox)?;
         Ok(Self {
             now: (shared.clock)(),
             shared,
-            epoll,
             attempts: HashMap::new(),
             offers: HashMap::new(),
             timers: Timers::default(),
@@ -103,6 +76,7 @@ impl Executor {
             buffer: vec![0; READ_BYTES],
             stopping: false,
             unread: Vec::new(),
+            recheck: false,
         })
     }
 
@@ -115,7 +89,8 @@ impl Executor {
                 return;
             }
             let unread = std::mem::take(&mut self.unread);
-            let wait = if unread.is_empty() {
+            let recheck = std::mem::take(&mut self.recheck);
+            let wait = if unread.is_empty() && !recheck {
                 self.timers.wait(self.now)
             } else {
                 Some(Duration::ZERO)
@@ -124,16 +99,16 @@ impl Executor {
             events.clear();
             // An interrupted wait is a wait that was short.
             let _ = epoll::wait(
-                &self.epoll,
+                &self.shared.epoll,
                 rustix::buffer::spare_capacity(&mut events),
                 wait.as_ref(),
             );
             self.now = (self.shared.clock)();
-            for token in events.iter().map(|event| event.data.u64()).chain(unread) {
-                self.event(token >> 3, token);
-            }
             for message in self.shared.inbox.take() {
                 self.message(message);
+            }
+            for token in events.iter().map(|event| event.data.u64()).chain(unread) {
+                self.event(token >> 3, token);
             }
             while let Some(due) = self.timers.pop(self.now) {
                 self.due(due);
@@ -147,23 +122,24 @@ impl Executor {
         }
     }
 
-    /// Watches a descriptor of an attempt or host. Each change is told once: a child between clone and
-    /// exec holds copies of our descriptors, so one that we closed may still tell for a moment.
+    /// Watches a descriptor of a host.
     pub(crate) fn watch(&self, fd: impl AsFd, key: u64, source: Source) {
-        let mut flags = EventFlags::IN | EventFlags::ET;
-        flags.set(EventFlags::OUT, matches!(source, Source::Frames));
-        if let Err(error) = epoll::add(
-            &self.epoll,
-            fd,
-            EventData::new_u64(key << 3 | source as u64),
-            flags,
-        ) {
+        if let Err(error) = self.shared.watch(fd, key, source) {
             tracing::error!(%error, "cannot watch a process");
         }
     }
 
     fn event(&mut self, key: u64, token: u64) {
         let is_host = self.hosts.contains(key);
+        if let Some(attempt) = self.attempts.get_mut(&key)
+            && matches!(attempt.phase, Phase::Preparing)
+        {
+            // Word of its start comes in a moment.
+            attempt.early.push(token);
+            attempt.job.awaited.store(true, Ordering::Release);
+            self.recheck = true;
+            return;
+        }
         match Source::of(token) {
             None | Some(Source::Inbox) => {}
             Some(Source::Stdout) if is_host => self.read_host_output(key, Stream::Stdout),
@@ -198,6 +174,7 @@ impl Executor {
 
     fn due(&mut self, due: Due) {
         match due {
+            Due::Awaited(key) => self.await_start(key),
             Due::Started(key) => {
                 if let Some(attempt) = self.attempts.get(&key)
                     && let Some(at) = attempt.started_at
@@ -229,6 +206,7 @@ impl Executor {
             .insert(key, Attempt::new(Arc::clone(&job), log));
         match &job.task.work {
             Work::Shell { .. } | Work::Exec { .. } => {
+                self.await_start(key);
                 if job
                     .process()
                     .is_some_and(|process| launch::is_long(&self.shared, process))
@@ -262,21 +240,41 @@ impl Executor {
         }
     }
 
-    /// The attempt's own time begins.
-    pub(crate) fn started(&mut self, key: u64) {
+    /// Looks again for word of its start no later than the first deadline it may have then.
+    fn await_start(&mut self, key: u64) {
         let Some(attempt) = self.attempts.get_mut(&key) else {
             return;
         };
-        attempt.started_at = Some(self.now);
-        attempt.timers.push(self.timers.set(
-            self.now,
-            limits::RECORD_START_AFTER,
-            Due::Started(key),
-        ));
+        if matches!(attempt.phase, Phase::Preparing) {
+            let timeout = attempt.job.process().and_then(|process| process.timeout);
+            let soon = timeout.map_or(limits::RECORD_START_AFTER, |timeout| {
+                timeout.min(limits::RECORD_START_AFTER)
+            });
+            attempt.timers.push(
+                self.timers
+                    .set(self.now, soon.max(LEAST_WAIT), Due::Awaited(key)),
+            );
+        }
+    }
+
+    /// The attempt's own time begins now.
+    pub(crate) fn started(&mut self, key: u64) {
+        self.started_at(key, self.now);
+    }
+
+    fn started_at(&mut self, key: u64, at: Time) {
+        let Some(attempt) = self.attempts.get_mut(&key) else {
+            return;
+        };
+        attempt.started_at = Some(at);
+        attempt.timers.push(
+            self.timers
+                .set(at, limits::RECORD_START_AFTER, Due::Started(key)),
+        );
         if let Some(timeout) = attempt.job.process().and_then(|process| process.timeout) {
             attempt
                 .timers
-                .push(self.timers.set(self.now, timeout, Due::Timeout(key)));
+                .push(self.timers.set(at, timeout, Due::Timeout(key)));
         }
     }
 
@@ -284,29 +282,18 @@ impl Executor {
         let key = job.key;
         let Launched {
             dir,
+            made,
             masker,
-            running:
-                Running {
-                    child,
-                    stdout,
-                    stderr,
-                    group,
-                    started_at,
-                },
+            running,
         } = launched;
-        let task = &job.task;
-        let attempt = Some((task.run, task.place, task.offer, task.attempt));
-        self.shared.slots.set(
-            job.slot,
-            &Record {
-                attempt,
-                pid: child.pid,
-                born: child.born,
-            },
-        );
-        self.watch(&stdout, key, Source::Stdout);
-        self.watch(&stderr, key, Source::Stderr);
-        self.watch(&child.pidfd, key, Source::Process);
+        let Running {
+            child,
+            stdout,
+            stderr,
+            group,
+            started_at,
+            ..
+        } = running;
         let proc = Proc {
             child,
             stdout: Some(stdout),
@@ -314,17 +301,22 @@ impl Executor {
             group,
             exit: None,
         };
-        self.started(key);
+        self.started_at(key, started_at);
         let Some(attempt) = self.attempts.get_mut(&key) else {
             return;
         };
-        attempt.started_at = Some(started_at);
         attempt.dir = Some(dir);
+        attempt.made = made;
+        attempt.made.push("output");
         attempt.log.mask_with(Arc::clone(&masker));
         attempt.masker = masker;
         attempt.phase = Phase::Running(Box::new(proc));
+        let early = std::mem::take(&mut attempt.early);
         if let Some(why) = attempt.stop {
             self.terminate(key, why);
+        }
+        for token in early {
+            self.event(key, token);
         }
     }
 
@@ -350,8 +342,24 @@ impl Executor {
         }
     }
 
+    /// Since when the other processes run, in clock ticks since boot, where somebody needs to know.
+    pub(crate) fn oldest_but(&self, key: u64) -> Option<u64> {
+        if self.shared.cgroups.contains() {
+            return None;
+        }
+        let attempts = self.attempts.iter().filter(|(other, _)| **other != key);
+        let processes = attempts.filter_map(|(_, attempt)| match &attempt.phase {
+            Phase::Running(proc) => Some(proc.child.born.0),
+            // Word of its start may be waiting.
+            Phase::Preparing => Some(attempt.job.admitted),
+            Phase::Waiting | Phase::InHost(_) | Phase::Request | Phase::Collecting => None,
+        });
+        processes.chain(self.hosts.births(key)).min()
+    }
+
     /// The main process is gone: so must be all it started.
     fn process_ended(&mut self, key: u64) {
+        let oldest = self.oldest_but(key);
         let Some(attempt) = self.attempts.get_mut(&key) else {
             return;
         };
@@ -361,7 +369,8 @@ impl Executor {
         if proc.exit.is_some() {
             return;
         }
-        ending::end_descendants(&self.shared, proc, Some(&attempt.job.task));
+        let mark = self.shared.mark(&attempt.job.task);
+        ending::end_descendants(&self.shared, proc, &mark, oldest);
         match os::reap(proc.child.pid) {
             Ok(None) => return,
             Ok(Some(exit)) => proc.exit = Some(exit),
@@ -436,13 +445,18 @@ impl Executor {
         let (Some(process), Some(dir)) = (attempt.job.process(), &attempt.dir) else {
             return;
         };
+        let output = attempt.job.io_path(&self.shared, "output");
+        let written = fs::symlink_metadata(&output).ok();
+        if written.is_none() {
+            attempt.made.retain(|kind| *kind != "output");
+        }
         let left = Left {
             files: dir.files.clone(),
-            output: attempt.job.io_path(&self.shared, "output"),
+            output: written.is_some().then_some(output),
             lines: std::mem::take(&mut attempt.log.outputs),
             lines_over: attempt.log.outputs_over,
         };
-        if output::is_long(process, &left.output) || left.lines.len() > 100 {
+        if output::is_long(process, written.as_ref()) || left.lines.len() > 100 {
             let (shared, job) = (Arc::clone(&self.shared), Arc::clone(&attempt.job));
             self.shared.errands.run(move || {
                 let result = match job.process() {

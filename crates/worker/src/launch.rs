@@ -23,7 +23,8 @@ use crate::failure;
 use crate::input::{self, Resolver, Variables};
 use crate::mask::Masker;
 use crate::os::{self, SpawnError, Spawner};
-use crate::shared::Shared;
+use crate::shared::{Shared, Source};
+use crate::slots::Record;
 use crate::survivors::MARK;
 
 /// An admitted task on its way.
@@ -34,10 +35,14 @@ pub(crate) struct Job {
     pub(crate) task: Task,
     /// Its slot in the slot file.
     pub(crate) slot: u32,
+    /// When it was admitted, in clock ticks since boot: no process of it is older.
+    pub(crate) admitted: u64,
     /// The devices it got.
     pub(crate) devices: Vec<u32>,
     /// Set once nobody wants it any more.
     pub(crate) cancelled: AtomicBool,
+    /// Set once the event loop waits to hear of its start.
+    pub(crate) awaited: AtomicBool,
 }
 
 impl Job {
@@ -71,6 +76,8 @@ pub(crate) struct Plan {
 /// An attempt ready to start.
 pub(crate) struct Prepared {
     pub(crate) plan: Plan,
+    /// True if it has a file of inputs.
+    pub(crate) has_input: bool,
     pub(crate) dir: AttemptDir,
     pub(crate) masker: Arc<Masker>,
 }
@@ -78,6 +85,8 @@ pub(crate) struct Prepared {
 /// A started attempt.
 pub(crate) struct Launched {
     pub(crate) dir: AttemptDir,
+    /// Kinds of files made for it beside its directory.
+    pub(crate) made: Vec<&'static str>,
     pub(crate) masker: Arc<Masker>,
     pub(crate) running: Running,
 }
@@ -88,6 +97,7 @@ pub(crate) struct Running {
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: OwnedFd,
     pub(crate) group: Group,
+    pub(crate) has_script: bool,
     pub(crate) started_at: Time,
 }
 
@@ -117,6 +127,7 @@ pub(crate) fn prepare(shared: &Shared, job: &Job) -> Result<Prepared, Box<TaskEr
     let mut resolver = Resolver::new(&*shared.secrets);
     let mut variables = variables(shared, job, &mut resolver)?;
     let with = resolver.with(&process.with, &*shared.blobs)?;
+    let has_input = with.is_some();
     if let Some(with) = with {
         let path = job.io_path(shared, "input");
         write_private(&path, with.to_string().as_bytes()).map_err(|error| no_room(&error))?;
@@ -142,6 +153,7 @@ pub(crate) fn prepare(shared: &Shared, job: &Job) -> Result<Prepared, Box<TaskEr
     plan.resources = process.resources;
     Ok(Prepared {
         plan,
+        has_input,
         dir,
         masker: resolver.masker(),
     })
@@ -269,24 +281,76 @@ fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)
 }
 
-/// Starts the process of a prepared attempt.
+/// Starts the process of a prepared attempt, writes down that it runs, and lets the event loop watch
+/// it.
 pub(crate) fn launch(
     shared: &Shared,
     spawner: &mut Spawner,
+    job: &Job,
     prepared: Prepared,
 ) -> Result<Launched, Box<TaskError>> {
-    let Prepared { plan, dir, masker } = prepared;
-    match start(shared, spawner, &plan, &dir.files_c, &[]) {
-        Ok(running) => Ok(Launched {
-            dir,
-            masker,
-            running,
-        }),
+    let Prepared {
+        plan,
+        has_input,
+        dir,
+        masker,
+    } = prepared;
+    let started = start(shared, spawner, &plan, &dir.files_c, &[]);
+    match started.and_then(|running| watch(shared, job, running)) {
+        Ok(running) => {
+            let made = [("input", has_input), ("script", running.has_script)];
+            Ok(Launched {
+                dir,
+                made: made
+                    .into_iter()
+                    .filter_map(|(kind, made)| made.then_some(kind))
+                    .collect(),
+                masker,
+                running,
+            })
+        }
         Err(error) => {
             shared.dirs.give_back(dir);
             Err(error)
         }
     }
+}
+
+/// A process that cannot be watched must not run.
+fn watch(shared: &Shared, job: &Job, running: Running) -> Result<Running, Box<TaskError>> {
+    let task = &job.task;
+    shared.slots.set(
+        job.slot,
+        &Record {
+            attempt: Some((task.run, task.place, task.offer, task.attempt)),
+            pid: running.child.pid,
+            session: running.child.session,
+            born: running.child.born,
+        },
+    );
+    let watched = shared
+        .watch(&running.stdout, job.key, Source::Stdout)
+        .and_then(|()| shared.watch(&running.stderr, job.key, Source::Stderr))
+        .and_then(|()| shared.watch(&running.child.pidfd, job.key, Source::Process));
+    match watched {
+        Ok(()) => Ok(running),
+        Err(error) => {
+            end(shared, running);
+            Err(failure::platform(
+                "spawn",
+                format!("cannot watch a process: {error}"),
+            ))
+        }
+    }
+}
+
+/// Ends a process that was just started.
+pub(crate) fn end(shared: &Shared, mut running: Running) {
+    let pid = running.child.pid;
+    os::signal_group(pid, libc::SIGKILL);
+    running.group.kill();
+    let _ = os::wait_for(pid);
+    shared.cgroups.give_back(running.group);
 }
 
 /// Starts a process with pipes for its output; `extra` become its descriptors from 3.
@@ -332,6 +396,7 @@ pub(crate) fn start(
         )
     };
     let direct = plan.direct.as_deref().and_then(|argv| spawn(argv).ok());
+    let has_script = direct.is_none() && plan.script.is_some();
     let started = match direct {
         Some(child) => Ok(child),
         None => write_script(plan).and_then(|()| spawn(&plan.argv)),
@@ -343,6 +408,7 @@ pub(crate) fn start(
             stdout,
             stderr,
             group,
+            has_script,
             started_at: (shared.clock)(),
         }),
         Err(error) => {

@@ -34,8 +34,10 @@ pub(crate) struct Command<'a> {
 /// A started child.
 #[derive(Debug)]
 pub(crate) struct Child {
-    /// Its process id, which is also that of its group and session.
+    /// Its process id, which is also that of its group.
     pub(crate) pid: i32,
+    /// Its session: its own, or that of this process.
+    pub(crate) session: i32,
     /// Readable once it has ended.
     pub(crate) pidfd: OwnedFd,
     /// Clock ticks since boot before and after it was made: its start time lies between them.
@@ -85,6 +87,7 @@ const STACK_BYTES: usize = 128 << 10;
 pub(crate) struct Spawner {
     stack: *mut c_void,
     parent: i32,
+    session: Option<i32>,
     with_clone3: bool,
 }
 
@@ -112,6 +115,7 @@ impl Spawner {
             Ok(Self {
                 stack,
                 parent: libc::getpid(),
+                session: (!has_terminal()).then(|| libc::getsid(0)),
                 with_clone3: cfg!(target_arch = "x86_64"),
             })
         }
@@ -124,7 +128,9 @@ impl Spawner {
         self
     }
 
-    /// Starts a child in a session and process group of its own, killed when this thread ends.
+    /// Starts a child in a process group of its own, killed when this thread ends. Also in a session of
+    /// its own if we have a terminal, which the child must not share; else not, since the kernel makes
+    /// a scheduling group for each session, a tenth of the cost of a start.
     pub(crate) fn spawn(&mut self, command: &Command<'_>) -> Result<Child, SpawnError> {
         let pointers = |strings: &[CString]| -> Vec<*const c_char> {
             strings
@@ -143,6 +149,7 @@ impl Spawner {
             join: command.join,
             data_limit: command.data_limit,
             parent: self.parent,
+            own_session: self.session.is_none(),
             stage: Stage::Setup,
             errno: 0,
         };
@@ -160,7 +167,12 @@ impl Spawner {
                 Stage::Exec => SpawnError::Exec(error),
             });
         }
-        Ok(Child { pid, pidfd, born })
+        Ok(Child {
+            pid,
+            session: self.session.unwrap_or(pid),
+            pidfd,
+            born,
+        })
     }
 
     fn make(
@@ -287,6 +299,7 @@ struct Plan<'a> {
     join: &'a [BorrowedFd<'a>],
     data_limit: Option<u64>,
     parent: i32,
+    own_session: bool,
     stage: Stage,
     errno: c_int,
 }
@@ -322,7 +335,11 @@ unsafe fn become_program(plan: &Plan<'_>) -> Result<(), Stage> {
             // Killed between clone and prctl: nobody is left to report to.
             libc::_exit(127);
         }
-        check(libc::setsid())?;
+        check(if plan.own_session {
+            libc::setsid()
+        } else {
+            libc::setpgid(0, 0)
+        })?;
         for signal in [
             libc::SIGPIPE,
             libc::SIGINT,
@@ -369,9 +386,19 @@ unsafe fn become_program(plan: &Plan<'_>) -> Result<(), Stage> {
     Err(Stage::Exec)
 }
 
+/// True if this process has a controlling terminal.
+fn has_terminal() -> bool {
+    std::fs::File::open("/dev/tty").is_ok()
+}
+
 /// The result of a child that has ended; `None` while it runs.
 pub(crate) fn reap(pid: i32) -> io::Result<Option<Exit>> {
     wait(pid, libc::WNOHANG)
+}
+
+/// Waits for the end of a child.
+pub(crate) fn wait_for(pid: i32) -> io::Result<Option<Exit>> {
+    wait(pid, 0)
 }
 
 fn wait(pid: i32, flags: c_int) -> io::Result<Option<Exit>> {

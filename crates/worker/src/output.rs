@@ -15,8 +15,8 @@ use crate::failure;
 pub(crate) struct Left {
     /// Its working directory.
     pub(crate) files: PathBuf,
-    /// The file at `$KAPELL_OUTPUT`.
-    pub(crate) output: PathBuf,
+    /// The file at `$KAPELL_OUTPUT`, if it was written.
+    pub(crate) output: Option<PathBuf>,
     /// What its `::output` lines gave.
     pub(crate) lines: Vec<(String, String)>,
     /// True if they gave more than an output may hold.
@@ -24,11 +24,12 @@ pub(crate) struct Left {
 }
 
 /// True if collecting may take long.
-pub(crate) fn is_long(process: &Process, output: &Path) -> bool {
+pub(crate) fn is_long(process: &Process, output: Option<&fs::Metadata>) -> bool {
     process.output_file.is_some()
         || !process.artifacts_out.is_empty()
-        || fs::metadata(output)
-            .is_ok_and(|metadata| metadata.len() > limits::INLINE_OUTPUT_BYTES as u64)
+        || output.is_some_and(|output| {
+            !output.is_file() || output.len() > limits::INLINE_OUTPUT_BYTES as u64
+        })
 }
 
 /// The output of an attempt that ended well.
@@ -37,7 +38,10 @@ pub(crate) fn collect(
     left: &Left,
     blobs: &dyn Blobs,
 ) -> Result<Value, Box<TaskError>> {
-    let value = read_json(&left.output, "$KAPELL_OUTPUT")?.unwrap_or(Value::Null);
+    let value = match &left.output {
+        Some(path) => read_json(path, "$KAPELL_OUTPUT")?.unwrap_or(Value::Null),
+        None => Value::Null,
+    };
     collect_with(value, process, left, blobs)
 }
 

@@ -165,7 +165,7 @@ fn host_plan(shared: &Shared, ready: &Ready, number: u64) -> Result<HostPlan, Bo
         variables.set(name, value.as_deref().map(str::as_bytes))?;
     }
     variables.own("KAPELL_NAMESPACE", &ready.key.namespace)?;
-    variables.own(MARK, &format!("{}/host/{number}", shared.id))?;
+    variables.own(MARK, &shared.host_mark(number))?;
     launch::devices(shared, &ready.key.devices, &mut variables)?;
     let path = |path: &Path| path.display().to_string();
     let search = variables

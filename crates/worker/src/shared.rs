@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,6 +13,7 @@ use kapell_api::task::{Blobs, Place, Report, Task, TaskError};
 use kapell_expr::Value;
 use kapell_model::{Offer, RunId, Time};
 use parking_lot::{Condvar, Mutex};
+use rustix::event::epoll::{self, EventData, EventFlags};
 
 use crate::admission::{Admission, Admitted};
 use crate::bundle::Bundles;
@@ -19,6 +21,7 @@ use crate::cgroup::Cgroups;
 use crate::dirs::Dirs;
 use crate::input::{BaseEnv, Secrets};
 use crate::launch::{Job, Launched, Prepared, Programs};
+use crate::os;
 use crate::python::{Environments, HostPlan, HostProcess, Ready};
 use crate::runtime::http::Client;
 use crate::slots::{Record, Slots};
@@ -52,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) admission: Mutex<Admission>,
     pub(crate) next_key: AtomicU64,
     pub(crate) inbox: Inbox,
+    /// What the event loop waits on.
+    pub(crate) epoll: OwnedFd,
     pub(crate) starts: Starts,
     /// Slow work of attempts: artifacts, bundles, big outputs, environments.
     pub(crate) errands: Pool,
@@ -99,7 +104,17 @@ impl Inbox {
 
     /// Adds a message and wakes the loop.
     pub(crate) fn send(&self, message: Message) {
+        self.leave(message);
+        self.wake();
+    }
+
+    /// Adds a message that the loop finds when it wakes for something else.
+    pub(crate) fn leave(&self, message: Message) {
         self.messages.lock().push(message);
+    }
+
+    /// Wakes the loop.
+    pub(crate) fn wake(&self) {
         if !self.signalled.swap(true, Ordering::AcqRel) {
             let _ = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
         }
@@ -159,7 +174,43 @@ impl Starts {
     }
 }
 
+/// What an epoll event speaks of.
+#[derive(Clone, Copy)]
+pub(crate) enum Source {
+    Inbox = 0,
+    Stdout = 1,
+    Stderr = 2,
+    Process = 3,
+    Frames = 4,
+}
+
+impl Source {
+    /// What the event of this token speaks of.
+    pub(crate) fn of(token: u64) -> Option<Self> {
+        [
+            Self::Inbox,
+            Self::Stdout,
+            Self::Stderr,
+            Self::Process,
+            Self::Frames,
+        ]
+        .into_iter()
+        .find(|source| *source as u64 == token & 7)
+    }
+}
+
 impl Shared {
+    /// Lets the event loop watch a descriptor of an attempt or host. Each change is told once: a child
+    /// between clone and exec holds copies of our descriptors, so one that we closed may still tell for
+    /// a moment.
+    pub(crate) fn watch(&self, fd: impl AsFd, key: u64, source: Source) -> io::Result<()> {
+        let mut flags = EventFlags::IN;
+        flags.set(EventFlags::ET, !matches!(source, Source::Inbox));
+        flags.set(EventFlags::OUT, matches!(source, Source::Frames));
+        let token = EventData::new_u64(key << 3 | source as u64);
+        Ok(epoll::add(&self.epoll, fd, token, flags)?)
+    }
+
     /// The mark of a task's processes.
     pub(crate) fn mark(&self, task: &Task) -> String {
         format!(
@@ -168,12 +219,18 @@ impl Shared {
         )
     }
 
-    /// Makes jobs of admitted tasks and writes down that they are held.
-    pub(crate) fn jobs(&self, admitted: Vec<Admitted>) -> Vec<Arc<Job>> {
-        admitted
+    /// The mark of a host's processes.
+    pub(crate) fn host_mark(&self, number: u64) -> String {
+        format!("{}/host/{number}", self.id)
+    }
+
+    /// Makes jobs of admitted tasks and writes down that they are held: the first in the slot of an
+    /// attempt that is over, if there is one.
+    pub(crate) fn jobs(&self, admitted: Vec<Admitted>, mut over: Option<u32>) -> Vec<Arc<Job>> {
+        let jobs = admitted
             .into_iter()
             .map(|(task, devices)| {
-                let slot = self.slots.take();
+                let slot = over.take().unwrap_or_else(|| self.slots.take());
                 let attempt = Some((task.run, task.place, task.offer, task.attempt));
                 self.slots.set(
                     slot,
@@ -187,10 +244,16 @@ impl Shared {
                     key,
                     task,
                     slot,
+                    admitted: os::boot_ticks(),
                     devices,
                     cancelled: AtomicBool::new(false),
+                    awaited: AtomicBool::new(false),
                 })
             })
-            .collect()
+            .collect();
+        if let Some(slot) = over {
+            self.slots.give_back(slot);
+        }
+        jobs
     }
 }

@@ -24,6 +24,9 @@ pub(crate) struct Record {
     pub(crate) attempt: Option<(RunId, Place, Offer, u32)>,
     /// Its process group; 0 while it has none.
     pub(crate) pid: i32,
+    /// Its session.
+    #[serde(default)]
+    pub(crate) session: i32,
     /// Clock ticks since boot between which the process was made.
     pub(crate) born: (u64, u64),
 }
@@ -108,5 +111,41 @@ impl Slots {
                 .file
                 .write_all_at(&bytes, u64::from(slot) * RECORD as u64);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_record_fits_and_is_read_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let record = Record {
+            attempt: Some((
+                RunId(u128::MAX >> 1),
+                Place {
+                    scope: u32::MAX,
+                    step: u16::MAX,
+                    item: u32::MAX,
+                },
+                Offer {
+                    epoch: u64::MAX,
+                    counter: u64::MAX,
+                },
+                u32::MAX,
+            )),
+            pid: i32::MAX,
+            session: i32::MAX,
+            born: (1 << 40, 1 << 40),
+        };
+        let (slots, held, _) = Slots::open(directory.path()).unwrap();
+        assert!(held.is_empty());
+        let slot = slots.take();
+        slots.set(slot, &record);
+        slots.take();
+        let (_, held, same_boot) = Slots::open(directory.path()).unwrap();
+        assert_eq!(held, [record]);
+        assert!(same_boot);
     }
 }

@@ -3,6 +3,7 @@
 mod containment;
 mod http;
 mod logging;
+mod neighbours;
 mod outputs;
 mod processes;
 mod python;
@@ -182,6 +183,7 @@ impl Setup {
             run: RUN,
             place: Place::default(),
             attempt: 1,
+            alone: false,
             work,
         }
     }

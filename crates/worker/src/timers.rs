@@ -11,6 +11,8 @@ pub(crate) type Timer = (Time, u64);
 /// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Due {
+    /// The attempt may have a deadline soon, and word of its start may be waiting.
+    Awaited(u64),
     /// The attempt has run for long enough that its start is reported.
     Started(u64),
     /// The attempt's time is over.

@@ -9,11 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use kapell_api::task::{Blobs, Outcome, Place, Report, Task, Work};
+use kapell_api::task::{Blobs, Outcome, Place, Report, Task, TaskError, Work};
 use kapell_expr::Value;
 use kapell_model::{Offer, RunId};
 use parking_lot::Mutex;
 use rustix::event::EventfdFlags;
+use rustix::event::epoll::CreateFlags;
 
 use crate::admission::Admission;
 use crate::bundle::Bundles;
@@ -35,7 +36,7 @@ use crate::threads::Pool;
 const STARTERS: usize = 2;
 /// Threads for work that blocks.
 const ERRANDS: usize = 8;
-/// HTTP requests at a time; those cancelled still count until they end.
+/// HTTP requests at a time.
 const REQUESTS: usize = 32;
 
 /// Runs tasks. Dropping it ends everything at once; [`Worker::stop`] gives running attempts time.
@@ -89,7 +90,8 @@ impl Worker {
             event_loop: None,
         };
         worker.start_threads()?;
-        Ok((worker, held.iter().filter_map(lost).collect()))
+        let lost = held.iter().filter_map(|record| lost(record, !same_boot));
+        Ok((worker, lost.collect()))
     }
 
     fn start_threads(&mut self) -> Result<(), Error> {
@@ -140,7 +142,7 @@ impl Worker {
                     answers.push(executor::ended(&task, now, outcome));
                 }
             }
-            let jobs = self.shared.jobs(admission.admit());
+            let jobs = self.shared.jobs(admission.admit(), None);
             drop(admission);
             if !jobs.is_empty() {
                 self.shared.inbox.send(Message::Admitted(jobs));
@@ -192,6 +194,7 @@ impl Worker {
         self.shared.starts.close();
         self.shared.errands.close();
         self.shared.requests.close();
+        self.shared.client.cancel_all();
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
@@ -239,7 +242,8 @@ fn start_children(shared: &Shared) {
                 (job, launched)
             }
             Start::Prepared(job, prepared) => {
-                (job, launch::launch(shared, &mut spawner, *prepared))
+                let launched = launch::launch(shared, &mut spawner, &job, *prepared);
+                (job, launched)
             }
             Start::Host(host, plan) => {
                 let started = crate::python::start_host(shared, &mut spawner, &plan);
@@ -249,9 +253,18 @@ fn start_children(shared: &Shared) {
                 continue;
             }
         };
-        shared
-            .inbox
-            .send(Message::Launched(job, launched.map(Box::new)));
+        tell(shared, &job, launched);
+    }
+}
+
+/// Tells the event loop. Of a start it learns when something happens to the process, or a deadline
+/// nears: most are over before, and a wake costs as much as a tenth of a start.
+fn tell(shared: &Shared, job: &Arc<Job>, launched: Result<Launched, Box<TaskError>>) {
+    let quietly = launched.is_ok();
+    let message = Message::Launched(Arc::clone(job), launched.map(Box::new));
+    shared.inbox.leave(message);
+    if !quietly || job.awaited.load(Ordering::Acquire) {
+        shared.inbox.wake();
     }
 }
 
@@ -259,11 +272,11 @@ fn start_job(
     shared: &Shared,
     spawner: &mut Spawner,
     job: &Job,
-) -> Result<Launched, Box<kapell_api::task::TaskError>> {
+) -> Result<Launched, Box<TaskError>> {
     if job.cancelled.load(Ordering::Relaxed) {
         return Err(failure::platform("lost", "cancelled before it began"));
     }
-    launch::launch(shared, spawner, launch::prepare(shared, job)?)
+    launch::launch(shared, spawner, job, launch::prepare(shared, job)?)
 }
 
 fn shared(
@@ -319,6 +332,12 @@ fn shared(
             what: "make an eventfd",
             source: source.into(),
         })?),
+        epoll: rustix::event::epoll::create(CreateFlags::CLOEXEC).map_err(|source| {
+            Error::System {
+                what: "watch processes",
+                source: source.into(),
+            }
+        })?,
         starts: Starts::default(),
         errands: Pool::new("kapell-errand", ERRANDS),
         requests: Pool::new("kapell-request", REQUESTS),
@@ -368,12 +387,13 @@ fn end_survivors(id: &str, held: &[Record], same_boot: bool) {
     survivors::kill_marked(&format!("{id}/"), &HashSet::new());
 }
 
-fn lost(record: &Record) -> Option<LostAttempt> {
+fn lost(record: &Record, explained: bool) -> Option<LostAttempt> {
     let (run, place, offer, attempt) = record.attempt?;
     Some(LostAttempt {
         run,
         place,
         offer,
         attempt,
+        explained,
     })
 }

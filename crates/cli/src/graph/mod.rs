@@ -47,7 +47,11 @@ pub(crate) fn graph(graph: &Graph, config: &Config, printer: &mut Printer) -> En
         let definition = definition::read(path)?;
         let Some(spec) = &definition.spec else {
             printer.error_text(&definition.rendered(config.error_color));
-            return Ok(Exit::BadInput);
+            printer.error_text("\n");
+            return Err(Error::new(
+                ErrorCode::BadDefinition,
+                format!("`{}` cannot be drawn: it has errors", definition.name()),
+            ));
         };
         (Plan::new(Arc::clone(spec)), BTreeMap::new())
     } else {
@@ -195,6 +199,7 @@ fn verb(verb: &Verb) -> String {
         Verb::Switch { .. } => "switch".to_owned(),
         Verb::Loop(_) => "loop".to_owned(),
         Verb::Wait(_) => "wait".to_owned(),
+        Verb::Await(wait) => format!("await {}", wait.signal),
         Verb::Set { .. } => "set".to_owned(),
         Verb::Noop => "noop".to_owned(),
         Verb::Fail { .. } => "fail".to_owned(),

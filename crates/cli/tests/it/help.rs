@@ -33,6 +33,7 @@ fn each_command_says_what_its_flags_do() {
         "dismiss",
         "schema",
         "doctor",
+        "explain",
         "completions",
     ];
     let pages: Vec<String> = commands

@@ -3,7 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod directory;
+mod errors;
 mod help;
+mod http;
 mod interrupt;
+mod logs;
 mod place;
 mod runs;
+mod terminal;

@@ -204,6 +204,14 @@ impl Started {
     }
 }
 
+impl Drop for Started {
+    fn drop(&mut self) {
+        // A test that failed leaves nothing behind; what has ended already cannot be ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         // A directory that a test made read-only can be removed again.

@@ -335,3 +335,121 @@ fn one_key_makes_one_run() {
         .collect();
     assert_eq!(ids[0], ids[1]);
 }
+
+#[test]
+fn parameters_come_from_files_in_yaml_and_json() {
+    let text = "\
+workflow: w
+params:
+  regions: { type: list<string> }
+  rows: { type: int }
+  version: { type: string }
+  day: { type: date }
+  limits: { type: any }
+steps:
+  a: { noop: }
+";
+    let place = Place::with("w.yaml", text);
+    place.write(
+        "p.yaml",
+        "# of a day\nregions: [eu, us]\nrows: 5\nversion: 1.10\nday: 2026-01-31\nlimits: { low: 0.5 }\n",
+    );
+    place.write(
+        "p.json",
+        "{\"regions\": [\"eu\", \"us\"], \"rows\": 7, \"version\": \"1.10\", \"day\": \"2026-01-31\", \"limits\": {\"low\": 0.5}}",
+    );
+    let expected = serde_json::json!({
+        "regions": ["eu", "us"],
+        "rows": 7,
+        "version": "1.10",
+        "day": "2026-01-31",
+        "limits": { "low": 0.5 },
+    });
+    for arguments in [
+        &["run", "w.yaml", "--json", "--params-file", "p.json"][..],
+        &[
+            "run",
+            "w.yaml",
+            "--json",
+            "--params-file",
+            "p.yaml",
+            "-p",
+            "rows=7",
+        ],
+    ] {
+        assert_eq!(place.json(arguments)["params"], expected);
+    }
+    place.write("twice.yaml", "rows: 1\nrows: 2\n");
+    let said = place.kapell(&["run", "w.yaml", "--params-file", "twice.yaml"]);
+    assert_eq!(said.status, 2);
+    assert!(
+        said.errors.contains("--> twice.yaml:2:1"),
+        "{}",
+        said.errors
+    );
+}
+
+#[test]
+fn the_next_page_of_a_list_has_the_same_filters() {
+    let place = Place::with("good.yaml", GOOD);
+    for _ in 0..3 {
+        place.good(&["run", "good.yaml"]);
+    }
+    let page =
+        |arguments: &[&str]| place.good(&[&["list", "-w", "good", "-n", "2"], arguments].concat());
+    let first = page(&["-s", "succeeded"]).out;
+    let next = first.lines().last().unwrap();
+    assert_eq!(
+        next,
+        "more: kapell list --workflow good --status succeeded -n 2 --before <run>"
+    );
+    let runs = place.json(&["list", "--json"]);
+    let second = runs["runs"][1]["run"].as_str().unwrap().to_owned();
+    let last = page(&["--before", &second]).out;
+    assert_eq!(
+        last.lines().count(),
+        2,
+        "a head and a run, and no more: {last}"
+    );
+    assert!(place.json(&["list", "-n", "3", "--json"])["next"].is_null());
+}
+
+#[test]
+fn a_timeline_tells_waiting_from_failing_without_colours() {
+    let text = "\
+workflow: w
+steps:
+  g:
+    steps:
+      a: { shell: sleep 0.3 }
+      b: { needs: [a], shell: \"sleep 0.2; exit 1\" }
+";
+    let place = Place::with("w.yaml", text);
+    place.kapell(&["run", "w.yaml"]);
+    let chart = place.good(&["timeline"]).out;
+    let row = chart.lines().find(|line| line.contains(" b ")).unwrap();
+    assert!(row.contains("····") && row.contains("▚▚▚▚"), "{chart}");
+    let rows = place.json(&["timeline", "--json"]);
+    assert!(rows[2]["waited_ms"].as_u64().unwrap() >= 250, "{rows}");
+    let narrow = place
+        .command(&["timeline"])
+        .env("COLUMNS", "50")
+        .output()
+        .unwrap();
+    for line in String::from_utf8(narrow.stdout).unwrap().lines().skip(1) {
+        assert!(line.chars().count() <= 50, "{line}");
+    }
+}
+
+#[test]
+fn a_skip_is_final() {
+    let (place, _) = failed();
+    place.good(&["skip", "last", "check"]);
+    let refused = place.kapell(&["set-output", "last", "check", "1"]);
+    assert_eq!(refused.status, 2, "{}", refused.all());
+    assert!(
+        refused.errors.contains("has already ended skipped"),
+        "{}",
+        refused.errors
+    );
+}

@@ -114,14 +114,31 @@ pub struct KeptStep {
     /// Its output.
     #[prost(message, optional, tag = "3")]
     pub output: Option<Stored>,
+    /// What its items came to, if it is a foreach.
+    #[prost(message, optional, tag = "4")]
+    pub items: Option<KeptItems>,
+}
+
+/// Items of a foreach kept by a fork. The output alone does not tell a success that gave null.
+#[derive(Clone, PartialEq, Message)]
+pub struct KeptItems {
+    /// Items that did not succeed, ascending: of each stretch the first, and the one after the last.
+    #[prost(uint32, repeated, tag = "1")]
+    pub others: Vec<u32>,
+    /// A list of index, label and error of each item that failed.
+    #[prost(message, optional, tag = "2")]
+    pub failures: Option<Stored>,
 }
 
 /// See [`super::Fact::RunStarted`].
-#[derive(Clone, Copy, PartialEq, Eq, Message)]
+#[derive(Clone, PartialEq, Message)]
 pub struct RunStarted {
     /// When its timeout ends it, relative; 0 is none.
     #[prost(int64, tag = "1")]
     pub timeout: i64,
+    /// `run.last_success` as it is for the run's life; none is null.
+    #[prost(message, optional, tag = "2")]
+    pub last_success: Option<Stored>,
 }
 
 /// See [`super::Fact::CancelRequested`].

@@ -78,8 +78,8 @@ pub struct AttemptEnded {
     #[prost(message, optional, tag = "6")]
     pub output: Option<Stored>,
     /// Its error, if it failed.
-    #[prost(message, optional, tag = "7")]
-    pub error: Option<StoredError>,
+    #[prost(message, optional, boxed, tag = "7")]
+    pub error: Option<Box<StoredError>>,
     /// Number of the [`Next`].
     #[prost(uint32, tag = "8")]
     pub next: u32,

@@ -72,10 +72,12 @@ fn attempt(unit: UnitRef, attempt: u32, good: bool, next: Next) -> Fact {
         ended: 0,
         result: u32::from(!good),
         next: next as u32,
-        error: (!good).then(|| StoredError {
-            kind: 1,
-            message: "broken".into(),
-            ..StoredError::default()
+        error: (!good).then(|| {
+            Box::new(StoredError {
+                kind: 1,
+                message: "broken".into(),
+                ..StoredError::default()
+            })
         }),
         ..AttemptEnded::default()
     })

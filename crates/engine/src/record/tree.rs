@@ -144,6 +144,7 @@ fn verb(verb: &Verb) -> &'static str {
         Verb::Switch { .. } => "switch",
         Verb::Loop(_) => "loop",
         Verb::Wait(_) => "wait",
+        Verb::Await(_) => "await",
         Verb::Set { .. } => "set",
         Verb::Noop => "noop",
         Verb::Fail { .. } => "fail",

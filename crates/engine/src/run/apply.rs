@@ -12,7 +12,8 @@ use kapell_model::spec::StepIndex;
 use kapell_model::{RunStatus, StepStatus, Time};
 
 use super::state::{
-    Cancel, Inner, LockState, Meta, Page, ParentUnit, RunError, State, TimerKind, Todo, Unit,
+    Cancel, Inner, Kept, KeptItems, LockState, Meta, Page, ParentUnit, RunError, State, TimerKind,
+    Todo, Unit,
 };
 use crate::event::{Event, Fact, RunCreated, RunQueueRef, Stored, StoredError, run_id};
 use crate::plan::Plan;
@@ -65,6 +66,7 @@ impl State {
                 self.status = RunStatus::Running;
                 self.started_at = Some(at);
                 self.timeout_at = (started.timeout > 0).then(|| event.time(started.timeout));
+                self.meta.last_success = value(started.last_success.as_ref());
             }
             Fact::RunDiscarded(discarded) => {
                 self.status = RunStatus::Discarded;
@@ -326,11 +328,25 @@ impl State {
                 .iter()
                 .flat_map(|fork| &fork.kept)
                 .filter_map(|kept| {
-                    let step = StepIndex::try_from(kept.step).ok()?;
-                    Some((step, status(kept.status), value(kept.output.as_ref())))
+                    Some(Kept {
+                        step: StepIndex::try_from(kept.step).ok()?,
+                        status: status(kept.status),
+                        output: value(kept.output.as_ref()),
+                        items: kept.items.as_ref().map(|items| {
+                            Box::new(KeptItems {
+                                others: items
+                                    .others
+                                    .chunks_exact(2)
+                                    .map(|pair| (pair[0], pair[1]))
+                                    .collect(),
+                                failures: value(items.failures.as_ref()),
+                            })
+                        }),
+                    })
                 })
                 .collect(),
             bundle: created.bundle.as_ref().map(BlobRef::from),
+            last_success: Value::Null,
         };
         self.status = RunStatus::Queued;
     }

@@ -16,6 +16,7 @@ use crate::event::{
     StepsEnded, UnitEnded, UnitRetrying,
 };
 use crate::message::Message;
+use crate::run_queue::Success;
 
 /// The end of an attempt, as reported.
 pub(crate) struct Ended {
@@ -38,22 +39,15 @@ impl Decider<'_> {
         offer: Offer,
         ended: Ended,
     ) -> Result<(), Refusal> {
-        let Some(unit) = self
-            .run
-            .state
-            .unit(place)
-            .cloned()
-            .or_else(|| self.untouched(place))
-        else {
-            return Err(Refusal::Stale);
+        let attempts = match self.run.state.unit(place) {
+            Some(unit) if !unit.status.ended() => unit.attempts,
+            None if self.is_untouched(place) => 0,
+            Some(_) | None => return Err(Refusal::Stale),
         };
-        if unit.status.ended() {
-            return Err(Refusal::Stale);
-        }
         let outcome = self.typed(place, ended.outcome);
         let mut fact = AttemptEnded {
             unit: place.into(),
-            attempt: unit.attempts + 1,
+            attempt: attempts + 1,
             started: ended.started_at.0 - self.now.0,
             ended: ended.ended_at.0 - self.now.0,
             cpu_millis: ended.usage.cpu_millis,
@@ -74,6 +68,7 @@ impl Decider<'_> {
             }
             return Ok(());
         }
+        let unit = self.run.state.unit(place).cloned().unwrap_or_default();
         let verdict = self.verdict(place, &unit, &outcome)?;
         fact.result = match &outcome {
             Outcome::Cancelled => AttemptResult::Cancelled as u32,
@@ -94,13 +89,15 @@ impl Decider<'_> {
         self.release_locks(place);
         match verdict {
             Verdict::Retry(at) => {
-                fact.error = failure(&outcome).as_ref().map(Into::into);
+                fact.error = failure(&outcome)
+                    .as_ref()
+                    .map(|error| Box::new(error.into()));
                 fact.next = Next::Retry as u32;
                 fact.retry = self.relative(at);
                 self.emit(Fact::AttemptEnded(fact));
             }
             Verdict::End(status, error) => {
-                fact.error = Some((&*error).into());
+                fact.error = Some(Box::new((&*error).into()));
                 fact.next = Next::End as u32;
                 self.emit(Fact::AttemptEnded(fact));
                 self.end_started(place, status, Some(*error));
@@ -110,15 +107,14 @@ impl Decider<'_> {
     }
 
     /// An item whose page was never touched is there all the same.
-    fn untouched(&self, place: Place) -> Option<Unit> {
-        let foreach = self
-            .run
+    fn is_untouched(&self, place: Place) -> bool {
+        self.run
             .state
-            .step(place.scope, place.step)?
-            .foreach
-            .as_ref()?;
-        (place.item < foreach.count && foreach.unit(place.item).is_none() && !foreach.ended())
-            .then(Unit::default)
+            .step(place.scope, place.step)
+            .and_then(|step| step.foreach.as_ref())
+            .is_some_and(|foreach| {
+                place.item < foreach.count && foreach.unit(place.item).is_none() && !foreach.ended()
+            })
     }
 
     /// A success whose output is not of the declared type is the user's failure.
@@ -517,7 +513,36 @@ impl Decider<'_> {
         );
     }
 
+    /// What the runs after it see of a run that succeeded, if their definition asks for it.
+    fn success(&mut self, status: RunStatus) -> Option<Box<Success>> {
+        if status != RunStatus::Succeeded || !self.run.plan.watermark {
+            return None;
+        }
+        let meta = &self.run.state.meta;
+        let (run, scheduled_at) = (meta.id, meta.scheduled_at);
+        let (_, _, key) = meta.queue.clone()?;
+        let params = meta.params.clone();
+        let outputs = self.run.state.outputs.clone();
+        Some(Box::new(Success {
+            run,
+            key,
+            scheduled_at,
+            ended_at: self.now,
+            params: self.short(&params),
+            outputs: self.short(&outputs),
+        }))
+    }
+
+    fn short(&mut self, value: &Value) -> Vec<u8> {
+        let bytes = value.to_stored();
+        if bytes.len() <= limits::LAST_SUCCESS_BYTES {
+            return bytes;
+        }
+        self.blob(value, bytes).inline
+    }
+
     fn tell_queue(&mut self, status: RunStatus) {
+        let success = self.success(status);
         let state = &self.run.state;
         let Some(to) = state.run_queue() else { return };
         let run = state.meta.id;
@@ -531,6 +556,7 @@ impl Decider<'_> {
                 run,
                 status,
                 by_person,
+                success,
             },
         );
     }

@@ -235,10 +235,11 @@ impl Decider<'_> {
         let waiting: Vec<u32> = (foreach.next..granted)
             .chain(foreach.again.iter().copied())
             .filter(|item| {
-                !self.run.live.flights.contains_key(&Place {
+                let item = Place {
                     item: *item,
                     ..place
-                })
+                };
+                self.run.flight(item).is_none()
             })
             .collect();
         self.emit(Fact::ForeachStopped(ForeachStopped {
@@ -317,8 +318,8 @@ impl Decider<'_> {
             .run
             .live
             .flights
-            .range(Place { item: 0, ..place }..place)
-            .map(|(place, _)| *place)
+            .items((), place)
+            .map(|(place, _)| place)
             .collect();
         for unit in flights.into_iter().chain(open) {
             if unit.scope == place.scope && unit.step == place.step {

@@ -206,10 +206,11 @@ impl Decider<'_> {
             .iter()
             .copied()
             .filter(|item| {
-                !self.run.live.flights.contains_key(&Place {
+                let item = Place {
                     item: *item,
                     ..place
-                })
+                };
+                self.run.flight(item).is_none()
             })
             .take(share)
             .collect();
@@ -226,7 +227,7 @@ impl Decider<'_> {
     }
 
     fn grant_one(&mut self, place: Place, granting: &mut Granting<'_>) {
-        if self.run.live.flights.contains_key(&place) {
+        if self.run.flight(place).is_some() {
             return;
         }
         let Some(step) = self.run.state.plan_step(&self.run.plan, place) else {
@@ -239,6 +240,7 @@ impl Decider<'_> {
         }
         let unit = self.run.state.unit(place);
         let attempts = unit.map_or(0, |unit| unit.attempts);
+        let alone = unit.is_some_and(|unit| unit.deliveries > 0);
         if unit.is_some_and(|unit| unit.status.ended() || unit.status == StepStatus::Retrying) {
             return;
         }
@@ -281,6 +283,7 @@ impl Decider<'_> {
             run: self.run.state.meta.id,
             place,
             attempt: attempts + 1,
+            alone,
             work,
         });
     }

@@ -12,7 +12,7 @@ use super::state::{Inner, TimerKind};
 use super::{Decider, Effect, Flight, Input, Refusal, Request, Stop};
 use crate::event::{
     AttemptStarted, ByPerson, CancelRequested, Fact, PriorityChanged, RunDiscarded, RunReopened,
-    RunStarted, ScopeKind, ScopeOpened, UnitEnded, UnitRef, UnitStopping,
+    RunStarted, ScopeKind, ScopeOpened, Stored, UnitEnded, UnitRef, UnitStopping,
 };
 use crate::message::Message;
 
@@ -34,20 +34,21 @@ fn not_now(message: impl Into<String>, hint: &str) -> Refusal {
 impl Decider<'_> {
     pub(super) fn take(&mut self, input: Input) -> Taken {
         match input {
-            Input::Create(created) => {
+            Input::Create(mut created) => {
+                self.store_kept(&mut created);
                 let waits = created.queue.is_some();
                 self.emit(Fact::RunCreated(created));
                 if !waits {
-                    self.start();
+                    self.start(&Value::Null);
                 }
                 Ok(())
             }
-            Input::Admitted => {
+            Input::Admitted { last_success } => {
                 if self.run.state.status != RunStatus::Queued {
                     return Err(Refusal::Stale);
                 }
                 if self.run.state.started_at.is_none() {
-                    self.start();
+                    self.start(&last_success);
                 } else {
                     self.emit(Fact::RunResumed(ByPerson {
                         by: "its run queue".to_owned(),
@@ -105,9 +106,13 @@ impl Decider<'_> {
         }
     }
 
-    fn start(&mut self) {
+    fn start(&mut self, last_success: &Value) {
         let timeout = self.run.plan.spec.timeout.map_or(0, Self::micros);
-        self.emit(Fact::RunStarted(RunStarted { timeout }));
+        let asked = self.run.plan.watermark && !last_success.is_null();
+        self.emit(Fact::RunStarted(RunStarted {
+            timeout,
+            last_success: asked.then(|| Stored::new(last_success)),
+        }));
         self.open_top(ScopeKind::Root, 0);
     }
 
@@ -128,7 +133,7 @@ impl Decider<'_> {
 
     fn report(&mut self, report: Report) -> Taken {
         let place = report.place;
-        let flight = self.run.live.flights.get(&place).copied();
+        let flight = self.run.flight(place);
         let held = flight.is_some_and(|flight| flight.offer == report.offer);
         match report.event {
             TaskEvent::Started { at } => {
@@ -177,7 +182,7 @@ impl Decider<'_> {
     /// once.
     fn counts_as_lost(&self, place: Place, offer: Offer) -> bool {
         let state = &self.run.state;
-        !self.run.live.flights.contains_key(&place)
+        self.run.flight(place).is_none()
             && state.lost.get(&place).is_none_or(|last| *last < offer)
             && state
                 .unit(place)
@@ -189,9 +194,7 @@ impl Decider<'_> {
         for (place, offer) in held {
             let known = self
                 .run
-                .live
-                .flights
-                .get(place)
+                .flight(*place)
                 .is_some_and(|flight| flight.offer == *offer);
             let open = self
                 .run
@@ -212,11 +215,11 @@ impl Decider<'_> {
             .run
             .live
             .flights
-            .iter()
+            .of(())
             .filter(|(place, flight)| {
-                flight.offer.epoch < epoch && !held.contains(&(**place, flight.offer))
+                flight.offer.epoch < epoch && !held.contains(&(*place, flight.offer))
             })
-            .map(|(place, flight)| (*place, *flight))
+            .map(|(place, flight)| (place, *flight))
             .collect();
         for (place, flight) in gone {
             let ended = Ended {
@@ -276,7 +279,8 @@ impl Decider<'_> {
         } else if error.is_empty() {
             format!("run {run} ended {status}")
         } else {
-            format!("run {run} ended {status}: {error}")
+            let (began, error) = began(error);
+            format!("run {run} ended {status}{began}: {error}")
         };
         let error = TaskError {
             reason: reason.into(),
@@ -324,7 +328,7 @@ impl Decider<'_> {
             TimerKind::Wait => self.end(place, StepStatus::Succeeded, Value::Null, None),
             TimerKind::Iteration => self.next_iteration(place),
             TimerKind::QueueTimeout => {
-                if self.run.live.flights.contains_key(&place) {
+                if self.run.flight(place).is_some() {
                     self.run.state.timers.unset(place, kind);
                     return Ok(());
                 }
@@ -339,7 +343,7 @@ impl Decider<'_> {
                 )?;
             }
             TimerKind::GiveUp => {
-                let flight = self.run.live.flights.get(&place).copied();
+                let flight = self.run.flight(place);
                 let ended = Ended {
                     started_at: flight.map_or(self.now, |flight| flight.granted_at),
                     ended_at: self.now,
@@ -395,7 +399,7 @@ impl Decider<'_> {
                 .state
                 .step(place.scope, place.step)
                 .is_some_and(|step| step.foreach.is_some());
-        let flight = self.run.live.flights.get(&place).copied();
+        let flight = self.run.flight(place);
         let stopping = |give_up: i64| {
             Fact::UnitStopping(UnitStopping {
                 unit: place.into(),
@@ -620,7 +624,7 @@ impl Decider<'_> {
             let entry = self.run.queue_entry();
             self.send(queue, Message::Reenter(Box::new(entry)));
         } else if !started {
-            self.start();
+            self.start(&Value::Null);
         }
     }
 
@@ -683,7 +687,8 @@ impl Decider<'_> {
                 "skip its foreach as a whole",
             ));
         };
-        if unit.status.good() {
+        // A skip is final too: what needs the step has gone on, and would not see an output.
+        if unit.status.good() || unit.status == StepStatus::Skipped {
             return Err(not_now(
                 format!("`{path}` has already ended {}", unit.status),
                 "`kapell restart --from` repeats it",
@@ -717,7 +722,7 @@ impl Decider<'_> {
                 .and_then(|step| step.foreach.as_ref())
                 .is_some_and(|foreach| !foreach.ended());
         let active = (unit.inner != Inner::None || items) && !unit.status.ended();
-        if self.run.live.flights.contains_key(&place) || active {
+        if self.run.flight(place).is_some() || active {
             return Err(not_now(
                 format!("`{path}` is {}", unit.status),
                 "cancel the run first, then skip the step",
@@ -743,4 +748,17 @@ impl Decider<'_> {
         }));
         Ok(())
     }
+}
+
+/// Of the error of a run that failed by a run of its own: where it began, to be named beside this
+/// run, and what went wrong there. So the text grows by no level.
+fn began(error: &str) -> (String, &str) {
+    let parsed = || {
+        let (id, rest) = error.strip_prefix("run ")?.split_once(" ended ")?;
+        let (how, message) = rest.split_once(": ")?;
+        let run = how.split_once(", from run ").map_or(id, |(_, run)| run);
+        run.parse::<kapell_model::RunId>().ok()?;
+        Some((format!(", from run {run}"), message))
+    };
+    parsed().unwrap_or((String::new(), error))
 }

@@ -13,6 +13,7 @@
 //! | `settle` | what follows by itself: needs, conditions, ends of graphs |
 //! | `finish` | how units end: retries, handlers, policies |
 //! | `foreach`, `cycle` | items; loops and switches |
+//! | `fork` | what a fork keeps |
 //! | `grant`, `render` | tasks for workers |
 //! | `names` | what expressions see |
 //! | `view` | what people see |
@@ -21,6 +22,7 @@ mod apply;
 mod cycle;
 mod finish;
 mod foreach;
+mod fork;
 pub mod grant;
 mod input;
 mod names;
@@ -41,8 +43,9 @@ use state::Unit;
 
 use crate::event::{Event, Fact, RunCreated, Stored};
 use crate::message::Message;
+use crate::place_map::PlaceMap;
 use crate::plan::Plan;
-use crate::run_queue::{Entry, Rule};
+use crate::run_queue::Entry;
 
 /// A run in memory.
 #[derive(Clone, Debug)]
@@ -59,7 +62,7 @@ pub struct Run {
 #[derive(Clone, Debug, Default)]
 pub struct Live {
     /// Attempts handed out.
-    pub flights: BTreeMap<Place, Flight>,
+    pub flights: PlaceMap<(), Flight>,
     /// Items of each foreach in flight.
     pub items: BTreeMap<(u32, u16), ItemFlights>,
     /// Contents of blobs that were needed.
@@ -105,7 +108,10 @@ pub enum Input {
     /// It is made.
     Create(Box<RunCreated>),
     /// Its run queue lets it start.
-    Admitted,
+    Admitted {
+        /// `run.last_success`, if its definition asks for it.
+        last_success: Value,
+    },
     /// Its run queue drops it.
     Discarded {
         /// Why.
@@ -301,6 +307,27 @@ impl Run {
         Ok(decider.out)
     }
 
+    /// Takes a report as [`Run::decide`] does; what is decided is added to what was decided before.
+    pub fn decide_report(
+        &mut self,
+        report: Report,
+        now: Time,
+        decision: &mut Decision,
+    ) -> Result<(), Refusal> {
+        let now = now.max(self.state.last_at);
+        let mut decider = Decider {
+            run: self,
+            now,
+            out: std::mem::take(decision),
+        };
+        let taken = decider.take(Input::Report(report));
+        if taken.is_ok() {
+            decider.settle();
+        }
+        *decision = decider.out;
+        taken
+    }
+
     /// True if deciding is not finished: wake it again.
     pub fn unsettled(&self) -> bool {
         self.state.next_todo().is_some() && self.live.needs.is_empty()
@@ -379,7 +406,7 @@ impl Run {
                 .queue
                 .as_ref()
                 .map_or_else(|| "".into(), |(_, _, key)| key.clone()),
-            rule: Rule::of(&self.plan.spec.strategy).unwrap_or_default(),
+            rule: self.plan.rule.unwrap_or_default(),
             inside: meta
                 .queue
                 .as_ref()
@@ -411,9 +438,14 @@ impl Run {
         }
     }
 
+    /// The attempt of a unit that is handed out.
+    pub fn flight(&self, place: Place) -> Option<Flight> {
+        self.live.flights.get((), place).copied()
+    }
+
     fn take_off(&mut self, place: Place, flight: Flight) {
-        self.live.flights.insert(place, flight);
-        if place.item != Place::NO_ITEM {
+        let before = self.live.flights.insert((), place, flight);
+        if before.is_none() && place.item != Place::NO_ITEM {
             let items = self
                 .live
                 .items
@@ -425,7 +457,7 @@ impl Run {
     }
 
     fn land(&mut self, place: Place) -> Option<Flight> {
-        let flight = self.live.flights.remove(&place)?;
+        let flight = self.live.flights.remove((), place)?;
         if place.item != Place::NO_ITEM
             && let Some(items) = self.live.items.get_mut(&(place.scope, place.step))
         {
@@ -455,7 +487,7 @@ impl State {
 }
 
 /// Changes whenever the layout of [`State`] does.
-const SNAPSHOT_LAYOUT: u8 = 1;
+const SNAPSHOT_LAYOUT: u8 = 2;
 
 impl Live {
     /// A page that left memory.
@@ -549,6 +581,11 @@ impl Decider<'_> {
         if bytes.len() <= limits::INLINE_OUTPUT_BYTES {
             return Stored { inline: bytes };
         }
+        self.blob(value, bytes)
+    }
+
+    /// The stored form of a value that becomes a blob.
+    pub(crate) fn blob(&mut self, value: &Value, bytes: Vec<u8>) -> Stored {
         let blob = BlobRef {
             hash: blake3::hash(&bytes).to_hex().as_str().into(),
             size: bytes.len() as u64,

@@ -8,7 +8,7 @@ use kapell_model::spec::Foreach;
 use kapell_model::{StepStatus, Time, limits};
 
 use super::Run;
-use super::state::{Page, RunError, Scope, StepState};
+use super::state::{KeptItems, Page, RunError, Scope, StepState};
 use crate::event::ScopeKind;
 
 /// The names in scope of a unit, or of a graph as a whole.
@@ -131,7 +131,8 @@ impl<'a> At<'a> {
         }
     }
 
-    fn field(
+    /// A field of a step; none if steps have no such field.
+    pub(super) fn field(
         &self,
         place: Place,
         step: &StepState,
@@ -159,7 +160,10 @@ impl<'a> At<'a> {
     /// The outputs, results or failures of all items. Every page must be in memory.
     fn items(&self, place: Place, step: &StepState, what: Items) -> Result<Value, EvalError> {
         let Some(foreach) = &step.foreach else {
-            return Ok(Value::list(Vec::new()));
+            return match &step.kept {
+                Some(kept) => self.kept_items(kept, &step.unit.output, what),
+                None => Ok(Value::list(Vec::new())),
+            };
         };
         let mut list = Vec::new();
         for (index, page) in foreach.pages.iter().enumerate() {
@@ -196,6 +200,33 @@ impl<'a> At<'a> {
             }
         }
         Ok(Value::list(list))
+    }
+
+    /// Those of a foreach that a fork has kept.
+    fn kept_items(
+        &self,
+        kept: &KeptItems,
+        output: &Value,
+        what: Items,
+    ) -> Result<Value, EvalError> {
+        match what {
+            Items::Outputs => Ok(output.clone()),
+            Items::Failures => Ok(kept.failures.clone()),
+            Items::Results => {
+                let output = self.run.live.loaded(output)?;
+                let Some(outputs) = output.as_list() else {
+                    return Ok(output);
+                };
+                let mut list = Vec::with_capacity(outputs.len());
+                let mut from = 0;
+                for (first, after) in kept.others.iter().chain(&[(u32::MAX, u32::MAX)]) {
+                    let until = (*first as usize).min(outputs.len());
+                    list.extend_from_slice(outputs.get(from..until).unwrap_or_default());
+                    from = *after as usize;
+                }
+                Ok(Value::list(list))
+            }
+        }
     }
 
     fn failure(&self, place: Place, error: Option<&TaskError>) -> Value {
@@ -298,8 +329,9 @@ impl<'a> At<'a> {
             "forked_from" => meta
                 .forked_from
                 .map_or(Value::Null, |run| Value::string(run.to_string())),
-            // Served by later work: there is no page of a run, and no watermark, yet.
-            "url" | "last_success" => Value::Null,
+            "last_success" => meta.last_success.clone(),
+            // Served by later work: there is no page of a run yet.
+            "url" => Value::Null,
             _ => return None,
         })
     }

@@ -104,6 +104,7 @@ impl Decider<'_> {
             | Verb::Switch { .. }
             | Verb::Loop(_)
             | Verb::Wait(_)
+            | Verb::Await(_)
             | Verb::Set { .. } => Work::Noop,
         })
     }

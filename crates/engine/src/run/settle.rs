@@ -118,7 +118,7 @@ impl Decider<'_> {
             && step.foreach.is_none()
             && step.unit.inner == Inner::None
             && step.unit.started_at == Time::ZERO
-            && !self.run.live.flights.contains_key(&place)
+            && self.run.flight(place).is_none()
     }
 
     fn not_started(&mut self, place: Place) {
@@ -303,6 +303,11 @@ impl Decider<'_> {
                 wait,
             } => self.start_child(place, &step, (name, *version), *wait, total),
             Verb::Wait(wait) => self.wait(place, wait),
+            // Refused before a run exists: see `Spec::runnable`.
+            Verb::Await(_) => {
+                let message = "this version does not wait for signals".to_owned();
+                self.failed_by(place, "await", Stop::Failed(message))
+            }
             Verb::Set { values } => {
                 match self.named(values, &At::unit(self.run, place, self.now)) {
                     Ok(value) => self.end(place, StepStatus::Succeeded, value, None),
@@ -653,9 +658,20 @@ impl Decider<'_> {
                 .and_then(|unit| unit.error.clone());
             let path = self.run.state.path(&self.run.plan, inside);
             let inner = inner.map(|error| *error).unwrap_or_default();
+            // A group inside names its own step already: the text grows by no level.
+            let named = inner
+                .message
+                .strip_prefix('`')
+                .and_then(|text| text.strip_prefix(&path))
+                .is_some_and(|rest| rest.starts_with(['.', '#']) && rest.contains("` failed: "));
+            let message = if named {
+                inner.message
+            } else {
+                format!("`{path}` failed: {}", inner.message)
+            };
             let error = TaskError {
                 kind: kapell_model::FailureKind::User,
-                message: format!("`{path}` failed: {}", inner.message),
+                message,
                 permanent: false,
                 ..inner
             };

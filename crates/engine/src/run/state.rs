@@ -97,10 +97,34 @@ pub struct Meta {
     pub held_queues: Vec<(Arc<str>, Arc<str>, Arc<str>)>,
     /// The run it was forked from.
     pub forked_from: Option<RunId>,
-    /// Steps kept by a fork, with status and output.
-    pub kept: Vec<(StepIndex, StepStatus, Value)>,
+    /// Steps kept by a fork, until its first graph opens.
+    pub kept: Vec<Kept>,
     /// The files that go with the version.
     pub bundle: Option<BlobRef>,
+    /// The last success of the same workflow and key when it started, a map.
+    pub last_success: Value,
+}
+
+/// A step kept by a fork.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Kept {
+    /// Which.
+    pub step: StepIndex,
+    /// How it had ended.
+    pub status: StepStatus,
+    /// Its output.
+    pub output: Value,
+    /// What its items had come to, if it is a foreach.
+    pub items: Option<Box<KeptItems>>,
+}
+
+/// What the items of a foreach kept by a fork had come to.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct KeptItems {
+    /// Items that did not succeed, ascending: of each stretch the first, and the one after the last.
+    pub others: Vec<(u32, u32)>,
+    /// A list of index, label and error of each item that failed.
+    pub failures: Value,
 }
 
 /// The unit that made a run.
@@ -172,6 +196,8 @@ pub struct StepState {
     pub priority: u8,
     /// Its items.
     pub foreach: Option<Box<ForeachState>>,
+    /// What its items had come to in the run that this one was forked from.
+    pub kept: Option<Box<KeptItems>>,
 }
 
 /// What can be tried, retried and ended: a step without foreach, or an item.
@@ -185,7 +211,7 @@ pub struct Unit {
     pub attempts: u32,
     /// Retries after the user's failures, timeouts, and the platform's failures.
     pub retries: [u16; 3],
-    /// Attempts that took their worker down.
+    /// Attempts that took their worker down. Only the first may have had neighbours.
     pub deliveries: u8,
     /// When it could first start; zero before.
     pub ready_at: Time,

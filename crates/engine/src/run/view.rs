@@ -168,7 +168,7 @@ impl Run {
 
     fn view_unit(&self, place: Place, depth: u32, step: &StepState, unit: &Unit) -> StepView {
         let time = |at: Time| (at != Time::ZERO).then_some(at);
-        let flight = self.live.flights.get(&place);
+        let flight = self.flight(place);
         let running = flight.is_some() && unit.status == StepStatus::Queued;
         let items = step.foreach.as_ref().map(|foreach| {
             let flights = self
@@ -217,6 +217,9 @@ impl Run {
         let timer = |kind| state.timers.get(place, kind);
         match unit.status {
             StepStatus::Pending => self.needs_of(place),
+            StepStatus::Retrying if state.status == RunStatus::Paused => {
+                Some("the run to be resumed".to_owned())
+            }
             StepStatus::Retrying => {
                 let error = unit.error.as_ref().map_or("", |error| &error.message);
                 timer(TimerKind::Retry)
@@ -238,7 +241,7 @@ impl Run {
                 }
                 timer(TimerKind::Wait).map(|at| format!("the time {at}"))
             }
-            StepStatus::Queued if !self.live.flights.contains_key(&place) => {
+            StepStatus::Queued if self.flight(place).is_none() => {
                 let queue = state
                     .plan_step(&self.plan, place)
                     .map(|step| step.step.queue.clone())?;
@@ -287,9 +290,7 @@ impl Run {
                     ..place
                 };
                 let status = match scope.steps[usize::from(*need)].unit.status {
-                    StepStatus::Queued if self.live.flights.contains_key(&needed) => {
-                        StepStatus::Running
-                    }
+                    StepStatus::Queued if self.flight(needed).is_some() => StepStatus::Running,
                     status => status,
                 };
                 format!(

@@ -278,7 +278,8 @@ fn unit_text(place: Place, unit: &Unit, after: &After<'_>) -> String {
                 let _ = write!(text, " ({} items)", foreach.count);
             }
             (Inner::None, None) if unit.attempts > 0 => {
-                let _ = write!(text, " (try {})", unit.attempts + 1);
+                let alone = if unit.deliveries > 0 { ", alone" } else { "" };
+                let _ = write!(text, " (try {}{alone})", unit.attempts + 1);
             }
             (Inner::None | Inner::Scope(_), None) => {}
         },

@@ -55,6 +55,8 @@ pub(crate) struct World {
     offers: Offers,
     workers: Option<usize>,
     timeline: Timeline,
+    /// Every chunk that was appended, with whose it is: `run ID`, `lock NAME`, `queue WORKFLOW`.
+    chunks: Vec<(String, Vec<u8>)>,
 }
 
 /// A run, and the state that its history gives.
@@ -82,6 +84,16 @@ struct Flying {
 impl World {
     /// Runs a scenario to its end and gives its timeline.
     pub(crate) fn run(scenario: &Scenario, memory: Memory) -> Result<String, String> {
+        Self::lived(scenario, memory).map(|world| world.timeline.text())
+    }
+
+    /// Runs a scenario to its end and gives all that was appended, in order.
+    #[allow(dead_code, reason = "the golden histories are made by it")]
+    pub(crate) fn history(scenario: &Scenario) -> Result<Vec<(String, Vec<u8>)>, String> {
+        Self::lived(scenario, Memory::Kept).map(|world| world.chunks)
+    }
+
+    fn lived(scenario: &Scenario, memory: Memory) -> Result<Self, String> {
         let script = Script::read(&scenario.script)?;
         let mut plans = BTreeMap::new();
         let mut first = None;
@@ -124,6 +136,7 @@ impl World {
                 },
             },
             timeline: Timeline::default(),
+            chunks: Vec::new(),
             script,
         };
         for command in world.script.commands.clone() {
@@ -131,7 +144,7 @@ impl World {
         }
         world.live()?;
         world.check()?;
-        Ok(world.timeline.text())
+        Ok(world)
     }
 
     fn live(&mut self) -> Result<(), String> {
@@ -257,6 +270,9 @@ impl World {
         for event in kapell_engine::lock::decode_chunk(&chunk).unwrap_or_default() {
             replayed.apply(&event);
         }
+        if !chunk.is_empty() {
+            self.chunks.push((format!("lock {name}"), chunk));
+        }
         self.messages.extend(decided.messages);
     }
 
@@ -266,6 +282,9 @@ impl World {
         let chunk = kapell_engine::run_queue::encode_chunk(&decided.events);
         for event in kapell_engine::run_queue::decode_chunk(&chunk).unwrap_or_default() {
             replayed.apply(&event);
+        }
+        if !chunk.is_empty() {
+            self.chunks.push((format!("queue {name}"), chunk));
         }
         self.messages.extend(decided.messages);
     }
@@ -323,8 +342,11 @@ impl World {
         for (page, bytes) in decision.pages {
             self.pages.insert((id, page), bytes);
         }
-        let events: Vec<Event> =
-            decode_chunk(&encode_chunk(&decision.events)).map_err(|error| error.to_string())?;
+        let chunk = encode_chunk(&decision.events);
+        let events: Vec<Event> = decode_chunk(&chunk).map_err(|error| error.to_string())?;
+        if !chunk.is_empty() {
+            self.chunks.push((format!("run {id}"), chunk));
+        }
         let at = self.now.since(BEGIN);
         let Slot { run, replayed } = &mut self.runs[index];
         for event in events {
@@ -424,7 +446,7 @@ fn input_of(message: Message) -> Option<Input> {
         Message::PauseChild { paused: true } => Input::Request(Request::Pause { by }),
         Message::PauseChild { paused: false } => Input::Request(Request::Resume { by }),
         Message::LockGranted { place, name } => Input::LockGranted { place, name },
-        Message::Admitted => Input::Admitted,
+        Message::Admitted { last_success } => Input::Admitted { last_success },
         Message::Discarded { reason } => Input::Discarded { reason },
         Message::Superseded { by } => Input::Request(Request::Cancel {
             by: "its run queue".to_owned(),

@@ -1,9 +1,10 @@
 //! Calls: the function, the number of arguments and their types.
 
 use super::{Checker, nearest};
-use crate::Type;
-use crate::ast::{Call, MacroKind};
+use crate::ast::{Call, Kind, MacroKind};
+use crate::eval::Meter;
 use crate::functions::{self, Function, Signature};
+use crate::{Budget, Type, Value};
 
 impl Checker<'_> {
     pub(super) fn call(&mut self, call: &Call) -> Type {
@@ -32,6 +33,7 @@ impl Checker<'_> {
                 Type::Any
             }
             [first, rest @ ..] => {
+                self.constant(call, function);
                 let result = (first.result)(&types);
                 // An argument of unknown type may fit several forms with different results.
                 if rest.iter().all(|form| (form.result)(&types) == result) {
@@ -40,6 +42,23 @@ impl Checker<'_> {
                     Type::Any
                 }
             }
+        }
+    }
+
+    /// Text that is read as a time, and is none, is wrong whenever it is evaluated.
+    fn constant(&mut self, call: &Call, function: &Function) {
+        if !matches!(function.name, "date" | "timestamp" | "duration") {
+            return;
+        }
+        let values = call.args.iter().map(|arg| match &arg.kind {
+            Kind::Literal(value) => Some(value.clone()),
+            _ => None,
+        });
+        let values: Option<Vec<Value>> = values.collect();
+        if let (Some(values), [first, ..]) = (values, call.args.as_slice())
+            && let Err(error) = (function.run)(&mut Meter::new(Budget::default()), &values)
+        {
+            self.problem(first.span, error.to_string(), None);
         }
     }
 

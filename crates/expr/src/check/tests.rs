@@ -229,3 +229,16 @@ fn a_condition_must_be_bool() {
         "a condition must be bool, this is int"
     );
 }
+
+#[test]
+fn literal_text_that_is_no_time_is_found_before_anything_runs() {
+    let (place, message, _) = problem("date('2026-13-01')");
+    assert_eq!(place, "'2026-13-01'");
+    assert!(message.contains("is not a date"), "{message}");
+    let (place, _, _) = problem("params.day.at('07:00', 'UTC') + duration('1x')");
+    assert_eq!(place, "'1x'");
+    let (place, _, _) = problem("timestamp('now')");
+    assert_eq!(place, "'now'");
+    is("date('2026-01-31') + days(1)", "date");
+    is("date(string(params.n))", "date");
+}

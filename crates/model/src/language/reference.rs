@@ -47,12 +47,12 @@ fn write_section(out: &mut String, section: &'static Section) {
     let verbs: Vec<&Key> = section
         .keys
         .iter()
-        .filter(|key| key.verb && !key.later)
+        .filter(|key| key.verb && !key.is_later())
         .collect();
     let others: Vec<&Key> = section
         .keys
         .iter()
-        .filter(|key| !key.verb && !key.later)
+        .filter(|key| !key.verb && !key.is_later())
         .collect();
     if !verbs.is_empty() {
         out.push_str("Verbs, of which a step has exactly one:\n\n");
@@ -70,7 +70,7 @@ fn write_section(out: &mut String, section: &'static Section) {
     let later: Vec<String> = section
         .keys
         .iter()
-        .filter(|key| key.later)
+        .filter(|key| key.is_later())
         .map(|key| format!("`{}`", key.name))
         .collect();
     if !later.is_empty() {
@@ -90,8 +90,8 @@ fn table(out: &mut String, keys: &[&'static Key]) {
             (false, "") => String::new(),
             (false, default) => default.to_owned(),
         };
-        let cells = [describe(&key.shape), default, key.doc.to_owned()]
-            .map(|cell| cell.replace('|', "\\|"));
+        let doc = format!("{}{}", key.doc, key.stage.note());
+        let cells = [describe(&key.shape), default, doc].map(|cell| cell.replace('|', "\\|"));
         let _ = writeln!(
             out,
             "| `{}` | {} | {} | {} |",

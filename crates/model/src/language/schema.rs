@@ -21,7 +21,7 @@ pub fn json_schema() -> Value {
 
 fn section(of: &'static Section, definitions: &mut Map<String, Value>) -> Value {
     let mut properties = Map::new();
-    for key in of.keys.iter().filter(|key| !key.later) {
+    for key in of.keys.iter().filter(|key| !key.is_later()) {
         properties.insert(key.name.into(), property(key, definitions));
     }
     let required: Vec<&str> = of
@@ -33,7 +33,7 @@ fn section(of: &'static Section, definitions: &mut Map<String, Value>) -> Value 
     let verbs: Vec<Value> = of
         .keys
         .iter()
-        .filter(|key| key.verb && !key.later)
+        .filter(|key| key.verb && !key.is_later())
         .map(|key| json!({ "required": [key.name] }))
         .collect();
     let mut schema = json!({ "type": "object", "description": of.doc, "properties": properties });
@@ -57,8 +57,8 @@ fn section(of: &'static Section, definitions: &mut Map<String, Value>) -> Value 
 fn property(key: &'static Key, definitions: &mut Map<String, Value>) -> Value {
     let mut schema = form(&key.shape, definitions);
     let doc = match key.default {
-        "" => key.doc.to_owned(),
-        default => format!("{} Default: {default}.", key.doc),
+        "" => format!("{}{}", key.doc, key.stage.note()),
+        default => format!("{} Default: {default}.{}", key.doc, key.stage.note()),
     };
     if let Some(fields) = schema.as_object_mut() {
         fields.insert("description".into(), doc.into());

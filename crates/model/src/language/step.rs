@@ -1,7 +1,8 @@
 //! A step: its verbs, then what any step may carry.
 
 use super::settings::{ARTIFACTS, LOCK, OUTPUTS, RESOURCES, RETRY, TIMEOUT};
-use super::{Key, Others, Section, Shape};
+use super::signals::{AWAIT, EMIT, FAIRNESS, OFF_PEAK};
+use super::{Key, Others, Section, Shape, Stage};
 
 pub(crate) static STEP: Section = Section {
     name: "a step",
@@ -19,6 +20,7 @@ pub(crate) static STEP: Section = Section {
         Key::new("switch", Shape::List(&Shape::Section(&BRANCH)), "The first branch that holds. The output is the taken branch's outputs by step id, plus `branch`, its place from 0; null if none holds.").verb(),
         Key::new("loop", Shape::Section(&LOOP), "A bounded cycle. The output is the last vars plus `iterations`.").verb(),
         Key::new("wait", Shape::AnyOf(&[Shape::Dyn(&Shape::Duration), Shape::Section(&WAIT)]), "Waits a duration, or until a time. No worker is held.").verb(),
+        Key::new("await", Shape::Section(&AWAIT), "Waits for a signal, without a worker; the output is the signal.").verb().stage(Stage::NotRun),
         Key::new("set", Shape::Map(&Shape::Value), "Computes values; the output is the map of them. No worker is used.").verb(),
         Key::new("noop", Shape::Empty, "Nothing.").verb(),
         Key::new("fail", Shape::AnyOf(&[Shape::Text, Shape::Section(&FAIL)]), "Fails with a message.").verb(),
@@ -29,7 +31,6 @@ pub(crate) static STEP: Section = Section {
         Key::later("spark", "A Spark application, followed to its end.").verb(),
         Key::later("ray", "A Ray job, followed to its end.").verb(),
         Key::later("wasm", "A WASI module in a sandbox.").verb(),
-        Key::later("await", "Waits for a signal.").verb(),
         Key::later("approval", "Waits for a person.").verb(),
         Key::new("description", Shape::Literal, "What it is for."),
         Key::new("needs", Shape::OneOrMany(&Shape::Literal), "Steps of the same graph that must have ended before it starts. It sees their outputs, and those of the steps they need."),
@@ -50,12 +51,12 @@ pub(crate) static STEP: Section = Section {
         Key::new("on_failure", Shape::AnyOf(&[Shape::Choice(&["continue"]), Shape::Section(&HANDLER)]), "`continue`: the run is not failed by it. A map: steps that run first."),
         Key::new("idempotent", Shape::Bool, "False: never repeated once an attempt may have begun.").default("true"),
         Key::new("once", Shape::Bool, "True: never handed out twice.").default("false"),
+        Key::new("emit", Shape::OneOrMany(&Shape::Section(&EMIT)), "Signals sent when the step ends. At most 16.").stage(Stage::NotRun),
+        Key::new("fairness", Shape::AnyOf(&[Shape::Text, Shape::Section(&FAIRNESS)]), "Shares its queue fairly between keys. Of a foreach each item has its own.").stage(Stage::NoEffect),
+        Key::new("off_peak", Shape::Section(&OFF_PEAK), "Starts in the quiet hours.").stage(Stage::NoEffect),
+        Key::new("breakpoint", Shape::AnyOf(&[Shape::Choice(&["before", "after", "on_failure"]), Shape::Condition]), "Stops the run before or after the step, once it has failed, or before it if a condition holds, until a person lets it go on.").stage(Stage::NoEffect),
         Key::new("labels", Shape::Map(&Shape::Text), "Shown with the step."),
         Key::later("cache", "Keeps results of equal work."),
-        Key::later("emit", "Sends a signal when the step ends."),
-        Key::later("fairness", "Shares a queue between keys."),
-        Key::later("off_peak", "Starts at quiet hours."),
-        Key::later("breakpoint", "Stops before, after, or on a condition."),
     ],
 };
 

@@ -1,7 +1,8 @@
 //! The top level of a file.
 
 use super::settings::{DEFAULTS, PARAM, RETENTION, STRATEGY};
-use super::{Key, Others, Section, Shape};
+use super::signals::NOTIFY;
+use super::{Key, Others, Section, Shape, Stage};
 
 pub(crate) static WORKFLOW: Section = Section {
     name: "a workflow",
@@ -25,12 +26,12 @@ pub(crate) static WORKFLOW: Section = Section {
         Key::new("max_parallelism", Shape::Int(1, 1_000_000), "Attempts of one run in flight at once.").default("no bound"),
         Key::new("on_step_failure", Shape::Choice(&["finish_running", "fail_fast", "continue"]), "What a failed step does to the rest of its graph: let what runs end, cancel it too, or go on with all that does not depend on it.").default("finish_running"),
         Key::new("timeout", Shape::Duration, "From the start of the run to its end, paused time left out."),
+        Key::new("deadline", Shape::Dyn(&Shape::Duration), "When a run should have ended, so long after `run.scheduled_at`; an expression over `params` and `run` gives that duration or the timestamp itself. Missing it stops nothing: see `notify`.").stage(Stage::NoEffect),
+        Key::new("notify", Shape::OneOrMany(&Shape::Section(&NOTIFY)), "Who is told what became of runs.").stage(Stage::NoEffect),
         Key::new("retention", Shape::Section(&RETENTION), "How long ended runs are kept.").default("for ever"),
         Key::new("steps", Shape::Steps, "The steps by id.").required(),
         Key::new("finally", Shape::Steps, "Steps that run however the run ended, once nothing else runs. They see every top-level step and `run.status`. A step there has 10 minutes unless it says otherwise."),
         Key::new("outputs", Shape::Map(&Shape::Value), "What a run gives back, and a parent workflow sees; may use `params`, `run` and `steps`."),
         Key::later("triggers", "What starts runs by itself."),
-        Key::later("notify", "Who is told how runs end."),
-        Key::later("deadline", "When a run should have ended."),
     ],
 };

@@ -26,7 +26,8 @@ pub(crate) fn outputs(
     let mut values = Vec::new();
     let mut types = Vec::new();
     for entry in cx.entries(node, what) {
-        let fine = cx.expression_name(&entry.key, entry.key_span, "value");
+        let named = if what == "`set`" { "value" } else { "output" };
+        let fine = cx.expression_name(&entry.key, entry.key_span, named);
         let (template, of) = match cx.value(&entry.value, scope, Secrets::Refused) {
             Some((template, of)) => (Some(template), of),
             None => (None, Type::Any),
@@ -192,6 +193,7 @@ pub(crate) fn cycle(
         );
     }
     let most = (1, limits::LOOP_ITERATIONS);
+    endless(cx, &fields);
     let ends = [("fail", false), ("succeed", true)];
     let read = Loop {
         while_: fields
@@ -222,6 +224,22 @@ pub(crate) fn cycle(
         output: object_type("the loop's output", output),
         inner: Some(view),
     })
+}
+
+/// Warns of a loop that can only end by failing.
+fn endless(cx: &mut Context<'_>, fields: &Fields<'_>) {
+    let succeeds = fields
+        .get("on_max")
+        .and_then(Node::scalar)
+        .is_some_and(|scalar| &*scalar.text == "succeed");
+    if fields.entry("while").is_none() && fields.entry("until").is_none() && !succeeds {
+        cx.warn(
+            "endless-loop",
+            fields.span,
+            "this loop ends only by failing at `max_iterations`",
+            "say when it is done: `until: \"${{ … }}\"`, or `on_max: succeed`",
+        );
+    }
 }
 
 /// First values and types. A var that `next` sets may become anything: its type is not known before

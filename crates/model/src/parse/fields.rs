@@ -1,6 +1,6 @@
 //! Maps with known keys: what is unknown, missing, or not of this version is said here.
 
-use crate::language::{Key, Others, Section, Shape};
+use crate::language::{Key, Others, Section, Shape, Stage};
 use crate::yaml::{Entry, Kind, Node, Span};
 
 use super::Context;
@@ -67,7 +67,7 @@ impl Context<'_> {
                 let keys: Vec<&str> = section
                     .keys
                     .iter()
-                    .filter(|key| !key.later)
+                    .filter(|key| !key.is_later())
                     .map(|key| key.name)
                     .take(6)
                     .collect();
@@ -111,7 +111,7 @@ impl Context<'_> {
     fn known(&mut self, entry: &Entry, section: &'static Section) {
         let name = &*entry.key;
         match section.key(name) {
-            Some(key) if key.later => {
+            Some(key) if key.is_later() => {
                 self.error(
                     "not-available",
                     entry.key_span,
@@ -127,12 +127,34 @@ impl Context<'_> {
                         "give it one, or leave the key out",
                     );
                 }
+                self.not_yet(entry, key);
             }
             None => match section.others {
                 Others::Extensions if name.starts_with("x-") => {}
                 Others::Names(_) => {}
                 Others::Refused | Others::Extensions => self.unknown_key(entry, section),
             },
+        }
+    }
+
+    /// Warns of what is checked and does not work, once for each key.
+    fn not_yet(&mut self, entry: &Entry, key: &'static Key) {
+        let name = key.name;
+        match key.stage {
+            Stage::Works | Stage::Later => {}
+            Stage::NoEffect | Stage::NotRun if !self.first_use(name) => {}
+            Stage::NoEffect => self.warn(
+                "not-yet",
+                entry.key_span,
+                format!("`{name}` has no effect in this version"),
+                "it is checked and kept with the version",
+            ),
+            Stage::NotRun => self.warn(
+                "not-yet",
+                entry.key_span,
+                format!("`{name}` is not run by this version"),
+                "the definition is checked; running it is refused",
+            ),
         }
     }
 
@@ -143,7 +165,7 @@ impl Context<'_> {
             section
                 .keys
                 .iter()
-                .filter(|key| !key.later)
+                .filter(|key| !key.is_later())
                 .map(|key| key.name),
         );
         let hint = match near {
@@ -155,7 +177,7 @@ impl Context<'_> {
                 let keys: Vec<&str> = section
                     .keys
                     .iter()
-                    .filter(|key| !key.later && !key.verb)
+                    .filter(|key| !key.is_later() && !key.verb)
                     .map(|key| key.name)
                     .collect();
                 format!("the keys here are {}", keys.join(", "))

@@ -6,7 +6,6 @@ use kapell_expr::{Template, Type};
 
 use super::Context;
 use super::fields::Fields;
-use super::names;
 use super::scope::Scope;
 use super::template::Secrets;
 use crate::language;
@@ -29,6 +28,18 @@ pub(crate) fn variables<'n>(
     node: &'n Node,
     whole: &Scope<'_>,
 ) -> Option<Variables<'n>> {
+    if node.map().is_none() && !node.is_null() && !node.is_broken() {
+        cx.error_hint(
+            "wrong-form",
+            node.span,
+            format!(
+                "`foreach` is a map of variables to their lists, not {}",
+                node.what()
+            ),
+            "name what an item is: `foreach: { item: … }`",
+        );
+        return None;
+    }
     let fields = cx.fields(node, &language::FOREACH)?;
     let chunk = fields
         .get("chunk")
@@ -107,15 +118,7 @@ fn variable_fine(cx: &mut Context<'_>, entry: &Entry, whole: &Scope<'_>) -> bool
             format!("did you mean the option `{option}`?"),
         );
     }
-    if names::SCOPE.contains(&name) {
-        cx.error_hint(
-            "reserved-name",
-            entry.key_span,
-            format!(
-                "`{name}` cannot name a foreach variable: it means something in every expression"
-            ),
-            "choose a name that says what an item is",
-        );
+    if !cx.expression_name(name, entry.key_span, "foreach variable") {
         return false;
     }
     if whole.names_variable(name) {
@@ -127,7 +130,7 @@ fn variable_fine(cx: &mut Context<'_>, entry: &Entry, whole: &Scope<'_>) -> bool
         );
         return false;
     }
-    cx.expression_name(name, entry.key_span, "foreach variable")
+    true
 }
 
 /// The list of a variable and the type of its items.
@@ -157,6 +160,15 @@ impl Variables<'_> {
                 .iter()
                 .cloned()
                 .chain([("index".to_owned(), Type::Int)]),
+        )
+    }
+
+    /// What is decided once for the whole step sees: not the variables.
+    pub(crate) fn outside<'a>(&self, whole: &Scope<'a>) -> Scope<'a> {
+        let names = self.types.iter().map(|(name, _)| &**name);
+        whole.hiding(
+            names,
+            "it is one item's, and this is decided once for the whole step",
         )
     }
 

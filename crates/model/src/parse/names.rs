@@ -33,7 +33,7 @@ const RESERVED: &[&str] = &[
 ];
 
 /// Names that mean something by themselves at the top of an expression.
-pub(crate) const SCOPE: &[&str] = &[
+const SCOPE: &[&str] = &[
     "attempt",
     "error",
     "index",
@@ -63,6 +63,19 @@ impl Context<'_> {
                     one(what)
                 ),
                 format!("call it `{name}_` or something that says more"),
+            );
+            return false;
+        }
+        // Fields of data are read behind a dot, where they mean nothing else.
+        if !matches!(what, "field" | "artifact" | "value") && SCOPE.contains(&name) {
+            self.error_hint(
+                "reserved-name",
+                span,
+                format!(
+                    "`{name}` cannot name {}: it means something in every expression",
+                    one(what)
+                ),
+                "choose a name that says what it is",
             );
             return false;
         }

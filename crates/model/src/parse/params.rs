@@ -9,12 +9,12 @@ use crate::convert::{Source, from_source};
 use crate::language;
 use crate::limits;
 use crate::spec::Param;
-use crate::yaml::{Entry, Kind, Node, Style};
+use crate::yaml::{Entry, Kind, Node};
 
 use super::Context;
 use super::fields::Fields;
-use super::scope::{RunIs, Scope, top_names};
-use super::template::Secrets;
+use super::scope::{RunIs, Scope, object_type, top_names};
+use super::template::{self, Secrets};
 
 /// The parameters and the type of `params`.
 pub(crate) fn read(cx: &mut Context<'_>, node: &Node) -> (Vec<Param>, Type) {
@@ -99,6 +99,11 @@ fn read_one(cx: &mut Context<'_>, entry: &Entry, ty: Type, scope: &Scope<'_>) ->
         literal_of(cx, node, bound, key, scope)
     };
     let (min, max) = (bound_of(cx, "min"), bound_of(cx, "max"));
+    if let (Some(min), Some(max), Some(node)) = (&min, &max, fields.get("max"))
+        && crate::params::less(max, min)
+    {
+        cx.error("out-of-range", node.span, "`max` is less than `min`");
+    }
     let pattern = pattern(cx, &fields, &ty);
     let param = Param {
         name: entry.key.clone(),
@@ -117,6 +122,21 @@ fn read_one(cx: &mut Context<'_>, entry: &Entry, ty: Type, scope: &Scope<'_>) ->
         description: cx.prose(fields.get("description"), "description"),
         ty,
     };
+    if let (Some(Template::Literal(value)), Some(node)) = (&param.default, fields.get("default"))
+        && value.size() > limits::PARAMS_BYTES
+    {
+        let message = format!(
+            "the parameters of a run take at most {} bytes, and this default alone takes {}",
+            limits::PARAMS_BYTES,
+            value.size()
+        );
+        cx.error_hint(
+            "limit",
+            node.span,
+            message,
+            "pass large data as a file or by its address",
+        );
+    }
     if let (Some(fixed), None) = (
         fields.entry("fixed").filter(|_| param.fixed),
         fields.get("default"),
@@ -180,7 +200,7 @@ fn literal_of(
     what: &str,
     scope: &Scope<'_>,
 ) -> Option<Value> {
-    let (template, _) = written(cx, node, ty, scope)?;
+    let (template, _) = written(cx, node, ty, what, scope)?;
     let Template::Literal(value) = template else {
         cx.error(
             "literal-only",
@@ -208,41 +228,53 @@ fn converted(
     }
 }
 
-/// Text stays as written where text is declared.
+/// Text stays as written where text is declared, inside lists and maps too. Null is an error there.
 fn written(
     cx: &mut Context<'_>,
     node: &Node,
     ty: &Type,
+    what: &str,
     scope: &Scope<'_>,
 ) -> Option<(Template, Type)> {
-    let as_text = match ty {
-        Type::String => cx
-            .text(node, "text", scope, Secrets::Refused)
-            .map(|template| (template, Type::Any)),
-        Type::List(item) if **item == Type::String => match &node.kind {
-            Kind::List(items)
-                if items.iter().all(|item| {
-                    item.scalar()
-                        .is_some_and(|s| s.style == Style::Plain && !s.text.contains("${{"))
-                }) =>
-            {
-                let texts: Option<Vec<Value>> = items
-                    .iter()
-                    .map(|item| Some(Value::String(cx.scalar(item, "text")?.text.clone())))
-                    .collect();
-                texts.map(|texts| (Template::Literal(Value::list(texts)), Type::Any))
+    match (ty, &node.kind) {
+        (Type::String, Kind::Scalar(_)) => {
+            let (template, of) = cx.typed_text(node, what, scope, Secrets::Refused)?;
+            // What an expression gives becomes text or is refused where it is evaluated.
+            let literal = matches!(template, Template::Literal(_));
+            Some((template, if literal { of } else { Type::Any }))
+        }
+        (Type::List(of), Kind::List(items)) => {
+            let read: Vec<_> = items
+                .iter()
+                .map(|item| written(cx, item, of, what, scope))
+                .collect();
+            let (templates, types): (Vec<_>, Vec<_>) = read
+                .into_iter()
+                .collect::<Option<Vec<_>>>()?
+                .into_iter()
+                .unzip();
+            let of = Type::List(Arc::new(Type::join_all(&types)));
+            Some((template::list(templates), of))
+        }
+        (Type::Map(of), Kind::Map(entries)) => {
+            let mut templates = Vec::with_capacity(entries.len());
+            let mut types = Vec::with_capacity(entries.len());
+            for entry in entries {
+                cx.literal_key(entry);
+                if let Some((template, found)) = written(cx, &entry.value, of, what, scope) {
+                    templates.push((entry.key.clone(), template));
+                    types.push((entry.key.to_string(), found));
+                }
             }
-            Kind::List(_) | Kind::Scalar(_) | Kind::Map(_) | Kind::Broken => {
-                cx.value(node, scope, Secrets::Refused)
-            }
-        },
+            (templates.len() == entries.len())
+                .then(|| (template::map(templates), object_type("the map", types)))
+        }
         _ => cx.value(node, scope, Secrets::Refused),
-    };
-    as_text.filter(|_| !node.is_broken())
+    }
 }
 
 fn default(cx: &mut Context<'_>, node: &Node, ty: &Type, scope: &Scope<'_>) -> Option<Template> {
-    let (template, found) = written(cx, node, ty, scope)?;
+    let (template, found) = written(cx, node, ty, "default", scope)?;
     if let Template::Literal(value) = &template {
         return converted(cx, node, value, ty, "default").map(Template::Literal);
     }

@@ -123,6 +123,20 @@ impl Scope<'_> {
         }
     }
 
+    /// The same without some names, and why.
+    pub(crate) fn hiding<'n>(&self, hidden: impl Iterator<Item = &'n str>, why: &str) -> Self {
+        let mut names = Object::clone(&self.names);
+        for name in hidden {
+            names.fields.remove(name);
+            names.hidden.insert(name.to_owned(), why.to_owned());
+        }
+        Self {
+            outer: self.outer,
+            names: Arc::new(names),
+            sees: self.sees,
+        }
+    }
+
     /// What a step sees of its graph on top of this scope.
     pub(crate) fn before<'b>(&'b self, graph: &'b GraphView, place: usize) -> Scope<'b> {
         Scope {
@@ -304,7 +318,7 @@ pub(crate) fn top_names(params: Type, run: RunIs) -> Object {
         ("index", "`index` is only known for the items of a foreach"),
         (
             "error",
-            "`error` is only known in `retry.when`, `resources` and the steps of `on_failure`",
+            "`error` is only known in `retry.when`, `resources`, the steps of `on_failure`, and `emit` unless it is sent `when: succeeded`",
         ),
         (
             "attempt",
@@ -312,10 +326,13 @@ pub(crate) fn top_names(params: Type, run: RunIs) -> Object {
         ),
         (
             "output",
-            "`output` is only known in `stop_when`; elsewhere it is `steps.<id>.output`",
+            "`output` is only known in `stop_when` and `emit`; elsewhere it is `steps.<id>.output`",
         ),
-        ("signal", "signals are not available in this version"),
-        ("signals", "signals are not available in this version"),
+        (
+            "signal",
+            "`signal` is only known in the `match` of an `await`; its result is `steps.<id>.output`",
+        ),
+        ("signals", "`signals` is only known in a trigger"),
         ("steps", "no step has run yet when this is evaluated"),
         (
             "env",

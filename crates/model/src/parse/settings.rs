@@ -19,6 +19,8 @@ use super::template::Secrets;
 
 const MANY: u32 = 1_000_000;
 
+const FIXED_PATH: &str = "pass the name through `env`, and write to a fixed path";
+
 /// What a duration alone means.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Clock {
@@ -158,13 +160,18 @@ impl Context<'_> {
         timeouts
     }
 
-    fn step_timeout(
+    /// A bound on a step's time; one longer than the run's is warned of.
+    pub(crate) fn step_timeout(
         &mut self,
         node: &Node,
         what: &str,
         scope: &Scope<'_>,
     ) -> Option<Dyn<SignedDuration>> {
         let bound = self.dynamic_duration(node, what, scope)?;
+        if matches!(bound, Dyn::Fixed(bound) if bound.is_zero()) {
+            self.no_time(node, what);
+            return None;
+        }
         if let (Dyn::Fixed(inner), Some(run)) = (&bound, self.run_timeout)
             && *inner > run
         {
@@ -177,6 +184,16 @@ impl Context<'_> {
             );
         }
         Some(bound)
+    }
+
+    /// A timeout of nothing, which elsewhere may mean none.
+    pub(crate) fn no_time(&mut self, node: &Node, what: &str) {
+        self.error_hint(
+            "out-of-range",
+            node.span,
+            format!("`{what}` is longer than nothing"),
+            "for no bound leave the key out",
+        );
     }
 
     pub(crate) fn resources(&mut self, node: &Node, failed: &Scope<'_>) -> Resources {
@@ -358,7 +375,9 @@ impl Context<'_> {
             return Outputs::default();
         };
         Outputs {
-            file: fields.get("file").and_then(|node| self.path(node, "file")),
+            file: fields
+                .get("file")
+                .and_then(|node| self.path(node, "file", FIXED_PATH)),
             ty: fields.get("type").and_then(|node| self.output_type(node)),
         }
     }
@@ -433,7 +452,7 @@ impl Context<'_> {
             .map_or(&[][..], |node| self.entries(node, "`out`"))
         {
             let fine = self.expression_name(&entry.key, entry.key_span, "artifact");
-            if let Some(path) = self.path(&entry.value, "out").filter(|_| fine) {
+            if let Some(path) = self.path(&entry.value, "out", FIXED_PATH).filter(|_| fine) {
                 artifacts.outputs.push((entry.key.clone(), path));
             }
         }
@@ -441,12 +460,8 @@ impl Context<'_> {
     }
 
     /// A literal path inside the attempt's directory.
-    pub(crate) fn path(&mut self, node: &Node, what: &str) -> Option<Arc<str>> {
-        let path = self.literal(
-            node,
-            what,
-            "pass the name through `env`, and write to a fixed path",
-        )?;
+    pub(crate) fn path(&mut self, node: &Node, what: &str, hint: &str) -> Option<Arc<str>> {
+        let path = self.literal(node, what, hint)?;
         self.check_path(&path, node.span, what).then_some(path)
     }
 

@@ -1,5 +1,7 @@
 //! One step: its verb, then what any step may carry.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use jiff::civil::{Date, DateTime};
 use kapell_expr::{Template, Type};
@@ -81,6 +83,10 @@ pub(crate) fn read(
     let item = foreach
         .as_ref()
         .map_or_else(|| whole.clone(), |foreach| foreach.scope(whole));
+    let outside = foreach
+        .as_ref()
+        .map_or_else(|| whole.clone(), |foreach| foreach.outside(whole));
+    let whole = &outside;
     let did = verb.and_then(|verb| verbs::read(cx, verb, &fields, &item, around));
     let did = did.unwrap_or(Did {
         verb: Verb::Noop,
@@ -94,6 +100,11 @@ pub(crate) fn read(
     };
     let output = outputs.ty.clone().unwrap_or(did.output);
     let of = step_type(id, output.clone(), foreach.is_some());
+    let ended = if foreach.is_some() {
+        Type::List(Arc::new(output.clone()))
+    } else {
+        output.clone()
+    };
     let foreach = foreach.map(|foreach| foreach.finish(cx, whole, &item, output));
     let attempts = Attempts::read(cx, &fields, class, &item, around);
     let step = Step {
@@ -139,6 +150,17 @@ pub(crate) fn read(
             .get("labels")
             .map(|node| cx.labels(node, whole))
             .unwrap_or_default(),
+        emit: fields
+            .get("emit")
+            .map(|node| cx.emits(node, whole, ended))
+            .unwrap_or_default(),
+        breakpoint: fields
+            .get("breakpoint")
+            .and_then(|node| cx.breakpoint(node, whole)),
+        off_peak: fields.get("off_peak").and_then(|node| cx.off_peak(node)),
+        fairness: fields
+            .get("fairness")
+            .and_then(|node| cx.fairness(node, &item)),
         verb: did.verb,
     };
     Some((step, of))
@@ -152,7 +174,7 @@ fn the_verb<'n>(cx: &mut Context<'_>, fields: &Fields<'n>, entry: &Entry) -> Opt
         let names: Vec<&str> = STEP
             .keys
             .iter()
-            .filter(|key| key.verb && !key.later)
+            .filter(|key| key.verb && !key.is_later())
             .map(|key| key.name)
             .collect();
         // A misspelt verb is already reported with its suggestion.
@@ -180,7 +202,7 @@ fn the_verb<'n>(cx: &mut Context<'_>, fields: &Fields<'n>, entry: &Entry) -> Opt
     // One that is of a later version, or empty, was reported with the keys.
     first.filter(|verb| {
         STEP.key(&verb.key)
-            .is_some_and(|key| !key.later && fields.get(key.name).is_some())
+            .is_some_and(|key| !key.is_later() && fields.get(key.name).is_some())
     })
 }
 
@@ -188,7 +210,7 @@ fn class_of(verb: &str) -> Class {
     match verb {
         "steps" | "switch" | "loop" => Class::Container,
         "workflow" => Class::Child,
-        "wait" | "set" => Class::Engine,
+        "wait" | "await" | "set" => Class::Engine,
         _ => Class::Attempts,
     }
 }
@@ -245,7 +267,16 @@ pub(crate) fn instant(
     what: &str,
     scope: &Scope<'_>,
 ) -> Option<Template> {
-    let template = cx.text(node, what, scope, Secrets::Refused)?;
+    let (template, of) = cx.typed_text(node, what, scope, Secrets::Refused)?;
+    let fine = matches!(of, Type::Timestamp | Type::Date | Type::String | Type::Any);
+    if !fine {
+        cx.error(
+            "wrong-type",
+            node.span,
+            format!("`{what}` is a timestamp or a date, and this expression gives {of}"),
+        );
+        return None;
+    }
     if let Some(text) = super::literal_text(&template) {
         let fine = text.parse::<Timestamp>().is_ok()
             || text.parse::<Date>().is_ok()

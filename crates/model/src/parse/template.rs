@@ -32,6 +32,18 @@ impl Context<'_> {
         scope: &Scope<'_>,
         secrets: Secrets,
     ) -> Option<Template> {
+        self.typed_text(node, what, scope, secrets)
+            .map(|(template, _)| template)
+    }
+
+    /// The same with its type: that of the value where it is exactly one expression, else text.
+    pub(crate) fn typed_text(
+        &mut self,
+        node: &Node,
+        what: &str,
+        scope: &Scope<'_>,
+        secrets: Secrets,
+    ) -> Option<(Template, Type)> {
         if node.is_null() {
             self.error_hint(
                 "empty-value",
@@ -43,7 +55,6 @@ impl Context<'_> {
         }
         let scalar = self.scalar(node, what)?;
         self.template(node, scalar, scope, secrets)
-            .map(|(template, _)| template)
     }
 
     /// Any value, with expressions inside if need be, and its type.
@@ -109,15 +120,7 @@ impl Context<'_> {
         let mut types = Vec::with_capacity(entries.len());
         let mut failed = false;
         for entry in entries {
-            if expression_start(&entry.key).is_some() {
-                self.error_hint(
-                    "literal-only",
-                    entry.key_span,
-                    "keys of maps take no expressions",
-                    "compute the whole map with one expression",
-                );
-                failed = true;
-            }
+            failed |= !self.literal_key(entry);
             match self.value(&entry.value, scope, secrets) {
                 Some((template, of)) => {
                     templates.push((entry.key.clone(), template));
@@ -127,6 +130,20 @@ impl Context<'_> {
             }
         }
         (!failed).then(|| (map(templates), object_type("the map", types)))
+    }
+
+    /// Refuses a key with an expression in it.
+    pub(crate) fn literal_key(&mut self, entry: &Entry) -> bool {
+        let fine = expression_start(&entry.key).is_none();
+        if !fine {
+            self.error_hint(
+                "literal-only",
+                entry.key_span,
+                "keys of maps take no expressions",
+                "compute the whole map with one expression",
+            );
+        }
+        fine
     }
 
     /// A map of values: always a template of a map.
@@ -339,7 +356,7 @@ impl Context<'_> {
                 + text[last..].chars().next().map_or(1, char::len_utf8)
         };
         let code = match &problem.hint {
-            Some(hint) if hint.starts_with("add `") => "missing-need",
+            Some(hint) if hint.contains("` to the `needs` of `") => "missing-need",
             _ if problem.message.contains("cannot be used here") => "not-in-scope",
             _ if problem.message.starts_with("unknown name")
                 || problem.message.contains("is not in ") =>
@@ -363,7 +380,7 @@ impl Context<'_> {
 }
 
 /// A list template, literal if all items are.
-fn list(items: Vec<Template>) -> Template {
+pub(crate) fn list(items: Vec<Template>) -> Template {
     let literals: Option<Vec<Value>> = items.iter().map(literal).collect();
     literals.map_or_else(
         || Template::List(items.into()),
@@ -372,7 +389,7 @@ fn list(items: Vec<Template>) -> Template {
 }
 
 /// A map template, literal if all values are.
-fn map(entries: Vec<(Arc<str>, Template)>) -> Template {
+pub(crate) fn map(entries: Vec<(Arc<str>, Template)>) -> Template {
     let literals: Option<kapell_expr::Map> = entries
         .iter()
         .map(|(key, value)| Some((key.clone(), literal(value)?)))

@@ -429,3 +429,43 @@ proptest! {
         sound(&text.into_iter().collect::<String>());
     }
 }
+
+#[test]
+fn many_warnings_do_not_make_a_definition_invalid() {
+    use std::fmt::Write as _;
+    let mut text = String::from("workflow: w\nsteps:\n");
+    for step in 0..limits::DIAGNOSTICS + 100 {
+        let _ = writeln!(text, "  s{step}: {{ set: {{ x: 1 }}, env: {{ A: b }} }}");
+    }
+    let parsed = parse("w.yaml", &text);
+    assert!(parsed.spec.is_some());
+    assert_eq!(parsed.diagnostics.len(), limits::DIAGNOSTICS + 1);
+    assert!(parsed.diagnostics.iter().all(|found| !found.is_error()));
+}
+
+#[test]
+fn what_does_not_work_yet_is_said_once_for_each_key() {
+    let text = "workflow: w\nsteps:\n  a: { noop: , emit: { signal: s } }\n  b: { noop: , emit: { signal: s }, breakpoint: after }\n";
+    assert_eq!(codes(text), ["not-yet", "not-yet"]);
+}
+
+#[test]
+fn a_mistake_in_the_text_hides_only_its_own_entry() {
+    let text = "workflow: w\nsteps:\n  a: { shell: x, env: { A: b }\n  b: { needs: a, shell: x, env: { B: \"${{ steps.a.output }}\" }, bogus: 1 }\n";
+    assert_eq!(codes(text), ["yaml", "unknown-key"]);
+    // What follows from it is not said: `c` sees `a` through `b`, whose needs could not be read.
+    let text = "workflow: w\nsteps:\n  a: { noop: }\n  b:\n    needs: a\n    shell: x: y: z\n  c: { needs: b, shell: x, env: { A: \"${{ steps.a.status }}\" } }\n";
+    assert_eq!(codes(text), ["yaml"]);
+}
+
+#[test]
+fn a_text_of_mistakes_alone_is_given_up() {
+    use std::fmt::Write as _;
+    let mut text = String::from("workflow: w\nsteps:\n");
+    for step in 0..100 {
+        let _ = writeln!(text, "  s{step}: {{ shell: x: [");
+    }
+    let found = codes(&text);
+    assert!((1..50).contains(&found.len()), "{found:?}");
+    assert!(found.iter().all(|code| *code == "yaml"), "{found:?}");
+}

@@ -21,6 +21,7 @@ pub(crate) fn refuse(cx: &mut Context<'_>, fields: &Fields<'_>, verb: &str, clas
             "artifacts",
             "queue",
             "resources",
+            "fairness",
             "once",
             "idempotent",
         ] {
@@ -33,7 +34,7 @@ pub(crate) fn refuse(cx: &mut Context<'_>, fields: &Fields<'_>, verb: &str, clas
                 cx.warn(
                     "no-effect",
                     entry.key_span,
-                    format!("`{key}` does nothing on a `{verb}` step"),
+                    format!("`{key}` does nothing on {} step", one(verb)),
                     hint,
                 );
             }
@@ -46,7 +47,7 @@ pub(crate) fn refuse(cx: &mut Context<'_>, fields: &Fields<'_>, verb: &str, clas
         cx.warn(
             "no-effect",
             entry.key_span,
-            format!("`with` does nothing on a `{verb}` step"),
+            format!("`with` does nothing on {} step", one(verb)),
             "write the values where they are used",
         );
     }
@@ -54,11 +55,29 @@ pub(crate) fn refuse(cx: &mut Context<'_>, fields: &Fields<'_>, verb: &str, clas
         cx.warn(
             "no-effect",
             entry.key_span,
-            format!("`retry` does nothing on a `{verb}` step"),
+            format!("`retry` does nothing on {} step", one(verb)),
             "remove it",
         );
     }
+    if let Some(entry) = fields.entry("timeout").filter(|_| verb == "await") {
+        cx.error_hint(
+            "timeout-not-here",
+            entry.key_span,
+            "the timeout of an `await` is in the verb",
+            "write `await: { signal: …, timeout: … }`",
+        );
+    }
     refuse_outputs(cx, fields, verb);
+}
+
+/// The verb with its article.
+fn one(verb: &str) -> String {
+    let article = if verb.starts_with(['a', 'e']) {
+        "an"
+    } else {
+        "a"
+    };
+    format!("{article} `{verb}`")
 }
 
 fn refuse_outputs(cx: &mut Context<'_>, fields: &Fields<'_>, verb: &str) {
@@ -86,7 +105,7 @@ fn refuse_outputs(cx: &mut Context<'_>, fields: &Fields<'_>, verb: &str) {
         cx.error_hint(
             "outputs-not-here",
             entry.key_span,
-            format!("a `{verb}` step writes no output file"),
+            format!("{} step writes no output file", one(verb)),
             "`outputs.file` is for `shell` and `exec`",
         );
     }

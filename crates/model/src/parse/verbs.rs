@@ -15,6 +15,7 @@ use super::Context;
 use super::containers;
 use super::fields::Fields;
 use super::scope::{Scope, object};
+use super::signals::signal_type;
 use super::step::{Around, Did, instant};
 use super::template::Secrets;
 
@@ -50,6 +51,10 @@ pub(crate) fn read(
             plain(verb, Type::Object(Arc::new(output)))
         }
         "wait" => plain(Verb::Wait(wait(cx, node, item)?), Type::Any),
+        "await" => plain(
+            Verb::Await(Box::new(cx.awaited(node, item)?)),
+            signal_type(),
+        ),
         "set" => {
             let (values, output) = containers::outputs(cx, node, "`set`", item);
             plain(Verb::Set { values }, output)

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 use kapell_expr::{Object, Template, Type};
 
@@ -35,6 +36,9 @@ pub(crate) fn read(cx: &mut Context<'_>, root: &Node) -> Option<Spec> {
     let timeout = fields
         .get("timeout")
         .and_then(|node| cx.duration(node, "timeout"));
+    if let (Some(node), Some(SignedDuration::ZERO)) = (fields.get("timeout"), timeout) {
+        cx.no_time(node, "timeout");
+    }
     cx.run_timeout = timeout;
 
     let (graph, finally, outputs) = graphs(cx, &fields, &started);
@@ -73,6 +77,13 @@ pub(crate) fn read(cx: &mut Context<'_>, root: &Node) -> Option<Spec> {
             .and_then(|node| cx.choice(node, "on_step_failure", &policies))
             .unwrap_or_default(),
         timeout,
+        deadline: fields
+            .get("deadline")
+            .and_then(|node| cx.deadline(node, &new)),
+        notify: fields
+            .get("notify")
+            .map(|node| cx.notify(node))
+            .unwrap_or_default(),
         retention: fields
             .get("retention")
             .map(|node| cx.retention(node))
@@ -153,7 +164,7 @@ fn tags(cx: &mut Context<'_>, fields: &Fields<'_>) -> Vec<String> {
         .collect()
 }
 
-fn timezone(cx: &mut Context<'_>, node: &Node) -> Option<Arc<str>> {
+pub(crate) fn timezone(cx: &mut Context<'_>, node: &Node) -> Option<Arc<str>> {
     let name = cx.literal(node, "timezone", "the time zone is fixed")?;
     if TimeZone::get(&name).is_ok() {
         return Some(name);

@@ -180,9 +180,22 @@ impl<'t> Builder<'t> {
         let hint = if shown.starts_with("!!") {
             "put the value in quotes if it is text, and leave the tag out".to_owned()
         } else {
+            // `! x` is a tag without a name, and its value.
+            let named = shown.trim_start_matches('!');
+            let value = if named.is_empty() {
+                let rest = self.text.get(span.end..).unwrap_or_default();
+                let line = rest.split(['\n', '#', ',', '}']).next();
+                let own = written.trim_start_matches('!').trim();
+                if own.is_empty() {
+                    line.unwrap_or_default().trim()
+                } else {
+                    own
+                }
+            } else {
+                named
+            };
             format!(
-                "YAML reads a leading `!` as a tag; for an expression write `\"${{{{ !{} }}}}\"`, for text put it in quotes",
-                shown.trim_start_matches('!')
+                "YAML reads a leading `!` as a tag; for an expression write `\"${{{{ !{value} }}}}\"`, for text put it in quotes"
             )
         };
         self.problem(
@@ -390,7 +403,8 @@ impl<'t> Builder<'t> {
         entries
     }
 
-    pub(super) fn syntax_error(&mut self, error: &ScanError) {
+    /// Says why the text is not YAML; where.
+    pub(super) fn syntax_error(&mut self, error: &ScanError) -> usize {
         let at = self.offsets.byte(error.marker());
         let start = self.text[..at].rfind('\n').map_or(0, |at| at + 1);
         let end = self.text[at..]
@@ -401,6 +415,20 @@ impl<'t> Builder<'t> {
             start: at,
             end: (at + 1).min(self.text.len()).max(at),
         };
+        if error.info().contains("unknown anchor") {
+            let rest = self.text[at..].trim_start_matches('*');
+            let name: String = rest
+                .chars()
+                .take_while(|c| !c.is_whitespace() && !",]}".contains(*c))
+                .collect();
+            self.problem(
+                "yaml",
+                span,
+                format!("`*{name}` is an alias, and no anchor `&{name}` stands before it"),
+                "write `&name` at the value that it stands for, or put it in quotes if it is text",
+            );
+            return at;
+        }
         let (message, hint) = match line.rfind("${{") {
             Some(open) if !line[open..].contains("}}") => (
                 "a `${{` without its `}}`".to_owned(),
@@ -417,6 +445,7 @@ impl<'t> Builder<'t> {
             ),
         };
         self.problem("yaml", span, message, &hint);
+        at
     }
 }
 

@@ -3,10 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use kapell_api::task::{Report, TaskEvent};
 use kapell_engine::run::grant::{Offers, Room};
 use kapell_model::{EntityKey, Error, ErrorCode, Offer, RunId, Time};
-use kapell_store::{Commit, EntityWrite, RunRow};
+use kapell_store::{Commit, EntityWrite};
 
 use crate::batch::Batch;
 use crate::dispatch::SHARE;
@@ -47,8 +46,8 @@ impl Lane {
             let mut short = Vec::new();
             while !self.is_full() && short.len() < SHORT_RUNS {
                 let mut room = Room {
-                    process: self.process_window().saturating_sub(self.processes),
-                    light: self.config.light_window.saturating_sub(self.lights),
+                    process: self.process_window().saturating_sub(self.held.processes),
+                    light: self.config.light_window.saturating_sub(self.held.lights),
                     short: false,
                 };
                 if room.is_empty() {
@@ -116,8 +115,7 @@ impl Lane {
         }
         let batch = std::mem::take(&mut self.open);
         if batch.is_read_only() {
-            self.release(batch, &[]);
-            self.take_waiting();
+            self.release(batch);
             return;
         }
         let mut batch = batch;
@@ -133,11 +131,11 @@ impl Lane {
             retry_at: None,
             ended,
         });
-        self.take_waiting();
     }
 
     pub(super) fn commit_of(&mut self, batch: &mut Batch) -> (Commit, Vec<EntityKey>) {
         let mut commit = Commit::default();
+        commit.entities.reserve(batch.touched.len());
         let mut ended = Vec::new();
         let mut shards = BTreeSet::new();
         for (key, touched) in &mut batch.touched {
@@ -154,10 +152,10 @@ impl Lane {
                 slot.since_snapshot > SNAPSHOT_BYTES
             };
             if let Entity::Run(run) = &slot.entity {
-                let row = rows::row(run);
-                if slot.row.as_ref().is_none_or(|old| rows::changed(old, &row)) {
-                    commit.runs.push(row.clone());
-                    slot.row = Some(row);
+                let shown = Some(rows::Shown::of(run));
+                if slot.shown != shown {
+                    commit.runs.push(rows::row(run));
+                    slot.shown = shown;
                 }
                 if run.state.ended() {
                     ended.push(key.clone());
@@ -186,7 +184,7 @@ impl Lane {
     }
 
     /// The batch is durable: what follows from it goes out.
-    pub(super) fn release(&mut self, batch: Batch, rows: &[RunRow]) {
+    pub(super) fn release(&mut self, batch: Batch) {
         if !batch.offers.is_empty() {
             self.out.push(Output::Offer(batch.offers));
         }
@@ -195,9 +193,6 @@ impl Lane {
         }
         for (reply, answer) in batch.replies {
             self.out.push(Output::Reply(reply, answer));
-        }
-        for row in rows {
-            self.out.push(Output::RowChanged(Box::new(row.clone())));
         }
     }
 
@@ -208,7 +203,10 @@ impl Lane {
         match result {
             Ok(()) => {
                 self.full_since = None;
-                self.release(committing.batch, &committing.commit.runs);
+                self.release(committing.batch);
+                if !committing.commit.runs.is_empty() {
+                    self.out.push(Output::RowsChanged(committing.commit));
+                }
                 for key in committing.ended {
                     let over = self.slots.get(&key).is_some_and(|slot| {
                         matches!(&slot.entity, Entity::Run(run) if run.state.ended())
@@ -249,12 +247,7 @@ impl Lane {
                 self.out.push(Output::Reply(reply, Err(error.clone())));
             }
             for task in &batch.offers {
-                self.landed(&Report {
-                    run: task.run,
-                    place: task.place,
-                    offer: task.offer,
-                    event: TaskEvent::Started { at: self.now },
-                });
+                self.held.land(task.run, task.place, task.offer);
             }
             for report in &batch.reports {
                 reports.push(report.clone());
@@ -284,12 +277,7 @@ impl Lane {
         }
         // Reports that will be taken again still hold their attempts until then.
         for report in &reports {
-            self.held
-                .entry((report.run, report.place))
-                .or_insert_with(|| {
-                    self.processes += 1;
-                    (report.offer, false)
-                });
+            self.held.keep(report);
         }
         self.out.retain(|output| !output.reads());
         self.stale_reads = self.reads;
@@ -305,7 +293,7 @@ impl Lane {
         self.demand.clear();
         self.holds = 0;
         self.looked_due = false;
-        self.reports.push_front(reports);
+        self.reports.push_front(reports.into());
         self.recover();
     }
 }

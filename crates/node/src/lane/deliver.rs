@@ -19,6 +19,7 @@ impl Lane {
         match (&mut slot.entity, input) {
             (Entity::Run(_), input) => self.deliver_run(key, input, holds),
             (Entity::Queue(_), ToEntity::Then(key, input)) => self.submit(key, *input, holds),
+            (Entity::Queue(_), ToEntity::Create(making)) => self.start(*making),
             (Entity::Queue(queue), ToEntity::Message(message)) => {
                 let decided = queue.decide(Some(&message), now);
                 self.queue_decided(key, decided);
@@ -155,12 +156,7 @@ impl Lane {
         let decided =
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.decide(input, now)));
         let Ok(decided) = decided else {
-            tracing::error!(
-                ?key,
-                "deciding an input broke a rule of its own; left as it is"
-            );
-            self.quarantined.insert(key.clone());
-            self.broken = true;
+            self.quarantine(key);
             if let Some(reply) = reply {
                 let error = Error::new(ErrorCode::Internal, "Kapell broke a rule of its own");
                 self.reply(reply, Err(error));
@@ -206,24 +202,18 @@ impl Lane {
     pub(super) fn absorb(&mut self, key: &EntityKey, decision: Decision) {
         let EntityKey::Run(id) = *key else { return };
         if !decision.events.is_empty() || !decision.pages.is_empty() {
-            let chunk = kapell_engine::event::encode_chunk(&decision.events);
-            self.append(key, &chunk);
-            if let Some(touched) = self.open.touched.get_mut(key) {
-                touched.pages.extend(decision.pages);
-            }
+            let touched = self.open.touched.entry(key.clone()).or_default();
+            let before = touched.chunk.len();
+            kapell_engine::event::encode_chunk_into(&mut touched.chunk, &decision.events);
+            touched.pages.extend(decision.pages);
+            self.open.bytes += touched.chunk.len() - before;
         }
         self.open.blobs.extend(decision.blobs);
         for effect in decision.effects {
             match effect {
                 Effect::Offer(tasks) => {
                     for task in &tasks {
-                        let light = task.work.process().is_none();
-                        self.held.insert((id, task.place), (task.offer, light));
-                        if light {
-                            self.lights += 1;
-                        } else {
-                            self.processes += 1;
-                        }
+                        self.held.hand_out(task);
                     }
                     self.open.offers.extend(tasks);
                 }
@@ -241,12 +231,11 @@ impl Lane {
         let Entity::Run(run) = &slot.entity else {
             return;
         };
-        let needs = run.live.needs.clone();
-        let unsettled = run.unsettled();
         self.demand.update(id, run);
-        if !needs.is_empty() {
+        if !run.live.needs.is_empty() {
+            let needs = run.live.needs.clone();
             self.ask(key, needs);
-        } else if unsettled {
+        } else if run.unsettled() {
             self.again.push_back(key.clone());
         }
         self.settle_timer(key);
@@ -256,7 +245,8 @@ impl Lane {
         let Some(slot) = self.slots.get_mut(key) else {
             return;
         };
-        let timer = slot.entity.timer_at();
+        // While something is loaded for it its timers wait: they count again once it is there.
+        let timer = slot.entity.timer_at().filter(|_| slot.asked.is_empty());
         if timer == slot.timer {
             return;
         }

@@ -9,8 +9,9 @@ use kapell_store::Lease;
 
 use crate::entity::Entity;
 use crate::perform::Found;
+use crate::rows::Shown;
 
-use super::{HORIZON_MICROS, Lane, Output, PLACE_MAX, Slot, ToEntity, Waiting};
+use super::{HORIZON_MICROS, Lane, Output, Slot, ToEntity, Waiting};
 
 impl Lane {
     pub(super) fn acquired(&mut self, result: kapell_store::Result<Vec<Lease>>) {
@@ -80,7 +81,10 @@ impl Lane {
             }
         };
         let slot = match found {
-            Some(found) => Some(Slot::new(found.entity, found.seq, found.row, self.now)),
+            Some(found) => {
+                let shown = found.row.as_ref().map(Shown::in_row);
+                Some(Slot::new(found.entity, found.seq, shown, self.now))
+            }
             None => Entity::fresh(&key).map(|entity| Slot::new(entity, 0, None, self.now)),
         };
         if let Some(slot) = slot {
@@ -146,8 +150,9 @@ impl Lane {
         if let EntityKey::Run(id) = key {
             let held: Vec<(Place, Offer)> = self
                 .held
-                .range((*id, Place::default())..=(*id, PLACE_MAX))
-                .map(|((_, place), (offer, _))| (*place, *offer))
+                .places
+                .of(*id)
+                .map(|(place, (offer, _))| (place, *offer))
                 .collect();
             let epoch = self.leases.get(&id.shard()).map_or(0, |lease| lease.epoch);
             let input = kapell_engine::Input::SessionsEnded { epoch, held };

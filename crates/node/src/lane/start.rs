@@ -6,9 +6,10 @@ use super::{
     Version, VersionKey, mix,
 };
 use crate::request::StartRun;
-use kapell_engine::event::{Fork, KeptStep, Parent, RunQueueRef};
+use kapell_engine::event::{Fork, Parent, RunQueueRef};
 use kapell_engine::message::StartChild;
 use kapell_engine::run_queue::Entry;
+use kapell_engine::{Plan, Refusal};
 use kapell_expr::{Budget, Map, MapScope, Value};
 use kapell_model::params;
 use kapell_model::spec::{Spec, StrategyMode};
@@ -119,6 +120,14 @@ impl Making {
         matches!(self.origin, Origin::Parent(_))
     }
 
+    fn run_queue(&self) -> EntityKey {
+        EntityKey::RunQueue {
+            namespace: self.namespace.clone(),
+            workflow: self.workflow.clone(),
+            key: "".into(),
+        }
+    }
+
     fn version_key(&self) -> VersionKey {
         (self.namespace.clone(), self.workflow.clone(), self.version)
     }
@@ -196,9 +205,17 @@ impl Lane {
     /// Checks everything that can refuse a start, then creates the run.
     fn prepare(&mut self, mut making: Making, version: Version) {
         let now = self.now;
-        let spec = version.plan.spec.clone();
-        let run = run_value(&making, &spec, now);
-        let ready = ready(&making, &spec, &run, now).map(|(params, labels, queue)| Ready {
+        let plan = version.plan.clone();
+        let queue = making.run_queue();
+        if plan.early_watermark && !self.slots.contains_key(&queue) {
+            // The run queue, which knows the last success, is read first.
+            let holds = making.holds();
+            self.submit(queue, ToEntity::Create(Box::new(making)), holds);
+            return;
+        }
+        let last_success = self.last_success(&making, &plan, &queue);
+        let run = run_value(&making, &plan.spec, last_success, now);
+        let ready = ready(&making, &plan, &run).map(|(params, labels, queue)| Ready {
             version,
             params,
             labels,
@@ -219,6 +236,27 @@ impl Lane {
             let id = self.new_id();
             self.create(&id.into(), making);
         }
+    }
+
+    /// `run.last_success` as defaults of parameters and labels see it. The line is that of a start
+    /// which sees null: `strategy.key` cannot depend on what is looked up by it.
+    fn last_success(&self, making: &Making, plan: &Plan, queue: &EntityKey) -> Value {
+        let Some(Slot {
+            entity: Entity::Queue(queue),
+            ..
+        }) = self.slots.get(queue).filter(|_| plan.early_watermark)
+        else {
+            return Value::Null;
+        };
+        let run = run_value(making, &plan.spec, Value::Null, self.now);
+        let line = match plan.spec.strategy.key {
+            None => Some("".into()),
+            Some(_) => ready(making, plan, &run)
+                .ok()
+                .and_then(|(_, _, queue)| queue)
+                .map(|(line, _)| line),
+        };
+        line.map_or(Value::Null, |line: Arc<str>| queue.last_success(&line))
     }
 
     fn new_id(&mut self) -> RunId {
@@ -260,12 +298,7 @@ impl Lane {
         let input = kapell_engine::Input::Create(Box::new(created));
         self.deliver(key, ToEntity::Run(Box::new(input)), false);
         if let Some(entry) = entry {
-            let to = EntityKey::RunQueue {
-                namespace: making.namespace.clone(),
-                workflow: making.workflow.clone(),
-                key: "".into(),
-            };
-            self.send(to, Message::Enqueue(Box::new(entry)));
+            self.send(making.run_queue(), Message::Enqueue(Box::new(entry)));
         }
     }
 
@@ -439,7 +472,15 @@ impl Lane {
                 };
                 self.start(making);
             }
-            Err(error) => self.reply(reply, Err(error)),
+            Err(Refusal::Need(needs)) => {
+                self.ask(key, needs);
+                if let Some(slot) = self.slots.get_mut(key) {
+                    let forking = ToEntity::Fork(reply, Box::new(forking.clone()));
+                    slot.waiting.push_back((forking, false));
+                }
+            }
+            Err(Refusal::Reject(error)) => self.reply(reply, Err(error)),
+            Err(Refusal::Stale) => {}
         }
     }
 }
@@ -454,7 +495,7 @@ fn not_found((_, workflow, version): &VersionKey) -> Error {
 }
 
 /// `run` as defaults of parameters, labels and `strategy.key` see it.
-fn run_value(making: &Making, spec: &Spec, now: Time) -> Value {
+fn run_value(making: &Making, spec: &Spec, last_success: Value, now: Time) -> Value {
     let scheduled = Value::Timestamp(making.scheduled_at.unwrap_or(now).timestamp());
     let timezone = making
         .timezone
@@ -478,7 +519,7 @@ fn run_value(making: &Making, spec: &Spec, now: Time) -> Value {
                 ("by", Value::string(&making.by)),
             ]),
         ),
-        ("last_success", Value::Null),
+        ("last_success", last_success),
         ("labels", Value::Null),
         ("parent", Value::Null),
         ("forked_from", Value::Null),
@@ -488,7 +529,8 @@ fn run_value(making: &Making, spec: &Spec, now: Time) -> Value {
 
 type Checked = (Value, Value, Option<(Arc<str>, Rule)>);
 
-fn ready(making: &Making, spec: &Spec, run: &Value, _now: Time) -> Result<Checked, Error> {
+fn ready(making: &Making, plan: &Plan, run: &Value) -> Result<Checked, Error> {
+    let spec = &*plan.spec;
     let supplied = making
         .params
         .as_map()
@@ -522,7 +564,7 @@ fn ready(making: &Making, spec: &Spec, run: &Value, _now: Time) -> Result<Checke
             .map_err(|error| Error::new(ErrorCode::BadParams, format!("labels.{name}: {error}")))?;
         labels.insert(name.clone(), Value::string(value.text()));
     }
-    let queue = match Rule::of(&spec.strategy) {
+    let queue = match plan.rule {
         None => None,
         Some(rule) => {
             let line: Arc<str> = match &spec.strategy.key {
@@ -599,14 +641,15 @@ fn kept_by_fork(
     run: &Run,
     plan: &Arc<kapell_engine::Plan>,
     forking: &Forking,
-) -> Result<(Fork, Value), Error> {
+) -> Result<(Fork, Value), Refusal> {
     let graph = plan.graph(0);
     let Some(from) = graph.by_id.get(forking.from.as_str()).copied() else {
-        return Err(Error::new(
+        let error = Error::new(
             ErrorCode::StepNotFound,
             format!("there is no step `{}` in the workflow", forking.from),
-        )
-        .hint("fork from a step of the workflow itself"));
+        );
+        let hint = "fork from a step of the workflow itself";
+        return Err(Refusal::Reject(error.hint(hint)));
     };
     let mut again = std::collections::BTreeSet::from([from]);
     let mut walk = vec![from];
@@ -639,18 +682,8 @@ fn kept_by_fork(
         if !same || !(unit.status.good() || unit.status == kapell_model::StepStatus::Skipped) {
             continue;
         }
-        uses_changed(step, forking)?;
-        let output = run.output(place, Time::ZERO).map_err(|message| {
-            Error::new(
-                ErrorCode::NotAllowedNow,
-                format!("`{}`: {message}", step.step.id),
-            )
-        })?;
-        kept.push(KeptStep {
-            step: u32::from(step.index),
-            status: u32::from(unit.status.number()),
-            output: Some(Stored::new(&output)),
-        });
+        uses_changed(step, forking).map_err(Refusal::Reject)?;
+        kept.push(run.keep(place, step.index)?);
     }
     let mut params = run
         .state

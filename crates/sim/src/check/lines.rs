@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kapell_engine::lock::{Lock, LockEvent};
 use kapell_engine::run_queue::{QueueEvent, RunQueue};
-use kapell_model::spec::StrategyMode;
+use kapell_model::spec::{Strategy, StrategyMode};
 use kapell_model::{EntityKey, RunId, RunStatus, Time};
 
 use super::{Checks, Verdict, wrong};
@@ -19,7 +19,13 @@ pub(super) struct Order {
 
 impl Order {
     /// Looks at an event before it is applied.
-    pub(super) fn before(&mut self, queue: &RunQueue, event: &QueueEvent) -> Verdict {
+    /// With `several` versions the strategy of a newer one may drop runs of an older.
+    pub(super) fn before(
+        &mut self,
+        queue: &RunQueue,
+        event: &QueueEvent,
+        several: bool,
+    ) -> Verdict {
         let bytes: [u8; 16] = event.run.as_slice().try_into().unwrap_or_default();
         let run = RunId::from_bytes(bytes);
         let key: Arc<str> = event.key.as_str().into();
@@ -66,7 +72,7 @@ impl Order {
             3 | 4 => waiting.retain(|other| *other != run),
             _ => {}
         }
-        if event.kind == 3 {
+        if event.kind == 3 && !several {
             return self.dropped(queue, run, &event.key);
         }
         Ok(())
@@ -153,46 +159,33 @@ impl Checks {
         let (Some(queue), true) = (&state.meta.queue, active(state.status)) else {
             return Ok(());
         };
-        let strategy = &shadow.plan.spec.strategy;
-        let limit = match strategy.mode {
-            StrategyMode::Parallel => strategy.limit.unwrap_or(u32::MAX),
-            _ => 1,
-        };
-        let others: Vec<String> = self
-            .runs
-            .iter()
-            .filter(|(_, other)| {
-                let meta = &other.state.meta;
-                meta.queue.as_ref() == Some(queue)
-                    && !meta.held_queues.contains(queue)
-                    && active(other.state.status)
-            })
-            .map(|(run, other)| stands_short(*run, other.state.status))
-            .collect();
-        if others.len() > limit as usize {
-            return wrong(
-                "strategy",
-                format!("{} run at once of {limit}: {others:?}", others.len()),
-            );
-        }
-        let all = self
-            .runs
-            .values()
-            .filter(|other| {
+        let holders = |line: bool| {
+            self.runs.iter().filter(move |(_, other)| {
                 let meta = &other.state.meta;
                 meta.workflow == state.meta.workflow
-                    && meta
-                        .queue
-                        .as_ref()
-                        .is_some_and(|queue| !meta.held_queues.contains(queue))
+                    && meta.queue.as_ref().is_some_and(|other| {
+                        !meta.held_queues.contains(other) && (!line || other == queue)
+                    })
                     && active(other.state.status)
             })
-            .count();
-        if strategy.total.is_some_and(|total| all > total as usize) {
-            return wrong(
-                "strategy",
-                format!("{all} run at once of {:?}", strategy.total),
-            );
+        };
+        // Where several versions are active, each was admitted by its own rule.
+        let limit = holders(true)
+            .map(|(_, other)| limit_of(&other.plan.spec.strategy))
+            .max();
+        if limit.is_some_and(|limit| holders(true).count() > limit as usize) {
+            let others: Vec<String> = holders(true)
+                .map(|(run, other)| stands_short(*run, other.state.status))
+                .collect();
+            let detail = format!("at once of {limit:?}: {others:?}");
+            return wrong("strategy", detail);
+        }
+        let total = holders(false)
+            .map(|(_, other)| other.plan.spec.strategy.total.unwrap_or(u32::MAX))
+            .max();
+        let all = holders(false).count();
+        if total.is_some_and(|total| all > total as usize) {
+            return wrong("strategy", format!("{all} run at once of {total:?}"));
         }
         Ok(())
     }
@@ -242,6 +235,14 @@ impl Checks {
             }
         }
         Ok(())
+    }
+}
+
+/// Active runs of one line; the greatest number where there is no bound.
+fn limit_of(strategy: &Strategy) -> u32 {
+    match strategy.mode {
+        StrategyMode::Parallel => strategy.limit.unwrap_or(u32::MAX),
+        _ => 1,
     }
 }
 

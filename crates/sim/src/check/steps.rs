@@ -2,11 +2,11 @@
 
 use kapell_api::task::Place;
 use kapell_engine::event::{
-    AttemptEnded, AttemptResult, Event, Fact, Next, RunEnded, ScopeKind, UnitEnded,
+    AttemptEnded, AttemptResult, Event, Fact, ForeachExpanded, Next, RunEnded, ScopeKind, UnitEnded,
 };
 use kapell_engine::plan::StepPlan;
 use kapell_engine::run::state::{Page, Scope};
-use kapell_model::spec::{Dyn, OnFailure, RunIf, StepIndex};
+use kapell_model::spec::{Dyn, MinSuccess, OnFailure, RunIf, StepIndex};
 use kapell_model::{RunStatus, StepStatus, limits};
 
 use super::{Shadow, Verdict, wrong};
@@ -109,7 +109,10 @@ impl Shadow {
         };
         match fact {
             Fact::UnitReady(ready) => self.starts(ready.unit.into()),
-            Fact::ForeachExpanded(expanded) => self.starts(expanded.unit.into()),
+            Fact::ForeachExpanded(expanded) => {
+                self.expands(expanded)?;
+                self.starts(expanded.unit.into())
+            }
             Fact::WaitStarted(wait) => self.starts(wait.unit.into()),
             Fact::ChildStarted(child) => {
                 if self.state.status == RunStatus::Paused {
@@ -200,6 +203,40 @@ impl Shadow {
             );
         }
         Ok(())
+    }
+
+    /// As many items must succeed, and so many may run at once, as the definition says.
+    fn expands(&self, expanded: &ForeachExpanded) -> Verdict {
+        let place: Place = expanded.unit.into();
+        let foreach = self
+            .plan_of(place)
+            .and_then(|plan| plan.step.foreach.as_ref());
+        let Some(foreach) = foreach else {
+            return wrong("items", format!("{} is no foreach", self.name(place)));
+        };
+        let count = expanded.count;
+        let least = match foreach.min_success {
+            MinSuccess::Count(_) if count == 0 => 0,
+            MinSuccess::Count(least) => least,
+            MinSuccess::Share(share) => {
+                u32::try_from((u64::from(count) * u64::from(share)).div_ceil(10_000))
+                    .unwrap_or(count)
+            }
+        };
+        let bound = match foreach.concurrency {
+            None => Some(0),
+            Some(Dyn::Fixed(bound)) => u32::try_from(bound).ok(),
+            Some(Dyn::Expr(_)) => None,
+        };
+        if least == expanded.min_success && bound.is_none_or(|bound| bound == expanded.concurrency)
+        {
+            return Ok(());
+        }
+        let detail = format!(
+            "{}: {least} of {count} must succeed, {bound:?} may run, and it says {expanded:?}",
+            self.name(place)
+        );
+        wrong("items", detail)
     }
 
     fn attempt_ends(&mut self, ended: &AttemptEnded, worker: &Worker) -> Verdict {

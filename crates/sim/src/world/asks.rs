@@ -34,10 +34,15 @@ impl World<'_> {
         self.give_lane(Input::Request(reply, request));
     }
 
-    pub(super) fn request(&mut self, ask: &Ask) -> Option<ClientRequest> {
+    fn request(&mut self, ask: &Ask) -> Option<ClientRequest> {
         let by = "sim".to_owned();
         Some(match *ask {
-            Ask::Start { workflow, n, key } => {
+            Ask::Start {
+                workflow,
+                n,
+                key,
+                version,
+            } => {
                 let workflow = self
                     .scenario
                     .workflows
@@ -47,7 +52,7 @@ impl World<'_> {
                 ClientRequest::Start(Box::new(StartRun {
                     namespace: NAMESPACE.into(),
                     workflow: workflow.into(),
-                    version: None,
+                    version,
                     params: Value::map([("n", Value::Int(n))]),
                     text: false,
                     by,
@@ -88,15 +93,22 @@ impl World<'_> {
                 let output = Value::map([("n", Value::Int(1)), ("ok", Value::Bool(true))]);
                 self.to_run(dice, |_| Some(Request::SetOutput { by, step, output }))?
             }
-            Ask::Fork { dice } => {
+            Ask::Register { workflow } => {
+                match self.register(workflow) {
+                    Ok(()) => self.give_lane(Input::VersionsChanged),
+                    Err(error) => self.fail("generator", error),
+                }
+                return None;
+            }
+            Ask::Fork { dice, n, version } => {
                 let run = self.checks.any_run(&mut Rng::new(dice))?;
                 let from = self.checks.any_step(run, &mut Rng::new(dice), true)?;
                 ClientRequest::Fork {
                     run,
                     from,
-                    params: Value::Null,
+                    params: n.map_or(Value::Null, |n| Value::map([("n", Value::Int(n))])),
                     text: false,
-                    version: None,
+                    version,
                     by,
                 }
             }
@@ -109,7 +121,7 @@ impl World<'_> {
         })
     }
 
-    pub(super) fn to_run(
+    fn to_run(
         &self,
         dice: u64,
         what: impl FnOnce(&mut Rng) -> Option<Request>,

@@ -73,7 +73,14 @@ pub(super) fn brief_output(output: &Output) -> String {
             format!("Offer {}", tasks.join("; "))
         }
         Output::Reply(reply, _) => format!("Reply {reply:?}"),
-        Output::RowChanged(row) => format!("Row {} {} {:?}", row.id, row.status, row.error),
+        Output::RowsChanged(commit) => {
+            let rows: Vec<String> = commit
+                .runs
+                .iter()
+                .map(|row| format!("{} {} {:?}", row.id, row.status, row.error))
+                .collect();
+            format!("Rows {}", rows.join("; "))
+        }
         other => {
             let text = format!("{other:?}");
             text.chars().take(400).collect()

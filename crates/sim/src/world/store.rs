@@ -61,7 +61,9 @@ impl World<'_> {
         contents: &[(BlobRef, Vec<u8>)],
     ) -> kapell_store::Result<()> {
         let fenced = self.checks.may_write(commit);
-        let result = perform::commit(&self.store, &self.blobs, contents, commit);
+        let spoilt = self.spoil_commit(commit);
+        let sent = spoilt.as_ref().unwrap_or(commit);
+        let result = perform::commit(&self.store, &self.blobs, contents, sent);
         match &result {
             Ok(()) => {
                 if !fenced {

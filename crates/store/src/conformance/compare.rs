@@ -90,6 +90,8 @@ enum Operation {
     Expired(Option<&'static str>, Time, usize),
     History(EntityKey, u64, usize),
     Find(String),
+    Referred(Vec<Arc<str>>),
+    BlobsOf(EntityKey, String, usize),
     Workflows(&'static str, usize),
     Tidy,
 }
@@ -120,10 +122,16 @@ impl Operation {
             }
             Self::History(key, from, limit) => told(store.history(key, *from, *limit)),
             Self::Find(suffix) => told(store.find_runs(suffix, 5)),
+            Self::Referred(hashes) => told(store.blobs_referred(hashes)),
+            Self::BlobsOf(key, after, limit) => told(store.blobs_of(key, after, *limit)),
             Self::Workflows(after, limit) => told(store.list_workflows("default", after, *limit)),
             Self::Tidy => told(store.tidy()),
         }
     }
+}
+
+fn blob(number: usize) -> Arc<str> {
+    format!("{number:064x}").into()
 }
 
 const CONFLICT: &str = "conflict";
@@ -197,6 +205,15 @@ impl World {
             }
             9 => Operation::Workflows(self.workflow(), self.dice.below(4)),
             10 if self.dice.one_in(5) => Operation::Tidy,
+            10 if self.dice.one_in(2) => {
+                let hashes = (0..self.dice.below(9)).map(|_| self.hash());
+                Operation::Referred(hashes.collect())
+            }
+            10 => {
+                let after = self.hash().to_string();
+                let after = self.dice.maybe(|_| after).unwrap_or_default();
+                Operation::BlobsOf(self.key(), after, self.dice.below(4))
+            }
             _ => Operation::Commit(self.commit()),
         }
     }
@@ -207,6 +224,11 @@ impl World {
 
     fn run(&mut self) -> RunId {
         *self.dice.pick(&self.runs)
+    }
+
+    /// One of few, so that several entities refer to one.
+    fn hash(&mut self) -> Arc<str> {
+        blob(self.dice.below(12))
     }
 
     fn key(&mut self) -> EntityKey {
@@ -293,7 +315,11 @@ impl World {
         let mut write = EntityWrite {
             key,
             seq,
-            chunk: vec![filler; length],
+            chunk: if self.dice.one_in(3) {
+                format!("{}, {}", self.hash(), self.hash()).into()
+            } else {
+                vec![filler; length]
+            },
             wake_at: self.dice.maybe(Dice::time),
             snapshot: if self.dice.one_in(4) {
                 Some(vec![filler; self.dice.below(3000)])
@@ -308,6 +334,8 @@ impl World {
             .one_in(if write.snapshot.is_some() { 3 } else { 60 });
         if self.dice.one_in(20) {
             write.snapshot = Some(Vec::new());
+        } else if write.snapshot.is_some() && self.dice.one_in(3) {
+            write.snapshot = Some(self.hash().as_bytes().to_vec());
         }
         if self.dice.one_in(6) {
             self.pages += 1;
@@ -334,6 +362,7 @@ impl World {
             } else {
                 None
             },
+            created_at: Time(1_000 * i64::try_from(run.0 >> 7 & 7).unwrap_or(0)),
             counts: [self.dice.roll() >> 1, 0, 7],
             error: self.dice.maybe(|dice| dice.roll().to_string()),
             ..row(run, if moved { "c" } else { workflow }, status)
@@ -388,6 +417,11 @@ fn everything(store: &dyn Store, world: &World) -> String {
                 .collect::<Result<Vec<_>>>(),
         ));
     }
+    for key in &world.keys {
+        add(told(store.blobs_of(key, "", usize::MAX)));
+    }
+    let blobs: Vec<Arc<str>> = (0..12).map(blob).collect();
+    add(told(store.blobs_referred(&blobs)));
     for run in &world.runs {
         add(told(store.run(*run)));
     }

@@ -15,6 +15,14 @@ pub(super) const CASES: &[Case] = &[
         runs_are_found_by_suffix,
     ),
     ("lists filter, newest first", lists_filter),
+    (
+        "lists go by the time of creation, whatever the id says",
+        lists_go_by_creation,
+    ),
+    (
+        "a list goes on after a run that is gone",
+        a_list_goes_on_after_a_run_that_is_gone,
+    ),
     ("pages of a list meet without gaps", pages_of_a_list_meet),
     ("counts follow every change", counts_follow_every_change),
     (
@@ -78,8 +86,12 @@ fn runs_are_found_by_suffix(store: &dyn Store) {
         id(3, 1, 0x0f34_5678),
         id(4, 1, 1),
     ];
-    for run in runs {
-        wrote(store, vec![], vec![row(run, "w", RunStatus::Running)]);
+    for (at, run) in (1..).zip(runs) {
+        let row = RunRow {
+            created_at: Time(at),
+            ..row(run, "w", RunStatus::Running)
+        };
+        wrote(store, vec![], vec![row]);
     }
     let find = |suffix: &str, limit| store.find_runs(suffix, limit).expect("find");
     let text = runs[0].to_string();
@@ -109,7 +121,11 @@ fn many(store: &dyn Store) -> Vec<RunRow> {
             let place = usize::from(number);
             let status = RunStatus::ALL[place * 7 % 9];
             let run = id(
-                i64::from(number / 3),
+                if number % 10 == 7 {
+                    0
+                } else {
+                    i64::from(number / 3)
+                },
                 number * 17 % 4096,
                 1000 + u128::from(number),
             );
@@ -117,6 +133,9 @@ fn many(store: &dyn Store) -> Vec<RunRow> {
                 namespace: Arc::from(["default", "other"][place / 5 % 2]),
                 parent: parents[place % 3],
                 ended_at: status.ended().then_some(Time(i64::from(number * 31 % 100))),
+                // Three at a time are made at once; of every ten one has an id from a key, which is
+                // as old as can be.
+                created_at: Time(i64::from(number / 3) * 1000),
                 ..row(run, ["a", "b", "c"][place % 3], status)
             }
         })
@@ -125,7 +144,7 @@ fn many(store: &dyn Store) -> Vec<RunRow> {
         wrote(store, vec![], rows.to_vec());
     }
     let mut rows = rows;
-    rows.sort_unstable_by_key(|row| row.id);
+    rows.sort_unstable_by_key(|row| (row.created_at, row.id));
     rows
 }
 
@@ -174,10 +193,11 @@ fn wanted(rows: &[RunRow], filter: &RunFilter) -> Vec<RunRow> {
                 .is_none_or(|workflow| row.workflow == *workflow)
             && (filter.statuses.is_empty() || filter.statuses.contains(&row.status))
             && (filter.parent.is_none() || row.parent == filter.parent)
-            && filter
-                .since
-                .is_none_or(|since| row.id >= RunId::new(since, kapell_model::Shard(0), 0))
-            && filter.before.is_none_or(|before| row.id < before)
+            && filter.since.is_none_or(|since| row.created_at >= since)
+            && filter.before.is_none_or(|before| {
+                let place = rows.iter().find(|row| row.id == before);
+                place.is_some_and(|place| (row.created_at, row.id) < (place.created_at, place.id))
+            })
     });
     wanted.cloned().collect()
 }
@@ -188,7 +208,7 @@ fn lists_filter(store: &dyn Store) {
         let list = store.list_runs(&filter, 1000).expect("list");
         assert!(list == wanted(&rows, &filter), "{filter:?}");
         assert!(store.list_runs(&filter, 0).expect("list").is_empty());
-        for before in [RunId(0), rows[100].id, RunId(u128::MAX)] {
+        for before in [rows[0].id, rows[100].id, rows[101].id, rows[239].id] {
             let filter = RunFilter {
                 before: Some(before),
                 ..filter.clone()
@@ -197,6 +217,69 @@ fn lists_filter(store: &dyn Store) {
             assert!(list == wanted(&rows, &filter), "{filter:?}");
         }
     }
+}
+
+fn lists_go_by_creation(store: &dyn Store) {
+    let made = |millis: i64, id: RunId| RunRow {
+        created_at: Time(millis * 1000),
+        ..row(id, "w", RunStatus::Running)
+    };
+    // The middle one was made by a key: its id has no time.
+    let rows = [
+        made(1_000, id(1_000, 1, 1)),
+        made(2_000, id(0, 1, 2)),
+        made(3_000, id(3_000, 1, 3)),
+    ];
+    wrote(store, vec![], rows.to_vec());
+    let list = |filter: RunFilter| {
+        let rows = store.list_runs(&filter, 9).expect("list");
+        rows.into_iter().map(|row| row.id).collect::<Vec<_>>()
+    };
+    let ids = |places: &[usize]| {
+        places
+            .iter()
+            .map(|place| rows[*place].id)
+            .collect::<Vec<_>>()
+    };
+    for workflow in [None, Some(Arc::from("w"))] {
+        let filter = RunFilter {
+            workflow,
+            ..RunFilter::default()
+        };
+        assert_eq!(list(filter.clone()), ids(&[2, 1, 0]));
+        let before = |place: usize| RunFilter {
+            before: Some(rows[place].id),
+            ..filter.clone()
+        };
+        assert_eq!(list(before(2)), ids(&[1, 0]));
+        assert_eq!(list(before(1)), ids(&[0]));
+        let since = RunFilter {
+            since: Some(Time(2_000_000)),
+            ..filter
+        };
+        assert_eq!(list(since), ids(&[2, 1]));
+    }
+    assert_eq!(store.find_runs("", 9).expect("find"), ids(&[2, 1, 0]));
+    // A row that says another time moves.
+    wrote(store, vec![], vec![made(4_000, rows[0].id)]);
+    assert_eq!(list(RunFilter::default()), ids(&[0, 2, 1]));
+}
+
+fn a_list_goes_on_after_a_run_that_is_gone(store: &dyn Store) {
+    let rows: Vec<RunRow> = (1..=4)
+        .map(|millis| RunRow {
+            created_at: Time(millis * 1000),
+            ..row(id(millis, 1, 1), "w", RunStatus::Failed)
+        })
+        .collect();
+    wrote(store, vec![], rows.clone());
+    store.delete_runs(&[rows[2].id]).expect("delete");
+    let filter = RunFilter {
+        before: Some(rows[2].id),
+        ..RunFilter::default()
+    };
+    let rest = store.list_runs(&filter, 9).expect("list");
+    assert_eq!(rest, [rows[1].clone(), rows[0].clone()]);
 }
 
 fn pages_of_a_list_meet(store: &dyn Store) {

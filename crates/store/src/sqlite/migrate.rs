@@ -6,7 +6,15 @@ use super::failure::explain;
 use crate::{Error, Result};
 
 /// Every step there ever was, in order. One that was released never changes: its hash is recorded.
-const MIGRATIONS: &[(u32, &str)] = &[(1, include_str!("migrations/0001_init.sql"))];
+const MIGRATIONS: &[(u32, &str)] = &[
+    (1, include_str!("migrations/0001_init.sql")),
+    (2, include_str!("migrations/0002_blob_refs.sql")),
+    (3, include_str!("migrations/0003_runs_by_creation.sql")),
+];
+
+/// The newest step.
+#[cfg(test)]
+pub(super) const NEWEST: u32 = 3;
 
 /// "KAPL".
 const APPLICATION_ID: u32 = 0x4b41_504c;
@@ -104,23 +112,47 @@ mod tests {
     }
 
     #[test]
+    fn a_database_of_any_earlier_step_is_brought_up_with_what_is_in_it() {
+        for earlier in 1..MIGRATIONS.len() {
+            let mut connection = Connection::open_in_memory().unwrap();
+            migrate_with(&mut connection, &MIGRATIONS[..earlier]).unwrap();
+            connection
+                .execute_batch(
+                    "INSERT INTO workflows (id, namespace, name) VALUES (1, 'n', 'w');
+                     INSERT INTO runs VALUES (x'01', 1, 1, 3, 7, 7, 7, NULL, 'manual', 0, 0, 0, NULL, '{}')",
+                )
+                .unwrap();
+            migrate(&mut connection).unwrap();
+            assert_eq!(applied(&connection).unwrap(), NEWEST);
+            let found: u32 = connection
+                .query_row(
+                    "SELECT count(*) FROM runs INDEXED BY runs_by_creation WHERE created_at = 7",
+                    (),
+                    |row| row.get(0),
+                )
+                .unwrap();
+            assert_eq!(found, 1);
+        }
+    }
+
+    #[test]
     fn a_migrated_database_is_left_alone() {
         let mut connection = database();
         migrate(&mut connection).unwrap();
-        assert_eq!(applied(&connection).unwrap(), 1);
+        assert_eq!(applied(&connection).unwrap(), NEWEST);
     }
 
     #[test]
     fn only_missing_steps_are_applied() {
         let mut connection = database();
-        let more = [MIGRATIONS, &[(2, "CREATE TABLE more (a INTEGER)")]].concat();
+        let more = [MIGRATIONS, &[(NEWEST + 1, "CREATE TABLE more (a INTEGER)")]].concat();
         migrate_with(&mut connection, &more).unwrap();
         connection
             .execute("INSERT INTO more VALUES (1)", ())
             .unwrap();
         assert!(matches!(
             applied(&connection),
-            Err(Error::TooNew { found: 2, known: 1 })
+            Err(Error::TooNew { found, known: NEWEST }) if found == NEWEST + 1
         ));
     }
 
@@ -129,11 +161,11 @@ mod tests {
         let mut connection = database();
         let bad = [
             MIGRATIONS,
-            &[(2, "CREATE TABLE more (a INTEGER); SELECT nonsense")],
+            &[(NEWEST + 1, "CREATE TABLE more (a INTEGER); SELECT nonsense")],
         ]
         .concat();
         migrate_with(&mut connection, &bad).unwrap_err();
-        assert_eq!(applied(&connection).unwrap(), 1);
+        assert_eq!(applied(&connection).unwrap(), NEWEST);
         connection
             .execute("INSERT INTO more VALUES (1)", ())
             .unwrap_err();
@@ -142,7 +174,8 @@ mod tests {
     #[test]
     fn a_changed_step_is_noticed() {
         let connection = database();
-        let changed = [(1, "CREATE TABLE other (a INTEGER)")];
+        let mut changed = MIGRATIONS.to_vec();
+        changed[0].1 = "CREATE TABLE other (a INTEGER)";
         assert!(matches!(
             applied_of(&connection, &changed),
             Err(Error::Corrupt(_))

@@ -9,8 +9,9 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::merge::merge;
+use crate::refs::{self, Hash};
 use crate::suffix::{NEWEST_SEARCHED, Suffix};
-use crate::{Loaded, RunFilter, RunRow, VersionRow, first_id_at};
+use crate::{Loaded, RunFilter, RunRow, VersionRow, time_in};
 
 type Outcome<T> = rusqlite::Result<T>;
 
@@ -19,14 +20,23 @@ pub(super) const DUE: &str = "SELECT wake_at, entity FROM wakes INDEXED BY wakes
 
 pub(super) const NEXT_WAKE: &str = "SELECT wake_at FROM wakes INDEXED BY wakes_by_time WHERE wake_at > ?1 ORDER BY wake_at LIMIT 1";
 
-pub(super) const BY_STATUS: &str = "SELECT id FROM runs INDEXED BY runs_by_status
-         WHERE workflow_id = ?1 AND status = ?2 AND id BETWEEN ?3 AND ?4 ORDER BY id DESC LIMIT ?5";
+pub(super) const BY_STATUS: &str = "SELECT created_at, id FROM runs INDEXED BY runs_by_status
+         WHERE workflow_id = ?1 AND status = ?2 AND created_at >= ?3 AND (created_at, id) < (?4, ?5)
+         ORDER BY created_at DESC, id DESC LIMIT ?6";
 
-pub(super) const CHILDREN: &str = "SELECT id FROM runs INDEXED BY runs_by_parent
-         WHERE parent = ?1 AND status = ?2 AND id BETWEEN ?3 AND ?4
+pub(super) const CHILDREN: &str = "SELECT created_at, id FROM runs INDEXED BY runs_by_parent
+         WHERE parent = ?1 AND status = ?2 AND created_at >= ?3 AND (created_at, id) < (?4, ?5)
              AND EXISTS (SELECT 1 FROM workflows w WHERE w.id = workflow_id
-                 AND (?5 IS NULL OR w.namespace = ?5) AND (?6 IS NULL OR w.name = ?6))
-         ORDER BY id DESC LIMIT ?7";
+                 AND (?6 IS NULL OR w.namespace = ?6) AND (?7 IS NULL OR w.name = ?7))
+         ORDER BY created_at DESC, id DESC LIMIT ?8";
+
+pub(super) const NEWEST_IDS: &str =
+    "SELECT id FROM runs INDEXED BY runs_by_creation ORDER BY created_at DESC, id DESC LIMIT ?1";
+
+pub(super) const BLOBS_OF: &str =
+    "SELECT hash FROM blob_refs WHERE entity = ?1 AND hash > ?2 ORDER BY hash LIMIT ?3";
+
+pub(super) const REFERRED: &str = "SELECT 1 FROM blob_refs WHERE hash = ?1 LIMIT 1";
 
 pub(super) const EXPIRED: &str = "SELECT ended_at, id FROM runs INDEXED BY runs_by_end
          WHERE workflow_id = ?1 AND status >= 5 AND ended_at IS NOT NULL
@@ -151,8 +161,7 @@ pub(super) fn find_runs(
             Ok(found.then_some(id).into_iter().take(limit).collect())
         }
         Some(suffix) => {
-            let mut newest =
-                connection.prepare_cached("SELECT id FROM runs ORDER BY id DESC LIMIT ?1")?;
+            let mut newest = connection.prepare_cached(NEWEST_IDS)?;
             let newest = newest.query_map([bound(NEWEST_SEARCHED)], |row| run_id(row, 0))?;
             newest
                 .filter(|id| id.as_ref().map_or(true, |id| suffix.matches(*id)))
@@ -162,16 +171,41 @@ pub(super) fn find_runs(
     }
 }
 
+/// A run's place in a list: when it was made, and its id.
+type Place = (Time, RunId);
+
+/// Which part of a list is wanted.
+#[derive(Clone, Copy)]
+struct Part {
+    /// Made at or after.
+    since: Time,
+    /// Before this place, in the order of time.
+    before: Place,
+}
+
+impl Part {
+    /// What is left after the last one that was found.
+    fn after(self, last: Option<Reverse<Place>>) -> Self {
+        Self {
+            before: last.map_or(self.before, |Reverse(last)| last),
+            ..self
+        }
+    }
+}
+
 pub(super) fn list_runs(
     connection: &Connection,
     filter: &RunFilter,
     limit: usize,
 ) -> Outcome<Vec<RunRow>> {
-    let from = filter.since.map_or(RunId(0), first_id_at);
-    let to = match filter.before {
-        None => RunId(u128::MAX),
-        Some(RunId(0)) => return Ok(Vec::new()),
-        Some(before) => RunId(before.0 - 1),
+    let before = match filter.before {
+        // No id is greater, so no run that was ever made is left out.
+        None => (Time(i64::MAX), RunId(u128::MAX)),
+        Some(before) => place(connection, before)?,
+    };
+    let part = Part {
+        since: filter.since.unwrap_or(Time(i64::MIN)),
+        before,
     };
     let statuses = if filter.statuses.is_empty() {
         &RunStatus::ALL[..]
@@ -182,35 +216,41 @@ pub(super) fn list_runs(
     statuses.sort_unstable();
     statuses.dedup();
     let ids = if let Some(parent) = filter.parent {
-        children(connection, parent, &statuses, filter, (from, to), limit)?
+        children(connection, parent, &statuses, filter, part, limit)?
     } else if filter.namespace.is_some()
         || filter.workflow.is_some()
         || statuses.len() < RunStatus::ALL.len()
     {
-        by_status(connection, &statuses, filter, (from, to), limit)?
+        by_status(connection, &statuses, filter, part, limit)?
     } else {
-        return newest(connection, (from, to), limit);
+        return newest(connection, part, limit);
     };
     ids.into_iter()
-        .filter_map(|id| run(connection, id).transpose())
+        .filter_map(|Reverse((_, id))| run(connection, id).transpose())
         .collect()
 }
 
-fn newest(
-    connection: &Connection,
-    (from, to): (RunId, RunId),
-    limit: usize,
-) -> Outcome<Vec<RunRow>> {
+fn place(connection: &Connection, id: RunId) -> Outcome<Place> {
+    let made = connection
+        .prepare_cached("SELECT created_at FROM runs WHERE id = ?1")?
+        .query_row([id.to_bytes()], |row| row.get(0).map(Time))
+        .optional()?;
+    Ok((made.unwrap_or_else(|| time_in(id)), id))
+}
+
+fn newest(connection: &Connection, part: Part, limit: usize) -> Outcome<Vec<RunRow>> {
+    let (at, id) = part.before;
     connection
         .prepare_cached(&newest_sql())?
-        .query_map((from.to_bytes(), to.to_bytes(), bound(limit)), run_row)?
+        .query_map((part.since.0, at.0, id.to_bytes(), bound(limit)), run_row)?
         .collect()
 }
 
 pub(super) fn newest_sql() -> String {
     format!(
-        "SELECT {ROW} FROM runs r CROSS JOIN workflows w ON w.id = r.workflow_id
-         WHERE r.id BETWEEN ?1 AND ?2 ORDER BY r.id DESC LIMIT ?3"
+        "SELECT {ROW} FROM runs r INDEXED BY runs_by_creation CROSS JOIN workflows w ON w.id = r.workflow_id
+         WHERE r.created_at >= ?1 AND (r.created_at, r.id) < (?2, ?3)
+         ORDER BY r.created_at DESC, r.id DESC LIMIT ?4"
     )
 }
 
@@ -219,35 +259,32 @@ fn by_status(
     connection: &Connection,
     statuses: &[RunStatus],
     filter: &RunFilter,
-    (from, to): (RunId, RunId),
+    part: Part,
     limit: usize,
-) -> Outcome<Vec<RunId>> {
+) -> Outcome<Vec<Reverse<Place>>> {
     let ranges = ranges(connection, filter)?;
     let ranges: Vec<(i64, u8)> = ranges
         .into_iter()
         .filter(|(_, number)| statuses.iter().any(|status| status.number() == *number))
         .collect();
     let mut range = connection.prepare_cached(BY_STATUS)?;
-    let ids = merge(
-        &ranges,
-        limit,
-        |(workflow, status), last: Option<Reverse<RunId>>, limit| {
-            let Some(to) = below(last, to) else {
-                return Ok(Vec::new());
-            };
-            let key = (
-                workflow,
-                status,
-                from.to_bytes(),
-                to.to_bytes(),
-                bound(limit),
-            );
-            range
-                .query_map(key, |row| run_id(row, 0).map(Reverse))?
-                .collect()
-        },
-    )?;
-    Ok(ids.into_iter().map(|Reverse(id)| id).collect())
+    merge(&ranges, limit, |(workflow, status), last, limit| {
+        let part = part.after(last);
+        let (at, id) = part.before;
+        let key = (
+            workflow,
+            status,
+            part.since.0,
+            at.0,
+            id.to_bytes(),
+            bound(limit),
+        );
+        range.query_map(key, place_of)?.collect()
+    })
+}
+
+fn place_of(row: &Row<'_>) -> Outcome<Reverse<Place>> {
+    Ok(Reverse((Time(row.get(0)?), run_id(row, 1)?)))
 }
 
 fn ranges(connection: &Connection, filter: &RunFilter) -> Outcome<Vec<(i64, u8)>> {
@@ -274,37 +311,25 @@ fn children(
     parent: RunId,
     statuses: &[RunStatus],
     filter: &RunFilter,
-    (from, to): (RunId, RunId),
+    part: Part,
     limit: usize,
-) -> Outcome<Vec<RunId>> {
+) -> Outcome<Vec<Reverse<Place>>> {
     let mut range = connection.prepare_cached(CHILDREN)?;
-    let ids = merge(
-        statuses,
-        limit,
-        |status, last: Option<Reverse<RunId>>, limit| {
-            let Some(to) = below(last, to) else {
-                return Ok(Vec::new());
-            };
-            let key = params![
-                parent.to_bytes(),
-                status.number(),
-                from.to_bytes(),
-                to.to_bytes(),
-                filter.namespace,
-                filter.workflow,
-                bound(limit)
-            ];
-            range
-                .query_map(key, |row| run_id(row, 0).map(Reverse))?
-                .collect()
-        },
-    )?;
-    Ok(ids.into_iter().map(|Reverse(id)| id).collect())
-}
-
-/// The greatest id that may follow the last one; `None` if none can.
-fn below(last: Option<Reverse<RunId>>, to: RunId) -> Option<RunId> {
-    last.map_or(Some(to), |Reverse(last)| last.0.checked_sub(1).map(RunId))
+    merge(statuses, limit, |status, last, limit| {
+        let part = part.after(last);
+        let (at, id) = part.before;
+        let key = params![
+            parent.to_bytes(),
+            status.number(),
+            part.since.0,
+            at.0,
+            id.to_bytes(),
+            filter.namespace,
+            filter.workflow,
+            bound(limit)
+        ];
+        range.query_map(key, place_of)?.collect()
+    })
 }
 
 pub(super) fn run_counts(
@@ -397,6 +422,27 @@ pub(super) fn expired_runs(
         },
     )?;
     Ok(expired.into_iter().map(|(_, id)| id).collect())
+}
+
+pub(super) fn blobs_of(
+    connection: &Connection,
+    key: &EntityKey,
+    after: &str,
+    limit: usize,
+) -> Outcome<Vec<Arc<str>>> {
+    // An empty hash is before every hash.
+    let after = refs::parse(after.as_bytes()).map_or(Vec::new(), Vec::from);
+    connection
+        .prepare_cached(BLOBS_OF)?
+        .query_map((key.to_bytes(), after, bound(limit)), |row| {
+            row.get::<_, Hash>(0).map(|hash| refs::text(&hash))
+        })?
+        .collect()
+}
+
+pub(super) fn blobs_referred(connection: &Connection, hashes: &[Hash]) -> Outcome<Vec<bool>> {
+    let mut refers = connection.prepare_cached(REFERRED)?;
+    hashes.iter().map(|hash| refers.exists([hash])).collect()
 }
 
 fn bound(limit: usize) -> i64 {

@@ -8,9 +8,13 @@ use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::failure::Failure;
 use crate::check::drops_entity;
+use crate::refs;
 use crate::{Commit, EntityWrite, Error, Lease, RunRow, VersionRow};
 
 type Outcome<T> = Result<T, Failure>;
+
+/// Stands for all versions among those who refer to blobs: no entity has an empty key.
+const VERSIONS: &[u8] = &[];
 
 /// Row numbers of workflows: looked up once, then remembered. Whoever rolls back clears it, since
 /// it may hold numbers that were never written.
@@ -79,9 +83,10 @@ pub(super) fn commit(tx: &Transaction<'_>, ids: &mut WorkflowIds, commit: &Commi
             .map(|write| (write.key.to_bytes(), write))
             .collect();
         append_chunks(tx, &writes)?;
+        refer_to_blobs(tx, &writes)?;
         set_wakes(tx, &writes)?;
-        write_snapshots(tx, &writes)?;
         write_pages(tx, &writes)?;
+        write_snapshots(tx, &writes)?;
     }
     if !commit.runs.is_empty() {
         write_runs(tx, ids, &commit.runs)?;
@@ -109,6 +114,39 @@ fn append_chunks(tx: &Transaction<'_>, writes: &[(Vec<u8>, &EntityWrite)]) -> Ou
         .filter(|(_, write)| !write.chunk.is_empty() && !write.forget)
     {
         append.execute((key, write.seq, &write.chunk))?;
+    }
+    Ok(())
+}
+
+fn refer_to_blobs(tx: &Transaction<'_>, writes: &[(Vec<u8>, &EntityWrite)]) -> Outcome<()> {
+    for (key, write) in writes {
+        refer(tx, key, &write.chunk)?;
+    }
+    Ok(())
+}
+
+/// Records the blobs whose hashes stand in what a holder writes.
+fn refer(tx: &Transaction<'_>, holder: &[u8], written: &[u8]) -> rusqlite::Result<()> {
+    for hash in refs::hashes_in(written) {
+        tx.prepare_cached(
+            "INSERT INTO blob_refs (entity, hash) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+        )?
+        .execute((holder, hash))?;
+    }
+    Ok(())
+}
+
+/// What the chunks referred to that are gone counts no more.
+fn refer_anew(tx: &Transaction<'_>, key: &[u8], snapshot: &[u8]) -> rusqlite::Result<()> {
+    tx.prepare_cached("DELETE FROM blob_refs WHERE entity = ?1")?
+        .execute([key])?;
+    refer(tx, key, snapshot)?;
+    let mut kept = tx.prepare_cached(
+        "SELECT chunk FROM history WHERE entity = ?1 UNION ALL SELECT content FROM pages WHERE entity = ?1",
+    )?;
+    let mut kept = kept.query([key])?;
+    while let Some(row) = kept.next()? {
+        refer(tx, key, row.get_ref(0)?.as_blob()?)?;
     }
     Ok(())
 }
@@ -145,6 +183,7 @@ fn write_snapshots(tx: &Transaction<'_>, writes: &[(Vec<u8>, &EntityWrite)]) -> 
         if write.forget {
             tx.prepare_cached("DELETE FROM history WHERE entity = ?1 AND seq <= ?2")?
                 .execute((key, write.seq))?;
+            refer_anew(tx, key, snapshot)?;
         }
     }
     Ok(())
@@ -166,6 +205,7 @@ fn drop_entity(tx: &Transaction<'_>, key: &[u8]) -> rusqlite::Result<()> {
         "DELETE FROM snapshots WHERE entity = ?1",
         "DELETE FROM pages WHERE entity = ?1",
         "DELETE FROM wakes WHERE entity = ?1",
+        "DELETE FROM blob_refs WHERE entity = ?1",
     ] {
         tx.prepare_cached(sql)?.execute([key])?;
     }
@@ -174,18 +214,20 @@ fn drop_entity(tx: &Transaction<'_>, key: &[u8]) -> rusqlite::Result<()> {
 
 fn write_runs(tx: &Transaction<'_>, ids: &mut WorkflowIds, rows: &[RunRow]) -> Outcome<()> {
     let mut deltas = Deltas::default();
-    let mut find =
-        tx.prepare_cached("SELECT workflow_id, status, parent FROM runs WHERE id = ?1")?;
+    let mut find = tx
+        .prepare_cached("SELECT workflow_id, status, parent, created_at FROM runs WHERE id = ?1")?;
     for row in rows {
         let id = row.id.to_bytes();
         let workflow = ids.of(tx, &row.namespace, &row.workflow)?;
-        let found: Option<(i64, u8, Option<[u8; 16]>)> = find
-            .query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        let found: Option<(i64, u8, Option<[u8; 16]>, i64)> = find
+            .query_row([id], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+            })
             .optional()?;
         let status = row.status.number();
         let parent = row.parent.map(RunId::to_bytes);
         match found {
-            Some((of, was, from)) if (of, from) == (workflow, parent) => {
+            Some((of, was, from, at)) if (of, from, at) == (workflow, parent, row.created_at.0) => {
                 if was == status && !row.status.ended() {
                     update_row(tx, row)?;
                 } else {
@@ -195,7 +237,7 @@ fn write_runs(tx: &Transaction<'_>, ids: &mut WorkflowIds, rows: &[RunRow]) -> O
                 }
             }
             found => {
-                if let Some((of, was, _)) = found {
+                if let Some((of, was, ..)) = found {
                     tx.prepare_cached("DELETE FROM runs WHERE id = ?1")?
                         .execute([id])?;
                     deltas.add(of, was, -1);
@@ -236,14 +278,13 @@ fn insert_row(tx: &Transaction<'_>, workflow: i64, row: &RunRow) -> rusqlite::Re
 /// All that can change while a run goes on and that no index holds: no index is touched.
 fn update_row(tx: &Transaction<'_>, row: &RunRow) -> rusqlite::Result<()> {
     tx.prepare_cached(
-        "UPDATE runs SET version = ?2, created_at = ?3, started_at = ?4, trigger = ?5, good = ?6,
-             bad = ?7, known = ?8, error = ?9, labels = ?10, ended_at = ?11
+        "UPDATE runs SET version = ?2, started_at = ?3, trigger = ?4, good = ?5, bad = ?6,
+             known = ?7, error = ?8, labels = ?9, ended_at = ?10
          WHERE id = ?1",
     )?
     .execute(params![
         row.id.to_bytes(),
         row.version,
-        row.created_at.0,
         row.started_at.map(|at| at.0),
         row.trigger,
         row.counts[0],
@@ -258,14 +299,13 @@ fn update_row(tx: &Transaction<'_>, row: &RunRow) -> rusqlite::Result<()> {
 
 fn update_row_and_status(tx: &Transaction<'_>, row: &RunRow) -> rusqlite::Result<()> {
     tx.prepare_cached(
-        "UPDATE runs SET version = ?2, created_at = ?3, started_at = ?4, trigger = ?5, good = ?6,
-             bad = ?7, known = ?8, error = ?9, labels = ?10, ended_at = ?11, status = ?12
+        "UPDATE runs SET version = ?2, started_at = ?3, trigger = ?4, good = ?5, bad = ?6,
+             known = ?7, error = ?8, labels = ?9, ended_at = ?10, status = ?11
          WHERE id = ?1",
     )?
     .execute(params![
         row.id.to_bytes(),
         row.version,
-        row.created_at.0,
         row.started_at.map(|at| at.0),
         row.trigger,
         row.counts[0],
@@ -329,6 +369,9 @@ pub(super) fn register(
         &row.bundle,
         row.created_at.0,
     ))?;
+    if let Some(bundle) = &row.bundle {
+        refer(tx, VERSIONS, bundle.as_bytes())?;
+    }
     Ok(version)
 }
 

@@ -227,7 +227,7 @@ impl Executor {
             Ok(value) => {
                 let left = output::Left {
                     files: dir.files.clone(),
-                    output: dir.tmp.join("no output file"),
+                    output: None,
                     lines,
                     lines_over: over,
                 };

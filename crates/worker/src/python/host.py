@@ -5,6 +5,7 @@ out. Standard output and error belong to the user's code. Only the standard libr
 that code, and of it as little as can be.
 """
 
+import _thread
 import gc
 import json
 import os
@@ -418,8 +419,18 @@ class Code:
         self.bundle = bundle
         self.modules = {}
         self.functions = {}
+        self.texts = {}
+        self.loading = _thread.allocate_lock()
 
     def function(self, kind, where, code, name):
+        found = self.functions.get((kind, where, name))
+        if found is None:
+            # Of several tasks at once one loads, and the others find it loaded.
+            with self.loading:
+                found = self.load(kind, where, code, name)
+        return found
+
+    def load(self, kind, where, code, name):
         key = (kind, where, name)
         found = self.functions.get(key)
         if found is None:
@@ -450,12 +461,15 @@ class Code:
             import linecache
             import types
 
+            # Kept until it is loaded: it is sent only once.
+            code = self.texts.setdefault(where, code)
             module = types.ModuleType("workflow_code_%s" % where)
             sys.modules[module.__name__] = module
             shown = "<code of the step>"
             linecache.cache[shown] = (len(code), None, code.splitlines(True), shown)
             exec(compile(code, shown, "exec"), module.__dict__)
             self.modules[where] = module
+            del self.texts[where]
         return module
 
     def file(self, where):
@@ -644,6 +658,9 @@ def serve_many(frames, code, most):
             call = frames.read()
             if call is None:
                 os._exit(0)
+            if "c" in call:
+                # Code comes once, and the next call that needs it may be quicker than this one.
+                code.texts[call["s"][1]] = call["c"]
             pool.submit(contextvars.copy_context().run, one, call)
 
 

@@ -12,11 +12,11 @@ use kapell_model::Time;
 
 use super::{HostKey, HostProcess, Ready, host_plan, prepare};
 use crate::attempt::{Phase, Proc, exit_error};
-use crate::executor::{self, Executor, Source};
+use crate::executor::{self, Executor};
 use crate::failure;
 use crate::launch::{Job, Running};
 use crate::os;
-use crate::shared::{Message, Start};
+use crate::shared::{Message, Source, Start};
 use crate::slots::Record;
 use crate::timers::{Due, Timer};
 
@@ -56,6 +56,12 @@ impl Hosts {
     /// True if this is a host.
     pub(crate) fn contains(&self, key: u64) -> bool {
         self.hosts.contains_key(&key)
+    }
+
+    /// Since when hosts other than this one run, in clock ticks since boot.
+    pub(crate) fn births(&self, key: u64) -> impl Iterator<Item = u64> {
+        let others = self.hosts.iter().filter(move |(other, _)| **other != key);
+        others.filter_map(|(_, host)| host.proc.as_ref().map(|proc| proc.child.born.0))
     }
 
     /// True if there is none.
@@ -226,6 +232,7 @@ impl Executor {
                     &Record {
                         attempt: None,
                         pid: child.pid,
+                        session: child.session,
                         born: child.born,
                     },
                 );
@@ -304,6 +311,7 @@ impl Executor {
     pub(crate) fn host_ended(&mut self, number: u64) {
         // Its last answers first: they were given.
         self.read_frames(number);
+        let oldest = self.oldest_but(number);
         let Some(host) = self.hosts.hosts.get_mut(&number) else {
             return;
         };
@@ -312,7 +320,8 @@ impl Executor {
             return;
         }
         host.dying = true;
-        crate::ending::end_descendants(&self.shared, proc, None);
+        let mark = self.shared.host_mark(number);
+        crate::ending::end_descendants(&self.shared, proc, &mark, oldest);
         match os::reap(proc.child.pid) {
             Ok(None) => return,
             Ok(Some(exit)) => proc.exit = Some(exit),
@@ -353,7 +362,8 @@ impl Executor {
             attempt.log.finish(self.now);
             if !alone && attempt.stop.is_none() {
                 let reason = "the Python process it shared with other tasks ended".to_owned();
-                let explained = true;
+                // Any of them may have done it: each is tried again alone, where it shows.
+                let explained = false;
                 self.end(task, Outcome::Lost { reason, explained });
                 continue;
             }

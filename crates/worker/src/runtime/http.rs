@@ -4,12 +4,14 @@
 //! platform's, with `Retry-After` kept. Proxies and extra roots come from the environment that the
 //! worker was given: `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY`, `SSL_CERT_FILE`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use kapell_api::task::{HttpCredentials, HttpRequest, Process, TaskError, Work};
 use kapell_expr::Value;
 use kapell_model::{FailureKind, Time, limits};
+use parking_lot::Mutex;
 use ureq::http::{Request, Response, header};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body, Proxy};
@@ -26,11 +28,21 @@ const CONNECT: Duration = Duration::from_secs(30);
 /// Bytes of an answer in an error's message.
 const SHOWN_BYTES: usize = 1000;
 
-/// What makes requests: connections are kept between them.
+/// What makes requests. An agent serves one request at a time, so that a cancelled one can be torn
+/// down with its agent; agents and their connections are kept for the next.
 pub(crate) struct Client {
+    roots: RootCerts,
+    proxies: BTreeMap<&'static str, Proxy>,
+    no_proxy: Vec<String>,
+    idle: Mutex<Vec<Agents>>,
+    busy: Mutex<HashMap<u64, Agents>>,
+}
+
+/// An agent for each way out.
+#[derive(Clone)]
+struct Agents {
     direct: Agent,
     proxied: BTreeMap<&'static str, Agent>,
-    no_proxy: Vec<String>,
 }
 
 impl Client {
@@ -44,37 +56,80 @@ impl Client {
                 .ok()
                 .filter(|value| !value.is_empty())
         };
-        let roots = roots(variable("SSL_CERT_FILE"));
-        let proxied = [("http", "HTTP_PROXY"), ("https", "HTTPS_PROXY")]
+        let proxies = [("http", "HTTP_PROXY"), ("https", "HTTPS_PROXY")]
             .into_iter()
             .filter_map(|(scheme, name)| {
                 let proxy = variable(name).or_else(|| variable("ALL_PROXY"))?;
-                Some((scheme, agent(Some(Proxy::new(&proxy).ok()?), &roots)))
+                Some((scheme, Proxy::new(&proxy).ok()?))
             });
         Self {
-            direct: agent(None, &roots),
-            proxied: proxied.collect(),
+            roots: roots(variable("SSL_CERT_FILE")),
+            proxies: proxies.collect(),
             no_proxy: variable("NO_PROXY")
                 .unwrap_or_default()
                 .split(',')
                 .map(|host| host.trim().to_owned())
                 .collect(),
+            idle: Mutex::default(),
+            busy: Mutex::default(),
         }
     }
 
-    fn agent(&self, request: &Request<String>) -> &Agent {
+    /// Agents for a job, until [`Client::done`].
+    fn begin(&self, key: u64) -> Agents {
+        let idle = self.idle.lock().pop();
+        let agents = idle.unwrap_or_else(|| Agents {
+            direct: agent(None, &self.roots),
+            proxied: self
+                .proxies
+                .iter()
+                .map(|(scheme, proxy)| (*scheme, agent(Some(proxy.clone()), &self.roots)))
+                .collect(),
+        });
+        self.busy.lock().insert(key, agents.clone());
+        agents
+    }
+
+    /// Takes the agents back, unless they were torn down.
+    fn done(&self, key: u64) {
+        if let Some(agents) = self.busy.lock().remove(&key) {
+            self.idle.lock().push(agents);
+        }
+    }
+
+    /// Tears down the connections of a job, which frees its thread.
+    pub(crate) fn cancel(&self, key: u64) {
+        if let Some(agents) = self.busy.lock().remove(&key) {
+            agents.shutdown();
+        }
+    }
+
+    /// Tears down all connections under way.
+    pub(crate) fn cancel_all(&self) {
+        let busy = std::mem::take(&mut *self.busy.lock());
+        busy.into_values().for_each(Agents::shutdown);
+    }
+
+    fn agent<'a>(&self, agents: &'a Agents, request: &Request<String>) -> &'a Agent {
         let host = request.uri().host().unwrap_or_default();
         let spared = |rule: &String| {
             let rule = rule.trim_start_matches("*.").trim_start_matches('.');
             rule == "*" || !rule.is_empty() && (host == rule || host.ends_with(&format!(".{rule}")))
         };
-        match self
+        match agents
             .proxied
             .get(request.uri().scheme_str().unwrap_or_default())
         {
             Some(agent) if !self.no_proxy.iter().any(spared) => agent,
-            _ => &self.direct,
+            _ => &agents.direct,
         }
+    }
+}
+
+impl Agents {
+    fn shutdown(self) {
+        let agents = self.proxied.into_values().chain([self.direct]);
+        agents.for_each(Agent::shutdown);
     }
 }
 
@@ -111,7 +166,16 @@ pub(crate) fn run(shared: &Shared, job: &Job) -> Result<Value, Box<TaskError>> {
     let mut resolver = Resolver::new(&*shared.secrets);
     let made = build(request, process, &mut resolver)?;
     let masker = resolver.masker();
-    exchange(shared, process, made).map_err(|mut error| {
+    let agents = shared.client.begin(job.key);
+    // Set before the agents are torn down, so one of the two is seen.
+    let answer = if job.cancelled.load(Ordering::Relaxed) {
+        Err(failure::platform("lost", "cancelled before it began"))
+    } else {
+        let agent = shared.client.agent(&agents, &made);
+        exchange(shared, process, agent, made)
+    };
+    shared.client.done(job.key);
+    answer.map_err(|mut error| {
         error.message = masked(&masker, &error.message);
         error
     })
@@ -124,10 +188,10 @@ fn masked(masker: &Masker, text: &str) -> String {
 fn exchange(
     shared: &Shared,
     process: &Process,
+    agent: &Agent,
     request: Request<String>,
 ) -> Result<Value, Box<TaskError>> {
     let shown = format!("{} {}", request.method(), request.uri());
-    let agent = shared.client.agent(&request);
     let answer = if request.body().is_empty() {
         let request = request.map(|_| ());
         agent.run(

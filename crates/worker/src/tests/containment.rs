@@ -93,3 +93,36 @@ fn children_start_where_clone3_is_refused() {
 fn a_first_start_loses_nothing() {
     assert!(setup().lost.is_empty());
 }
+
+#[test]
+fn without_cgroups_a_daemon_without_a_trace_ends_with_its_attempt() {
+    let setup = setup_with(|_| {}, Containment::Marks);
+    let pid_file = setup.dir.path().join("pid");
+    setup
+        .run(shell(&daemon(&pid_file, "env -i PATH=/usr/bin:/bin")))
+        .value();
+    wait_until_dead(&wait_for_file(&pid_file));
+}
+
+#[test]
+fn without_cgroups_a_daemon_that_may_be_anothers_ends_with_the_other() {
+    let setup = setup_with(|_| {}, Containment::Marks);
+    let at = |name: &str| setup.dir.path().join(name);
+    let other = setup.offer(shell(&format!(
+        "echo here > {}; until test -e {}; do sleep 0.01; done",
+        at("begun").display(),
+        at("gate").display()
+    )));
+    wait_for_file(&at("begun"));
+    setup
+        .run(shell(&daemon(&at("pid"), "env -i PATH=/usr/bin:/bin")))
+        .value();
+    let pid = wait_for_file(&at("pid"));
+    assert!(
+        is_alive(&pid),
+        "nothing tells yet that it is not the other's"
+    );
+    std::fs::write(at("gate"), "").unwrap();
+    setup.ended(other).value();
+    wait_until_dead(&pid);
+}

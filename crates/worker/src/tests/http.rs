@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 
 /// A server that gives each connection the next of these answers and tells what it was asked.
-fn server(answers: Vec<String>) -> (String, Receiver<String>) {
+pub(super) fn server(answers: Vec<String>) -> (String, Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let (sender, asked) = channel();
@@ -21,14 +21,14 @@ fn server(answers: Vec<String>) -> (String, Receiver<String>) {
     (address, asked)
 }
 
-fn answer(status: &str, headers: &str, body: &str) -> String {
+pub(super) fn answer(status: &str, headers: &str, body: &str) -> String {
     format!(
         "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n{body}",
         body.len()
     )
 }
 
-fn request(url: &str, change: impl FnOnce(&mut HttpRequest)) -> Work {
+pub(super) fn request(url: &str, change: impl FnOnce(&mut HttpRequest)) -> Work {
     let mut request = HttpRequest {
         method: "GET".into(),
         url: url.to_owned(),
@@ -168,4 +168,81 @@ fn a_silent_server_can_be_cancelled_or_times_out() {
         setup.run(Work::Http { request, process }).error().kind,
         FailureKind::Timeout
     );
+}
+
+#[test]
+fn a_cancelled_request_frees_its_thread() {
+    // More than there are threads: had they stayed with a silent server, the last request would wait.
+    let many = 40;
+    let setup = setup_with(|config| config.capacity.slots = many, Containment::Cgroups);
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let offers: Vec<Offer> = (0..many)
+        .map(|_| setup.offer(request(&url, |_| {})))
+        .collect();
+    let _open: Vec<_> = (0..8).map(|_| silent.accept().unwrap()).collect();
+    for offer in &offers {
+        setup.cancel(*offer);
+    }
+    for offer in offers {
+        assert!(matches!(setup.ended(offer).outcome, Outcome::Cancelled));
+    }
+    let (url, _asked) = server(vec![answer("200 OK", "", "still there")]);
+    setup.run(request(&url, |_| {})).value();
+}
+
+/// A server with a certificate of the authority in `tls/ca.pem`; it answers one request.
+fn tls_server() -> String {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let certificate = CertificateDer::from_pem_slice(include_bytes!("tls/server.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(include_bytes!("tls/server.key")).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!(
+        "https://localhost:{}/",
+        listener.local_addr().unwrap().port()
+    );
+    std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let connection = rustls::ServerConnection::new(Arc::new(config)).unwrap();
+        let mut stream = rustls::StreamOwned::new(connection, stream);
+        // A client that does not trust us ends here.
+        if stream.read(&mut [0; 4096]).is_ok() {
+            let _ = stream.write_all(answer("200 OK", "", "in private").as_bytes());
+            stream.conn.send_close_notify();
+            let _ = stream.flush();
+        }
+    });
+    url
+}
+
+#[test]
+fn a_certificate_is_trusted_by_the_authorities_it_is_told_of() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), include_bytes!("tls/ca.pem")).unwrap();
+    let trusting = setup_with(
+        |config| {
+            let entry = ("SSL_CERT_FILE".into(), file.path().into());
+            config.inherit_env.push(entry);
+        },
+        Containment::Cgroups,
+    );
+    let value = trusting
+        .run(request(&tls_server(), |_| {}))
+        .value()
+        .to_json();
+    assert_eq!(value["body"], "in private");
+    let error = setup().run(request(&tls_server(), |_| {})).error().clone();
+    assert_eq!(
+        (error.kind, error.reason.as_str()),
+        (FailureKind::Platform, "connection")
+    );
+    assert!(error.message.contains("certificate"), "{}", error.message);
 }

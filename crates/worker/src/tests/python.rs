@@ -394,3 +394,119 @@ fn requirements_are_installed_once() {
     let missing = setup.run(work(Path::new("/no/such/package.whl")));
     assert_eq!(missing.error().reason, "requirements", "{missing:?}");
 }
+
+#[test]
+fn memory_over_the_bound_is_out_of_memory() {
+    let work = || {
+        let source = "def run():\n    return len(bytearray(400 << 20))\n";
+        call(PythonSource::Code(source.into()), "run", 1, |process| {
+            process.resources.memory_bytes = 200 << 20;
+        })
+    };
+    // By a cgroup the process is killed; without one the allocation fails.
+    for containment in [Containment::Cgroups, Containment::Marks] {
+        let setup = setup_with(|_| {}, containment);
+        let error = setup.run(work()).error().clone();
+        assert_eq!(
+            (error.kind, error.reason.as_str()),
+            (FailureKind::User, "oom"),
+            "{containment:?}: {error:?}"
+        );
+    }
+}
+
+#[test]
+fn of_several_tasks_one_loads_the_code() {
+    let setup = setup();
+    let folder = setup.dir.path().join("loads");
+    std::fs::create_dir(&folder).unwrap();
+    let source = format!(
+        "import os, tempfile, time\ntempfile.mkstemp(dir={:?})\ntime.sleep(0.3)\ndef run():\n    return os.getpid()\n",
+        folder.display().to_string()
+    );
+    let offers: Vec<Offer> = (0..4)
+        .map(|_| {
+            let source = PythonSource::Code(source.as_str().into());
+            setup.offer(call(source, "run", 4, |_| {}))
+        })
+        .collect();
+    for offer in offers {
+        setup.ended(offer).value();
+    }
+    assert_eq!(std::fs::read_dir(folder).unwrap().count(), 1);
+}
+
+/// A `uv` in a folder of its own; none where it cannot be had.
+fn uv(folder: &Path) -> Option<PathBuf> {
+    let run = |program: &Path, arguments: &[&str]| {
+        let status = std::process::Command::new(program)
+            .args(arguments)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .status();
+        status.is_ok_and(|status| status.success())
+    };
+    let home = folder.join("uv");
+    let made = run(&python(), &["-m", "venv", home.to_str()?])
+        && run(&home.join("bin/python"), &["-m", "pip", "install", "uv"]);
+    made.then(|| home.join("bin/uv"))
+}
+
+#[test]
+fn requirements_are_installed_by_uv() {
+    let folder = TempDir::new().unwrap();
+    let Some(uv) = uv(folder.path()) else {
+        return;
+    };
+    let setup = setup_with(|config| config.uv = Some(uv), Containment::Cgroups);
+    let work = |requirement: String| {
+        Work::Python {
+        source: PythonSource::Code(
+            "import pathlib, sys, tinything\ndef run():\n    return [tinything.VALUE, 'uv = ' in pathlib.Path(sys.prefix, 'pyvenv.cfg').read_text()]\n".into(),
+        ),
+        function: "run".into(),
+        requirements: vec![requirement.into()],
+        concurrency: 1,
+        process: Box::new(process()),
+    }
+    };
+    let ended = setup.run(work(wheel(folder.path()).display().to_string()));
+    assert_eq!(ended.json(), "[5,true]");
+    let error = setup
+        .run(work("/no/such/package.whl".to_owned()))
+        .error()
+        .clone();
+    assert_eq!(error.reason, "requirements");
+}
+
+#[test]
+fn a_uv_that_is_asked_for_must_be_there() {
+    let setup = setup_with(
+        |config| config.uv = Some("/no/such/uv".into()),
+        Containment::Cgroups,
+    );
+    let work = Work::Python {
+        source: PythonSource::Code("def run():\n    return 1\n".into()),
+        function: "run".into(),
+        requirements: vec!["anything".into()],
+        concurrency: 1,
+        process: Box::new(process()),
+    };
+    let error = setup.run(work).error().clone();
+    assert_eq!(error.reason, "requirements");
+    assert!(error.message.contains("/no/such/uv"), "{}", error.message);
+}
+
+#[test]
+fn code_that_failed_to_load_is_loaded_again() {
+    let setup = setup_with(|config| config.capacity.slots = 1, Containment::Cgroups);
+    let gate = setup.dir.path().join("gate");
+    let source = format!(
+        "import os\nif not os.path.exists({:?}):\n    raise RuntimeError('not yet')\ndef run():\n    return 7\n",
+        gate.display().to_string()
+    );
+    let error = setup.run(code(&source, Value::Null)).error().clone();
+    assert!(error.message.contains("not yet"), "{}", error.message);
+    std::fs::write(gate, "").unwrap();
+    assert_eq!(setup.run(code(&source, Value::Null)).json(), "7");
+}

@@ -74,13 +74,16 @@ impl State {
     }
 
     pub(super) fn keep_forked(&mut self, plan: &Plan, at: Time) {
-        for (step, status, output) in self.meta.kept.clone() {
+        for kept in std::mem::take(&mut self.meta.kept) {
             let place = Place {
                 scope: 0,
-                step,
+                step: kept.step,
                 item: Place::NO_ITEM,
             };
-            self.end_unit(plan, place, at, status, output, None, true);
+            if let Some(step) = self.step_mut(0, kept.step) {
+                step.kept = kept.items;
+            }
+            self.end_unit(plan, place, at, kept.status, kept.output, None, true);
         }
     }
 

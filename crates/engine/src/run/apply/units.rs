@@ -215,7 +215,9 @@ impl State {
         let at = event.time(ended.ended);
         let result = AttemptResult::from_number(ended.result);
         self.note_item_started(place);
-        self.forget_attempt(plan, place);
+        if ended.next != Next::Succeeded as u32 {
+            self.forget_attempt(plan, place);
+        }
         if result == AttemptResult::Lost {
             self.lost.insert(
                 place,
@@ -241,14 +243,14 @@ impl State {
             self.end_unit(plan, place, at, StepStatus::Succeeded, output, None, false);
         } else if ended.next == Next::Retry as u32 {
             unit.status = StepStatus::Retrying;
-            unit.error = error(ended.error.as_ref());
+            unit.error = error(ended.error.as_deref());
             count_retry(unit, ended.error.as_ref().map_or(1, |error| error.kind));
             self.timers
                 .set(place, TimerKind::Retry, event.time(ended.retry));
         } else {
             // Its end follows; until then it counts as open once.
             unit.status = StepStatus::Running;
-            unit.error = error(ended.error.as_ref());
+            unit.error = error(ended.error.as_deref());
         }
     }
 
@@ -281,12 +283,19 @@ impl State {
         self.forget_attempt(plan, place);
         self.timers.clear(place);
         if status.good() || status == StepStatus::Skipped {
-            self.drop_inner(place);
             self.drop_items(place);
         }
+        if self
+            .unit(place)
+            .is_some_and(|unit| unit.inner != Inner::None)
+        {
+            if status.good() || status == StepStatus::Skipped {
+                self.drop_inner(place);
+            }
+            self.leave_handler(place);
+            self.leave_inner(place);
+        }
         self.lost.remove(&place);
-        self.leave_handler(place);
-        self.leave_inner(place);
         let Some(unit) = self.unit_mut(place) else {
             return;
         };

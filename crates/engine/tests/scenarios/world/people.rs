@@ -5,7 +5,7 @@ use super::workers::ended;
 use super::{BEGIN, World};
 use crate::script::{Command, What};
 use kapell_api::task::{Outcome, Place, Report};
-use kapell_engine::event::{Fork, KeptStep, Stored};
+use kapell_engine::event::Fork;
 use kapell_engine::{Input, Request};
 use kapell_expr::Value;
 use kapell_model::{RunId, RunStatus, StepStatus};
@@ -185,11 +185,10 @@ impl World {
                 continue;
             };
             if unit.status.good() || unit.status == StepStatus::Skipped {
-                kept.push(KeptStep {
-                    step: u32::from(step.index),
-                    status: u32::from(unit.status.number()),
-                    output: Some(Stored::new(&run.output(place, self.now)?)),
-                });
+                let step = run
+                    .keep(place, step.index)
+                    .map_err(|refusal| format!("{refusal:?}"))?;
+                kept.push(step);
             }
         }
         let mut params = run

@@ -4,7 +4,7 @@ use super::{Slot, World};
 use kapell_engine::event::{Fork, Parent, RunCreated, RunQueueRef, Stored};
 use kapell_engine::message::StartChild;
 use kapell_engine::run::state::ParentUnit;
-use kapell_engine::run_queue::{Entry, Rule};
+use kapell_engine::run_queue::Entry;
 use kapell_engine::{Input, Message, Run};
 use kapell_expr::{Budget, Map, MapScope, Value};
 use kapell_model::params::{Source, bind};
@@ -87,7 +87,7 @@ impl World {
                 .text()
                 .into(),
         };
-        let queue = Rule::of(&spec.strategy).map(|rule| {
+        let queue = plan.rule.map(|rule| {
             (
                 rule,
                 (namespace.clone(), making.workflow.clone(), line.clone()),

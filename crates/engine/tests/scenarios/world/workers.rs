@@ -51,10 +51,10 @@ impl World {
             }));
         }
         let tried = run.state.unit(task.place).map_or(0, |unit| unit.attempts);
-        let text = if tried > 0 {
-            format!("running (try {})", tried + 1)
-        } else {
-            "running".into()
+        let text = match (tried, task.alone) {
+            (0, _) => "running".into(),
+            (_, false) => format!("running (try {})", tried + 1),
+            (_, true) => format!("running (try {}, alone)", tried + 1),
         };
         self.timeline
             .note(self.now.since(BEGIN), task.run, &path, text);

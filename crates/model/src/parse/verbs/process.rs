@@ -146,6 +146,12 @@ fn code_arguments(argv: &[Node]) -> Vec<usize> {
             code.push(place);
             code.extend(Some(place + 1).filter(|next| *next < argv.len()));
         }
+        // One argument that `env` splits into a whole command.
+        let splits = word.starts_with("-S") || word.starts_with("--split-string");
+        if splits && text(0).rsplit('/').next() == Some("env") {
+            code.push(place);
+            code.extend(Some(place + 1).filter(|next| *next < argv.len()));
+        }
         interpreted |= is_interpreter(word) || (place == 0 && expression_start(word).is_some());
     }
     code
@@ -209,7 +215,14 @@ pub(super) fn python(cx: &mut Context<'_>, node: &Node) -> Option<Verb> {
     let by_with = "pass the value through `with:`, by parameter name";
     let mut sources = Vec::new();
     if let Some(file) = fields.get("file") {
-        sources.push(cx.path(file, "file").map(PythonSource::File));
+        sources.push(
+            cx.path(
+                file,
+                "file",
+                "which file runs is fixed; pass the value through `with:`",
+            )
+            .map(PythonSource::File),
+        );
     }
     if let Some(module) = fields.get("module") {
         sources.push(

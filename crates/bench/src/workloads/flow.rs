@@ -1,0 +1,146 @@
+//! Steps that do nothing: what Kapell itself costs.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use kapell_expr::Value;
+use kapell_model::EntityKey;
+use kapell_store::Store;
+
+use super::{Figures, figures, lines, peak_memory, per_second};
+use crate::raw::replay;
+use crate::recorder::Recorded;
+use crate::system::System;
+
+fn recorded(system: &System) -> Vec<Recorded> {
+    std::mem::take(&mut *system.store.commits.lock())
+}
+
+/// Seconds a workload took, and what it committed.
+fn measured(
+    dir: &Path,
+    steps: usize,
+    runs: usize,
+    text: &[&str],
+    start: impl Fn(&System, &[Arc<str>]),
+) -> Result<Figures> {
+    let system = System::open(&dir.join("data"), 16)?;
+    let workflows = text
+        .iter()
+        .map(|text| system.register(text))
+        .collect::<Result<Vec<_>>>()?;
+    let started = Instant::now();
+    start(&system, &workflows);
+    system.wait(runs)?;
+    let value = per_second(steps, started);
+    let commits = recorded(&system);
+    drop(system);
+    let peak = peak_memory().unwrap_or(0);
+    let raw = steps as f64 / replay(dir, commits)?;
+    Ok(Figures {
+        raw: Some(raw),
+        peak,
+        ..figures(value)
+    })
+}
+
+pub(crate) fn fanout(dir: &Path, n: usize) -> Result<Figures> {
+    let text = "workflow: fanout\nparams:\n  n: { type: int }\nsteps:\n  work:\n    foreach: { i: \"${{ range(params.n) }}\" }\n    noop: {}\n";
+    measured(dir, n, 1, &[text], |system, workflows| {
+        let n = i64::try_from(n).unwrap_or(i64::MAX);
+        system.start(&workflows[0], Value::map([("n", Value::Int(n))]));
+    })
+}
+
+/// Runs of a hundred steps each: a chain, a diamond, a foreach, a loop.
+pub(crate) fn many(dir: &Path, runs: usize) -> Result<Figures> {
+    let chain: String = (0..100)
+        .map(|step| match step {
+            0 => "  s0: { noop: {} }\n".to_owned(),
+            step => format!("  s{step}: {{ needs: [s{}], noop: {{}} }}\n", step - 1),
+        })
+        .collect();
+    let diamond = lines(98, |step| {
+        format!("  m{step}: {{ needs: [a], noop: {{}} }}\n")
+    });
+    let last: Vec<String> = (0..98).map(|step| format!("m{step}")).collect();
+    let texts = [
+        format!("workflow: chain\nsteps:\n{chain}"),
+        format!("workflow: diamond\nsteps:\n  a: {{ noop: {{}} }}\n{diamond}  z: {{ needs: [{}], noop: {{}} }}\n", last.join(", ")),
+        "workflow: items\nsteps:\n  a: { noop: {} }\n  b: { needs: [a], foreach: { i: \"${{ range(98) }}\" }, noop: {} }\n  c: { needs: [b], noop: {} }\n".to_owned(),
+        "workflow: cycle\nsteps:\n  a:\n    loop:\n      vars: { n: 0 }\n      while: \"${{ vars.n < 50 }}\"\n      next: { n: \"${{ vars.n + 1 }}\" }\n      steps: { b: { noop: {} }, c: { needs: [b], noop: {} } }\n".to_owned(),
+    ];
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    measured(dir, runs * 100, runs, &texts, |system, workflows| {
+        for run in 0..runs {
+            system.start(&workflows[run % workflows.len()], Value::Null);
+        }
+    })
+}
+
+pub(crate) fn runs(dir: &Path, runs: usize) -> Result<Figures> {
+    let text = "workflow: three\nsteps:\n  a: { noop: {} }\n  b: { needs: [a], noop: {} }\n  c: { needs: [b], noop: {} }\n";
+    measured(dir, runs, runs, &[text], |system, workflows| {
+        for _ in 0..runs {
+            system.start(&workflows[0], Value::Null);
+        }
+    })
+}
+
+/// Microseconds a step of a chain, from the ends that history keeps.
+pub(crate) fn chain(dir: &Path, n: usize) -> Result<Figures> {
+    let steps: String = (0..n)
+        .map(|step| match step {
+            0 => "  s0: { noop: {} }\n".to_owned(),
+            step => format!("  s{step}: {{ needs: [s{}], noop: {{}} }}\n", step - 1),
+        })
+        .collect();
+    let system = System::open(&dir.join("data"), 16)?;
+    let workflow = system.register(&format!("workflow: chain\nsteps:\n{steps}"))?;
+    // One run to warm up, one to measure.
+    for _ in 0..2 {
+        recorded(&system);
+        system.start(&workflow, Value::Null);
+        system.wait(1)?;
+    }
+    let commits = recorded(&system);
+    let run = commits
+        .iter()
+        .flat_map(|commit| &commit.entities)
+        .map(|written| written.key.clone())
+        .find(|key| matches!(key, EntityKey::Run(_)))
+        .context("no run was committed")?;
+    let mut ends = Vec::with_capacity(n);
+    for (_, chunk) in system.store.inner.history(&run, 1, usize::MAX)? {
+        ends.extend(ends_of(&chunk)?);
+    }
+    drop(system);
+    let mut steps: Vec<i64> = ends.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    steps.sort_unstable();
+    let at = |share: usize| -> f64 {
+        let place = steps.len() * share / 100;
+        steps
+            .get(place.min(steps.len().saturating_sub(1)))
+            .map_or(0.0, |micros| *micros as f64)
+    };
+    let seconds = replay(dir, commits.clone())?;
+    let raw = seconds * 1e6 / commits.len().max(1) as f64;
+    Ok(Figures {
+        raw: Some(raw),
+        ..figures(at(50))
+    }
+    .with("p99", at(99)))
+}
+
+fn ends_of(chunk: &[u8]) -> Result<Vec<i64>> {
+    use kapell_node::engine::event::{Fact, decode_chunk};
+    Ok(decode_chunk(chunk)?
+        .into_iter()
+        .filter_map(|event| match event.fact {
+            Some(Fact::AttemptEnded(ended)) => Some(event.at + ended.ended),
+            _ => None,
+        })
+        .collect())
+}

@@ -1,0 +1,263 @@
+//! Histories that were written once and are read for ever.
+//!
+//! `histories/v1/*.history` holds, for each construct of the language, normalised definitions and every
+//! chunk that runs, locks and run queues appended, as they would stand in somebody's database.
+//! `*.states` says what state they give: a hash of it after each chunk, and what people see at the end.
+//! A change that reads old history otherwise differs in one of them.
+//!
+//! - A history that is there is never written again. To add one, add a section to
+//!   `histories/README.md` and run `cargo test -p kapell-engine --test golden -- --ignored
+//!   writes_missing_histories`.
+//! - Where the state itself has changed on purpose (another layout, a field that people see), look at
+//!   what differs and run `cargo test -p kapell-engine --test golden -- --ignored writes_states`.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+/// The world of the scenarios, in which the histories were made.
+#[allow(dead_code, reason = "the scenarios use the rest of it")]
+mod scenarios {
+    pub(crate) mod page;
+    pub(crate) mod script;
+    pub(crate) mod timeline;
+    pub(crate) mod world;
+}
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kapell_engine::lock::Lock;
+use kapell_engine::run::State;
+use kapell_engine::run_queue::RunQueue;
+use kapell_engine::{Plan, Run, event, lock, run_queue};
+use kapell_model::spec::Spec;
+use scenarios::{page, script, timeline, world};
+
+use page::Page;
+use world::World;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/histories")
+}
+
+/// One history: lines of a word, a name and content.
+struct History {
+    name: String,
+    text: String,
+}
+
+fn histories() -> Vec<History> {
+    let mut paths: Vec<PathBuf> = fs::read_dir(folder().join("v1"))
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "history"))
+        .collect();
+    paths.sort();
+    let read = |path: PathBuf| History {
+        name: path.file_stem().unwrap().to_str().unwrap().to_owned(),
+        text: fs::read_to_string(&path).unwrap(),
+    };
+    paths.into_iter().map(read).collect()
+}
+
+/// An entity as its history gives it.
+enum Replayed {
+    Run(Arc<Plan>, Box<State>),
+    Lock(Lock),
+    Queue(RunQueue),
+}
+
+impl History {
+    /// What the history says, in the form of `*.states`.
+    fn states(&self) -> String {
+        let mut plans: BTreeMap<String, Arc<Plan>> = BTreeMap::new();
+        let mut entities: BTreeMap<String, Replayed> = BTreeMap::new();
+        let mut text = String::new();
+        for line in self.text.lines() {
+            let (word, rest) = line.split_once(' ').unwrap();
+            let (name, content) = rest.split_once(' ').unwrap();
+            if word == "definition" {
+                let spec: Spec = serde_json::from_str(content).unwrap();
+                plans.insert(name.to_owned(), Arc::new(Plan::new(Arc::new(spec))));
+                continue;
+            }
+            let title = format!("{word} {name}");
+            let chunk = unhex(content);
+            if word == "run" && !entities.contains_key(&title) {
+                let plan = plans[&workflow(&chunk)].clone();
+                entities.insert(title.clone(), Replayed::Run(plan, Box::default()));
+            }
+            let entity = entities.entry(title.clone()).or_insert_with(|| match word {
+                "lock" => Replayed::Lock(Lock::default()),
+                "queue" => Replayed::Queue(RunQueue::default()),
+                other => panic!("`{other}` in {}", self.name),
+            });
+            let state = entity.read(&chunk);
+            writeln!(text, "{title}: {}", &blake3::hash(&state).to_hex()[..16]).unwrap();
+        }
+        for (title, entity) in entities {
+            writeln!(text, "\n{title}\n{}", entity.seen()).unwrap();
+        }
+        text
+    }
+}
+
+impl Replayed {
+    /// Applies a chunk; the state after it.
+    fn read(&mut self, chunk: &[u8]) -> Vec<u8> {
+        match self {
+            Self::Run(plan, state) => {
+                for event in event::decode_chunk(chunk).unwrap() {
+                    state.apply(plan, &event);
+                }
+                state.snapshot()
+            }
+            Self::Lock(lock) => {
+                for event in lock::decode_chunk(chunk).unwrap() {
+                    lock.apply(&event);
+                }
+                lock.snapshot()
+            }
+            Self::Queue(queue) => {
+                for event in run_queue::decode_chunk(chunk).unwrap() {
+                    queue.apply(&event);
+                }
+                queue.snapshot()
+            }
+        }
+    }
+
+    /// What people see of it.
+    fn seen(self) -> String {
+        match self {
+            Self::Run(plan, state) => {
+                let mut run = Run::new(plan);
+                run.state = *state;
+                serde_json::to_string_pretty(&run.view()).unwrap()
+            }
+            Self::Lock(lock) => format!("{lock:#?}"),
+            Self::Queue(queue) => format!("{queue:#?}"),
+        }
+    }
+}
+
+/// The workflow of a run that a chunk creates.
+fn workflow(chunk: &[u8]) -> String {
+    let events = event::decode_chunk(chunk).unwrap();
+    match &events.first().unwrap().fact {
+        Some(event::Fact::RunCreated(created)) => created.workflow.clone(),
+        other => panic!("a history begins with {other:?}"),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        write!(text, "{byte:02x}").unwrap();
+    }
+    text
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let pairs = (0..text.len()).step_by(2);
+    pairs
+        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
+        .collect()
+}
+
+fn states_of(name: &str) -> PathBuf {
+    folder().join("v1").join(format!("{name}.states"))
+}
+
+#[test]
+fn old_histories_give_the_states_that_they_gave() {
+    let histories = histories();
+    assert!(histories.len() >= 14, "histories are gone");
+    for history in histories {
+        let expected = fs::read_to_string(states_of(&history.name)).unwrap();
+        let states = history.states();
+        let differs = expected
+            .lines()
+            .zip(states.lines())
+            .find(|(old, new)| old != new);
+        if let Some((old, new)) = differs {
+            panic!(
+                "{} is read otherwise: expected\n  {old}\nfound\n  {new}",
+                history.name
+            );
+        }
+        assert_eq!(expected, states, "{}", history.name);
+    }
+}
+
+#[test]
+fn every_section_has_its_history() {
+    let known: Vec<String> = histories()
+        .into_iter()
+        .map(|history| history.name)
+        .collect();
+    for (name, _) in sections() {
+        assert!(known.contains(&name), "there is no history of `{name}`");
+    }
+}
+
+/// The histories as the engine would write them now, by name.
+fn sections() -> Vec<(String, page::Scenario)> {
+    let path = folder().join("README.md");
+    let page = Page::read(&path, &fs::read_to_string(&path).unwrap()).unwrap();
+    let named = |scenario: page::Scenario| {
+        let name = scenario.name.split("::").last().unwrap().to_owned();
+        (name, scenario)
+    };
+    page.scenarios.into_iter().map(named).collect()
+}
+
+/// Chunks after the first hundred as a busy node writes them: many inputs in one.
+fn in_batches(chunks: Vec<(String, Vec<u8>)>) -> Vec<(String, Vec<u8>)> {
+    let mut batches: Vec<(String, Vec<u8>)> = Vec::new();
+    for (title, chunk) in chunks {
+        let many = batches.len() > 100;
+        match batches.last_mut() {
+            Some((last, batch)) if many && *last == title && batch.len() < 8_192 => {
+                batch.extend(chunk);
+            }
+            _ => batches.push((title, chunk)),
+        }
+    }
+    batches
+}
+
+#[test]
+#[ignore = "writes files that the repository keeps"]
+fn writes_missing_histories() {
+    for (name, scenario) in sections() {
+        let path = folder().join("v1").join(format!("{name}.history"));
+        if path.exists() {
+            continue;
+        }
+        let mut text = String::new();
+        for (number, file) in scenario.workflows.iter().enumerate() {
+            let parsed = kapell_model::parse(&format!("workflow {number}"), file);
+            let spec = parsed
+                .spec
+                .unwrap_or_else(|| panic!("{name}: {:?}", parsed.diagnostics));
+            let json = serde_json::to_string(&*spec).unwrap();
+            writeln!(text, "definition {} {json}", spec.workflow).unwrap();
+        }
+        for (title, chunk) in in_batches(World::history(&scenario).unwrap()) {
+            writeln!(text, "{title} {}", hex(&chunk)).unwrap();
+        }
+        let history = History { name, text };
+        fs::write(states_of(&history.name), history.states()).unwrap();
+        fs::write(path, history.text).unwrap();
+    }
+}
+
+#[test]
+#[ignore = "writes files that the repository keeps"]
+fn writes_states() {
+    for history in histories() {
+        fs::write(states_of(&history.name), history.states()).unwrap();
+    }
+}

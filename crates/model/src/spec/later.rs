@@ -1,0 +1,220 @@
+//! What a definition may say before this version does it, and the list of it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use jiff::SignedDuration;
+use jiff::civil::Time;
+use kapell_expr::{Program, Template};
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, ErrorCode};
+
+use super::{Dyn, Graph, OnFailure, Spec, Step, Verb};
+
+/// A wait for a signal.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Await {
+    /// The signal's name.
+    pub signal: Arc<str>,
+    /// Which of them, over `signal` and what the step sees; none takes any.
+    #[serde(rename = "match")]
+    pub matches: Option<Program>,
+    /// Signals sent before this instant do not count (timestamp, date or text of one); none is the
+    /// start of the run's interval.
+    pub since: Option<Template>,
+    /// From when the step could start.
+    pub timeout: Option<Dyn<SignedDuration>>,
+}
+
+/// A signal sent when a step ends.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Emit {
+    /// The signal's name.
+    pub signal: Arc<str>,
+    /// What it says, over what the step sees, `output` and `error`; none is null.
+    pub payload: Option<Template>,
+    /// What signals are joined by, over the same.
+    pub key: Option<Template>,
+    /// After which ends.
+    pub when: EmitWhen,
+}
+
+/// After which ends of a step a signal is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EmitWhen {
+    /// Succeeded or cached.
+    #[default]
+    Succeeded,
+    /// Failed or timed out.
+    Failed,
+    /// Any of them.
+    Done,
+}
+
+/// Who is told what.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Notify {
+    /// E-mail addresses, `https://` addresses and names of channels.
+    pub to: Vec<Arc<str>>,
+    /// What they are told.
+    pub on: Vec<NotifyOn>,
+}
+
+/// What is told of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NotifyOn {
+    /// It started.
+    Started,
+    /// It succeeded.
+    Succeeded,
+    /// It failed.
+    Failed,
+    /// It timed out.
+    TimedOut,
+    /// It was cancelled.
+    Cancelled,
+    /// It was discarded by its workflow's strategy.
+    Discarded,
+    /// It has not ended at its deadline.
+    Deadline,
+}
+
+/// Where a run stops until a person lets it go on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Breakpoint {
+    /// Before the step starts.
+    Before,
+    /// After it has ended.
+    After,
+    /// After its last try failed.
+    OnFailure,
+    /// Before the step starts, if this holds.
+    When(Program),
+}
+
+/// The hours of each day in which a step starts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OffPeak {
+    /// The first moment.
+    pub from: Time,
+    /// The end, on the next day if it is not after `from`; not equal to it.
+    pub to: Time,
+    /// IANA name; none is the workflow's.
+    pub timezone: Option<Arc<str>>,
+}
+
+/// What a queue is shared between.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Fairness {
+    /// The key, over what an item sees.
+    pub key: Template,
+    /// How many tasks of this key for one of a key with weight 1: 1 to 1,000.
+    pub weight: u32,
+}
+
+/// What a definition asks for and this version checks, but does not run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotYet {
+    /// The ids of the step and of those around it, outermost first, with dots between.
+    pub step: String,
+    /// The key: `await` or `emit`.
+    pub what: &'static str,
+}
+
+impl fmt::Display for NotYet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` of the step `{}`", self.what, self.step)
+    }
+}
+
+impl Spec {
+    /// What this version checks but does not run, in the order of the file. A run of a definition
+    /// with any of it must not be started.
+    pub fn not_yet(&self) -> Vec<NotYet> {
+        let mut found = Vec::new();
+        for graph in std::iter::once(&self.graph).chain(&self.finally) {
+            look(graph, "", &mut found);
+        }
+        found
+    }
+
+    /// Refuses a definition with anything in [`Spec::not_yet`].
+    ///
+    /// # Errors
+    /// `not-available`, which names the first few.
+    pub fn runnable(&self) -> Result<(), Error> {
+        const NAMED: usize = 3;
+        let found = self.not_yet();
+        if found.is_empty() {
+            return Ok(());
+        }
+        let mut named: Vec<String> = found.iter().take(NAMED).map(NotYet::to_string).collect();
+        if found.len() > NAMED {
+            named.push(format!("{} more", found.len() - NAMED));
+        }
+        let message = format!(
+            "`{}` is valid, but this version of Kapell does not run {}",
+            self.workflow,
+            named.join(", ")
+        );
+        Err(Error::new(ErrorCode::NotAvailable, message)
+            .hint("nothing was started; remove it, or run a later version"))
+    }
+}
+
+fn look(graph: &Graph, around: &str, found: &mut Vec<NotYet>) {
+    for step in &graph.steps {
+        let path = if around.is_empty() {
+            step.id.to_string()
+        } else {
+            format!("{around}.{}", step.id)
+        };
+        if matches!(step.verb, Verb::Await(_)) {
+            found.push(NotYet {
+                step: path.clone(),
+                what: "await",
+            });
+        }
+        if !step.emit.is_empty() {
+            found.push(NotYet {
+                step: path.clone(),
+                what: "emit",
+            });
+        }
+        for inner in step.inner_graphs() {
+            look(inner, &path, found);
+        }
+    }
+}
+
+impl Step {
+    /// The graphs inside: of the verb, then the one that handles its failure.
+    fn inner_graphs(&self) -> Vec<&Graph> {
+        let mut graphs: Vec<&Graph> = match &self.verb {
+            Verb::Steps { graph, .. } => vec![graph],
+            Verb::Loop(cycle) => vec![&cycle.graph],
+            Verb::Switch { branches } => branches.iter().map(|branch| &branch.graph).collect(),
+            Verb::Shell { .. }
+            | Verb::Exec { .. }
+            | Verb::Python { .. }
+            | Verb::Http(_)
+            | Verb::Workflow { .. }
+            | Verb::Wait(_)
+            | Verb::Await(_)
+            | Verb::Set { .. }
+            | Verb::Noop
+            | Verb::Fail { .. } => Vec::new(),
+        };
+        if let OnFailure::Handle { graph, .. } = &self.on_failure {
+            graphs.push(graph);
+        }
+        graphs
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,111 @@
+//! Reports of workers reach their runs.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use kapell_api::task::{Report, TaskEvent};
+use kapell_engine::{Decision, Refusal};
+use kapell_model::{EntityKey, RunId};
+
+use super::{Lane, Slot, ToEntity};
+use crate::entity::Entity;
+
+impl Lane {
+    /// Takes the next reports of one run, until the open batch has `end` inputs. What they make the
+    /// run decide is absorbed once: a report of a large fan-out costs little more than its event.
+    pub(super) fn reports_of(&mut self, id: RunId, end: usize) {
+        let key = EntityKey::Run(id);
+        if !self.takes_reports(&key) {
+            if let Some(report) = self.next_report(id) {
+                self.note(&report);
+                let input = kapell_engine::Input::Report(report);
+                self.submit(key, ToEntity::Run(Box::new(input)), false);
+            }
+            return;
+        }
+        let mut decision = Decision::default();
+        let mut chunk = Vec::new();
+        while self.open.inputs < end
+            && !self.is_full()
+            && let Some(report) = self.next_report(id)
+        {
+            self.note(&report);
+            let now = self.now;
+            let Some(Slot {
+                entity: Entity::Run(run),
+                touched_at,
+                waiting,
+                ..
+            }) = self.slots.get_mut(&key)
+            else {
+                return;
+            };
+            *touched_at = now;
+            // A panic is a bug on this one entity: all others go on, from what is durable.
+            let decided = catch_unwind(AssertUnwindSafe(|| {
+                run.decide_report(report, now, &mut decision)
+            }));
+            match decided {
+                Ok(Ok(()) | Err(Refusal::Stale | Refusal::Reject(_))) => {
+                    kapell_engine::event::encode_chunk_into(&mut chunk, &decision.events);
+                    decision.events.clear();
+                    if !run.live.needs.is_empty() {
+                        break;
+                    }
+                }
+                Ok(Err(Refusal::Need(needs))) => {
+                    let report = self.open.reports.last().cloned();
+                    let input = report.map(kapell_engine::Input::Report).map(Box::new);
+                    waiting.extend(input.map(|input| (ToEntity::Run(input), false)));
+                    self.ask(&key, needs);
+                    break;
+                }
+                Err(_) => {
+                    self.quarantine(&key);
+                    return;
+                }
+            }
+        }
+        if !chunk.is_empty() {
+            self.append(&key, &chunk);
+        }
+        self.absorb(&key, decision);
+    }
+
+    /// True if the run is in memory and takes inputs at once.
+    fn takes_reports(&self, key: &EntityKey) -> bool {
+        let slot = self.slots.get(key).filter(|slot| slot.asked.is_empty());
+        matches!(slot.map(|slot| &slot.entity), Some(Entity::Run(_)))
+            && !self.quarantined.contains(key)
+    }
+
+    /// The next report, if it is of this run.
+    fn next_report(&mut self, id: RunId) -> Option<Report> {
+        let reports = self.reports.front_mut()?;
+        let report = reports.pop_front_if(|report| report.run == id)?;
+        if reports.is_empty() {
+            self.reports.pop_front();
+        }
+        Some(report)
+    }
+
+    /// Takes note of a report that becomes part of the open batch.
+    fn note(&mut self, report: &Report) {
+        if matches!(report.event, TaskEvent::Ended { .. })
+            && self.held.land(report.run, report.place, report.offer)
+        {
+            self.landed += 1;
+        }
+        self.open.inputs += 1;
+        self.open.reports.push(report.clone());
+    }
+
+    /// Deciding broke a rule of its own: the entity is left as it is, and all memory is dropped.
+    pub(super) fn quarantine(&mut self, key: &EntityKey) {
+        tracing::error!(
+            ?key,
+            "deciding an input broke a rule of its own; left as it is"
+        );
+        self.quarantined.insert(key.clone());
+        self.broken = true;
+    }
+}

@@ -1,0 +1,166 @@
+//! Upkeep on a real node: what a kept run refers to stays, what only dropped runs referred to goes.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use kapell_api::task::{Blobs, Place, Task};
+use kapell_expr::{BlobRef, Value};
+use kapell_model::{Offer, RunId, Time};
+use kapell_node::drive::{Node, Workers};
+use kapell_node::upkeep::{GRACE, Upkeep};
+use kapell_node::{Answer, ClientRequest, Config, StartRun, clock};
+use kapell_store::{FileBlobs, SqliteStore, Store, VersionRow};
+
+const FILE: &str = r#"
+workflow: w
+retention: { runs: 1 }
+params: { word: { type: string } }
+steps:
+  make: { set: { list: "${{ range(20000).map(n, params.word) }}" } }
+"#;
+
+struct Nobody;
+
+impl Workers for Nobody {
+    fn offer(&self, _: Vec<Task>) {}
+    fn stop(&self, _: &[(RunId, Place, Offer)]) {}
+}
+
+struct Files(FileBlobs);
+
+impl Blobs for Files {
+    fn put(&self, bytes: &[u8]) -> std::io::Result<BlobRef> {
+        self.0.put(bytes)
+    }
+    fn put_file(&self, path: &Path) -> std::io::Result<BlobRef> {
+        self.0.put_file(path)
+    }
+    fn get(&self, blob: &BlobRef, limit: u64) -> std::io::Result<Vec<u8>> {
+        self.0.get(blob, limit)
+    }
+    fn get_file(&self, blob: &BlobRef, path: &Path) -> std::io::Result<()> {
+        self.0.get_file(blob, path)
+    }
+}
+
+/// Starts a run and waits for its end.
+fn run(node: &Node, ended: &mpsc::Receiver<RunId>, word: &str) -> RunId {
+    let start = StartRun {
+        namespace: "default".into(),
+        workflow: "w".into(),
+        version: None,
+        params: Value::map([("word", Value::string(word))]),
+        text: false,
+        by: "test".to_owned(),
+        scheduled_at: None,
+        priority: None,
+        idempotency_key: None,
+    };
+    match node.ask_and_wait(ClientRequest::Start(Box::new(start))) {
+        Ok(Answer::Started(id)) => {
+            while ended.recv_timeout(Duration::from_secs(20)).unwrap() != id {}
+            id
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The blob that a run's large value is.
+fn blob_of(store: &dyn Store, run: RunId) -> Arc<str> {
+    let blobs = store.blobs_of(&run.into(), "", 9).unwrap();
+    assert_eq!(blobs.len(), 1, "{blobs:?}");
+    blobs[0].clone()
+}
+
+/// Steps until one has nothing to do for a while; the time after them.
+fn keep_up(upkeep: &mut Upkeep, mut now: Time) {
+    for _ in 0..400 {
+        let pause = upkeep.step(now).unwrap();
+        if pause > SignedDuration::from_mins(5) {
+            return;
+        }
+        now = now.plus(pause);
+    }
+    panic!("upkeep does not come to an end");
+}
+
+#[test]
+fn blobs_and_logs_go_with_the_last_run_that_has_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(directory.path()).unwrap());
+    let blobs = FileBlobs::open(directory.path()).unwrap();
+    let logs = directory.path().join("logs");
+    let spec = kapell_model::parse("w.yaml", FILE)
+        .spec
+        .expect("a workflow");
+    store
+        .register(&VersionRow {
+            namespace: "default".into(),
+            workflow: "w".into(),
+            version: 0,
+            hash: "1".into(),
+            spec: serde_json::to_string(&*spec).unwrap().into(),
+            source: FILE.into(),
+            bundle: None,
+            created_at: Time(0),
+        })
+        .unwrap();
+    let prepared = Node::prepare();
+    let node = prepared.node();
+    let (ends, ended) = mpsc::channel();
+    node.watch(Box::new(move |row| {
+        if row.status.ended() {
+            let _ = ends.send(row.id);
+        }
+    }));
+    let config = Config {
+        seed: 1,
+        process_window: 0,
+        light_window: 10,
+        idle_micros: 1_000_000,
+    };
+    let files = Arc::new(Files(blobs.clone()));
+    let threads = prepared
+        .start(config, Arc::clone(&store), files, Arc::new(Nobody))
+        .unwrap();
+    let runs = ["shared", "alone", "shared"].map(|word| run(&node, &ended, word));
+    threads.stop();
+    let [shared, alone, again] = runs.map(|run| blob_of(&*store, run));
+    assert_eq!(shared, again);
+    for run in runs {
+        fs::create_dir_all(logs.join(run.to_string())).unwrap();
+        fs::write(logs.join(run.to_string()).join("a.log"), "hello").unwrap();
+    }
+    let there = |hash: &str| {
+        let path = directory.path().join("blobs").join(&hash[..2]);
+        path.join(&hash[2..]).exists()
+    };
+
+    // Long after the runs: their blobs are old, and are young again once the runs are let go.
+    for hash in [&shared, &alone] {
+        let path = directory.path().join("blobs").join(&hash[..2]);
+        let file = fs::File::options().write(true).open(path.join(&hash[2..]));
+        file.unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    }
+    let mut upkeep = Upkeep::new(Arc::clone(&store), blobs, logs.clone(), "default");
+    let now = clock::now();
+    keep_up(&mut upkeep, now);
+    for (place, run) in runs.into_iter().enumerate() {
+        let kept = place == 2;
+        assert_eq!(store.run(run).unwrap().is_some(), kept);
+        assert_eq!(logs.join(run.to_string()).exists(), kept);
+    }
+    assert!(
+        there(&shared) && there(&alone),
+        "swept within the time of grace"
+    );
+
+    keep_up(&mut upkeep, now.plus(GRACE * 2));
+    assert!(there(&shared), "a kept run has lost its output");
+    assert!(!there(&alone), "garbage was left");
+    assert_eq!(blob_of(&*store, runs[2]), shared);
+}
