@@ -68,6 +68,7 @@ examples: build needs-python
 	$(XTASK) examples --bin $(KAPELL)
 
 bench: needs-build
+	$(CARGO) build --release -p kapell-cli
 	$(BENCH)
 
 docs: build

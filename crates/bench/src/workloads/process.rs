@@ -12,7 +12,8 @@ use super::{Figures, figures, lines, per_second};
 use crate::system::System;
 
 pub(crate) fn shell(dir: &Path, n: usize) -> Result<Figures> {
-    const CONCURRENCY: usize = 4;
+    /// As many slots as Kapell has by default on a machine of up to four cores.
+    const CONCURRENCY: usize = 8;
     let system = System::open(&dir.join("data"), CONCURRENCY)?;
     let workflow = system.register(&format!(
         "workflow: shell\nsteps:\n  work:\n    foreach: {{ i: \"${{{{ range({n}) }}}}\" }}\n    exec: [/bin/true]\n"

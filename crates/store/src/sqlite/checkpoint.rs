@@ -22,11 +22,12 @@ use rusqlite::wal::CheckpointMode;
 use super::connection::{self, PAGE_BYTES};
 use super::writer::Writer;
 
-/// Frames of a log that is long enough to be copied: 32 MiB.
-const LONG: u32 = (32 << 20) / PAGE_BYTES;
+/// Frames of a log that is long enough to be copied: 8 MiB. The first so many of a process are slow to
+/// sync because the file grows; shorter, and one commit in a hundred would wait for a copy.
+const LONG: u32 = (8 << 20) / PAGE_BYTES;
 
-/// So few frames are copied with the writer held: 2 MiB.
-const FEW: u32 = (2 << 20) / PAGE_BYTES;
+/// So few frames are copied with the writer held: 1 MiB.
+const FEW: u32 = (1 << 20) / PAGE_BYTES;
 
 /// Copies beside a busy writer before the rest is copied with it held.
 const ROUNDS: usize = 4;
@@ -123,7 +124,7 @@ impl Checkpointer {
         let thread = std::thread::Builder::new().name("kapell-checkpoint".to_owned()).spawn(move || {
             while watched.wait() == Ask::Copy {
                 // A connection of its own each time: after an error none is used again, and a
-                // copy of 32 MiB is rare.
+                // copy of 8 MiB is rare.
                 let copied = connection::plain(&path).and_then(|connection| copy(&connection, &database, &watched, &writer));
                 if let Err(error) = copied {
                     tracing::warn!(%error, "could not bring the log into the database; will try again");
