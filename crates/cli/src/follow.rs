@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::args::Work;
 use crate::config::Config;
-use crate::interrupt::Interrupt;
+use crate::interrupt::{self, Interrupt};
 use crate::paint::{BOLD, CYAN, DIM, GREEN, Line, PLAIN, YELLOW};
 use crate::printer::Printer;
 use crate::progress::Progress;
@@ -19,13 +19,16 @@ use crate::{Ended, Exit, failure, paint, words};
 /// Between two looks on a terminal, and elsewhere.
 const LIVE: Duration = Duration::from_millis(80);
 const LINES: Duration = Duration::from_millis(200);
-/// While a run is young: most are short.
+/// While a run is young: most are short. Once it is old and no terminal shows it, nobody minds.
 const FIRST: Duration = Duration::from_millis(25);
+const LAST: Duration = Duration::from_secs(1);
 /// Looks that are refused before it is given up.
 const LOOKS: u32 = 50;
 /// How long running attempts may take to end after Ctrl-C, and when other runs are left behind.
 const GRACE: Duration = Duration::from_secs(5);
 const LEAVING: Duration = Duration::from_secs(2);
+/// Past the grace period, until a process that cannot record a pause ends without it.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Runs that are shown at once.
 const SHOWN: usize = 50;
 /// Runs that are continued at once.
@@ -111,7 +114,10 @@ pub(crate) fn to_the_end(
     loop {
         match following.look(&session, &interrupt, printer) {
             Ok(Some(seen)) => return following.leave(session, &seen, printer),
-            Ok(None) => return Ok(following.pause(session, printer)),
+            Ok(None) => {
+                interrupt::end_within(GRACE + PATIENCE)?;
+                return Ok(following.pause(session, printer));
+            }
             // Whoever held the directory has ended: what is left is ours now.
             Err(error)
                 if session.holder().is_some() && error.code == ErrorCode::StoreUnavailable =>
@@ -150,11 +156,11 @@ impl Following<'_> {
             .get_or_insert_with(|| Progress::new(self.config, self.runs.len()));
         let mut open = self.runs.clone();
         loop {
-            let young = words::between(since, clock::now()) < Duration::from_millis(300);
-            let pause = match (young, self.config.terminal) {
-                (true, _) => FIRST,
-                (false, true) => LIVE,
-                (false, false) => LINES,
+            let pause = match words::between(since, clock::now()) {
+                age if age < Duration::from_millis(300) => FIRST,
+                _ if self.config.terminal => LIVE,
+                age if age < Duration::from_secs(30) => LINES,
+                _ => LAST,
             };
             if let Some(first) = open.first() {
                 let summary = session.api().wait(*first, pause)?;
@@ -209,6 +215,11 @@ impl Following<'_> {
             ends(seen, printer)?;
         }
         let left = unfinished(&session)?.len();
+        if left > 0 && session.holder().is_none() && !self.work.json {
+            let others = words::count(left as u64, "other run");
+            let note = format!("{others} left unfinished here; to continue: kapell resume");
+            printer.notes(&[Line::default().with(DIM, note)]);
+        }
         session.stop(if left > 0 { LEAVING } else { Duration::ZERO });
         Ok(if good { Exit::Success } else { Exit::Failed })
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use kapell_model::{Error, ErrorCode};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -28,4 +29,21 @@ impl Interrupt {
     pub(crate) fn asked(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
+}
+
+/// Ends the process if it is still there then: with a full disk or a stuck one nothing can be recorded,
+/// a pause neither. What was committed is safe, as at any other end.
+pub(crate) fn end_within(patience: Duration) -> Result<(), Error> {
+    let end = move || {
+        std::thread::park_timeout(patience);
+        crate::printer::last_words(
+            "\n‖ the pause could not be recorded, so the run is left as it is: nothing is lost\n  to continue: kapell resume\n",
+        );
+        signal_hook::low_level::exit(130);
+    };
+    std::thread::Builder::new()
+        .name("patience".to_owned())
+        .spawn(end)
+        .map(|_| ())
+        .map_err(|error| Error::new(ErrorCode::Internal, format!("no thread: {error}")))
 }

@@ -196,3 +196,9 @@ pub(crate) fn log_to_stderr(config: &Config) {
     // Set once, at the start.
     let _ = tracing::subscriber::set_global_default(logging);
 }
+
+/// Writes to standard error what is said when nobody answers any more.
+pub(crate) fn last_words(text: &str) {
+    // There is no other place to say that this one is gone.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}

@@ -35,6 +35,9 @@ struct Row<'r> {
     /// When it began to wait for other steps.
     #[serde(skip)]
     since: Time,
+    /// When it needed nothing but a slot, a lock or a time.
+    #[serde(skip)]
+    ready: Option<Time>,
     #[serde(skip)]
     depth: usize,
     #[serde(skip)]
@@ -78,10 +81,13 @@ struct Collect<'r, 'c> {
 impl<'r> Collect<'r, '_> {
     /// A step and what is inside it. `since`: when it could have started if it needed no other.
     fn step(&mut self, step: &'r StepRecord, depth: usize, since: Time) {
+        self.row(step, depth, since, step.ready_at.or(step.started_at));
+    }
+
+    fn row(&mut self, step: &'r StepRecord, depth: usize, since: Time, ready: Option<Time>) {
         let millis = |from: Time, to: Time| {
             u64::try_from(words::between(from, to).as_millis()).unwrap_or(u64::MAX)
         };
-        let ready = step.ready_at.or(step.started_at);
         let first = step
             .attempts
             .first()
@@ -99,13 +105,15 @@ impl<'r> Collect<'r, '_> {
                 .map_or(0, |(ready, first)| millis(ready, first)),
             ran_ms: first.map_or(0, |first| millis(first, end)),
             since,
+            ready,
             depth,
             step,
         });
         let items = step.items.iter().flat_map(|items| &items.shown);
         for item in items.take(self.items) {
-            let since = item.ready_at.or(ready).unwrap_or(since);
-            self.step(item, depth + 1, since);
+            // An item waits for no step: what it waits for is room.
+            let ready = item.ready_at.or(ready).or(item.started_at);
+            self.row(item, depth + 1, ready.unwrap_or(since), ready);
         }
         for child in &step.children {
             // The first of its graph or iteration waited for no other.
@@ -276,7 +284,7 @@ fn bar(row: &Row<'_>, scale: &Scale, now: Time, line: &mut Line) {
             *place = cell;
         }
     };
-    let ready = step.ready_at.or(step.started_at);
+    let ready = row.ready;
     let waits = (!step.status.ended()).then_some(now);
     if let Some(until) = ready.or(waits).filter(|until| *until > row.since) {
         fill(row.since, until, ('·', DIM));

@@ -110,6 +110,7 @@ fn reasons(view: &RunView, session: &Session, now: Time) -> Vec<Because> {
     }
     let mut all = Vec::new();
     if let Some(what) = &view.waits_for {
+        let what = what.strip_prefix("waits for ").unwrap_or(what);
         all.push(of_run(format!(
             "the run waits for {}",
             words::local(what, now)

@@ -9,6 +9,7 @@
 //! - What is left out is counted.
 
 mod path;
+mod reopen;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -22,8 +23,8 @@ use kapell_expr::Value;
 use kapell_model::{RunStatus, StepStatus, Time};
 
 use crate::event::{
-    AttemptEnded, AttemptResult, Event, Fact, Next, RunCreated, RunReopened, ScopeKind,
-    ScopeOpened, Stored, StoredError, run_id,
+    AttemptEnded, AttemptResult, Event, Fact, Next, RunCreated, ScopeKind, ScopeOpened, Stored,
+    StoredError, run_id,
 };
 use crate::plan::Plan;
 
@@ -486,84 +487,6 @@ impl<'p> Fold<'p> {
         }
         for (_, unit) in items.kept.range_mut(from..to.max(from)) {
             unit.status = status;
-        }
-    }
-
-    fn reopened(&mut self, at: Time, reopened: &RunReopened) {
-        self.record.status = if reopened.queued {
-            RunStatus::Queued
-        } else {
-            RunStatus::Running
-        };
-        self.record.ended_at = None;
-        self.record.error = None;
-        self.record.outputs = Value::Null;
-        let again: Vec<Place> = reopened.again.iter().map(|unit| (*unit).into()).collect();
-        let word = if again.is_empty() {
-            "retried"
-        } else {
-            "restarted"
-        };
-        self.note(at, format!("{word} by {}", reopened.by));
-        let finals: Vec<u32> = self
-            .scopes
-            .iter()
-            .filter(|(_, scope)| scope.kind == ScopeKind::Finally)
-            .map(|(number, _)| *number)
-            .collect();
-        for number in finals {
-            self.drop_scope(number);
-        }
-        for place in &again {
-            self.drop_inner(*place);
-            if let Some(step) = self.step(*place) {
-                *step = StepFold::default();
-            }
-        }
-        if again.is_empty() {
-            self.reset_scope(0);
-        }
-    }
-
-    /// Units that did not succeed start again.
-    fn reset_scope(&mut self, number: u32) {
-        let Some(scope) = self.scopes.get_mut(&number) else {
-            return;
-        };
-        let mut inside = Vec::new();
-        let mut handlers = Vec::new();
-        for step in &mut scope.steps {
-            use StepStatus::{Cancelled, Failed, TimedOut, UpstreamFailed};
-            if !matches!(
-                step.unit.status,
-                Failed | TimedOut | Cancelled | UpstreamFailed
-            ) {
-                continue;
-            }
-            step.unit.again();
-            if let Some(items) = &mut step.items {
-                step.unit.status = StepStatus::Running;
-                items.again(&mut inside);
-            } else if !step.unit.inner.is_empty() {
-                step.unit.status = StepStatus::Running;
-                inside.extend(&step.unit.inner);
-            }
-        }
-        inside.retain(|number| {
-            let handler = self
-                .scopes
-                .get(number)
-                .is_some_and(|scope| scope.kind == ScopeKind::Handler);
-            if handler {
-                handlers.push(*number);
-            }
-            !handler
-        });
-        for number in handlers {
-            self.drop_scope(number);
-        }
-        for number in inside {
-            self.reset_scope(number);
         }
     }
 

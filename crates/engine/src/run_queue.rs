@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use kapell_expr::Value;
 use kapell_model::spec::{Strategy, StrategyMode};
-use kapell_model::{EntityKey, Error, ErrorCode, RunId, RunStatus, Time, limits};
+use kapell_model::{EntityKey, Error, ErrorCode, RunId, Time, limits};
 use prost::Message as _;
 
 use crate::message::Message;
 
+mod decide;
 mod snapshot;
 
 /// A run that wants to start.
@@ -326,10 +327,10 @@ impl RunQueue {
                 self.runs.insert(run, key.clone());
             }
             2 => {
-                if let Some(entry) = line.waiting.iter().find(|entry| entry.run == run) {
+                let place = line.waiting.iter().position(|entry| entry.run == run);
+                if let Some(entry) = place.and_then(|place| line.waiting.remove(place)) {
                     line.mode = entry.rule.mode;
                 }
-                line.waiting.retain(|entry| entry.run != run);
                 line.blocked.take_if(|blocked| *blocked == run);
                 if line.active.insert(run) {
                     self.active += 1;
@@ -337,10 +338,11 @@ impl RunQueue {
                 self.runs.insert(run, key.clone());
             }
             3 | 4 => {
-                line.waiting.retain(|entry| entry.run != run);
                 line.burst.take_if(|(entry, _, _)| entry.run == run);
                 if line.active.remove(&run) {
                     self.active -= 1;
+                } else {
+                    line.waiting.retain(|entry| entry.run != run);
                 }
                 self.runs.remove(&run);
             }
@@ -450,218 +452,6 @@ fn mode_number(mode: StrategyMode) -> u32 {
     place
         .and_then(|place| u32::try_from(place).ok())
         .unwrap_or(0)
-}
-
-impl Deciding<'_> {
-    fn emit(&mut self, kind: Kind, run: RunId, key: &Arc<str>, entry: Option<&Entry>) {
-        let rule = entry.map(|entry| entry.rule).unwrap_or_default();
-        let event = QueueEvent {
-            at: self.now.0,
-            kind: kind as u32,
-            run: run.to_bytes().to_vec(),
-            key: key.to_string(),
-            mode: mode_number(rule.mode),
-            limit: rule.limit,
-            total: rule.total,
-            quiet: rule.quiet,
-            longest: rule.longest,
-            inside: entry.is_some_and(|entry| entry.inside),
-            ..QueueEvent::default()
-        };
-        self.queue.apply(&event);
-        self.out.events.push(event);
-    }
-
-    /// Runs of one line may end in another order than that of their due times: the watermark never
-    /// goes back.
-    fn succeeded(&mut self, success: &Success) {
-        let last = self.queue.successes.get(&success.key);
-        if last.is_some_and(|last| last.scheduled_at > success.scheduled_at) {
-            return;
-        }
-        let event = QueueEvent {
-            at: self.now.0,
-            kind: Kind::Succeeded as u32,
-            run: success.run.to_bytes().to_vec(),
-            key: success.key.to_string(),
-            scheduled_at: success.scheduled_at.0,
-            params: success.params.clone(),
-            outputs: success.outputs.clone(),
-            ..QueueEvent::default()
-        };
-        self.queue.apply(&event);
-        self.out.events.push(event);
-    }
-
-    fn admitted(&mut self, run: RunId, key: &str) {
-        let last_success = self.queue.last_success(key);
-        self.tell(run, Message::Admitted { last_success });
-    }
-
-    fn tell(&mut self, run: RunId, message: Message) {
-        self.out.messages.push((run.into(), message));
-    }
-
-    fn discard(&mut self, run: RunId, key: &Arc<str>, reason: String) {
-        self.emit(Kind::Dropped, run, key, None);
-        self.tell(run, Message::Discarded { reason });
-    }
-
-    fn line(&self, key: &str) -> Line {
-        self.queue.lines.get(key).cloned().unwrap_or_default()
-    }
-
-    fn enqueue(&mut self, entry: &Entry) {
-        if self.queue.runs.contains_key(&entry.run) {
-            return;
-        }
-        if entry.inside {
-            self.admitted(entry.run, &entry.key);
-            return;
-        }
-        if self.queue.runs.len() >= limits::RUN_QUEUE {
-            let reason = format!("more than {} runs wait", limits::RUN_QUEUE);
-            self.tell(entry.run, Message::Discarded { reason });
-            return;
-        }
-        if entry.rule.quiet > 0 {
-            let before = self
-                .queue
-                .lines
-                .get(&entry.key)
-                .and_then(|line| line.burst.clone());
-            self.emit(Kind::Burst, entry.run, &entry.key, Some(entry));
-            if let Some((before, _, _)) = before {
-                let reason = format!("debounced: run {} came after it", entry.run);
-                self.emit(Kind::Dropped, before.run, &entry.key, None);
-                self.tell(before.run, Message::Discarded { reason });
-            }
-            return;
-        }
-        self.arrive(entry);
-    }
-
-    /// A start that is not part of a burst, or is the last of one.
-    fn arrive(&mut self, entry: &Entry) {
-        let line = self.line(&entry.key);
-        match entry.rule.mode {
-            StrategyMode::Parallel | StrategyMode::Sequential | StrategyMode::StrictSequential => {}
-            StrategyMode::FirstOnly => {
-                let other = line
-                    .active
-                    .first()
-                    .copied()
-                    .or(line.waiting.front().map(|entry| entry.run));
-                if let Some(other) = other {
-                    let reason = format!("first_only: run {other} is active");
-                    self.emit(Kind::Dropped, entry.run, &entry.key, None);
-                    self.tell(entry.run, Message::Discarded { reason });
-                    return;
-                }
-            }
-            StrategyMode::LastOnly => {
-                // Whoever waits under this mode has already told the active run. Told twice it would
-                // leave out its `finally`.
-                let told = line
-                    .waiting
-                    .iter()
-                    .any(|entry| entry.rule.mode == StrategyMode::LastOnly);
-                for active in line.active.into_iter().filter(|_| !told) {
-                    self.tell(active, Message::Superseded { by: entry.run });
-                }
-                self.discard_waiting(&entry.key, "last_only", entry.run);
-            }
-            StrategyMode::SerialLatest => {
-                self.discard_waiting(&entry.key, "serial_latest", entry.run);
-            }
-        }
-        self.emit(Kind::Waits, entry.run, &entry.key, Some(entry));
-    }
-
-    fn discard_waiting(&mut self, key: &Arc<str>, mode: &str, newer: RunId) {
-        for waiting in self.line(key).waiting {
-            self.discard(waiting.run, key, format!("{mode}: run {newer} is newer"));
-        }
-    }
-
-    fn ended(&mut self, run: RunId, status: RunStatus, by_person: bool) {
-        let Some(key) = self.queue.runs.get(&run).cloned() else {
-            return;
-        };
-        let line = self.line(&key);
-        let strict = line.active.contains(&run)
-            && matches!(status, RunStatus::Failed | RunStatus::TimedOut)
-            && !by_person;
-        if strict && line.mode == StrategyMode::StrictSequential {
-            self.emit(Kind::Blocks, run, &key, None);
-        }
-        self.emit(Kind::Ended, run, &key, None);
-    }
-
-    /// A retried run takes the place that it blocks, or joins the end.
-    fn reenter(&mut self, entry: &Entry) {
-        if self.queue.runs.contains_key(&entry.run) {
-            return;
-        }
-        let blocked = self.line(&entry.key).blocked;
-        if entry.inside || blocked == Some(entry.run) {
-            if !entry.inside {
-                self.emit(Kind::Admitted, entry.run, &entry.key, None);
-            }
-            self.admitted(entry.run, &entry.key);
-        } else {
-            self.emit(Kind::Waits, entry.run, &entry.key, Some(entry));
-        }
-    }
-
-    fn bursts(&mut self) {
-        let over: Vec<Entry> = self
-            .queue
-            .lines
-            .values()
-            .filter_map(|line| line.burst.as_ref())
-            .filter(|(_, _, until)| *until <= self.now)
-            .map(|(entry, _, _)| entry.clone())
-            .collect();
-        for entry in over {
-            self.emit(Kind::Dropped, entry.run, &entry.key, None);
-            self.arrive(&entry);
-        }
-    }
-
-    /// Admits what may start: in each line in order, and of several lines who came first.
-    fn admit(&mut self) {
-        let queue = &*self.queue;
-        let mut first: BTreeSet<(u64, Arc<str>)> = queue
-            .lines
-            .iter()
-            .filter_map(|(key, line)| queue.turn(key, line))
-            .collect();
-        while let Some((_, key)) = first.pop_first() {
-            let Some(line) = self.queue.lines.get(&key) else {
-                continue;
-            };
-            let Some(entry) = line.waiting.front() else {
-                continue;
-            };
-            let rule = entry.rule;
-            let run = entry.run;
-            let full = rule.limit > 0 && line.active.len() >= rule.limit as usize
-                || rule.total > 0 && self.queue.active >= rule.total
-                || line.blocked.is_some() && rule.mode == StrategyMode::StrictSequential;
-            if full {
-                continue;
-            }
-            self.emit(Kind::Admitted, run, &key, None);
-            self.admitted(run, &key);
-            first.extend(
-                self.queue
-                    .lines
-                    .get(&key)
-                    .and_then(|line| self.queue.turn(&key, line)),
-            );
-        }
-    }
 }
 
 /// Encodes events as one chunk.

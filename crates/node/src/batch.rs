@@ -6,6 +6,7 @@ use kapell_api::task::{Place, Report, Task};
 use kapell_expr::BlobRef;
 use kapell_model::{EntityKey, Error, Offer, RunId};
 
+use crate::lane::Grant;
 use crate::request::{Answer, ReplyId};
 
 /// Decisions that are committed together.
@@ -21,8 +22,9 @@ pub struct Batch {
     pub stops: Vec<(RunId, Place, Offer)>,
     /// Clients to answer after it.
     pub replies: Vec<(ReplyId, Result<Answer, Error>)>,
-    /// Reports that were taken, to be taken again if the commit fails.
-    pub reports: Vec<Report>,
+    /// Reports that were taken, to be taken again if the commit fails, with the attempts that they
+    /// ended.
+    pub reports: Vec<(Report, Option<Grant>)>,
     /// Inputs in it.
     pub inputs: usize,
     /// Of them requests of clients.

@@ -20,10 +20,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use kapell_api::task::{Place, Report, Task, TaskEvent};
+use kapell_api::task::{Place, Report, Task};
 use kapell_engine::event::{RunCreated, Stored, StoredBlob};
 use kapell_engine::run_queue::Rule;
-use kapell_engine::{Message, Ref, Request, Run};
+use kapell_engine::{Message, Ref, Run};
 use kapell_expr::BlobRef;
 use kapell_model::{EntityKey, Error, ErrorCode, Offer, RunId, RunStatus, Shard, Time, limits};
 use kapell_store::{Commit, Lease};
@@ -35,14 +35,19 @@ use crate::perform::{Found, Version};
 use crate::request::{Answer, ClientRequest, ReplyId};
 use crate::rows::Shown;
 
+pub use held::Grant;
 use held::Held;
+use to_entity::{ToEntity, looks_at_queue, run_input};
 
 mod commit;
 mod deliver;
+mod fork;
 mod held;
 mod read;
 mod report;
 mod start;
+mod timers;
+mod to_entity;
 
 /// What a lane is told at its start.
 #[derive(Clone, Debug)]
@@ -142,61 +147,6 @@ impl Output {
     }
 }
 
-/// An input to one entity.
-#[derive(Clone, Debug)]
-enum ToEntity {
-    /// A report, request or wake for a run.
-    Run(Box<kapell_engine::Input>),
-    /// A message from another entity.
-    Message(Box<Message>),
-    /// A client's request: the answer goes to it.
-    Request(ReplyId, Request),
-    /// A client looks.
-    View(ReplyId),
-    /// A run is made here.
-    Create(Box<start::Making>),
-    /// A fork of this run is to be made.
-    Fork(ReplyId, Box<start::Forking>),
-    /// The strict queue of this run is to be freed.
-    Dismiss(ReplyId),
-    /// Time has passed, or nothing in particular.
-    Wake,
-    /// This entity is in memory now: the input goes on to the one that it is for.
-    Then(EntityKey, Box<ToEntity>),
-}
-
-impl ToEntity {
-    /// The client that waits for its answer.
-    fn reply(&self) -> Option<ReplyId> {
-        match self {
-            Self::Request(reply, _)
-            | Self::View(reply)
-            | Self::Fork(reply, _)
-            | Self::Dismiss(reply) => Some(*reply),
-            Self::Create(making) => making.reply(),
-            Self::Then(_, input) => input.reply(),
-            Self::Run(_) | Self::Message(_) | Self::Wake => None,
-        }
-    }
-}
-
-impl ToEntity {
-    /// True if a worker reports that an attempt is lost.
-    fn is_loss(&self) -> bool {
-        let Self::Run(input) = self else { return false };
-        match &**input {
-            kapell_engine::Input::Report(report) => matches!(
-                report.event,
-                TaskEvent::Ended {
-                    outcome: kapell_api::task::Outcome::Lost { .. },
-                    ..
-                }
-            ),
-            _ => false,
-        }
-    }
-}
-
 /// An input that waits, and whether the open batch must not be sealed before it is taken.
 type Waiting = (ToEntity, bool);
 
@@ -231,11 +181,21 @@ const TURN: usize = 256;
 /// Requests in one batch.
 const REQUESTS: usize = 1_024;
 
+/// Reports that may be taken before a request that waits, and then between two requests.
+const BEFORE_REQUEST: usize = 1_024;
+const BETWEEN_REQUESTS: usize = 16;
+
+/// Versions in memory at most.
+const VERSIONS: usize = 1_000;
+
 /// Attempts handed out ahead at most.
 const AHEAD: usize = 1_024;
 
 /// Shards that new runs go to, changed with every batch.
 const HOME_SHARDS: u16 = 16;
+
+/// What failed is tried again after so long.
+const RETRY_MICROS: i64 = 1_000_000;
 
 /// How far ahead entities with timers are read into memory, and how often they are looked for.
 const HORIZON_MICROS: i64 = 10_000_000;
@@ -253,8 +213,10 @@ pub struct Lane {
     acquiring: BTreeMap<Shard, Vec<EntityKey>>,
     versions: BTreeMap<VersionKey, Version>,
     making: BTreeMap<VersionKey, Vec<start::Making>>,
+    /// Versions that are being read, and that may be others by now.
+    outdated: BTreeSet<VersionKey>,
     /// Forks of a run that wait for another version.
-    forks: BTreeMap<VersionKey, Vec<(EntityKey, ReplyId, Box<start::Forking>)>>,
+    forks: BTreeMap<VersionKey, Vec<(EntityKey, ReplyId, Box<fork::Forking>)>>,
     timers: BTreeSet<(Time, EntityKey)>,
     again: VecDeque<EntityKey>,
     /// Messages that were sent and not taken yet.
@@ -271,6 +233,8 @@ pub struct Lane {
     reports: VecDeque<VecDeque<Report>>,
     /// Requests that wait: what is under way goes before what is new.
     requests: VecDeque<(ReplyId, ClientRequest)>,
+    /// Reports taken while requests wait, less what requests had in return.
+    passed: usize,
     out: Vec<Output>,
     due_asked_at: Option<Time>,
     /// Reads asked for and not answered, and those of them whose answers are void.
@@ -314,6 +278,7 @@ impl Lane {
             acquiring: BTreeMap::new(),
             versions: BTreeMap::new(),
             making: BTreeMap::new(),
+            outdated: BTreeSet::new(),
             forks: BTreeMap::new(),
             timers: BTreeSet::new(),
             again: VecDeque::new(),
@@ -327,6 +292,7 @@ impl Lane {
             committing: None,
             reports: VecDeque::new(),
             requests: VecDeque::new(),
+            passed: 0,
             out: Vec::new(),
             due_asked_at: None,
             reads: 0,
@@ -348,6 +314,7 @@ impl Lane {
     /// Everything is asked for anew.
     fn recover(&mut self) {
         self.recovering = true;
+        self.due_asked_at = Some(self.now);
         let first = mix(self.config.seed) % u64::from(kapell_model::SHARDS);
         self.home = (0..HOME_SHARDS)
             .map(|place| {
@@ -385,7 +352,11 @@ impl Lane {
             Input::Version(key, result) => self.version_read(key, result),
             Input::Content(key, reference, result) => self.content(&key, &reference, result),
             Input::Due(result) => self.due(result),
-            Input::VersionsChanged => self.versions.retain(|(_, _, version), _| version.is_some()),
+            Input::VersionsChanged => {
+                self.versions.retain(|(_, _, version), _| version.is_some());
+                let read = self.making.keys().filter(|key| key.2.is_none());
+                self.outdated.extend(read.cloned());
+            }
             Input::Tick => self.tick(),
             Input::Request(reply, request) => {
                 self.requests.push_back((reply, request));
@@ -414,20 +385,28 @@ impl Lane {
     }
 
     /// Takes some of what waits and fits the open batch: reports first, so that work under way ends
-    /// and leaves memory before new work comes. The rest is taken with the next tick, at once, so that
+    /// and leaves memory before new work comes, but not for ever. The rest is taken with the next tick, at once, so that
     /// a commit that ends meanwhile is followed by the next.
     fn take_waiting(&mut self) {
         let end = self.open.inputs + TURN;
         while self.open.inputs < end && self.has_waiting() {
-            if let Some(reports) = self.reports.front_mut() {
+            let before = self.open.inputs;
+            let asked = !self.requests.is_empty() && self.open.requests < REQUESTS;
+            let first = asked && self.passed >= BEFORE_REQUEST;
+            if let Some(reports) = self.reports.front_mut().filter(|_| !first) {
                 match reports.front().map(|report| report.run) {
                     Some(run) => self.reports_of(run, end),
                     None => drop(self.reports.pop_front()),
                 }
+                self.passed += self.open.inputs - before;
             } else if let Some((reply, request)) = self.requests.pop_front() {
                 self.open.inputs += 1;
                 self.open.requests += 1;
+                self.passed = self.passed.saturating_sub(BETWEEN_REQUESTS);
                 self.request(reply, request);
+            }
+            if self.requests.is_empty() {
+                self.passed = 0;
             }
             self.run_again();
         }
@@ -457,7 +436,7 @@ impl Lane {
                 version,
                 by,
             } => {
-                let forking = start::Forking {
+                let forking = fork::Forking {
                     from,
                     params,
                     text,
@@ -529,106 +508,6 @@ impl Lane {
         }
     }
 
-    fn tick(&mut self) {
-        let now = self.now;
-        while !self.is_full() {
-            let Some((at, key)) = self.timers.first().cloned() else {
-                break;
-            };
-            if at > now {
-                break;
-            }
-            self.timers.remove(&(at, key.clone()));
-            if let Some(slot) = self.slots.get_mut(&key) {
-                slot.timer = None;
-            }
-            self.submit(key.clone(), ToEntity::Wake, false);
-            // Its timers count again once what it waits for is loaded.
-            if self
-                .slots
-                .get(&key)
-                .is_some_and(|slot| slot.asked.is_empty())
-            {
-                self.settle_timer(&key);
-            }
-        }
-        if let Some(committing) = &mut self.committing
-            && committing.retry_at.is_some_and(|at| at <= now)
-        {
-            committing.retry_at = None;
-            let (commit, blobs) = (committing.commit.clone(), committing.batch.blobs.clone());
-            self.out.push(Output::Commit(commit, blobs));
-        }
-        if self.read_again_at.is_some_and(|at| at <= now) {
-            self.read_again_at = None;
-            self.out.append(&mut self.failed_reads);
-        }
-        let looked = self.due_asked_at.map_or(0, |at| at.0);
-        if self.recovering && now.0 - looked > 1_000_000 {
-            self.due_asked_at = Some(now);
-            self.out.push(Output::Acquire(self.home.clone()));
-        } else if self.looked_due && now.0 - looked > HORIZON_MICROS / 2 {
-            self.find_due();
-            self.evict();
-        }
-        self.take_waiting();
-    }
-
-    /// Idle entities leave memory; the store knows when they must come back.
-    fn evict(&mut self) {
-        if self.committing.is_some() || !self.open.is_empty() {
-            return;
-        }
-        let before = self.now.0 - self.config.idle_micros;
-        let horizon = Time(self.now.0 + 2 * HORIZON_MICROS);
-        let idle: Vec<EntityKey> = self
-            .slots
-            .iter()
-            .filter(|(_, slot)| {
-                slot.touched_at.0 < before
-                    && slot.asked.is_empty()
-                    && !slot.entity.is_busy()
-                    && slot.timer.is_none_or(|at| at > horizon)
-            })
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in idle {
-            self.drop_slot(&key);
-        }
-    }
-
-    fn drop_slot(&mut self, key: &EntityKey) {
-        if let Some(slot) = self.slots.remove(key)
-            && let Some(at) = slot.timer
-        {
-            self.timers.remove(&(at, key.clone()));
-        }
-        if let EntityKey::Run(id) = key {
-            self.demand.remove(*id);
-        }
-    }
-
-    /// When the lane should be ticked at the latest.
-    pub fn next_tick(&self) -> Time {
-        if self.has_waiting() {
-            return self.now;
-        }
-        let poll = self
-            .due_asked_at
-            .map_or(self.now, |at| Time(at.0 + HORIZON_MICROS / 2 + 1));
-        let timer = self.timers.first().map_or(poll, |(at, _)| (*at).min(poll));
-        let timer = self.read_again_at.map_or(timer, |at| at.min(timer));
-        match self
-            .committing
-            .as_ref()
-            .and_then(|committing| committing.retry_at)
-        {
-            Some(at) => timer.min(at),
-            None if self.recovering => Time(self.now.0 + 1_000_000).min(timer),
-            None => timer,
-        }
-    }
-
     /// True if nothing is under way or waits: for tests and for a clean stop.
     pub fn is_quiet(&self) -> bool {
         self.committing.is_none()
@@ -642,7 +521,7 @@ impl Lane {
 
     /// Attempts handed out and not ended.
     pub fn in_flight(&self) -> usize {
-        self.held.places.len()
+        self.held.len()
     }
 
     /// Entities that are left as they are after a bug showed on them.
@@ -679,60 +558,6 @@ impl Slot {
     }
 }
 
-/// The run queue that must be in memory before a run takes this input.
-fn looks_at_queue(run: &Run, input: &ToEntity) -> Option<EntityKey> {
-    let looks = match input {
-        ToEntity::Dismiss(_)
-        | ToEntity::Request(_, Request::Retry { .. } | Request::Restart { .. }) => true,
-        ToEntity::View(_) => run.state.status == RunStatus::Queued,
-        _ => false,
-    };
-    run.state.run_queue().filter(|_| looks)
-}
-
-/// What a message is to a run; none if it is not for runs.
-fn run_input(message: Message) -> Option<kapell_engine::Input> {
-    use kapell_engine::Input as Run;
-    let by = || "its parent".to_owned();
-    Some(match message {
-        Message::ChildEnded {
-            place,
-            run,
-            status,
-            outputs,
-            error,
-        } => Run::ChildEnded {
-            place,
-            run,
-            status,
-            outputs,
-            error,
-        },
-        Message::CancelChild { reason, now } => Run::Request(Request::Cancel {
-            by: by(),
-            reason,
-            now,
-        }),
-        Message::RetryChild => Run::RetryChild,
-        Message::PauseChild { paused: true } => Run::Request(Request::Pause { by: by() }),
-        Message::PauseChild { paused: false } => Run::Request(Request::Resume { by: by() }),
-        Message::LockGranted { place, name } => Run::LockGranted { place, name },
-        Message::Admitted { last_success } => Run::Admitted { last_success },
-        Message::Discarded { reason } => Run::Discarded { reason },
-        Message::Superseded { by } => Run::Request(Request::Cancel {
-            by: "its run queue".to_owned(),
-            reason: format!("superseded by run {by}"),
-            now: false,
-        }),
-        Message::StartChild(_)
-        | Message::Acquire { .. }
-        | Message::Release { .. }
-        | Message::Enqueue(_)
-        | Message::RunEnded { .. }
-        | Message::Reenter(_) => return None,
-    })
-}
-
 /// A number's bits well mixed (the finaliser of `SplitMix64`).
 fn mix(number: u64) -> u64 {
     let mut bits = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -740,3 +565,6 @@ fn mix(number: u64) -> u64 {
     bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     bits ^ bits >> 31
 }
+
+#[cfg(test)]
+mod tests;

@@ -125,7 +125,7 @@ pub fn load(
         .map(|(seq, _)| *seq)
         .or(loaded.snapshot.as_ref().map(|(seq, _)| *seq))
         .unwrap_or(0);
-    let entity = match Entity::restore(key, &loaded, plan.clone()) {
+    let entity = match restore(key, &loaded, plan.clone()) {
         Ok(entity) => entity,
         Err(error) => from_the_beginning(store, key, &loaded, plan, error)?,
     };
@@ -153,7 +153,25 @@ fn from_the_beginning(
         snapshot: None,
         chunks: store.history(key, 0, usize::MAX)?,
     };
-    Entity::restore(key, &history, plan).map_err(Error::Corrupt)
+    restore(key, &history, plan).map_err(Error::Corrupt)
+}
+
+/// The entity as its history says.
+fn restore(
+    key: &EntityKey,
+    loaded: &Loaded,
+    plan: Option<Arc<Plan>>,
+) -> std::result::Result<Entity, String> {
+    unless_broken(key, || Entity::restore(key, loaded, plan))
+}
+
+/// A panic is a bug on this one entity: whoever reads goes on.
+pub(crate) fn unless_broken<T>(
+    key: &EntityKey,
+    make: impl FnOnce() -> std::result::Result<T, String>,
+) -> std::result::Result<T, String> {
+    let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(make));
+    made.unwrap_or_else(|_| Err(format!("the history of {key:?} breaks a rule of Kapell")))
 }
 
 /// Reads a stored value or page that an entity needs.

@@ -125,7 +125,7 @@ fn a_commit_that_is_said_to_be_made_is_missed() {
 
 #[test]
 fn a_commit_over_shards_that_were_taken_over_is_seen() {
-    is_caught(Sabotage::Fence, &["fence"]);
+    is_caught(Sabotage::Fence, &["fence", "commit"]);
 }
 
 #[test]

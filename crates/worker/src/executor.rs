@@ -540,16 +540,45 @@ pub(crate) fn too_big(task: &Task, total: crate::config::Capacity) -> Outcome {
         .process()
         .map(|process| process.resources)
         .unwrap_or_default();
+    let mut lacks = Vec::new();
+    if needs.cpu_millis > total.cpu_millis {
+        lacks.push(format!(
+            "{} cores, and this worker has {}",
+            cores(needs.cpu_millis),
+            cores(total.cpu_millis)
+        ));
+    }
+    if needs.memory_bytes > total.memory_bytes {
+        lacks.push(format!(
+            "{} of memory, and this worker has {}",
+            size(needs.memory_bytes),
+            size(total.memory_bytes)
+        ));
+    }
+    if needs.gpus > total.gpus {
+        lacks.push(format!(
+            "{} GPUs, and this worker has {}",
+            needs.gpus, total.gpus
+        ));
+    }
+    let lacks = lacks.join("; it asks for ");
     Outcome::Failed(failure::permanent(
-        "spawn",
-        format!(
-            "it asks for {} thousandths of a core, {} bytes of memory and {} devices; this worker has {}, {} and {}",
-            needs.cpu_millis,
-            needs.memory_bytes,
-            needs.gpus,
-            total.cpu_millis,
-            total.memory_bytes,
-            total.gpus,
-        ),
+        "resources",
+        format!("it can never start here: it asks for {lacks}"),
     ))
+}
+
+/// Thousandths of a core as a number of cores: `2`, `0.5`.
+fn cores(millis: u64) -> String {
+    let whole = format!("{}.{:03}", millis / 1000, millis % 1000);
+    whole.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// Bytes in the unit that people write: `512 MiB`.
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..0x10_0000 => format!("{bytes} bytes"),
+        0x10_0000..0x1_0000_0000 => format!("{} MiB", bytes >> 20),
+        _ => format!("{} GiB", bytes >> 30),
+    }
 }

@@ -1,8 +1,8 @@
 //! `python`: functions in warm host processes.
 //!
 //! A host serves one key: namespace, bundle, requirements, environment, bounds and devices. It runs
-//! `host.py`, which speaks length-prefixed JSON on descriptor 3 and leaves standard output to the
-//! user. Tasks of a key wait for one of its hosts; there are never more hosts than slots, the one idle
+//! `host.py` and the package `kapell_host`, which speak length-prefixed JSON on descriptor 3 and leave
+//! standard output to the user. Tasks of a key wait for one of its hosts; there are never more hosts than slots, the one idle
 //! for longest makes room. A host that dies loses only the tasks it runs.
 //!
 //! Standard output goes to the log of the running task: a host writes its answer after it has flushed,
@@ -17,7 +17,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use kapell_api::task::{Process, TaskError, TaskResources, Work};
 use kapell_model::spec::PythonSource;
@@ -36,8 +36,50 @@ use crate::survivors::MARK;
 pub(crate) use environments::Environments;
 pub(crate) use hosts::Hosts;
 
-const HOST: &str = include_str!("python/host.py");
-const MODULE: &str = include_str!("../../../sdk/python/kapell/__init__.py");
+/// The host's own files; the first is what is started, and written last.
+const OWN_FILES: [(&str, &str); 11] = [
+    ("host.py", include_str!("python/host.py")),
+    (
+        "kapell_host/__init__.py",
+        include_str!("python/kapell_host/__init__.py"),
+    ),
+    (
+        "kapell_host/arguments.py",
+        include_str!("python/kapell_host/arguments.py"),
+    ),
+    (
+        "kapell_host/convert.py",
+        include_str!("python/kapell_host/convert.py"),
+    ),
+    (
+        "kapell_host/errors.py",
+        include_str!("python/kapell_host/errors.py"),
+    ),
+    (
+        "kapell_host/frames.py",
+        include_str!("python/kapell_host/frames.py"),
+    ),
+    (
+        "kapell_host/loading.py",
+        include_str!("python/kapell_host/loading.py"),
+    ),
+    (
+        "kapell_host/serve.py",
+        include_str!("python/kapell_host/serve.py"),
+    ),
+    (
+        "kapell_host/together.py",
+        include_str!("python/kapell_host/together.py"),
+    ),
+    (
+        "kapell_host/values.py",
+        include_str!("python/kapell_host/values.py"),
+    ),
+    (
+        "kapell/__init__.py",
+        include_str!("../../../sdk/python/kapell/__init__.py"),
+    ),
+];
 
 /// What one host serves.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -208,16 +250,25 @@ fn host_plan(shared: &Shared, ready: &Ready, number: u64) -> Result<HostPlan, Bo
 
 /// The host's own files, in a folder named after their content.
 fn own_files(cache: &Path) -> io::Result<PathBuf> {
-    let hash = blake3::hash([HOST, MODULE].concat().as_bytes()).to_hex();
-    let folder = cache.join("python").join(&hash[..16]);
+    static HASH: LazyLock<String> = LazyLock::new(|| {
+        let all: Vec<String> = OWN_FILES
+            .iter()
+            .map(|(name, text)| format!("{name}\0{text}\0"))
+            .collect();
+        blake3::hash(all.concat().as_bytes()).to_hex()[..16].to_owned()
+    });
+    let folder = cache.join("python").join(&*HASH);
     if folder.join("host.py").is_file() {
         return Ok(folder);
     }
-    fs::create_dir_all(folder.join("kapell"))?;
-    fs::write(folder.join("kapell/__init__.py"), MODULE)?;
-    let partial = folder.join("host.py.partial");
-    fs::write(&partial, HOST)?;
-    fs::rename(partial, folder.join("host.py"))?;
+    for inner in ["kapell", "kapell_host"] {
+        fs::create_dir_all(folder.join(inner))?;
+    }
+    for (name, text) in OWN_FILES.iter().rev() {
+        let partial = folder.join(format!("{name}.partial"));
+        fs::write(&partial, text)?;
+        fs::rename(partial, folder.join(name))?;
+    }
     Ok(folder)
 }
 

@@ -63,11 +63,11 @@ const STYLE: &str = "<style>
   .title { font-weight: 600; font-size: 15px }
   .detail, .name { font-size: 10.5px; fill: #66737f }
   .step { fill: #ffffff; stroke: #9aa5b1; stroke-width: 1.2 }
-  .group { fill: #66737f0d; stroke: #9aa5b1; stroke-width: 1; stroke-dasharray: 4 3 }
+  .group { fill: #66737f; fill-opacity: 0.06; stroke: #9aa5b1; stroke-width: 1; stroke-dasharray: 4 3 }
   .edge { fill: none; stroke: #9aa5b1; stroke-width: 1.4 }
   .tip { fill: #9aa5b1 }
-  .good { stroke: #2f9e44; fill: #ebfbee } .bad { stroke: #e03131; fill: #fff5f5 }
-  .now { stroke: #1c7ed6; fill: #e7f5ff } .off { stroke-dasharray: 3 3; fill: #f8f9fa }
+  .good { stroke: #2f9e44; fill: #ebfbee; fill-opacity: 1 } .bad { stroke: #e03131; fill: #fff5f5; fill-opacity: 1 }
+  .now { stroke: #1c7ed6; fill: #e7f5ff; fill-opacity: 1 } .off { stroke-dasharray: 3 3; fill: #f8f9fa; fill-opacity: 1 }
   @media (prefers-color-scheme: dark) {
     text { fill: #e4e7eb } .detail, .name { fill: #9aa5b1 } .step { fill: #1f2933; stroke: #7b8794 }
     .good { fill: #12321a } .bad { fill: #3b1515 } .now { fill: #10263a } .off { fill: #262f38 }

@@ -7,7 +7,8 @@ use kapell_model::spec::Spec;
 
 use super::*;
 use crate::event::{
-    AttemptStarted, ByPerson, ForeachExpanded, RunEnded, RunStarted, UnitEnded, UnitReady, UnitRef,
+    AttemptStarted, ByPerson, ForeachExpanded, RunEnded, RunReopened, RunStarted, UnitEnded,
+    UnitReady, UnitRef,
 };
 
 fn plan(text: &str) -> Plan {

@@ -106,17 +106,6 @@ impl Decider<'_> {
         Ok(())
     }
 
-    /// An item whose page was never touched is there all the same.
-    fn is_untouched(&self, place: Place) -> bool {
-        self.run
-            .state
-            .step(place.scope, place.step)
-            .and_then(|step| step.foreach.as_ref())
-            .is_some_and(|foreach| {
-                place.item < foreach.count && foreach.unit(place.item).is_none() && !foreach.ended()
-            })
-    }
-
     /// A success whose output is not of the declared type is the user's failure.
     fn typed(&self, place: Place, outcome: Outcome) -> Outcome {
         let Outcome::Succeeded(output) = outcome else {

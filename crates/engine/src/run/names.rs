@@ -58,7 +58,7 @@ impl<'a> At<'a> {
         let mut next = Some((self.scope, self.place));
         std::iter::from_fn(move || {
             let (number, place) = next.take()?;
-            let scope = state.scopes.get(&number)?;
+            let scope = &**state.scopes.get(&number)?;
             next = scope
                 .parent
                 .map(|parent| (parent.scope, Some(parent)))

@@ -3,15 +3,12 @@
 use kapell_api::task::{Place, TaskError};
 use kapell_expr::{Template, Value};
 use kapell_model::spec::{Dyn, FailurePolicy, RunIf, StepIndex, Timeouts, Verb, Wait};
-use kapell_model::{EntityKey, RunId, StepStatus, Time, limits};
+use kapell_model::{StepStatus, Time};
 
 use super::names::At;
-use super::state::{Inner, ParentUnit, Todo};
+use super::state::{Inner, Todo};
 use super::{Decider, SETTLE_STEPS, Stop};
-use crate::event::{
-    ChildStarted, Fact, LockRequested, ScopeKind, ScopeOpened, ScopeRef, UnitReady, WaitStarted,
-};
-use crate::message::{Message, StartChild};
+use crate::event::{Fact, ScopeKind, ScopeOpened, ScopeRef, UnitReady, WaitStarted};
 
 /// What the needs of a step allow.
 enum Needs {
@@ -456,165 +453,6 @@ impl Decider<'_> {
             }
             Err(stop) => self.failed_by(place, "wait", stop),
         }
-    }
-
-    fn start_child(
-        &mut self,
-        place: Place,
-        step: &kapell_model::spec::Step,
-        (name, version): (&std::sync::Arc<str>, Option<u32>),
-        wait: bool,
-        total: i64,
-    ) -> Result<(), Stop> {
-        let state = &self.run.state;
-        // A child that ended badly before is the same run again, with its successes.
-        if let Some(Inner::Child(child)) = state.unit(place).map(|unit| unit.inner.clone()) {
-            self.emit(Fact::ChildStarted(ChildStarted {
-                unit: place.into(),
-                run: child.to_bytes().to_vec(),
-                total,
-            }));
-            self.send(child.into(), Message::RetryChild);
-            return Ok(());
-        }
-        if state.meta.depth + 1 > limits::RUN_DEPTH {
-            let message = format!("sub-workflows nest deeper than {} runs", limits::RUN_DEPTH);
-            return self.expression_failed(place, message);
-        }
-        let params = match &step.with {
-            Some(with) => match self.render(with, &At::unit(self.run, place, self.now)) {
-                Ok(params) => params,
-                Err(stop) => return self.failed_by(place, "with", stop),
-            },
-            None => Value::Null,
-        };
-        let state = &self.run.state;
-        let child = self.child_id(place);
-        let mut held = state.meta.held_queues.clone();
-        if wait {
-            held.extend(state.meta.queue.clone());
-        }
-        let start = StartChild {
-            id: child,
-            namespace: state.meta.namespace.clone(),
-            workflow: name.clone(),
-            version,
-            params,
-            parent: ParentUnit {
-                run: state.meta.id,
-                place,
-                waits: wait,
-            },
-            depth: state.meta.depth + 1,
-            priority: state.meta.priority,
-            scheduled_at: state.meta.scheduled_at.0,
-            timezone: state.meta.timezone.clone(),
-            held_queues: held,
-        };
-        self.emit(Fact::ChildStarted(ChildStarted {
-            unit: place.into(),
-            run: child.to_bytes().to_vec(),
-            total,
-        }));
-        self.send(child.into(), Message::StartChild(Box::new(start)));
-        if !wait {
-            let output = Value::map([("run_id", Value::string(child.to_string()))]);
-            self.end(place, StepStatus::Succeeded, output, None);
-        }
-        Ok(())
-    }
-
-    /// The id of a child: derived from parent and place alone. It lives beside its parent, unless
-    /// it is one of many items.
-    fn child_id(&self, place: Place) -> RunId {
-        let parent = self.run.state.meta.id;
-        let mut hash = blake3::Hasher::new();
-        hash.update(&parent.to_bytes());
-        for number in [place.scope, u32::from(place.step), place.item] {
-            hash.update(&number.to_le_bytes());
-        }
-        let hash = hash.finalize();
-        let unique = hash.as_bytes()[..16]
-            .iter()
-            .fold(0_u128, |number, byte| number << 8 | u128::from(*byte));
-        let shard = if place.item == Place::NO_ITEM {
-            parent.shard()
-        } else {
-            kapell_model::Shard::of(&hash.as_bytes()[16..])
-        };
-        RunId::new(self.now, shard, unique)
-    }
-
-    fn request_lock(&mut self, place: Place) -> Result<(), Stop> {
-        let Some(plan) = self.run.state.plan_step(&self.run.plan, place) else {
-            return Ok(());
-        };
-        let step = plan.step.clone();
-        let names = At::unit(self.run, place, self.now);
-        let mut locks = Vec::with_capacity(step.locks.len());
-        for lock in &step.locks {
-            match self.render(&lock.name, &names) {
-                Ok(value) => {
-                    if let Some(name) = value.scalar_text().filter(|text| !text.is_empty()) {
-                        locks.push((name, lock));
-                    } else {
-                        let message = format!("a lock's name cannot be a {}", value.type_name());
-                        return self.expression_failed(place, message);
-                    }
-                }
-                Err(stop) => return self.failed_by(place, "locks", stop),
-            }
-        }
-        locks.sort_by(|a, b| a.0.cmp(&b.0));
-        let held = self
-            .run
-            .state
-            .locks
-            .get(&place)
-            .map_or(0, |locks| locks.held.len());
-        let Some((name, lock)) = locks.get(held) else {
-            return Ok(());
-        };
-        let run = self.run.state.meta.id;
-        let namespace = self.run.state.meta.namespace.clone();
-        let key = EntityKey::Lock {
-            namespace,
-            name: name.as_str().into(),
-        };
-        let period = lock.per.map_or(0, Self::micros);
-        let max = lock.max;
-        self.emit(Fact::LockRequested(LockRequested {
-            unit: place.into(),
-            name: name.clone(),
-            index: u32::try_from(held).unwrap_or(0),
-        }));
-        self.send(
-            key,
-            Message::Acquire {
-                run,
-                place,
-                max,
-                period,
-            },
-        );
-        Ok(())
-    }
-
-    /// A map of rendered values.
-    pub(super) fn named(
-        &self,
-        values: &kapell_model::spec::Named<Template>,
-        names: &At<'_>,
-    ) -> Result<Value, Stop> {
-        let mut map = kapell_expr::Map::new();
-        for (name, template) in values {
-            let value = self.render(template, names).map_err(|stop| match stop {
-                Stop::Failed(message) => Stop::Failed(format!("{name}: {message}")),
-                Stop::Need(need) => Stop::Need(need),
-            })?;
-            map.insert(name.clone(), value);
-        }
-        Ok(Value::Map(map.into()))
     }
 
     fn scope_ended(&mut self, number: u32) -> Result<(), Stop> {

@@ -35,8 +35,9 @@ pub struct State {
     pub paused_at: Option<Time>,
     /// When its timeout ends it.
     pub timeout_at: Option<Time>,
-    /// Open graphs, and those whose failed steps may be retried.
-    pub scopes: BTreeMap<u32, Scope>,
+    /// Open graphs, and those whose failed steps may be retried. Boxed: the map makes room for eleven,
+    /// and most runs that wait have one.
+    pub scopes: BTreeMap<u32, Box<Scope>>,
     /// The number of the next scope.
     pub next_scope: u32,
     /// The number of the next page.

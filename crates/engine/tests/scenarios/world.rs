@@ -75,6 +75,7 @@ enum Happening {
 /// An attempt at work.
 struct Flying {
     offer: Offer,
+    number: u32,
     path: String,
     started_at: Time,
     attempt: Attempt,

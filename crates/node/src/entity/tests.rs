@@ -162,3 +162,13 @@ fn a_run_whose_snapshot_cannot_be_read_is_replayed_from_its_first_event() {
     assert_eq!(load(&store_with_a_run(cut)).unwrap(), expected);
     assert_eq!(load(&store_with_a_run(|_| vec![1])).unwrap(), expected);
 }
+
+#[test]
+fn a_panic_while_an_entity_is_read_is_damage_and_ends_no_reader() {
+    let damage = perform::unless_broken(&id().into(), || -> Result<(), String> {
+        panic!("a rule is broken")
+    });
+    let damage = damage.unwrap_err();
+    assert!(damage.contains("breaks a rule"), "{damage}");
+    perform::unless_broken(&id().into(), || Ok(())).unwrap();
+}

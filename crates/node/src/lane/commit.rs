@@ -1,8 +1,9 @@
 //! Granting, sealing, committing, and what follows a commit.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use kapell_api::task::Report;
 use kapell_engine::run::grant::{Offers, Room};
 use kapell_model::{EntityKey, Error, ErrorCode, Offer, RunId, Time};
 use kapell_store::{Commit, EntityWrite};
@@ -249,9 +250,7 @@ impl Lane {
             for task in &batch.offers {
                 self.held.land(task.run, task.place, task.offer);
             }
-            for report in &batch.reports {
-                reports.push(report.clone());
-            }
+            reports.extend(batch.reports);
         }
         let waiting: Vec<ToEntity> = self
             .loading
@@ -276,9 +275,14 @@ impl Lane {
             }
         }
         // Reports that will be taken again still hold their attempts until then.
-        for report in &reports {
-            self.held.keep(report);
+        for (report, landed) in &reports {
+            if let Some(grant) = landed {
+                self.held.take_back(report, *grant);
+            }
         }
+        let untaken = waiting.iter().filter_map(|input| input.report().cloned());
+        let reports = reports.into_iter().map(|(report, _)| report);
+        let reports: VecDeque<Report> = reports.chain(untaken).collect();
         self.out.retain(|output| !output.reads());
         self.stale_reads = self.reads;
         self.failed_reads.clear();
@@ -293,7 +297,8 @@ impl Lane {
         self.demand.clear();
         self.holds = 0;
         self.looked_due = false;
-        self.reports.push_front(reports.into());
+        self.reports.push_front(reports);
+        self.outdated.clear();
         self.recover();
     }
 }

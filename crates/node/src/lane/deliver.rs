@@ -155,6 +155,11 @@ impl Lane {
         // A panic is a bug on this one entity: all others go on, from what is durable.
         let decided =
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.decide(input, now)));
+        if let Some(report) = kept.report()
+            && !matches!(decided, Ok(Err(Refusal::Need(_))))
+        {
+            self.taken(report.clone());
+        }
         let Ok(decided) = decided else {
             self.quarantine(key);
             if let Some(reply) = reply {

@@ -1,14 +1,25 @@
-//! Attempts handed out and not reported as ended: they outlive the lane's memory.
+//! Attempts handed out whose end was not taken: they outlive the lane's memory.
 
 use kapell_api::task::{Place, Report, Task};
 use kapell_engine::PlaceMap;
+use kapell_engine::run::Holding;
 use kapell_model::{Offer, RunId};
+
+/// An attempt handed out.
+#[derive(Clone, Copy, Debug)]
+pub struct Grant {
+    /// Names this handing-out.
+    pub offer: Offer,
+    /// From 1.
+    pub attempt: u32,
+    /// It starts nothing.
+    pub light: bool,
+}
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Held {
-    /// The grant, and whether it starts nothing.
-    pub places: PlaceMap<RunId, (Offer, bool)>,
+    places: PlaceMap<RunId, Grant>,
     /// How many start a process or a request.
     pub processes: usize,
     /// How many start nothing.
@@ -18,22 +29,26 @@ pub(super) struct Held {
 impl Held {
     /// An attempt is handed out.
     pub(super) fn hand_out(&mut self, task: &Task) {
-        let light = task.work.process().is_none();
-        self.insert(task.run, task.place, (task.offer, light));
+        let grant = Grant {
+            offer: task.offer,
+            attempt: task.attempt,
+            light: task.work.process().is_none(),
+        };
+        self.insert(task.run, task.place, grant);
     }
 
-    /// A report that will be taken again holds its attempt until then.
-    pub(super) fn keep(&mut self, report: &Report) {
+    /// The report of its end will be taken again: until then it is held as before.
+    pub(super) fn take_back(&mut self, report: &Report, grant: Grant) {
         if !self.places.contains(report.run, report.place) {
-            self.insert(report.run, report.place, (report.offer, false));
+            self.insert(report.run, report.place, grant);
         }
     }
 
-    fn insert(&mut self, run: RunId, place: Place, (offer, light): (Offer, bool)) {
-        let before = self.places.insert(run, place, (offer, light));
-        *self.count(light) += 1;
-        if let Some((_, light)) = before {
-            *self.count(light) -= 1;
+    fn insert(&mut self, run: RunId, place: Place, grant: Grant) {
+        let before = self.places.insert(run, place, grant);
+        *self.count(grant.light) += 1;
+        if let Some(before) = before {
+            *self.count(before.light) -= 1;
         }
     }
 
@@ -45,13 +60,28 @@ impl Held {
         }
     }
 
-    /// An attempt is over; true if it was handed out and started something.
-    pub(super) fn land(&mut self, run: RunId, place: Place, offer: Offer) -> bool {
+    /// An attempt is over; returns it if it was handed out.
+    pub(super) fn land(&mut self, run: RunId, place: Place, offer: Offer) -> Option<Grant> {
         let held = self
             .places
-            .remove_if(run, place, |(held, _)| *held == offer);
-        let Some((_, light)) = held else { return false };
-        *self.count(light) -= 1;
-        !light
+            .remove_if(run, place, |held| held.offer == offer)?;
+        *self.count(held.light) -= 1;
+        Some(held)
+    }
+
+    /// What is held of a run.
+    pub(super) fn of(&self, run: RunId) -> Vec<Holding> {
+        let held = self.places.of(run);
+        held.map(|(place, grant)| Holding {
+            place,
+            offer: grant.offer,
+            attempt: grant.attempt,
+        })
+        .collect()
+    }
+
+    /// How many are held.
+    pub(super) fn len(&self) -> usize {
+        self.places.len()
     }
 }

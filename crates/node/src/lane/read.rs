@@ -2,9 +2,8 @@
 
 use std::collections::VecDeque;
 
-use kapell_api::task::Place;
 use kapell_engine::Ref;
-use kapell_model::{EntityKey, Error, ErrorCode, Offer, Time};
+use kapell_model::{EntityKey, Error, ErrorCode, Time};
 use kapell_store::Lease;
 
 use crate::entity::Entity;
@@ -23,7 +22,6 @@ impl Lane {
             }
             Err(error) => {
                 tracing::error!(%error, "shards could not be acquired; trying again");
-                self.due_asked_at = Some(self.now);
             }
         }
     }
@@ -72,7 +70,7 @@ impl Lane {
                 found
             }
             Err(error) => {
-                tracing::error!(?key, %error, "an entity could not be read; trying again");
+                tracing::error!(?key, %error, "an entity could not be read");
                 if !self.leases.contains_key(&key.shard()) {
                     self.acquired_shard(key.shard());
                 }
@@ -113,17 +111,21 @@ impl Lane {
     }
 
     /// An entity could not be read. Clients are told; what workers and other entities say waits for
-    /// the next try.
+    /// the next try. One that is damaged stays so, and nobody else waits for it.
     pub(super) fn not_loaded(
         &mut self,
         key: EntityKey,
         waiting: VecDeque<Waiting>,
         error: &kapell_store::Error,
     ) {
+        let damaged = matches!(error, kapell_store::Error::Corrupt(_));
         let error = Error::new(ErrorCode::StoreUnavailable, error.to_string());
         let mut kept = VecDeque::new();
+        if damaged {
+            self.quarantined.insert(key.clone());
+        }
         for (input, holds) in waiting {
-            if input.reply().is_some() {
+            if damaged || input.reply().is_some() {
                 self.refuse(input, &error);
             } else {
                 self.holds += usize::from(holds);
@@ -148,12 +150,7 @@ impl Lane {
     /// owners before are lost, and its timers count.
     pub(super) fn join(&mut self, key: &EntityKey) {
         if let EntityKey::Run(id) = key {
-            let held: Vec<(Place, Offer)> = self
-                .held
-                .places
-                .of(*id)
-                .map(|(place, (offer, _))| (place, *offer))
-                .collect();
+            let held = self.held.of(*id);
             let epoch = self.leases.get(&id.shard()).map_or(0, |lease| lease.epoch);
             let input = kapell_engine::Input::SessionsEnded { epoch, held };
             self.deliver(key, ToEntity::Run(Box::new(input)), false);
@@ -165,6 +162,9 @@ impl Lane {
         match input {
             ToEntity::Create(making) => self.make_failed(*making, error.clone()),
             input => {
+                if let Some(report) = input.report() {
+                    self.landed(report);
+                }
                 if let Some(reply) = input.reply() {
                     self.reply(reply, Err(error.clone()));
                 }

@@ -6,7 +6,7 @@ use kapell_api::task::{Report, TaskEvent};
 use kapell_engine::{Decision, Refusal};
 use kapell_model::{EntityKey, RunId};
 
-use super::{Lane, Slot, ToEntity};
+use super::{Grant, Lane, Slot, ToEntity};
 use crate::entity::Entity;
 
 impl Lane {
@@ -16,7 +16,7 @@ impl Lane {
         let key = EntityKey::Run(id);
         if !self.takes_reports(&key) {
             if let Some(report) = self.next_report(id) {
-                self.note(&report);
+                self.open.inputs += 1;
                 let input = kapell_engine::Input::Report(report);
                 self.submit(key, ToEntity::Run(Box::new(input)), false);
             }
@@ -28,7 +28,7 @@ impl Lane {
             && !self.is_full()
             && let Some(report) = self.next_report(id)
         {
-            self.note(&report);
+            self.open.inputs += 1;
             let now = self.now;
             let Some(Slot {
                 entity: Entity::Run(run),
@@ -40,26 +40,29 @@ impl Lane {
                 return;
             };
             *touched_at = now;
+            let kept = report.clone();
             // A panic is a bug on this one entity: all others go on, from what is durable.
             let decided = catch_unwind(AssertUnwindSafe(|| {
                 run.decide_report(report, now, &mut decision)
             }));
+            let needs = !run.live.needs.is_empty();
             match decided {
                 Ok(Ok(()) | Err(Refusal::Stale | Refusal::Reject(_))) => {
                     kapell_engine::event::encode_chunk_into(&mut chunk, &decision.events);
                     decision.events.clear();
-                    if !run.live.needs.is_empty() {
+                    self.taken(kept);
+                    if needs {
                         break;
                     }
                 }
                 Ok(Err(Refusal::Need(needs))) => {
-                    let report = self.open.reports.last().cloned();
-                    let input = report.map(kapell_engine::Input::Report).map(Box::new);
-                    waiting.extend(input.map(|input| (ToEntity::Run(input), false)));
+                    let input = Box::new(kapell_engine::Input::Report(kept));
+                    waiting.push_back((ToEntity::Run(input), false));
                     self.ask(&key, needs);
                     break;
                 }
                 Err(_) => {
+                    self.taken(kept);
                     self.quarantine(&key);
                     return;
                 }
@@ -88,15 +91,21 @@ impl Lane {
         Some(report)
     }
 
-    /// Takes note of a report that becomes part of the open batch.
-    fn note(&mut self, report: &Report) {
-        if matches!(report.event, TaskEvent::Ended { .. })
-            && self.held.land(report.run, report.place, report.offer)
-        {
-            self.landed += 1;
+    /// A report has become part of the open batch. One that still waits for its run or for a value is
+    /// not part of any: until then its attempt counts as held, and it outlives the lane's memory.
+    pub(super) fn taken(&mut self, report: Report) {
+        let landed = self.landed(&report);
+        self.open.reports.push((report, landed));
+    }
+
+    /// If the report is about an end, its attempt is held no more.
+    pub(super) fn landed(&mut self, report: &Report) -> Option<Grant> {
+        if !matches!(report.event, TaskEvent::Ended { .. }) {
+            return None;
         }
-        self.open.inputs += 1;
-        self.open.reports.push(report.clone());
+        let landed = self.held.land(report.run, report.place, report.offer)?;
+        self.landed += usize::from(!landed.light);
+        Some(landed)
     }
 
     /// Deciding broke a rule of its own: the entity is left as it is, and all memory is dropped.

@@ -397,6 +397,7 @@ impl Shadow {
             .scopes
             .values()
             .find(|scope| scope.parent == Some(place) && scope.kind != ScopeKind::Handler)
+            .map(|scope| &**scope)
     }
 
     /// True if a step failed whose failure nothing tolerates.

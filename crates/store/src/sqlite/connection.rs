@@ -31,7 +31,7 @@ pub(super) fn writer(path: &Path, watch: &Arc<Watch>) -> rusqlite::Result<Connec
     let mut connection = plain(path)?;
     // The page size takes effect only where nothing was written yet.
     connection.execute_batch(&format!(
-        "PRAGMA page_size = {PAGE_BYTES}; PRAGMA cache_size = -65536"
+        "PRAGMA page_size = {PAGE_BYTES}; PRAGMA cache_size = -16384"
     ))?;
     connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
     // FULL: a commit that returned is on the disk. No checkpoint inside a commit.

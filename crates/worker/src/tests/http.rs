@@ -1,6 +1,8 @@
 use super::*;
 use kapell_api::task::{HttpCredentials, HttpRequest};
 use kapell_model::FailureKind;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 
@@ -191,12 +193,23 @@ fn a_cancelled_request_frees_its_thread() {
     setup.run(request(&url, |_| {})).value();
 }
 
-/// A server with a certificate of the authority in `tls/ca.pem`; it answers one request.
-fn tls_server() -> String {
-    use rustls::pki_types::pem::PemObject;
-    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-    let certificate = CertificateDer::from_pem_slice(include_bytes!("tls/server.pem")).unwrap();
-    let key = PrivateKeyDer::from_pem_slice(include_bytes!("tls/server.key")).unwrap();
+/// An authority made for this test: its certificate as PEM, and one that it signed for `localhost`.
+fn authority() -> (String, CertificateDer<'static>, PrivateKeyDer<'static>) {
+    let mut parameters = CertificateParams::default();
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let own_key = KeyPair::generate().unwrap();
+    let own = parameters.self_signed(&own_key).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let signed = CertificateParams::new(["localhost".to_owned()])
+        .unwrap()
+        .signed_by(&key, &Issuer::new(parameters, own_key))
+        .unwrap();
+    let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+    (own.pem(), signed.der().clone(), key)
+}
+
+/// A server with this certificate; it answers one request.
+fn tls_server(certificate: CertificateDer<'static>, key: PrivateKeyDer<'static>) -> String {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -226,7 +239,9 @@ fn tls_server() -> String {
 #[test]
 fn a_certificate_is_trusted_by_the_authorities_it_is_told_of() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), include_bytes!("tls/ca.pem")).unwrap();
+    let (authority, certificate, key) = authority();
+    std::fs::write(file.path(), authority).unwrap();
+    let server = || tls_server(certificate.clone(), key.clone_key());
     let trusting = setup_with(
         |config| {
             let entry = ("SSL_CERT_FILE".into(), file.path().into());
@@ -234,12 +249,9 @@ fn a_certificate_is_trusted_by_the_authorities_it_is_told_of() {
         },
         Containment::Cgroups,
     );
-    let value = trusting
-        .run(request(&tls_server(), |_| {}))
-        .value()
-        .to_json();
+    let value = trusting.run(request(&server(), |_| {})).value().to_json();
     assert_eq!(value["body"], "in private");
-    let error = setup().run(request(&tls_server(), |_| {})).error().clone();
+    let error = setup().run(request(&server(), |_| {})).error().clone();
     assert_eq!(
         (error.kind, error.reason.as_str()),
         (FailureKind::Platform, "connection")

@@ -298,7 +298,10 @@ fn what_never_fits_fails_at_once() {
         .error()
         .clone();
     assert!(
-        error.permanent && error.message.contains("3 devices"),
+        error.permanent
+            && error
+                .message
+                .ends_with("asks for 3 GPUs, and this worker has 2"),
         "{}",
         error.message
     );

@@ -128,7 +128,7 @@ fn an_exception_comes_back_with_its_traceback() {
     );
     let traceback = error.traceback.unwrap();
     assert!(
-        traceback.contains("raise ValueError('no rows')") && !traceback.contains("host.py"),
+        traceback.contains("raise ValueError('no rows')") && !traceback.contains("kapell_host"),
         "{traceback}"
     );
     let fail = "import kapell\ndef run(retry):\n    kapell.fail('bad data', retry=retry)\n";

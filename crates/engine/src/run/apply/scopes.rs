@@ -64,7 +64,7 @@ impl State {
         if graph.steps.is_empty() {
             self.todo.insert(Todo::Scope(opened.scope));
         }
-        self.scopes.insert(opened.scope, scope);
+        self.scopes.insert(opened.scope, Box::new(scope));
         if kind == ScopeKind::Finally {
             self.todo.remove(&Todo::Scope(0));
         }

@@ -1,6 +1,7 @@
 //! What must hold whatever happens.
 
 use super::{BEGIN, Slot, World};
+use kapell_engine::run::Holding;
 use kapell_engine::{Input, Run};
 use kapell_model::Offer;
 
@@ -26,7 +27,11 @@ impl World {
                 .flying
                 .iter()
                 .filter(|((run, _), _)| *run == id)
-                .map(|((_, place), flying)| (*place, flying.offer))
+                .map(|((_, place), flying)| Holding {
+                    place: *place,
+                    offer: flying.offer,
+                    attempt: flying.number,
+                })
                 .collect();
             let _ = self.input(index, Input::SessionsEnded { epoch, held })?;
             let _ = self.input(index, Input::Wake)?;

@@ -75,6 +75,7 @@ impl World {
         let takes_worker = !matches!(task.work, Work::Noop | Work::Fail { .. });
         let flying = Flying {
             offer: task.offer,
+            number: task.attempt,
             path,
             started_at,
             attempt,

@@ -1,0 +1,454 @@
+use std::io;
+use std::path::Path;
+
+use kapell_api::task::{Blobs, Outcome, TaskEvent, Usage};
+use kapell_expr::Value;
+use kapell_store::{MemoryStore, Store as _, VersionRow};
+
+use super::*;
+use crate::perform::{self, Plans};
+use crate::request::StartRun;
+
+struct NoBlobs;
+
+impl Blobs for NoBlobs {
+    fn put(&self, _: &[u8]) -> io::Result<BlobRef> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn put_file(&self, _: &Path) -> io::Result<BlobRef> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn get(&self, _: &BlobRef, _: u64) -> io::Result<Vec<u8>> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+    fn get_file(&self, _: &BlobRef, _: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+}
+
+/// What becomes of commits.
+#[derive(Clone, Copy, PartialEq)]
+enum Commits {
+    Land,
+    /// They take for ever.
+    Hang,
+    /// They land, and nobody hears of it.
+    LandUnheard,
+    /// They do not land, and nobody knows.
+    Vanish,
+}
+
+/// A lane over a store in memory; reads and commits are done at once, but for what is held back.
+struct World {
+    lane: Lane,
+    store: MemoryStore,
+    plans: Plans,
+    now: Time,
+    commits: Commits,
+    /// True: reads are not answered.
+    deaf: bool,
+    /// An entity that cannot be read.
+    damaged: Option<EntityKey>,
+    acquisitions: usize,
+    hung: Vec<Arc<Commit>>,
+    unread: Vec<Output>,
+    offers: Vec<Task>,
+    replies: Vec<(ReplyId, Result<Answer, Error>)>,
+    next_reply: u64,
+}
+
+const START: Time = Time(1_800_000_000_000_000);
+
+impl World {
+    fn new(files: &[&str]) -> Self {
+        let store = MemoryStore::new();
+        for file in files {
+            let parsed = kapell_model::parse("w.yaml", file);
+            let spec = parsed
+                .spec
+                .unwrap_or_else(|| panic!("{:?}", parsed.diagnostics));
+            store.register(&version_row(&spec, file)).unwrap();
+        }
+        let config = Config {
+            seed: 7,
+            process_window: 10_000,
+            light_window: 10_000,
+            idle_micros: 60_000_000,
+        };
+        let mut world = Self {
+            lane: Lane::new(config, START),
+            store,
+            plans: Plans::default(),
+            now: START,
+            commits: Commits::Land,
+            deaf: false,
+            damaged: None,
+            acquisitions: 0,
+            hung: Vec::new(),
+            unread: Vec::new(),
+            offers: Vec::new(),
+            replies: Vec::new(),
+            next_reply: 0,
+        };
+        world.go();
+        world
+    }
+
+    /// Lets happen all that happens by itself at this instant.
+    fn go(&mut self) {
+        for _ in 0..1_000 {
+            if self.lane.next_tick() <= self.now {
+                self.lane.on(self.now, Input::Tick);
+            }
+            let outputs = self.lane.flush(self.now);
+            if outputs.is_empty() && self.lane.next_tick() > self.now {
+                return;
+            }
+            for output in outputs {
+                self.output(output);
+            }
+        }
+        panic!("the lane turns in circles at {}", self.now);
+    }
+
+    fn output(&mut self, output: Output) {
+        match output {
+            Output::Commit(commit, contents) => match self.commits {
+                Commits::Hang => self.hung.push(commit),
+                Commits::Land => {
+                    let result = perform::commit(&self.store, &NoBlobs, &contents, &commit);
+                    self.lane.on(self.now, Input::Committed(result));
+                }
+                Commits::LandUnheard | Commits::Vanish => {
+                    if self.commits == Commits::LandUnheard {
+                        perform::commit(&self.store, &NoBlobs, &contents, &commit).unwrap();
+                    }
+                    self.commits = Commits::Land;
+                    let error = kapell_store::Error::Unavailable("no answer".to_owned());
+                    self.lane.on(self.now, Input::Committed(Err(error)));
+                }
+            },
+            Output::Offer(tasks) => self.offers.extend(tasks),
+            Output::Reply(reply, answer) => self.replies.push((reply, answer)),
+            Output::Stop(_) | Output::RowsChanged(_) => {}
+            output if self.deaf => self.unread.push(output),
+            output => self.read(output),
+        }
+    }
+
+    fn read(&mut self, output: Output) {
+        self.acquisitions += usize::from(matches!(output, Output::Acquire(_)));
+        let damaged = match &output {
+            Output::Load(key, _) => self.damaged.as_ref().filter(|damaged| *damaged == key),
+            _ => None,
+        };
+        let input = match damaged {
+            Some(key) => {
+                let error = kapell_store::Error::Corrupt("half of it is gone".to_owned());
+                Input::Loaded(key.clone(), Err(error))
+            }
+            None => perform::read(&self.store, &NoBlobs, &mut self.plans, output).unwrap(),
+        };
+        self.lane.on(self.now, input);
+    }
+
+    fn pass(&mut self, micros: i64) {
+        self.now = Time(self.now.0 + micros);
+        self.go();
+    }
+
+    /// Seconds pass one by one.
+    fn seconds(&mut self, seconds: usize) {
+        for _ in 0..seconds {
+            self.pass(1_000_000);
+        }
+    }
+
+    fn ask(&mut self, request: ClientRequest) -> ReplyId {
+        self.next_reply += 1;
+        let reply = ReplyId(self.next_reply);
+        self.lane.on(self.now, Input::Request(reply, request));
+        reply
+    }
+
+    fn start(&mut self, workflow: &str) -> ReplyId {
+        self.ask(ClientRequest::Start(Box::new(StartRun {
+            namespace: "default".into(),
+            workflow: workflow.into(),
+            version: None,
+            params: Value::Null,
+            text: false,
+            by: "me".to_owned(),
+            scheduled_at: None,
+            priority: None,
+            idempotency_key: None,
+        })))
+    }
+
+    fn started(&mut self, workflow: &str) -> RunId {
+        let reply = self.start(workflow);
+        self.go();
+        match self.answer(reply) {
+            Some(Ok(Answer::Started(run))) => *run,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn answer(&self, reply: ReplyId) -> Option<&Result<Answer, Error>> {
+        let answer = self.replies.iter().find(|(other, _)| *other == reply);
+        answer.map(|(_, answer)| answer)
+    }
+
+    fn report(&self, task: &Task, outcome: Outcome) -> Report {
+        Report {
+            run: task.run,
+            place: task.place,
+            offer: task.offer,
+            event: TaskEvent::Ended {
+                started_at: self.now,
+                ended_at: self.now,
+                outcome,
+                usage: Some(Usage::default()),
+            },
+        }
+    }
+
+    fn succeeds(&mut self, tasks: &[Task]) {
+        let succeeded = |task| self.report(task, Outcome::Succeeded(Value::Null));
+        let reports = tasks.iter().map(succeeded).collect();
+        self.lane.on(self.now, Input::Reports(reports));
+    }
+
+    fn status(&self, run: RunId) -> Option<RunStatus> {
+        self.store.run(run).unwrap().map(|row| row.status)
+    }
+}
+
+fn version_row(spec: &kapell_model::spec::Spec, file: &str) -> VersionRow {
+    VersionRow {
+        namespace: "default".into(),
+        workflow: spec.workflow.clone(),
+        version: 0,
+        hash: blake3_of(file),
+        spec: serde_json::to_string(spec).unwrap().into(),
+        source: file.into(),
+        bundle: None,
+        created_at: START,
+    }
+}
+
+/// Texts of tests differ in their lengths.
+fn blake3_of(file: &str) -> Arc<str> {
+    format!("{:064x}", file.len()).into()
+}
+
+const ONE: &str = "workflow: w\nsteps:\n  a: { shell: 'true' }\n";
+
+#[test]
+fn a_new_lane_asks_for_its_shards_once() {
+    let mut world = World::new(&[]);
+    assert_eq!(world.acquisitions, 1);
+    let config = Config {
+        seed: 1,
+        process_window: 1,
+        light_window: 1,
+        idle_micros: 1,
+    };
+    world.lane = Lane::new(config, world.now);
+    assert!(
+        world.lane.next_tick() > world.now,
+        "it has nothing to do but wait"
+    );
+}
+
+#[test]
+fn a_report_of_a_batch_that_did_not_land_is_taken_again() {
+    let mut world = World::new(&[ONE]);
+    let run = world.started("w");
+    let tasks = std::mem::take(&mut world.offers);
+    assert_eq!(tasks.len(), 1);
+    world.commits = Commits::Vanish;
+    world.succeeds(&tasks);
+    world.go();
+    world.seconds(20);
+    assert_eq!(world.status(run), Some(RunStatus::Succeeded));
+    assert_eq!(world.offers.len(), 0, "nothing is done twice");
+    assert_eq!(world.lane.in_flight(), 0);
+}
+
+#[test]
+fn a_report_that_waits_for_its_run_outlives_a_reset() {
+    let mut world = World::new(&[ONE]);
+    let run = world.started("w");
+    let tasks = std::mem::take(&mut world.offers);
+    // All memory is dropped, and the run is not there yet when the report comes.
+    world.commits = Commits::Vanish;
+    world.start("w");
+    world.go();
+    world.seconds(2);
+    world.lane.drop_slot(&run.into());
+    world.deaf = true;
+    world.succeeds(&tasks);
+    world.go();
+    // Another commit of unknown outcome while it waits.
+    world.commits = Commits::Vanish;
+    world.start("w");
+    world.go();
+    world.deaf = false;
+    for output in std::mem::take(&mut world.unread) {
+        world.read(output);
+    }
+    world.seconds(20);
+    assert_eq!(world.status(run), Some(RunStatus::Succeeded));
+    assert_eq!(world.offers.len(), 0, "nothing is done twice");
+}
+
+#[test]
+fn a_failure_counts_once_though_its_commit_is_not_confirmed() {
+    let mut world = World::new(&[
+        "workflow: w\nsteps:\n  a: { shell: 'true', retry: { limit: 3, backoff: { initial: 20s } } }\n",
+    ]);
+    let run = world.started("w");
+    let tasks = std::mem::take(&mut world.offers);
+    world.commits = Commits::LandUnheard;
+    let failed = world.report(&tasks[0], Outcome::Failed(Box::default()));
+    world.lane.on(world.now, Input::Reports(vec![failed]));
+    world.go();
+    world.seconds(60);
+    let again = &world.offers;
+    assert_eq!(again.len(), 1);
+    assert_eq!(again[0].attempt, 2);
+    assert_eq!(world.status(run), Some(RunStatus::Running));
+    assert_eq!(world.lane.in_flight(), 1);
+}
+
+#[test]
+fn items_of_a_page_that_is_gone_count_once_though_its_commit_is_not_confirmed() {
+    let mut world = World::new(&[
+        "workflow: w\nsteps:\n  a: { noop: , foreach: { i: '${{ range(5000) }}' } }\n",
+    ]);
+    let run = world.started("w");
+    let tasks = std::mem::take(&mut world.offers);
+    assert_eq!(tasks.len(), 5_000);
+    world.commits = Commits::LandUnheard;
+    world.succeeds(&tasks[..4_096]);
+    world.go();
+    world.seconds(20);
+    assert_eq!(world.status(run), Some(RunStatus::Running));
+    world.succeeds(&tasks[4_096..]);
+    world.go();
+    world.seconds(20);
+    assert_eq!(world.status(run), Some(RunStatus::Succeeded));
+    let row = world.store.run(run).unwrap().unwrap();
+    assert_eq!(row.counts, [5_001, 0, 5_001]);
+    assert_eq!(world.offers.len(), 0, "nothing is done twice");
+}
+
+#[test]
+fn a_bug_that_shows_when_a_timer_ends_stops_that_run_alone() {
+    let mut world = World::new(&[
+        "workflow: r\nsteps:\n  a: { wait: 5s }\n  b: { wait: 5s }\n",
+        ONE,
+    ]);
+    let run = world.started("r");
+    let Some(Slot {
+        entity: Entity::Run(broken),
+        ..
+    }) = world.lane.slots.get_mut(&run.into())
+    else {
+        panic!("the run is in memory");
+    };
+    // Where overflows are checked the end of the first step panics, and the other's timer is due.
+    broken.state.counts = [u64::MAX; 3];
+    world.seconds(10);
+    if cfg!(debug_assertions) {
+        let quarantined: Vec<_> = world.lane.quarantined().cloned().collect();
+        assert_eq!(quarantined, [EntityKey::Run(run)]);
+    }
+    let other = world.started("w");
+    assert_eq!(world.status(other), Some(RunStatus::Running));
+}
+
+#[test]
+fn a_full_batch_does_not_keep_the_lane_awake() {
+    let mut world = World::new(&["workflow: w\nsteps:\n  a: { wait: 5s }\n"]);
+    world.started("w");
+    world.commits = Commits::Hang;
+    world.start("w");
+    world.go();
+    assert_eq!(world.hung.len(), 1);
+    world.lane.open.bytes = limits::COMMIT_BYTES;
+    world.now = Time(world.now.0 + 6_000_000);
+    for _ in 0..10 {
+        world.lane.on(world.now, Input::Tick);
+        world.lane.flush(world.now);
+    }
+    assert!(world.lane.next_tick() > world.now);
+}
+
+#[test]
+fn what_is_idle_leaves_memory_though_commits_never_end() {
+    let mut world = World::new(&["workflow: w\nsteps:\n  a: { wait: 10h }\n"]);
+    let run = world.started("w");
+    world.commits = Commits::Hang;
+    let other = world.start("w");
+    world.seconds(100);
+    assert!(world.answer(other).is_none(), "the commit is under way");
+    assert!(!world.lane.slots.contains_key(&run.into()));
+    assert_eq!(world.lane.slots.len(), 1, "what is being written stays");
+}
+
+#[test]
+fn a_damaged_entity_does_not_hold_up_the_others() {
+    let mut world = World::new(&[
+        "workflow: l\nsteps:\n  a: { noop: , locks: [{ name: db }] }\n",
+        ONE,
+    ]);
+    world.damaged = Some(EntityKey::Lock {
+        namespace: "default".into(),
+        name: "db".into(),
+    });
+    world.start("l");
+    world.go();
+    world.seconds(3);
+    let run = world.started("w");
+    assert_eq!(world.status(run), Some(RunStatus::Running));
+    assert_eq!(world.lane.quarantined().count(), 1);
+}
+
+#[test]
+fn a_version_that_was_read_before_another_was_registered_is_read_again() {
+    let mut world = World::new(&[ONE]);
+    world.deaf = true;
+    let reply = world.start("w");
+    world.go();
+    let read = world.unread.pop().unwrap();
+    let old = perform::read(&world.store, &NoBlobs, &mut world.plans, read).unwrap();
+    let file = "workflow: w\nsteps:\n  a: { shell: 'true' }\n  b: { noop: }\n";
+    let spec = kapell_model::parse("w.yaml", file).spec.unwrap();
+    world.store.register(&version_row(&spec, file)).unwrap();
+    world.lane.on(world.now, Input::VersionsChanged);
+    world.deaf = false;
+    world.lane.on(world.now, old);
+    world.go();
+    assert!(matches!(world.answer(reply), Some(Ok(Answer::Started(_)))));
+    let run = world.started("w");
+    assert_eq!(world.store.run(run).unwrap().unwrap().version, 2);
+}
+
+#[test]
+fn requests_are_taken_while_reports_pour_in() {
+    let mut world = World::new(&[
+        "workflow: w\nsteps:\n  a: { noop: , foreach: { i: '${{ range(5000) }}' } }\n",
+    ]);
+    let run = world.started("w");
+    let tasks = std::mem::take(&mut world.offers);
+    world.commits = Commits::Hang;
+    world.start("w");
+    world.go();
+    world.succeeds(&tasks);
+    world.ask(ClientRequest::View { run });
+    world.go();
+    assert!(world.lane.is_full());
+    assert_eq!(world.lane.open.requests, 1);
+}

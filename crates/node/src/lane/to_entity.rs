@@ -1,0 +1,124 @@
+//! What is given to one entity.
+
+use kapell_api::task::{Outcome, Report, TaskEvent};
+use kapell_engine::{Message, Request, Run};
+use kapell_model::{EntityKey, RunStatus};
+
+use super::{fork, start};
+use crate::request::ReplyId;
+
+/// An input to one entity.
+#[derive(Clone, Debug)]
+pub(super) enum ToEntity {
+    /// A report, request or wake for a run.
+    Run(Box<kapell_engine::Input>),
+    /// A message from another entity.
+    Message(Box<Message>),
+    /// A client's request: the answer goes to it.
+    Request(ReplyId, Request),
+    /// A client looks.
+    View(ReplyId),
+    /// A run is made here.
+    Create(Box<start::Making>),
+    /// A fork of this run is to be made.
+    Fork(ReplyId, Box<fork::Forking>),
+    /// The strict queue of this run is to be freed.
+    Dismiss(ReplyId),
+    /// Time has passed, or nothing in particular.
+    Wake,
+    /// This entity is in memory now: the input goes on to the one that it is for.
+    Then(EntityKey, Box<ToEntity>),
+}
+
+impl ToEntity {
+    /// The client that waits for its answer.
+    pub(super) fn reply(&self) -> Option<ReplyId> {
+        match self {
+            Self::Request(reply, _)
+            | Self::View(reply)
+            | Self::Fork(reply, _)
+            | Self::Dismiss(reply) => Some(*reply),
+            Self::Create(making) => making.reply(),
+            Self::Then(_, input) => input.reply(),
+            Self::Run(_) | Self::Message(_) | Self::Wake => None,
+        }
+    }
+
+    /// What a worker reports, if it is that.
+    pub(super) fn report(&self) -> Option<&Report> {
+        match self {
+            Self::Run(input) => match &**input {
+                kapell_engine::Input::Report(report) => Some(report),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// True if a worker reports that an attempt is lost.
+    pub(super) fn is_loss(&self) -> bool {
+        self.report().is_some_and(|report| {
+            matches!(
+                report.event,
+                TaskEvent::Ended {
+                    outcome: Outcome::Lost { .. },
+                    ..
+                }
+            )
+        })
+    }
+}
+
+/// The run queue that must be in memory before a run takes this input.
+pub(super) fn looks_at_queue(run: &Run, input: &ToEntity) -> Option<EntityKey> {
+    let looks = match input {
+        ToEntity::Dismiss(_)
+        | ToEntity::Request(_, Request::Retry { .. } | Request::Restart { .. }) => true,
+        ToEntity::View(_) => run.state.status == RunStatus::Queued,
+        _ => false,
+    };
+    run.state.run_queue().filter(|_| looks)
+}
+
+/// What a message is to a run; none if it is not for runs.
+pub(super) fn run_input(message: Message) -> Option<kapell_engine::Input> {
+    use kapell_engine::Input as Run;
+    let by = || "its parent".to_owned();
+    Some(match message {
+        Message::ChildEnded {
+            place,
+            run,
+            status,
+            outputs,
+            error,
+        } => Run::ChildEnded {
+            place,
+            run,
+            status,
+            outputs,
+            error,
+        },
+        Message::CancelChild { reason, now } => Run::Request(Request::Cancel {
+            by: by(),
+            reason,
+            now,
+        }),
+        Message::RetryChild => Run::RetryChild,
+        Message::PauseChild { paused: true } => Run::Request(Request::Pause { by: by() }),
+        Message::PauseChild { paused: false } => Run::Request(Request::Resume { by: by() }),
+        Message::LockGranted { place, name } => Run::LockGranted { place, name },
+        Message::Admitted { last_success } => Run::Admitted { last_success },
+        Message::Discarded { reason } => Run::Discarded { reason },
+        Message::Superseded { by } => Run::Request(Request::Cancel {
+            by: "its run queue".to_owned(),
+            reason: format!("superseded by run {by}"),
+            now: false,
+        }),
+        Message::StartChild(_)
+        | Message::Acquire { .. }
+        | Message::Release { .. }
+        | Message::Enqueue(_)
+        | Message::RunEnded { .. }
+        | Message::Reenter(_) => return None,
+    })
+}
