@@ -95,15 +95,21 @@ pub(crate) fn resume(resume: &Resume, config: &Config, printer: &mut Printer) ->
         return go_on(run, &action, &resume.work, config, printer);
     }
     let session = open(&resume.work, config)?;
-    for run in follow::in_status(&session, &[RunStatus::Paused])? {
+    // A run may end with its resumption alone, so it is followed whatever it is by then.
+    let mut runs = follow::in_status(&session, &[RunStatus::Paused])?;
+    for run in &runs {
         session.api().act(
-            run,
+            *run,
             &Action::Resume {
                 by: config.user.clone(),
             },
         )?;
     }
-    let runs = follow::unfinished(&session)?;
+    for run in follow::unfinished(&session)? {
+        if !runs.contains(&run) {
+            runs.push(run);
+        }
+    }
     if runs.is_empty() {
         printer.plain("nothing is unfinished here")?;
         session.stop(Duration::ZERO);

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::args::Work;
 use crate::config::Config;
-use crate::interrupt::{self, Interrupt};
+use crate::interrupt::Interrupt;
 use crate::paint::{BOLD, CYAN, DIM, GREEN, Line, PLAIN, YELLOW};
 use crate::printer::Printer;
 use crate::progress::Progress;
@@ -27,8 +27,6 @@ const LOOKS: u32 = 50;
 /// How long running attempts may take to end after Ctrl-C, and when other runs are left behind.
 const GRACE: Duration = Duration::from_secs(5);
 const LEAVING: Duration = Duration::from_secs(2);
-/// Past the grace period, until a process that cannot record a pause ends without it.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// Runs that are shown at once.
 const SHOWN: usize = 50;
 /// Runs that are continued at once.
@@ -114,10 +112,7 @@ pub(crate) fn to_the_end(
     loop {
         match following.look(&session, &interrupt, printer) {
             Ok(Some(seen)) => return following.leave(session, &seen, printer),
-            Ok(None) => {
-                interrupt::end_within(GRACE + PATIENCE)?;
-                return Ok(following.pause(session, printer));
-            }
+            Ok(None) => return Ok(following.pause(session, printer)),
             // Whoever held the directory has ended: what is left is ours now.
             Err(error)
                 if session.holder().is_some() && error.code == ErrorCode::StoreUnavailable =>

@@ -153,12 +153,17 @@ fn because(step: &StepView, view: &RunView, now: Time) -> Because {
         StepStatus::Retrying => format!("waits for {}", waits.unwrap_or("its next try")),
         StepStatus::Running => match (waits, &step.items) {
             (Some(what), _) => format!("has run for {took} and waits for {what}"),
-            (None, Some(items)) => format!(
-                "has run for {took}: {} of {} items have ended, {} run",
-                items.succeeded + items.failed + items.other,
-                items.count,
-                items.running
-            ),
+            (None, Some(items)) => {
+                let ended = items.succeeded + items.failed + items.other;
+                let (count, running) = (items.count, items.running);
+                let rest = match count.saturating_sub(ended + running) {
+                    0 => String::new(),
+                    left => format!(", {left} wait for a worker with room or for their turn"),
+                };
+                format!(
+                    "has run for {took}: {ended} of {count} items have ended, {running} run{rest}"
+                )
+            }
             (None, None) => format!("has run for {took}"),
         },
         StepStatus::Pending | StepStatus::Waiting | StepStatus::Queued | StepStatus::Cancelling => {

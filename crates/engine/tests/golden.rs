@@ -134,7 +134,7 @@ impl Replayed {
             Self::Run(plan, state) => {
                 let mut run = Run::new(plan);
                 run.state = *state;
-                serde_json::to_string_pretty(&run.view()).unwrap()
+                serde_json::to_string_pretty(&run.view(run.state.last_at)).unwrap()
             }
             Self::Lock(lock) => format!("{lock:#?}"),
             Self::Queue(queue) => format!("{queue:#?}"),

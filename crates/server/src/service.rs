@@ -98,7 +98,7 @@ impl Service {
     fn view_at_rest(&self, row: &RunRow) -> Result<kapell_engine::run::view::RunView> {
         let found = perform::load(&*self.store, &mut Plans::default(), &row.id.into(), None);
         match found.map_err(failure)?.1.map(|found| found.entity) {
-            Some(Entity::Run(run)) => Ok(run.view()),
+            Some(Entity::Run(run)) => Ok(run.view(clock::now())),
             _ => Err(no_run(&row.id.to_string())),
         }
     }

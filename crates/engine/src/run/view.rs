@@ -1,12 +1,14 @@
 //! What people see of a run that is in memory: where it stands, and why it waits.
 
 use kapell_api::task::{Place, TaskError};
-use kapell_model::{RunId, RunStatus, StepStatus, Time};
+use kapell_model::spec::Verb;
+use kapell_model::{RunId, RunStatus, StepStatus, Time, limits};
 use serde::{Deserialize, Serialize};
 
-use super::Run;
-use super::state::{Inner, Page, StepState, TimerKind, Unit};
+use super::state::{Inner, Page, StepState, TimerKind};
+use super::{Flight, Run};
 use crate::event::ScopeKind;
+use crate::plan::StepPlan;
 
 /// Where a run stands.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -90,13 +92,13 @@ const VIEW_STEPS: usize = 2_000;
 const VIEW_ITEMS: usize = 20;
 
 impl Run {
-    /// Where the run stands now.
-    pub fn view(&self) -> RunView {
+    /// Where the run stands at `now`.
+    pub fn view(&self, now: Time) -> RunView {
         let state = &self.state;
         let mut steps = Vec::new();
         for (number, scope) in &state.scopes {
             if scope.parent.is_none() {
-                self.view_scope(*number, 0, &mut steps);
+                self.view_scope(*number, 0, now, &mut steps);
             }
         }
         RunView {
@@ -129,7 +131,7 @@ impl Run {
         }
     }
 
-    fn view_scope(&self, number: u32, depth: u32, into: &mut Vec<StepView>) {
+    fn view_scope(&self, number: u32, depth: u32, now: Time, into: &mut Vec<StepView>) {
         let Some(scope) = self.state.scopes.get(&number) else {
             return;
         };
@@ -143,8 +145,8 @@ impl Run {
                 step: index,
                 item: Place::NO_ITEM,
             };
-            into.push(self.view_unit(place, depth, step, &step.unit));
-            self.view_inner(&step.unit.inner, depth, into);
+            into.push(self.view_unit(place, depth, step, now));
+            self.view_inner(&step.unit.inner, depth, now, into);
             let mut shown = 0;
             for page in step.foreach.iter().flat_map(|foreach| &foreach.pages) {
                 let Page::Open { units, .. } = page else {
@@ -153,39 +155,41 @@ impl Run {
                 for unit in units.iter().filter(|unit| unit.inner != Inner::None) {
                     if shown < VIEW_ITEMS {
                         shown += 1;
-                        self.view_inner(&unit.inner, depth, into);
+                        self.view_inner(&unit.inner, depth, now, into);
                     }
                 }
             }
         }
     }
 
-    fn view_inner(&self, inner: &Inner, depth: u32, into: &mut Vec<StepView>) {
+    fn view_inner(&self, inner: &Inner, depth: u32, now: Time, into: &mut Vec<StepView>) {
         if let Inner::Scope(scope) | Inner::Handler(scope, _) = inner {
-            self.view_scope(*scope, depth + 1, into);
+            self.view_scope(*scope, depth + 1, now, into);
         }
     }
 
-    fn view_unit(&self, place: Place, depth: u32, step: &StepState, unit: &Unit) -> StepView {
+    fn view_unit(&self, place: Place, depth: u32, step: &StepState, now: Time) -> StepView {
+        let unit = &step.unit;
         let time = |at: Time| (at != Time::ZERO).then_some(at);
-        let flight = self.flight(place);
+        let flight = self
+            .flight(place)
+            .filter(|flight| !self.waits_in_worker(place, *flight, now));
         let running = flight.is_some() && unit.status == StepStatus::Queued;
         let items = step.foreach.as_ref().map(|foreach| {
-            let flights = self
-                .live
-                .items
-                .get(&(place.scope, place.step))
-                .map_or(0, |items| items.count);
+            let flights = self.live.flights.items((), place);
+            let flights =
+                flights.filter(|(item, flight)| !self.waits_in_worker(*item, **flight, now));
+            let flights = u32::try_from(flights.count()).unwrap_or(u32::MAX);
             ItemCounts {
                 count: foreach.count,
                 succeeded: foreach.good,
                 failed: foreach.bad,
                 other: foreach.other,
-                running: flights.max(if self.state.items_open(&self.plan, place) {
+                running: if self.state.items_open(&self.plan, place) && !self.plans_a_task(place) {
                     foreach.open
                 } else {
-                    0
-                }),
+                    flights
+                },
             }
         });
         StepView {
@@ -201,7 +205,7 @@ impl Run {
             started_at: time(unit.started_at).or(flight.map(|flight| flight.granted_at)),
             ended_at: time(unit.ended_at),
             items,
-            waits_for: self.waits_for(place),
+            waits_for: self.waits_for(place, now),
             error: unit.error.as_deref().cloned(),
             child: match unit.inner {
                 Inner::Child(child) => Some(child),
@@ -210,8 +214,27 @@ impl Run {
         }
     }
 
+    fn plans_a_task(&self, place: Place) -> bool {
+        self.state
+            .plan_step(&self.plan, place)
+            .is_some_and(StepPlan::is_task)
+    }
+
+    /// True for an attempt that its worker holds and, by all that is known, has no room for: one that
+    /// runs says so after a second.
+    fn waits_in_worker(&self, place: Place, flight: Flight, now: Time) -> bool {
+        let light = self
+            .state
+            .plan_step(&self.plan, place)
+            .is_some_and(|step| matches!(step.step.verb, Verb::Noop | Verb::Fail { .. }));
+        let patience = 2 * i64::try_from(limits::RECORD_START_AFTER.as_micros()).unwrap_or(0);
+        !light
+            && !self.state.started.contains_key(&place)
+            && now.0.saturating_sub(flight.granted_at.0) > patience
+    }
+
     /// What a unit waits for, in one sentence with the names involved; none if it does not wait.
-    pub fn waits_for(&self, place: Place) -> Option<String> {
+    fn waits_for(&self, place: Place, now: Time) -> Option<String> {
         let state = &self.state;
         let unit = state.unit(place)?;
         let timer = |kind| state.timers.get(place, kind);
@@ -241,7 +264,11 @@ impl Run {
                 }
                 timer(TimerKind::Wait).map(|at| format!("the time {at}"))
             }
-            StepStatus::Queued if self.flight(place).is_none() => {
+            StepStatus::Queued
+                if self
+                    .flight(place)
+                    .is_none_or(|flight| self.waits_in_worker(place, flight, now)) =>
+            {
                 let queue = state
                     .plan_step(&self.plan, place)
                     .map(|step| step.step.queue.clone())?;

@@ -122,7 +122,7 @@ impl Lane {
                 kapell_engine::Input::Request(request)
             }
             ToEntity::View(id) => {
-                let view = Box::new(run.view());
+                let view = Box::new(run.view(now));
                 self.reply(id, Ok(Answer::View(self.with_queue(view))));
                 return;
             }

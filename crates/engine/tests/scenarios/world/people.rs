@@ -98,7 +98,7 @@ impl World {
 
     pub(super) fn why(&mut self, index: usize) {
         let at = self.at();
-        let view = self.runs[index].run.view();
+        let view = self.runs[index].run.view(self.now);
         if view.status == RunStatus::Queued {
             let (queue, _) = self
                 .queues
