@@ -345,8 +345,23 @@ pub struct TaskError {
 pub struct Usage {
     /// CPU time of it and its children, in milliseconds.
     pub cpu_millis: u64,
-    /// Peak of resident memory, in bytes; 0 if it cannot be told apart from Kapell's own.
+    /// Peak of resident memory, in bytes; 0, in JSON null, if it cannot be told apart from Kapell's own.
+    #[serde(with = "zero_is_null")]
     pub memory_bytes: u64,
+}
+
+/// A number of which 0 says that it is not known.
+mod zero_is_null {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+    pub(super) fn serialize<S: Serializer>(number: &u64, to: S) -> Result<S::Ok, S::Error> {
+        (*number != 0).then_some(*number).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+        Ok(Option::deserialize(from)?.unwrap_or_default())
+    }
 }
 
 /// Where big values, artifacts and bundles are kept.
