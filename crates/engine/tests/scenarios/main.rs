@@ -7,8 +7,9 @@
 //! page, and replaying the events must give the same state.
 //!
 //! `cargo test -p kapell-engine --test scenarios -- --bless [FILTER]` writes the timelines that came
-//! out into the pages.
+//! out into the pages. `histories::` are golden histories; see there for what `--bless` writes of them.
 
+mod histories;
 mod page;
 mod script;
 mod timeline;
@@ -134,6 +135,29 @@ fn run(asked: &Asked, said: &mut String) -> Result<usize, String> {
         if !fresh.is_empty() {
             std::fs::write(&path, Page::with_timelines(&text, &fresh))
                 .map_err(|error| error.to_string())?;
+        }
+    }
+    for name in histories::names() {
+        let full = format!("histories::{name}");
+        if !asked.wants(&full) {
+            continue;
+        }
+        if asked.list {
+            let _ = writeln!(said, "{full}: test");
+            continue;
+        }
+        let result = catch_unwind(AssertUnwindSafe(|| histories::check(&name, asked.bless)))
+            .unwrap_or_else(|panic| Err(panic_text(&*panic)));
+        match result {
+            Ok(false) => passed += 1,
+            Ok(true) => {
+                blessed += 1;
+                let _ = writeln!(said, "written {full}");
+            }
+            Err(message) => {
+                failed += 1;
+                let _ = writeln!(said, "FAILED {full}\n{message}\n");
+            }
         }
     }
     if !asked.list {

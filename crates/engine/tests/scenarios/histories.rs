@@ -5,23 +5,12 @@
 //! `*.states` says what state they give: a hash of it after each chunk, and what people see at the end.
 //! A change that reads old history otherwise differs in one of them.
 //!
-//! - A history that is there is never written again. To add one, add a section to
-//!   `histories/README.md` and run `cargo test -p kapell-engine --test golden -- --ignored
-//!   writes_missing_histories`.
-//! - Where the state itself has changed on purpose (another layout, a field that people see), look at
-//!   what differs and run `cargo test -p kapell-engine --test golden -- --ignored writes_states`.
-#![allow(clippy::unwrap_used, reason = "a test")]
+//! A history that is there is never written again. To add one, add a section to `histories/README.md`
+//! and run with `--bless`. Where the state itself has changed on purpose (another layout, a field that
+//! people see), look at what differs, then `--bless` writes the states anew.
+#![allow(clippy::unwrap_used, reason = "a test: what panics has failed")]
 
-/// The world of the scenarios, in which the histories were made.
-#[allow(dead_code, reason = "the scenarios use the rest of it")]
-mod scenarios {
-    pub(crate) mod page;
-    pub(crate) mod script;
-    pub(crate) mod timeline;
-    pub(crate) mod world;
-}
-
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -32,10 +21,9 @@ use kapell_engine::run::State;
 use kapell_engine::run_queue::RunQueue;
 use kapell_engine::{Plan, Run, event, lock, run_queue};
 use kapell_model::spec::Spec;
-use scenarios::{page, script, timeline, world};
 
-use page::Page;
-use world::World;
+use crate::page::{Page, Scenario};
+use crate::world::World;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/histories")
@@ -47,18 +35,64 @@ struct History {
     text: String,
 }
 
-fn histories() -> Vec<History> {
-    let mut paths: Vec<PathBuf> = fs::read_dir(folder().join("v1"))
+/// The names of all histories: those that are kept, and those that a section asks for.
+pub(crate) fn names() -> BTreeSet<String> {
+    let kept = fs::read_dir(folder().join("v1"))
         .unwrap()
         .map(|file| file.unwrap().path())
         .filter(|path| path.extension().is_some_and(|ending| ending == "history"))
-        .collect();
-    paths.sort();
-    let read = |path: PathBuf| History {
-        name: path.file_stem().unwrap().to_str().unwrap().to_owned(),
-        text: fs::read_to_string(&path).unwrap(),
+        .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned());
+    kept.chain(sections().into_keys()).collect()
+}
+
+/// Reads a history and compares what it gives; true if something had to be written, which only
+/// `bless` allows.
+pub(crate) fn check(name: &str, bless: bool) -> Result<bool, String> {
+    let path = folder().join("v1").join(format!("{name}.history"));
+    if bless && !path.exists() {
+        fs::write(&path, written(name)).map_err(|error| error.to_string())?;
+    }
+    let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let history = History {
+        name: name.to_owned(),
+        text,
     };
-    paths.into_iter().map(read).collect()
+    let path = path.with_extension("states");
+    let found = history.states();
+    let expected = fs::read_to_string(&path).unwrap_or_default();
+    if expected == found {
+        return Ok(false);
+    }
+    if bless {
+        fs::write(&path, found).map_err(|error| error.to_string())?;
+        return Ok(true);
+    }
+    let lines = expected.lines().zip(found.lines());
+    let (old, new) = lines
+        .into_iter()
+        .find(|(old, new)| old != new)
+        .unwrap_or(("the end", "more, or less"));
+    Err(format!(
+        "it is read otherwise: expected\n  {old}\nfound\n  {new}"
+    ))
+}
+
+/// A history as the engine writes it now.
+fn written(name: &str) -> String {
+    let scenario = &sections()[name];
+    let mut text = String::new();
+    for (number, file) in scenario.workflows.iter().enumerate() {
+        let parsed = kapell_model::parse(&format!("workflow {number}"), file);
+        let spec = parsed
+            .spec
+            .unwrap_or_else(|| panic!("{name}: {:?}", parsed.diagnostics));
+        let json = serde_json::to_string(&*spec).unwrap();
+        writeln!(text, "definition {} {json}", spec.workflow).unwrap();
+    }
+    for (title, chunk) in in_batches(World::history(scenario).unwrap()) {
+        writeln!(text, "{title} {}", hex(&chunk)).unwrap();
+    }
+    text
 }
 
 /// An entity as its history gives it.
@@ -166,47 +200,11 @@ fn unhex(text: &str) -> Vec<u8> {
         .collect()
 }
 
-fn states_of(name: &str) -> PathBuf {
-    folder().join("v1").join(format!("{name}.states"))
-}
-
-#[test]
-fn old_histories_give_the_states_that_they_gave() {
-    let histories = histories();
-    assert!(histories.len() >= 14, "histories are gone");
-    for history in histories {
-        let expected = fs::read_to_string(states_of(&history.name)).unwrap();
-        let states = history.states();
-        let differs = expected
-            .lines()
-            .zip(states.lines())
-            .find(|(old, new)| old != new);
-        if let Some((old, new)) = differs {
-            panic!(
-                "{} is read otherwise: expected\n  {old}\nfound\n  {new}",
-                history.name
-            );
-        }
-        assert_eq!(expected, states, "{}", history.name);
-    }
-}
-
-#[test]
-fn every_section_has_its_history() {
-    let known: Vec<String> = histories()
-        .into_iter()
-        .map(|history| history.name)
-        .collect();
-    for (name, _) in sections() {
-        assert!(known.contains(&name), "there is no history of `{name}`");
-    }
-}
-
-/// The histories as the engine would write them now, by name.
-fn sections() -> Vec<(String, page::Scenario)> {
+/// What histories are made from, by name.
+fn sections() -> BTreeMap<String, Scenario> {
     let path = folder().join("README.md");
     let page = Page::read(&path, &fs::read_to_string(&path).unwrap()).unwrap();
-    let named = |scenario: page::Scenario| {
+    let named = |scenario: Scenario| {
         let name = scenario.name.split("::").last().unwrap().to_owned();
         (name, scenario)
     };
@@ -226,38 +224,4 @@ fn in_batches(chunks: Vec<(String, Vec<u8>)>) -> Vec<(String, Vec<u8>)> {
         }
     }
     batches
-}
-
-#[test]
-#[ignore = "writes files that the repository keeps"]
-fn writes_missing_histories() {
-    for (name, scenario) in sections() {
-        let path = folder().join("v1").join(format!("{name}.history"));
-        if path.exists() {
-            continue;
-        }
-        let mut text = String::new();
-        for (number, file) in scenario.workflows.iter().enumerate() {
-            let parsed = kapell_model::parse(&format!("workflow {number}"), file);
-            let spec = parsed
-                .spec
-                .unwrap_or_else(|| panic!("{name}: {:?}", parsed.diagnostics));
-            let json = serde_json::to_string(&*spec).unwrap();
-            writeln!(text, "definition {} {json}", spec.workflow).unwrap();
-        }
-        for (title, chunk) in in_batches(World::history(&scenario).unwrap()) {
-            writeln!(text, "{title} {}", hex(&chunk)).unwrap();
-        }
-        let history = History { name, text };
-        fs::write(states_of(&history.name), history.states()).unwrap();
-        fs::write(path, history.text).unwrap();
-    }
-}
-
-#[test]
-#[ignore = "writes files that the repository keeps"]
-fn writes_states() {
-    for history in histories() {
-        fs::write(states_of(&history.name), history.states()).unwrap();
-    }
 }
