@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use kapell_api::task::{Blobs, Place, Report, Task};
-use kapell_expr::{BlobRef, Value};
+use kapell_expr::Value;
 use kapell_model::{Offer, RunId, RunStatus};
 use kapell_node::drive::{Node, Threads, Workers};
-use kapell_node::{Answer, ClientRequest, Config, StartRun, clock};
+use kapell_node::{Answer, BlobFolder, ClientRequest, Config, StartRun, clock};
 use kapell_store::{FileBlobs, RunRow, SqliteStore, Store, VersionRow};
 use kapell_worker::{Capacity, Worker};
 
@@ -37,26 +37,6 @@ impl Workers for Local {
     }
 }
 
-struct Files(FileBlobs);
-
-impl Blobs for Files {
-    fn put(&self, bytes: &[u8]) -> std::io::Result<BlobRef> {
-        self.0.put(bytes)
-    }
-
-    fn put_file(&self, path: &Path) -> std::io::Result<BlobRef> {
-        self.0.put_file(path)
-    }
-
-    fn get(&self, blob: &BlobRef, limit: u64) -> std::io::Result<Vec<u8>> {
-        self.0.get(blob, limit)
-    }
-
-    fn get_file(&self, blob: &BlobRef, path: &Path) -> std::io::Result<()> {
-        self.0.get_file(blob, path)
-    }
-}
-
 impl System {
     /// Opens a directory; 0 slots hand out no step that starts a process.
     pub(crate) fn open(dir: &Path, slots: usize) -> Result<Self> {
@@ -66,7 +46,7 @@ impl System {
     /// Like [`System::open`], with a gate before the store.
     pub(crate) fn with_gate(dir: &Path, slots: usize, gate: Option<Gate>) -> Result<Self> {
         let store = Arc::new(Recorder::new(SqliteStore::open(dir)?, gate));
-        let blobs: Arc<dyn Blobs> = Arc::new(Files(FileBlobs::open(dir)?));
+        let blobs: Arc<dyn Blobs> = Arc::new(BlobFolder(FileBlobs::open(dir)?));
         let prepared = Node::prepare();
         let node = prepared.node();
         let to_node = node.clone();

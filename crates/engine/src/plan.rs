@@ -1,6 +1,6 @@
 //! A spec made ready to run: its graphs in one list, with their edges both ways.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use kapell_model::spec::{FailurePolicy, Graph, OnFailure, Spec, Step, StepIndex, Verb};
@@ -36,6 +36,23 @@ pub struct GraphPlan {
     pub steps: Vec<StepPlan>,
     /// Steps by id.
     pub by_id: BTreeMap<Arc<str>, StepIndex>,
+}
+
+impl GraphPlan {
+    /// A step and every step after it.
+    pub fn downstream(&self, step: StepIndex) -> BTreeSet<StepIndex> {
+        let mut found = BTreeSet::from([step]);
+        let mut walk = vec![step];
+        while let Some(step) = walk.pop() {
+            let dependents = &self.steps[usize::from(step)].dependents;
+            walk.extend(
+                dependents
+                    .iter()
+                    .filter(|dependent| found.insert(**dependent)),
+            );
+        }
+        found
+    }
 }
 
 /// One step of a graph.
@@ -115,24 +132,11 @@ fn number(graph: &Graph, graphs: &mut Vec<Option<GraphPlan>>) -> GraphId {
     graphs.push(None);
     let mut steps: Vec<StepPlan> = Vec::with_capacity(graph.steps.len());
     for (index, step) in graph.steps.iter().enumerate() {
-        let inner = match &step.verb {
-            Verb::Steps { graph, .. } => vec![number(graph, graphs)],
-            Verb::Loop(body) => vec![number(&body.graph, graphs)],
-            Verb::Switch { branches } => branches
-                .iter()
-                .map(|branch| number(&branch.graph, graphs))
-                .collect(),
-            Verb::Shell { .. }
-            | Verb::Exec { .. }
-            | Verb::Python { .. }
-            | Verb::Http(_)
-            | Verb::Workflow { .. }
-            | Verb::Wait(_)
-            | Verb::Await(_)
-            | Verb::Set { .. }
-            | Verb::Noop
-            | Verb::Fail { .. } => Vec::new(),
-        };
+        let inner = step.verb.graphs();
+        let inner = inner
+            .into_iter()
+            .map(|graph| number(graph, graphs))
+            .collect();
         let handler = match &step.on_failure {
             OnFailure::Handle { graph, .. } => Some(number(graph, graphs)),
             OnFailure::Policy | OnFailure::Continue => None,

@@ -315,6 +315,27 @@ pub enum Verb {
     },
 }
 
+impl Verb {
+    /// The graphs inside: one of a group or loop, one for each branch of a switch.
+    pub fn graphs(&self) -> Vec<&Graph> {
+        match self {
+            Self::Steps { graph, .. } => vec![graph],
+            Self::Loop(cycle) => vec![&cycle.graph],
+            Self::Switch { branches } => branches.iter().map(|branch| &branch.graph).collect(),
+            Self::Shell { .. }
+            | Self::Exec { .. }
+            | Self::Python { .. }
+            | Self::Http(_)
+            | Self::Workflow { .. }
+            | Self::Wait(_)
+            | Self::Await(_)
+            | Self::Set { .. }
+            | Self::Noop
+            | Self::Fail { .. } => Vec::new(),
+        }
+    }
+}
+
 /// Where a Python function is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum PythonSource {

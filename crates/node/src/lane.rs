@@ -37,7 +37,7 @@ use crate::rows::Shown;
 
 pub use held::Grant;
 use held::Held;
-use to_entity::{ToEntity, looks_at_queue, run_input};
+use to_entity::{ToEntity, looks_at_queue};
 
 mod commit;
 mod deliver;

@@ -13,6 +13,7 @@
 //! Not here: what inputs mean (`engine`), how bytes are kept (`store`).
 
 pub mod batch;
+mod blobs;
 pub mod clock;
 mod dispatch;
 pub mod drive;
@@ -25,6 +26,7 @@ pub use kapell_engine as engine;
 mod rows;
 pub mod upkeep;
 
+pub use blobs::BlobFolder;
 pub use entity::Entity;
 pub use lane::{Config, Input, Lane, Output};
 pub use request::{Answer, ClientRequest, ReplyId, StartRun};

@@ -2,17 +2,16 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::fs;
-use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use kapell_api::task::{Blobs, Place, Task};
-use kapell_expr::{BlobRef, Value};
+use kapell_api::task::{Place, Task};
+use kapell_expr::Value;
 use kapell_model::{Offer, RunId, Time};
 use kapell_node::drive::{Node, Workers};
 use kapell_node::upkeep::{GRACE, Upkeep};
-use kapell_node::{Answer, ClientRequest, Config, StartRun, clock};
+use kapell_node::{Answer, BlobFolder, ClientRequest, Config, StartRun, clock};
 use kapell_store::{FileBlobs, SqliteStore, Store, VersionRow};
 
 const FILE: &str = r#"
@@ -28,23 +27,6 @@ struct Nobody;
 impl Workers for Nobody {
     fn offer(&self, _: Vec<Task>) {}
     fn stop(&self, _: &[(RunId, Place, Offer)]) {}
-}
-
-struct Files(FileBlobs);
-
-impl Blobs for Files {
-    fn put(&self, bytes: &[u8]) -> std::io::Result<BlobRef> {
-        self.0.put(bytes)
-    }
-    fn put_file(&self, path: &Path) -> std::io::Result<BlobRef> {
-        self.0.put_file(path)
-    }
-    fn get(&self, blob: &BlobRef, limit: u64) -> std::io::Result<Vec<u8>> {
-        self.0.get(blob, limit)
-    }
-    fn get_file(&self, blob: &BlobRef, path: &Path) -> std::io::Result<()> {
-        self.0.get_file(blob, path)
-    }
 }
 
 /// Starts a run and waits for its end.
@@ -123,7 +105,7 @@ fn blobs_and_logs_go_with_the_last_run_that_has_them() {
         light_window: 10,
         idle_micros: 1_000_000,
     };
-    let files = Arc::new(Files(blobs.clone()));
+    let files = Arc::new(BlobFolder(blobs.clone()));
     let threads = prepared
         .start(config, Arc::clone(&store), files, Arc::new(Nobody))
         .unwrap();

@@ -15,10 +15,9 @@ use std::time::Duration;
 use kapell_api::client::{self, Api};
 use kapell_api::http::SOCKET;
 use kapell_api::task::{Blobs, Outcome, Place, Report, Task, TaskEvent};
-use kapell_expr::BlobRef;
 use kapell_model::{Error, ErrorCode, Offer, RunId, Time};
 use kapell_node::drive::{Node, Threads, Workers};
-use kapell_node::{clock, upkeep};
+use kapell_node::{BlobFolder, clock, upkeep};
 use kapell_store::{FileBlobs, SqliteStore, Store};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -353,27 +352,6 @@ impl Workers for Hand {
         if let Some(worker) = &*self.0.lock() {
             worker.cancel(attempts);
         }
-    }
-}
-
-/// The store's files as workers use them.
-struct BlobFolder(FileBlobs);
-
-impl Blobs for BlobFolder {
-    fn put(&self, bytes: &[u8]) -> std::io::Result<BlobRef> {
-        self.0.put(bytes)
-    }
-
-    fn put_file(&self, path: &Path) -> std::io::Result<BlobRef> {
-        self.0.put_file(path)
-    }
-
-    fn get(&self, blob: &BlobRef, limit: u64) -> std::io::Result<Vec<u8>> {
-        self.0.get(blob, limit)
-    }
-
-    fn get_file(&self, blob: &BlobRef, path: &Path) -> std::io::Result<()> {
-        self.0.get_file(blob, path)
     }
 }
 

@@ -4,20 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use rustix::process::Signal;
 
-use crate::place::Place;
-
-const HOLD: &str = "\
-workflow: hold
-steps:
-  quick: { noop: }
-  wait_for_it:
-    needs: [quick]
-    shell: until test -e \"$MARK\"; do sleep 0.02; done
-    env: { MARK: \"${{ params.mark }}\" }
-    retry: { backoff: { initial: 1ms } }
-params:
-  mark: { type: string }
-";
+use crate::place::{HOLD, Place};
 
 fn place() -> Place {
     let place = Place::with("hold.yaml", HOLD);

@@ -5,19 +5,7 @@ use std::os::unix::net::UnixStream;
 
 use serde_json::Value;
 
-use crate::place::{Place, Started};
-
-const HOLD: &str = "\
-workflow: hold
-steps:
-  quick: { noop: }
-  wait_for_it:
-    needs: [quick]
-    shell: until test -e \"$MARK\"; do sleep 0.02; done
-    env: { MARK: \"${{ params.mark }}\" }
-params:
-  mark: { type: string }
-";
+use crate::place::{HOLD, Place, Started};
 
 /// What was answered.
 struct Answer {

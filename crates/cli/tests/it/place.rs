@@ -9,6 +9,20 @@ use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
 use regex::Regex;
 use tempfile::TempDir;
 
+/// A workflow whose step waits until the file at the parameter `mark` is there.
+pub(crate) const HOLD: &str = "\
+workflow: hold
+steps:
+  quick: { noop: }
+  wait_for_it:
+    needs: [quick]
+    shell: until test -e \"$MARK\"; do sleep 0.02; done
+    env: { MARK: \"${{ params.mark }}\" }
+    retry: { backoff: { initial: 1ms } }
+params:
+  mark: { type: string }
+";
+
 /// A directory with workflow files and a data directory.
 pub(crate) struct Place {
     folder: TempDir,

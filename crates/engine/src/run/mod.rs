@@ -173,6 +173,50 @@ pub enum Input {
     Request(Request),
 }
 
+impl Input {
+    /// What a message is to a run; none if it is not for runs.
+    pub fn of(message: Message) -> Option<Self> {
+        let by = || "its parent".to_owned();
+        Some(match message {
+            Message::ChildEnded {
+                place,
+                run,
+                status,
+                outputs,
+                error,
+            } => Self::ChildEnded {
+                place,
+                run,
+                status,
+                outputs,
+                error,
+            },
+            Message::CancelChild { reason, now } => Self::Request(Request::Cancel {
+                by: by(),
+                reason,
+                now,
+            }),
+            Message::RetryChild => Self::RetryChild,
+            Message::PauseChild { paused: true } => Self::Request(Request::Pause { by: by() }),
+            Message::PauseChild { paused: false } => Self::Request(Request::Resume { by: by() }),
+            Message::LockGranted { place, name } => Self::LockGranted { place, name },
+            Message::Admitted { last_success } => Self::Admitted { last_success },
+            Message::Discarded { reason } => Self::Discarded { reason },
+            Message::Superseded { by } => Self::Request(Request::Cancel {
+                by: "its run queue".to_owned(),
+                reason: format!("superseded by run {by}"),
+                now: false,
+            }),
+            Message::StartChild(_)
+            | Message::Acquire { .. }
+            | Message::Release { .. }
+            | Message::Enqueue(_)
+            | Message::RunEnded { .. }
+            | Message::Reenter(_) => return None,
+        })
+    }
+}
+
 /// What a person can do to a run.
 #[derive(Clone, Debug)]
 pub enum Request {
@@ -351,11 +395,6 @@ impl Run {
         self.state.next_todo().is_some() && self.live.needs.is_empty()
     }
 
-    fn first_timer(&self) -> Option<Time> {
-        let paused = self.state.status == RunStatus::Paused;
-        self.state.timers.first_of(paused).map(|(at, _, _)| at)
-    }
-
     /// When the run must be woken: at once if work waits, else by its first timer.
     pub fn wake_at(&self) -> Option<Time> {
         if self.state.ended() {
@@ -364,29 +403,19 @@ impl Run {
         if self.state.next_todo().is_some() || !self.state.started.is_empty() || self.has_ready() {
             return Some(Time::ZERO);
         }
-        [
-            self.first_timer(),
-            self.state
-                .timeout_at
-                .filter(|_| self.state.paused_at.is_none()),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        self.timer_at()
     }
 
     /// When something happens by itself, with nobody's help.
     pub fn timer_at(&self) -> Option<Time> {
-        [
-            self.first_timer(),
-            self.state
-                .timeout_at
-                .filter(|_| self.state.paused_at.is_none()),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
-        .filter(|_| !self.state.ended())
+        let state = &self.state;
+        let first = state.timers.first_of(state.status == RunStatus::Paused);
+        let timeout = state.timeout_at.filter(|_| state.paused_at.is_none());
+        [first.map(|(at, _, _)| at), timeout]
+            .into_iter()
+            .flatten()
+            .min()
+            .filter(|_| !state.ended())
     }
 
     /// True if attempts are handed out or work waits for workers: it must stay in memory.

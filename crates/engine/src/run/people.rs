@@ -150,16 +150,7 @@ impl Decider<'_> {
                 "restart from a step of the workflow itself",
             ));
         }
-        let mut again = std::collections::BTreeSet::from([place.step]);
-        let mut walk = vec![place.step];
-        let graph = self.run.plan.graph(0);
-        while let Some(step) = walk.pop() {
-            for dependent in &graph.steps[usize::from(step)].dependents {
-                if again.insert(*dependent) {
-                    walk.push(*dependent);
-                }
-            }
-        }
+        let again = self.run.plan.graph(0).downstream(place.step);
         let again = again
             .into_iter()
             .map(|step| {

@@ -15,7 +15,7 @@ use kapell_engine::event::{Event, decode_chunk, encode_chunk};
 use kapell_engine::lock::Lock;
 use kapell_engine::run::grant::{Offers, Room};
 use kapell_engine::run_queue::RunQueue;
-use kapell_engine::{Decision, Effect, Input, Message, Plan, Ref, Refusal, Request, Run};
+use kapell_engine::{Decision, Effect, Input, Message, Plan, Ref, Refusal, Run};
 use kapell_model::{EntityKey, Offer, RunId, Time, limits};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -255,7 +255,7 @@ impl World {
                 let index = self
                     .index(id)
                     .ok_or_else(|| format!("no run hears {message:?}"))?;
-                if let Some(input) = input_of(message) {
+                if let Some(input) = Input::of(message) {
                     // What comes too late is refused; nobody asks again.
                     let _ = self.input(index, input)?;
                 }
@@ -308,13 +308,7 @@ impl World {
                 }
                 Err(Refusal::Need(needs)) => self.load(index, needs)?,
                 Err(Refusal::Stale) => return Ok(None),
-                Err(Refusal::Reject(error)) => {
-                    let hint = error
-                        .hint
-                        .map(|hint| format!(" ({hint})"))
-                        .unwrap_or_default();
-                    return Ok(Some(format!("{}{hint}", error.message)));
-                }
+                Err(Refusal::Reject(error)) => return Ok(Some(refused(&error))),
             }
         }
         Err(format!("{input:?} needs more and more"))
@@ -425,40 +419,10 @@ impl World {
     }
 }
 
-/// What a message is to a run.
-fn input_of(message: Message) -> Option<Input> {
-    let by = "its parent".to_owned();
-    Some(match message {
-        Message::ChildEnded {
-            place,
-            run,
-            status,
-            outputs,
-            error,
-        } => Input::ChildEnded {
-            place,
-            run,
-            status,
-            outputs,
-            error,
-        },
-        Message::CancelChild { reason, now } => Input::Request(Request::Cancel { by, reason, now }),
-        Message::RetryChild => Input::RetryChild,
-        Message::PauseChild { paused: true } => Input::Request(Request::Pause { by }),
-        Message::PauseChild { paused: false } => Input::Request(Request::Resume { by }),
-        Message::LockGranted { place, name } => Input::LockGranted { place, name },
-        Message::Admitted { last_success } => Input::Admitted { last_success },
-        Message::Discarded { reason } => Input::Discarded { reason },
-        Message::Superseded { by } => Input::Request(Request::Cancel {
-            by: "its run queue".to_owned(),
-            reason: format!("superseded by run {by}"),
-            now: false,
-        }),
-        Message::StartChild(_)
-        | Message::Acquire { .. }
-        | Message::Release { .. }
-        | Message::Enqueue(_)
-        | Message::RunEnded { .. }
-        | Message::Reenter(_) => return None,
-    })
+/// A refusal as timelines show it.
+fn refused(error: &kapell_model::Error) -> String {
+    match &error.hint {
+        Some(hint) => format!("{} ({hint})", error.message),
+        None => error.message.clone(),
+    }
 }

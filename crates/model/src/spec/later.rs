@@ -194,21 +194,7 @@ fn look(graph: &Graph, around: &str, found: &mut Vec<NotYet>) {
 impl Step {
     /// The graphs inside: of the verb, then the one that handles its failure.
     fn inner_graphs(&self) -> Vec<&Graph> {
-        let mut graphs: Vec<&Graph> = match &self.verb {
-            Verb::Steps { graph, .. } => vec![graph],
-            Verb::Loop(cycle) => vec![&cycle.graph],
-            Verb::Switch { branches } => branches.iter().map(|branch| &branch.graph).collect(),
-            Verb::Shell { .. }
-            | Verb::Exec { .. }
-            | Verb::Python { .. }
-            | Verb::Http(_)
-            | Verb::Workflow { .. }
-            | Verb::Wait(_)
-            | Verb::Await(_)
-            | Verb::Set { .. }
-            | Verb::Noop
-            | Verb::Fail { .. } => Vec::new(),
-        };
+        let mut graphs = self.verb.graphs();
         if let OnFailure::Handle { graph, .. } = &self.on_failure {
             graphs.push(graph);
         }

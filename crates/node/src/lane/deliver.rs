@@ -6,7 +6,7 @@ use kapell_model::{EntityKey, Error, ErrorCode};
 use crate::entity::Entity;
 use crate::request::Answer;
 
-use super::{Lane, Output, Slot, ToEntity, looks_at_queue, run_input, start};
+use super::{Lane, Output, Slot, ToEntity, looks_at_queue, start};
 
 impl Lane {
     /// Lets an entity in memory decide.
@@ -126,7 +126,7 @@ impl Lane {
                 self.reply(id, Ok(Answer::View(self.with_queue(view))));
                 return;
             }
-            ToEntity::Message(message) => match run_input(*message) {
+            ToEntity::Message(message) => match kapell_engine::Input::of(*message) {
                 Some(input) => input,
                 None => return,
             },

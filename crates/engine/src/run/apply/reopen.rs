@@ -153,13 +153,7 @@ impl State {
         if !more || self.items_open(plan, place) {
             return;
         }
-        let key = self.ready_key(place);
-        if let Some(step) = self.plan_step(plan, place) {
-            self.ready
-                .entry(step.step.queue.clone())
-                .or_default()
-                .insert(key);
-        }
+        self.stand_ready(plan, place);
     }
 }
 

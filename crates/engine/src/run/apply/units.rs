@@ -116,8 +116,13 @@ impl State {
         {
             foreach.again.insert(place.item);
         }
+        self.stand_ready(plan, stands);
+    }
+
+    /// Puts a place among what waits for workers.
+    pub(super) fn stand_ready(&mut self, plan: &Plan, stands: Place) {
         let key = self.ready_key(stands);
-        if let Some(step) = self.plan_step(plan, place) {
+        if let Some(step) = self.plan_step(plan, stands) {
             self.ready
                 .entry(step.step.queue.clone())
                 .or_default()
@@ -157,13 +162,7 @@ impl State {
             .collect();
         self.ready.clear();
         for place in places {
-            let key = self.ready_key(place);
-            if let Some(step) = self.plan_step(plan, place) {
-                self.ready
-                    .entry(step.step.queue.clone())
-                    .or_default()
-                    .insert(key);
-            }
+            self.stand_ready(plan, place);
         }
     }
 
@@ -455,13 +454,7 @@ impl State {
         if opens || count == 0 {
             self.todo.insert(Todo::Foreach(place.scope, place.step));
         } else {
-            let key = self.ready_key(place);
-            if let Some(step) = self.plan_step(plan, place) {
-                self.ready
-                    .entry(step.step.queue.clone())
-                    .or_default()
-                    .insert(key);
-            }
+            self.stand_ready(plan, place);
         }
     }
 }

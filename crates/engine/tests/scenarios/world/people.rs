@@ -4,11 +4,10 @@ use super::starts::Making;
 use super::workers::ended;
 use super::{BEGIN, World};
 use crate::script::{Command, What};
-use kapell_api::task::{Outcome, Place, Report};
-use kapell_engine::event::Fork;
-use kapell_engine::{Input, Request};
+use kapell_api::task::{Outcome, Report};
+use kapell_engine::{Input, Refusal, Request};
 use kapell_expr::Value;
-use kapell_model::{RunId, RunStatus, StepStatus};
+use kapell_model::{RunId, RunStatus};
 use std::sync::Arc;
 
 impl World {
@@ -155,7 +154,7 @@ impl World {
         Ok(())
     }
 
-    /// What the node does for a fork: what ended well and does not come after the step is kept.
+    /// What the node does for a fork.
     pub(super) fn fork(
         &mut self,
         index: usize,
@@ -163,57 +162,24 @@ impl World {
         changed: &[(String, String)],
     ) -> Result<(), String> {
         let run = &self.runs[index].run;
-        let graph = run.plan.graph(0);
-        let mut again = vec![*graph.by_id.get(from).ok_or("no such step")?];
-        let mut seen = 0;
-        while let Some(step) = again.get(seen).copied() {
-            again.extend(&graph.steps[usize::from(step)].dependents);
-            seen += 1;
-        }
-        let mut kept = Vec::new();
-        for step in graph
-            .steps
+        let changed = changed
             .iter()
-            .filter(|step| !again.contains(&step.index))
-        {
-            let place = Place {
-                scope: 0,
-                step: step.index,
-                item: Place::NO_ITEM,
-            };
-            let Some(unit) = run.state.unit(place) else {
-                continue;
-            };
-            if unit.status.good() || unit.status == StepStatus::Skipped {
-                let step = run
-                    .keep(place, step.index)
-                    .map_err(|refusal| format!("{refusal:?}"))?;
-                kept.push(step);
+            .map(|(name, value)| (name, Value::string(value)));
+        let (fork, params) = match run.fork(&run.plan, from, &Value::map(changed), true) {
+            Ok(forked) => forked,
+            Err(Refusal::Reject(error)) => {
+                let (at, id) = (self.at(), run.state.meta.id);
+                let refused = format!("refuses: {}", super::refused(&error));
+                self.timeline.say(at, id, "run", refused);
+                return Ok(());
             }
-        }
-        let mut params = run
-            .state
-            .meta
-            .params
-            .as_map()
-            .map(|map| (**map).clone())
-            .unwrap_or_default();
-        for value in params.values_mut() {
-            *value = Value::string(value.text());
-        }
-        for (name, value) in changed {
-            params.insert(name.as_str().into(), Value::string(value));
-        }
-        let id = run.state.meta.id.to_bytes().to_vec();
+            Err(refusal) => return Err(format!("{refusal:?}")),
+        };
         let refused = self.start(Making {
             workflow: run.state.meta.workflow.clone(),
-            params: Value::Map(params.into()),
+            params,
             text: true,
-            fork: Some(Fork {
-                run: id,
-                from: from.to_owned(),
-                kept,
-            }),
+            fork: Some(fork),
             ..Making::default()
         })?;
         refused.map_or(Ok(()), Err)
