@@ -31,6 +31,7 @@ pub(crate) fn replay(dir: &Path, commits: Vec<Recorded>) -> Result<f64> {
             shards: fence,
             entities: recorded.entities.into_iter().map(Written::again).collect(),
             runs: recorded.runs,
+            ..Commit::default()
         });
     }
     let started = Instant::now();

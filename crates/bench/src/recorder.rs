@@ -234,6 +234,20 @@ impl Store for Recorder {
         self.inner.blobs_referred(hashes)
     }
 
+    fn documents(
+        &self,
+        prefix: &[u8],
+        beyond: Option<&[u8]>,
+        order: kapell_store::Order,
+        limit: usize,
+    ) -> kapell_store::Result<Vec<(Vec<u8>, String)>> {
+        self.inner.documents(prefix, beyond, order, limit)
+    }
+
+    fn put_documents(&self, documents: &[kapell_store::Document]) -> kapell_store::Result<()> {
+        self.inner.put_documents(documents)
+    }
+
     fn tidy(&self) -> kapell_store::Result<()> {
         self.inner.tidy()
     }

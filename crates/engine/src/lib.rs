@@ -18,8 +18,10 @@ pub mod plan;
 pub mod record;
 pub mod run;
 pub mod run_queue;
+pub mod small;
 
 pub use message::Message;
 pub use place_map::PlaceMap;
 pub use plan::Plan;
 pub use run::{Decision, Effect, Input, Ref, Refusal, Request, Run};
+pub use small::{Ask, Decided, Small, SmallInput};

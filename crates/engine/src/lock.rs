@@ -8,11 +8,12 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use kapell_api::task::Place;
-use kapell_model::{EntityKey, RunId, Time, limits};
+use kapell_model::{EntityKey, Error, RunId, Time, limits};
 use prost::Message as _;
 
 use crate::event::UnitRef;
 use crate::message::Message;
+use crate::small::{Decided, Small, SmallInput};
 
 mod snapshot;
 
@@ -215,4 +216,37 @@ pub fn decode_chunk(mut bytes: &[u8]) -> Result<Vec<LockEvent>, prost::DecodeErr
         events.push(LockEvent::decode_length_delimited(&mut bytes)?);
     }
     Ok(events)
+}
+
+impl Small for Lock {
+    fn decide(&mut self, key: &EntityKey, input: SmallInput, now: Time) -> Result<Decided, Error> {
+        let EntityKey::Lock { name, .. } = key else {
+            return Ok(Decided::default());
+        };
+        let message = match input {
+            SmallInput::Message(message) => Some(*message),
+            SmallInput::Ask(_) | SmallInput::Wake => None,
+        };
+        let decided = Self::decide(self, name, message.as_ref(), now);
+        Ok(Decided {
+            chunk: encode_chunk(&decided.events),
+            messages: decided.messages,
+            ..Decided::default()
+        })
+    }
+
+    fn replay(&mut self, chunk: &[u8]) -> Result<(), prost::DecodeError> {
+        for event in decode_chunk(chunk)? {
+            self.apply(&event);
+        }
+        Ok(())
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        self.snapshot()
+    }
+
+    fn wake_at(&self) -> Option<Time> {
+        Self::wake_at(self)
+    }
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use kapell_api::task::Place;
 use kapell_expr::Value;
-use kapell_model::{RunId, RunStatus};
+use kapell_model::spec::Trigger;
+use kapell_model::{EntityKey, Error, RunId, RunStatus, Time};
 
 use crate::run::state::ParentUnit;
 
@@ -65,6 +66,23 @@ pub enum Message {
         /// The lock's name.
         name: Arc<str>,
     },
+    /// To a run that does not exist yet: be made, a trigger or a backfill wants it.
+    StartTriggered(Box<StartTriggered>),
+    /// To a trigger or a backfill: a run that it wanted cannot be made.
+    StartRefused {
+        /// The run that was wanted.
+        run: RunId,
+        /// Its due time.
+        scheduled_at: Time,
+        /// Why not.
+        error: Error,
+    },
+    /// To a trigger: this is what the active version says of you.
+    TriggerSet(Box<TriggerSet>),
+    /// To a trigger: the active version does not have you any more.
+    TriggerRemoved,
+    /// To a topic: keep it, and tell who listens. To who listens: it has come.
+    Signal(Arc<Signal>),
     /// To a run queue: a run wants to start.
     Enqueue(Box<crate::run_queue::Entry>),
     /// To a run queue: a run has ended.
@@ -95,6 +113,83 @@ pub enum Message {
         /// By which.
         by: RunId,
     },
+}
+
+/// A signal.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Signal {
+    /// Unique in its topic: the same twice is one.
+    pub id: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+    /// What it is joined by; null for none.
+    pub key: Value,
+    /// What it says.
+    pub payload: Value,
+    /// When it was sent.
+    pub sent_at: Time,
+    /// How many runs, each started by a signal of the one before, led to it.
+    pub hops: u32,
+    /// Who sent it.
+    pub by: Arc<str>,
+}
+
+/// What a version says of a trigger.
+#[derive(Clone, Debug)]
+pub struct TriggerSet {
+    /// The version that runs of it take.
+    pub version: u32,
+    /// What it is.
+    pub trigger: Trigger,
+    /// IANA name of the workflow's time zone.
+    pub timezone: Arc<str>,
+    /// Its workflow is paused.
+    pub workflow_paused: bool,
+}
+
+/// What a run of a trigger is made of.
+#[derive(Clone, Debug)]
+pub struct StartTriggered {
+    /// Its id, derived from what makes it unique.
+    pub id: RunId,
+    /// The trigger or backfill, which is told if the run cannot be made.
+    pub from: EntityKey,
+    /// Namespace of the workflow.
+    pub namespace: Arc<str>,
+    /// Name of the workflow.
+    pub workflow: Arc<str>,
+    /// Version; none is the active one.
+    pub version: Option<u32>,
+    /// Parameters as given: text is parsed by their types.
+    pub params: Value,
+    /// `run.trigger.kind`: `schedule`, `signal`, `webhook`, `backfill`.
+    pub kind: &'static str,
+    /// `run.trigger.name`.
+    pub name: Arc<str>,
+    /// `run.trigger.by`.
+    pub by: String,
+    /// Its due time.
+    pub scheduled_at: Time,
+    /// `run.interval`.
+    pub interval: (Time, Time),
+    /// IANA name.
+    pub timezone: Arc<str>,
+    /// How many runs, each started by a signal of the one before, led to it.
+    pub hops: u32,
+    /// How its run queue takes it.
+    pub class: StartClass,
+}
+
+/// How a run queue takes a start. Numbers are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StartClass {
+    /// By its strategy.
+    #[default]
+    Regular = 0,
+    /// For a due time that was missed: never discarded, and stops nobody.
+    Catchup = 1,
+    /// The same, after every other start that waits; its failure blocks only its backfill.
+    Backfill = 2,
 }
 
 /// What a child is made of.

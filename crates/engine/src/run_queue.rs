@@ -12,6 +12,7 @@ use kapell_model::{EntityKey, Error, ErrorCode, RunId, Time, limits};
 use prost::Message as _;
 
 use crate::message::Message;
+use crate::small::{Decided, Small, SmallInput};
 
 mod decide;
 mod snapshot;
@@ -471,4 +472,39 @@ pub fn decode_chunk(mut bytes: &[u8]) -> Result<Vec<QueueEvent>, prost::DecodeEr
         events.push(QueueEvent::decode_length_delimited(&mut bytes)?);
     }
     Ok(events)
+}
+
+impl From<QueueDecision> for Decided {
+    fn from(decided: QueueDecision) -> Self {
+        Self {
+            chunk: encode_chunk(&decided.events),
+            messages: decided.messages,
+            ..Self::default()
+        }
+    }
+}
+
+impl Small for RunQueue {
+    fn decide(&mut self, _key: &EntityKey, input: SmallInput, now: Time) -> Result<Decided, Error> {
+        let message = match input {
+            SmallInput::Message(message) => Some(*message),
+            SmallInput::Ask(_) | SmallInput::Wake => None,
+        };
+        Ok(Self::decide(self, message.as_ref(), now).into())
+    }
+
+    fn replay(&mut self, chunk: &[u8]) -> Result<(), prost::DecodeError> {
+        for event in decode_chunk(chunk)? {
+            self.apply(&event);
+        }
+        Ok(())
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        self.snapshot()
+    }
+
+    fn wake_at(&self) -> Option<Time> {
+        Self::wake_at(self)
+    }
 }

@@ -151,6 +151,31 @@ pub enum EntityKey {
         /// The rendered name.
         name: Arc<str>,
     },
+    /// What starts runs of a workflow by itself.
+    Trigger {
+        /// Namespace of the workflow.
+        namespace: Arc<str>,
+        /// Name of the workflow.
+        workflow: Arc<str>,
+        /// Name of the trigger.
+        name: Arc<str>,
+    },
+    /// The signals of one name.
+    Topic {
+        /// Namespace of the name.
+        namespace: Arc<str>,
+        /// The signals' name.
+        name: Arc<str>,
+    },
+    /// Due times of a schedule that are made up for on request.
+    Backfill {
+        /// Namespace of the workflow.
+        namespace: Arc<str>,
+        /// Name of the workflow.
+        workflow: Arc<str>,
+        /// Unique in the workflow.
+        id: Arc<str>,
+    },
 }
 
 impl EntityKey {
@@ -163,18 +188,19 @@ impl EntityKey {
                 namespace,
                 workflow,
                 key,
-            } => [
-                &[2][..],
-                namespace.as_bytes(),
-                &[0],
-                workflow.as_bytes(),
-                &[0],
-                key.as_bytes(),
-            ]
-            .concat(),
-            Self::Lock { namespace, name } => {
-                [&[3][..], namespace.as_bytes(), &[0], name.as_bytes()].concat()
-            }
+            } => joined(2, &[namespace, workflow, key]),
+            Self::Lock { namespace, name } => joined(3, &[namespace, name]),
+            Self::Trigger {
+                namespace,
+                workflow,
+                name,
+            } => joined(4, &[namespace, workflow, name]),
+            Self::Topic { namespace, name } => joined(5, &[namespace, name]),
+            Self::Backfill {
+                namespace,
+                workflow,
+                id,
+            } => joined(6, &[namespace, workflow, id]),
         }
     }
 
@@ -188,7 +214,7 @@ impl EntityKey {
                 .map(|id| Self::Run(RunId::from_bytes(id)));
         }
         let mut names = rest
-            .splitn(if *kind == 2 { 3 } else { 2 }, |byte| *byte == 0)
+            .splitn(if matches!(kind, 3 | 5) { 2 } else { 3 }, |byte| *byte == 0)
             .map(|name| std::str::from_utf8(name).ok().map(Arc::<str>::from));
         match kind {
             2 => Some(Self::RunQueue {
@@ -200,6 +226,20 @@ impl EntityKey {
                 namespace: names.next()??,
                 name: names.next()??,
             }),
+            4 => Some(Self::Trigger {
+                namespace: names.next()??,
+                workflow: names.next()??,
+                name: names.next()??,
+            }),
+            5 => Some(Self::Topic {
+                namespace: names.next()??,
+                name: names.next()??,
+            }),
+            6 => Some(Self::Backfill {
+                namespace: names.next()??,
+                workflow: names.next()??,
+                id: names.next()??,
+            }),
             _ => None,
         }
     }
@@ -208,9 +248,21 @@ impl EntityKey {
     pub fn shard(&self) -> Shard {
         match self {
             Self::Run(id) => id.shard(),
-            Self::RunQueue { .. } | Self::Lock { .. } => Shard::of(&self.to_bytes()),
+            _ => Shard::of(&self.to_bytes()),
         }
     }
+}
+
+/// A kind, then names with a zero byte between them.
+fn joined(kind: u8, names: &[&str]) -> Vec<u8> {
+    let mut bytes = vec![kind];
+    for (place, name) in names.iter().enumerate() {
+        if place > 0 {
+            bytes.push(0);
+        }
+        bytes.extend_from_slice(name.as_bytes());
+    }
+    bytes
 }
 
 impl From<RunId> for EntityKey {

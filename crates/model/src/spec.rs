@@ -5,9 +5,15 @@
 //! the old meaning, and must not be written where they have it: the hash of a version is over this
 //! JSON, and a file that did not change must not become a new version.
 
+mod approval;
 mod later;
+mod trigger;
 
+pub use approval::{Approval, OnReject};
 pub use later::{Await, Breakpoint, Emit, EmitWhen, Fairness, NotYet, Notify, NotifyOn, OffPeak};
+pub use trigger::{
+    Catchup, Schedule, SignalSource, SignalTrigger, Timing, Trigger, TriggerKind, Webhook,
+};
 
 use std::sync::Arc;
 
@@ -57,6 +63,9 @@ pub struct Spec {
     /// Who is told what became of runs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notify: Vec<Notify>,
+    /// What starts runs by itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub triggers: Vec<Trigger>,
     /// `retention`, how long ended runs are kept.
     pub retention: Retention,
     /// The steps.
@@ -301,6 +310,8 @@ pub enum Verb {
     Wait(Wait),
     /// Waits for a signal.
     Await(Box<Await>),
+    /// Waits for people.
+    Approval(Box<Approval>),
     /// Computes a map in the engine.
     Set {
         /// Names and values.
@@ -329,6 +340,7 @@ impl Verb {
             | Self::Workflow { .. }
             | Self::Wait(_)
             | Self::Await(_)
+            | Self::Approval(_)
             | Self::Set { .. }
             | Self::Noop
             | Self::Fail { .. } => Vec::new(),

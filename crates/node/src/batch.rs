@@ -1,6 +1,7 @@
 //! What goes into one commit, and what follows it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use kapell_api::task::{Place, Report, Task};
 use kapell_expr::BlobRef;
@@ -25,6 +26,8 @@ pub struct Batch {
     /// Reports that were taken, to be taken again if the commit fails, with the attempts that they
     /// ended.
     pub reports: Vec<(Report, Option<Grant>)>,
+    /// Versions that become the active ones of their workflows: namespace, workflow, version.
+    pub activated: Vec<(Arc<str>, Arc<str>, u32)>,
     /// Inputs in it.
     pub inputs: usize,
     /// Of them requests of clients.

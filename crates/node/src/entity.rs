@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use kapell_engine::event;
-use kapell_engine::lock::{self, Lock};
-use kapell_engine::run_queue::{self, RunQueue};
-use kapell_engine::{Plan, Run};
+use kapell_engine::lock::Lock;
+use kapell_engine::run_queue::RunQueue;
+use kapell_engine::{Plan, Run, Small};
 use kapell_model::{EntityKey, Time};
 use kapell_store::Loaded;
 
@@ -16,8 +16,8 @@ pub enum Entity {
     Run(Box<Run>),
     /// A run queue.
     Queue(Box<RunQueue>),
-    /// A lock, with its name.
-    Lock(Arc<str>, Box<Lock>),
+    /// A lock.
+    Lock(Box<Lock>),
 }
 
 impl Entity {
@@ -39,51 +39,55 @@ impl Entity {
                 Run::restore(plan, snapshot, chunks).map(|run| Self::Run(Box::new(run)))
             }
             EntityKey::RunQueue { .. } => {
-                let mut queue = match state_of(snapshot)? {
-                    Some(state) => {
-                        RunQueue::from_snapshot(state).map_err(|error| error.to_string())?
-                    }
-                    None => RunQueue::default(),
-                };
-                for chunk in chunks {
-                    for event in
-                        run_queue::decode_chunk(chunk).map_err(|error| error.to_string())?
-                    {
-                        queue.apply(&event);
-                    }
-                }
-                Ok(Self::Queue(Box::new(queue)))
+                let queue = read(snapshot, RunQueue::from_snapshot)?;
+                replayed(queue, chunks).map(|queue| Self::Queue(Box::new(queue)))
             }
-            EntityKey::Lock { name, .. } => {
-                let mut lock = match state_of(snapshot)? {
-                    Some(state) => Lock::from_snapshot(state).map_err(|error| error.to_string())?,
-                    None => Lock::default(),
-                };
-                for chunk in chunks {
-                    for event in lock::decode_chunk(chunk).map_err(|error| error.to_string())? {
-                        lock.apply(&event);
-                    }
-                }
-                Ok(Self::Lock(name.clone(), Box::new(lock)))
+            EntityKey::Lock { .. } => {
+                let lock = read(snapshot, Lock::from_snapshot)?;
+                replayed(lock, chunks).map(|lock| Self::Lock(Box::new(lock)))
+            }
+            EntityKey::Trigger { .. } | EntityKey::Topic { .. } | EntityKey::Backfill { .. } => {
+                Err("written by a later version".to_owned())
             }
         }
     }
 
-    /// A run queue or lock that nobody has used yet; none for a run.
+    /// An entity that nobody has used yet; none for a run.
     pub fn fresh(key: &EntityKey) -> Option<Self> {
         match key {
             EntityKey::Run(_) => None,
             EntityKey::RunQueue { .. } => Some(Self::Queue(Box::default())),
-            EntityKey::Lock { name, .. } => Some(Self::Lock(name.clone(), Box::default())),
+            EntityKey::Lock { .. } => Some(Self::Lock(Box::default())),
+            EntityKey::Trigger { .. } | EntityKey::Topic { .. } | EntityKey::Backfill { .. } => {
+                None
+            }
+        }
+    }
+
+    /// It as what every entity but a run is; none for a run.
+    pub fn small(&self) -> Option<&dyn Small> {
+        match self {
+            Self::Run(_) => None,
+            Self::Queue(queue) => Some(&**queue),
+            Self::Lock(lock) => Some(&**lock),
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn small_mut(&mut self) -> Option<&mut dyn Small> {
+        match self {
+            Self::Run(_) => None,
+            Self::Queue(queue) => Some(&mut **queue),
+            Self::Lock(lock) => Some(&mut **lock),
         }
     }
 
     /// Its state as bytes.
     pub fn snapshot(&self) -> Vec<u8> {
-        match self {
-            Self::Run(run) => run.state.snapshot(),
-            Self::Queue(queue) => laid_out(&queue.snapshot()),
-            Self::Lock(_, lock) => laid_out(&lock.snapshot()),
+        match (self, self.small()) {
+            (Self::Run(run), _) => run.state.snapshot(),
+            (_, Some(small)) => laid_out(&small.to_bytes()),
+            (_, None) => Vec::new(),
         }
     }
 
@@ -96,17 +100,15 @@ impl Entity {
     pub fn wake_at(&self) -> Option<Time> {
         match self {
             Self::Run(run) => run.wake_at(),
-            Self::Queue(queue) => queue.wake_at(),
-            Self::Lock(_, lock) => lock.wake_at(),
+            small => small.timer_at(),
         }
     }
 
     /// When something happens in it by itself.
     pub fn timer_at(&self) -> Option<Time> {
-        match self {
-            Self::Run(run) => run.timer_at(),
-            Self::Queue(queue) => queue.wake_at(),
-            Self::Lock(_, lock) => lock.wake_at(),
+        match (self, self.small()) {
+            (Self::Run(run), _) => run.timer_at(),
+            (_, small) => small.and_then(Small::wake_at),
         }
     }
 
@@ -114,7 +116,7 @@ impl Entity {
     pub fn is_busy(&self) -> bool {
         match self {
             Self::Run(run) => !run.state.ended() && run.is_busy(),
-            Self::Queue(_) | Self::Lock(..) => false,
+            _ => false,
         }
     }
 }
@@ -125,6 +127,28 @@ const LAYOUT: u8 = 2;
 
 fn laid_out(state: &[u8]) -> Vec<u8> {
     [&[LAYOUT], state].concat()
+}
+
+/// A small entity by its snapshot; a new one if there is none.
+fn read<T: Default, E: ToString>(
+    snapshot: Option<&[u8]>,
+    from: impl FnOnce(&[u8]) -> Result<T, E>,
+) -> Result<T, String> {
+    match state_of(snapshot)? {
+        Some(state) => from(state).map_err(|error| error.to_string()),
+        None => Ok(T::default()),
+    }
+}
+
+/// A small entity after what its history says.
+fn replayed<'a, T: Small>(
+    mut entity: T,
+    chunks: impl Iterator<Item = &'a [u8]>,
+) -> Result<T, String> {
+    for chunk in chunks {
+        entity.replay(chunk).map_err(|error| error.to_string())?;
+    }
+    Ok(entity)
 }
 
 /// The message in a snapshot.

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use kapell_api::task::{Place, Report, Task};
 use kapell_engine::event::{RunCreated, Stored, StoredBlob};
 use kapell_engine::run_queue::Rule;
-use kapell_engine::{Message, Ref, Run};
+use kapell_engine::{Message, Ref, Run, Small};
 use kapell_expr::BlobRef;
 use kapell_model::{EntityKey, Error, ErrorCode, Offer, RunId, RunStatus, Shard, Time, limits};
 use kapell_store::{Commit, Lease};
@@ -158,6 +158,8 @@ struct Slot {
     since_snapshot: usize,
     /// What the stored row of a run shows.
     shown: Option<Shown>,
+    /// What lists show of an entity that is no run.
+    document: Option<String>,
     timer: Option<Time>,
     /// Inputs that wait for a stored value.
     waiting: VecDeque<Waiting>,
@@ -445,6 +447,7 @@ impl Lane {
                 };
                 self.submit(run.into(), ToEntity::Fork(reply, Box::new(forking)), false);
             }
+            ClientRequest::Ask { key, ask } => self.submit(key, ToEntity::Ask(reply, ask), false),
             ClientRequest::Dismiss { run } => {
                 self.submit(run.into(), ToEntity::Dismiss(reply), false);
             }
@@ -533,7 +536,7 @@ impl Lane {
     pub fn runs(&self) -> impl Iterator<Item = &Run> {
         self.slots.values().filter_map(|slot| match &slot.entity {
             Entity::Run(run) => Some(&**run),
-            Entity::Queue(_) | Entity::Lock(..) => None,
+            _ => None,
         })
     }
 
@@ -546,9 +549,11 @@ impl Lane {
 impl Slot {
     fn new(entity: Entity, seq: u64, shown: Option<Shown>, now: Time) -> Self {
         Self {
+            since_snapshot: 0,
+            // As loaded it shows what the commit before wrote.
+            document: entity.small().and_then(Small::document).filter(|_| seq > 0),
             entity,
             seq,
-            since_snapshot: 0,
             shown,
             timer: None,
             waiting: VecDeque::new(),

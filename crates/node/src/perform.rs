@@ -117,7 +117,7 @@ pub fn load(
             let version = plans.version(store, &row.namespace, &row.workflow, Some(row.version))?;
             (version.map(|version| version.plan), Some(row))
         }
-        EntityKey::RunQueue { .. } | EntityKey::Lock { .. } => (None, None),
+        _ => (None, None),
     };
     let seq = loaded
         .chunks

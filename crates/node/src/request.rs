@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use kapell_engine::Request;
 use kapell_engine::run::view::RunView;
+use kapell_engine::{Ask, Request};
 use kapell_expr::Value;
-use kapell_model::RunId;
+use kapell_model::{EntityKey, RunId};
 
 /// Names a request until it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,6 +42,13 @@ pub enum ClientRequest {
         version: Option<u32>,
         /// Who.
         by: String,
+    },
+    /// Ask an entity that is no run.
+    Ask {
+        /// Which.
+        key: EntityKey,
+        /// What.
+        ask: Ask,
     },
     /// Free a strict run queue that a failed run blocks.
     Dismiss {
@@ -80,6 +87,8 @@ pub enum Answer {
     Started(RunId),
     /// It was done.
     Done,
+    /// What an entity that is no run answers.
+    Value(Value),
     /// Where the run stands.
     View(Box<RunView>),
 }

@@ -296,7 +296,7 @@ impl Api for Service {
         };
         match self.ask(ClientRequest::Start(Box::new(request)))? {
             Answer::Started(run) => Ok(Started { run }),
-            Answer::Done | Answer::View(_) => Err(unexpected()),
+            _ => Err(unexpected()),
         }
     }
 
@@ -344,7 +344,7 @@ impl Api for Service {
         let view = if self.node.is_some() {
             match self.ask(ClientRequest::View { run })? {
                 Answer::View(view) => *view,
-                Answer::Started(_) | Answer::Done => return Err(unexpected()),
+                _ => return Err(unexpected()),
             }
         } else {
             self.view_at_rest(&row)?
@@ -453,7 +453,7 @@ impl Api for Service {
                 };
                 return match self.ask(fork)? {
                     Answer::Started(run) => Ok(Some(run)),
-                    Answer::Done | Answer::View(_) => Err(unexpected()),
+                    _ => Err(unexpected()),
                 };
             }
         };

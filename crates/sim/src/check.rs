@@ -29,6 +29,7 @@ use kapell_engine::lock::{self, Lock};
 use kapell_engine::run::state::State;
 use kapell_engine::run_queue::{self, RunQueue};
 use kapell_model::{EntityKey, Offer, RunId, RunStatus, Shard, Time};
+use kapell_node::Entity;
 use kapell_store::{Commit, Lease, MemoryStore, Store};
 
 use crate::worker::Worker;
@@ -71,6 +72,8 @@ pub struct Checks {
     pub(crate) leases: BTreeMap<Shard, Lease>,
     queues: BTreeMap<EntityKey, RunQueue>,
     locks: BTreeMap<EntityKey, Lock>,
+    /// Entities of other kinds, as their facts say.
+    smalls: BTreeMap<EntityKey, Entity>,
     grants: BTreeMap<EntityKey, VecDeque<Time>>,
     orders: BTreeMap<EntityKey, lines::Order>,
     acknowledged: BTreeSet<RunId>,
@@ -128,6 +131,9 @@ impl Checks {
                 EntityKey::Run(id) => self.run_written(*id, &write.chunk, worker)?,
                 EntityKey::RunQueue { .. } => self.queue_written(&write.key, &write.chunk)?,
                 EntityKey::Lock { .. } => self.lock_written(&write.key, &write.chunk)?,
+                EntityKey::Trigger { .. }
+                | EntityKey::Topic { .. }
+                | EntityKey::Backfill { .. } => self.small_written(&write.key, &write.chunk)?,
             }
         }
         self.watermarks.landed()?;
@@ -237,6 +243,19 @@ impl Shadow {
 }
 
 impl Checks {
+    /// Entities of other kinds: their facts are taken and nothing more is known of them.
+    fn small_written(&mut self, key: &EntityKey, chunk: &[u8]) -> Verdict {
+        let Some(fresh) = Entity::fresh(key) else {
+            return wrong("history", format!("{key:?} is of no known kind"));
+        };
+        let shadow = self.smalls.entry(key.clone()).or_insert(fresh);
+        let replayed = shadow.small_mut().map(|small| small.replay(chunk));
+        match replayed {
+            Some(Err(error)) => wrong("history", format!("{key:?}: {error}")),
+            _ => Ok(()),
+        }
+    }
+
     fn queue_written(&mut self, key: &EntityKey, chunk: &[u8]) -> Verdict {
         let events = run_queue::decode_chunk(chunk).map_err(|error| Failure {
             what: "history",
@@ -244,7 +263,7 @@ impl Checks {
         })?;
         let several = match key {
             EntityKey::RunQueue { workflow, .. } => self.plans.contains_key(&(workflow.clone(), 2)),
-            EntityKey::Run(_) | EntityKey::Lock { .. } => false,
+            _ => false,
         };
         for event in &events {
             let queue = self.queues.entry(key.clone()).or_default();

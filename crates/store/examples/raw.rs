@@ -128,6 +128,7 @@ fn small(directory: &Path) {
             shards: vec![leases[7]],
             entities: vec![entity(run, seq, 100, Some(Time::ZERO))],
             runs: vec![],
+            ..Commit::default()
         };
         timed(&mut times, || store.commit(&commit).unwrap());
         leases[7].seq += 1;
@@ -154,6 +155,7 @@ fn append(directory: &Path, events: usize) {
             shards: vec![leases[7]],
             entities: vec![entity(run, seq, events * 40, Some(Time::ZERO))],
             runs: vec![],
+            ..Commit::default()
         };
         timed(&mut times, || store.commit(&commit).unwrap());
         leases[7].seq += 1;
@@ -201,6 +203,7 @@ fn commit_of(
         shards: held,
         entities,
         runs,
+        ..Commit::default()
     }
 }
 

@@ -105,6 +105,7 @@ fn write(store: &dyn Store, entities: Vec<EntityWrite>, runs: Vec<RunRow>) -> Re
         shards,
         entities,
         runs,
+        ..Commit::default()
     })
 }
 

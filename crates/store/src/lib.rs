@@ -91,6 +91,24 @@ pub struct Commit {
     pub entities: Vec<EntityWrite>,
     /// Rows of runs that are new or whose row changed; at most one for each.
     pub runs: Vec<RunRow>,
+    /// Documents that change, as [`Store::put_documents`] takes them.
+    pub documents: Vec<Document>,
+    /// Versions that become the active ones of their workflows: namespace, workflow, version. 0 is
+    /// none: the workflow starts by no trigger and no name alone any more.
+    pub activated: Vec<(Arc<str>, Arc<str>, u32)>,
+}
+
+/// A document by its key, or that there is none of it any more. The first byte of a key says what it
+/// is: those of entities (`EntityKey::to_bytes`) are below 64.
+pub type Document = (Vec<u8>, Option<String>);
+
+/// In which order a list goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// By key.
+    Forward,
+    /// The greatest key first.
+    Backward,
 }
 
 /// What changes in one entity.
@@ -248,7 +266,8 @@ pub trait Store: Send + Sync {
     /// Returns its number. `version` of the row is ignored.
     fn register(&self, row: &VersionRow) -> Result<u32>;
 
-    /// A version of a workflow; none is the active one, which is the one registered last.
+    /// A version of a workflow; none is the active one: the one activated last, or of a workflow none
+    /// of whose versions was ever activated the one registered last.
     fn version(
         &self,
         namespace: &str,
@@ -256,7 +275,7 @@ pub trait Store: Send + Sync {
         version: Option<u32>,
     ) -> Result<Option<VersionRow>>;
 
-    /// Names of workflows after the given one, with their active versions.
+    /// Names of workflows after the given one, with their active versions, 0 for none.
     fn list_workflows(
         &self,
         namespace: &str,
@@ -280,6 +299,18 @@ pub trait Store: Send + Sync {
 
     /// Of each of these blobs whether anything stored refers to it. A text that is no hash is refused.
     fn blobs_referred(&self, hashes: &[Arc<str>]) -> Result<Vec<bool>>;
+
+    /// Documents whose keys start so, in order, beyond the given key.
+    fn documents(
+        &self,
+        prefix: &[u8],
+        beyond: Option<&[u8]>,
+        order: Order,
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, String)>>;
+
+    /// Writes documents that belong to no entity, all or none. Durable when it returns.
+    fn put_documents(&self, documents: &[Document]) -> Result<()>;
 
     /// Upkeep that may take a while: called when there is nothing else to do.
     fn tidy(&self) -> Result<()>;

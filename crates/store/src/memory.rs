@@ -11,8 +11,8 @@ use crate::check::{check_commit, check_shards, drops_entity};
 use crate::refs::{self, Hash, hashes_in};
 use crate::suffix::{NEWEST_SEARCHED, Suffix};
 use crate::{
-    Commit, EntityWrite, Error, Lease, Loaded, Result, RunFilter, RunRow, Store, VersionRow,
-    time_in,
+    Commit, Document, EntityWrite, Error, Lease, Loaded, Order, Result, RunFilter, RunRow, Store,
+    VersionRow, time_in,
 };
 
 /// A store that lives as long as its last clone. Clones share what is stored; [`MemoryStore::fork`]
@@ -49,6 +49,9 @@ struct State {
     ended: BTreeSet<(Time, RunId)>,
     counts: BTreeMap<(Name, RunStatus), u64>,
     workflows: BTreeMap<Name, Vec<VersionRow>>,
+    /// Versions that were activated.
+    activated: BTreeMap<Name, u32>,
+    documents: BTreeMap<Vec<u8>, String>,
     /// Who refers to which blob; none are the versions.
     referred: BTreeSet<(Hash, Option<EntityKey>)>,
 }
@@ -114,6 +117,11 @@ impl Store for MemoryStore {
         }
         for row in &commit.runs {
             state.write_run(row);
+        }
+        state.write_documents(&commit.documents);
+        for (namespace, workflow, version) in &commit.activated {
+            let name = (namespace.clone(), workflow.clone());
+            state.activated.insert(name, *version);
         }
         Ok(())
     }
@@ -282,10 +290,11 @@ impl Store for MemoryStore {
         version: Option<u32>,
     ) -> Result<Option<VersionRow>> {
         let state = self.state.lock();
-        let Some(versions) = state.workflows.get(&(namespace.into(), workflow.into())) else {
+        let name = (Arc::from(namespace), Arc::from(workflow));
+        let Some(versions) = state.workflows.get(&name) else {
             return Ok(None);
         };
-        let found = match version {
+        let found = match version.or(state.activated.get(&name).copied()) {
             None => versions.last(),
             Some(number) => versions.iter().find(|row| row.version == number),
         };
@@ -302,8 +311,11 @@ impl Store for MemoryStore {
         let from = Bound::Excluded((Arc::from(namespace), Arc::from(after)));
         let names = state.workflows.range((from, Bound::Unbounded));
         let names = names.take_while(|((of, _), _)| **of == *namespace);
-        let active = names
-            .filter_map(|((_, name), versions)| Some((name.clone(), versions.last()?.version)));
+        let active = names.filter_map(|(name, versions)| {
+            let newest = versions.last()?.version;
+            let active = state.activated.get(name).copied();
+            Some((name.1.clone(), active.unwrap_or(newest)))
+        });
         Ok(active.take(limit).collect())
     }
 
@@ -364,6 +376,33 @@ impl Store for MemoryStore {
             first.is_some_and(|(found, _)| *found == hash)
         });
         Ok(referred.collect())
+    }
+
+    fn documents(
+        &self,
+        prefix: &[u8],
+        beyond: Option<&[u8]>,
+        order: Order,
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, String)>> {
+        let state = self.state.lock();
+        let all = state.documents.range(prefix.to_vec()..);
+        let all = all.take_while(|(key, _)| key.starts_with(prefix));
+        let found = |(key, body): (&Vec<u8>, &String)| (key.clone(), body.clone());
+        let mut all: Vec<_> = all.map(found).collect();
+        if order == Order::Backward {
+            all.reverse();
+        }
+        let wanted = all.into_iter().filter(|(key, _)| match order {
+            Order::Forward => beyond.is_none_or(|beyond| key.as_slice() > beyond),
+            Order::Backward => beyond.is_none_or(|beyond| key.as_slice() < beyond),
+        });
+        Ok(wanted.take(limit).collect())
+    }
+
+    fn put_documents(&self, documents: &[Document]) -> Result<()> {
+        self.state.lock().write_documents(documents);
+        Ok(())
     }
 
     fn tidy(&self) -> Result<()> {
@@ -444,6 +483,15 @@ impl State {
             if let Some(at) = wake_at {
                 self.wakes.insert((at, write.key.clone()));
             }
+        }
+    }
+
+    fn write_documents(&mut self, documents: &[Document]) {
+        for (key, body) in documents {
+            match body {
+                Some(body) => self.documents.insert(key.clone(), body.clone()),
+                None => self.documents.remove(key),
+            };
         }
     }
 

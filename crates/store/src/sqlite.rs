@@ -18,7 +18,9 @@ use rusqlite::Connection;
 
 use crate::check::{check_commit, check_shards};
 use crate::refs;
-use crate::{Commit, Error, Lease, Loaded, Result, RunFilter, RunRow, Store, VersionRow};
+use crate::{
+    Commit, Document, Error, Lease, Loaded, Order, Result, RunFilter, RunRow, Store, VersionRow,
+};
 
 mod checkpoint;
 mod connection;
@@ -214,6 +216,22 @@ impl Store for SqliteStore {
     fn blobs_referred(&self, hashes: &[Arc<str>]) -> Result<Vec<bool>> {
         let hashes = refs::parse_all(hashes)?;
         self.read(|connection| read::blobs_referred(connection, &hashes))
+    }
+
+    fn documents(
+        &self,
+        prefix: &[u8],
+        beyond: Option<&[u8]>,
+        order: Order,
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, String)>> {
+        self.read(|connection| read::documents(connection, prefix, beyond, order, limit))
+    }
+
+    fn put_documents(&self, documents: &[Document]) -> Result<()> {
+        self.writer
+            .lock()
+            .write(|tx, _| write::documents(tx, documents))
     }
 
     fn tidy(&self) -> Result<()> {

@@ -106,6 +106,7 @@ fn commit(leases: &[kapell_store::Lease], seq: u64) -> Commit {
         shards: leases.to_vec(),
         entities: (0..).zip(runs()).map(entity).collect(),
         runs: runs().into_iter().map(|run| row(run, seq)).collect(),
+        ..Commit::default()
     }
 }
 

@@ -83,6 +83,7 @@ fn append(store: &SqliteStore, lease: &mut Lease, bytes: usize) -> Result<()> {
         shards: vec![*lease],
         entities: vec![write],
         runs: vec![],
+        ..Commit::default()
     })?;
     lease.seq += 1;
     Ok(())

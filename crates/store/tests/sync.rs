@@ -51,6 +51,7 @@ fn append(store: &SqliteStore, lease: &mut Lease) -> Result<()> {
             })
             .into(),
         runs: vec![],
+        ..Commit::default()
     })?;
     lease.seq = seq;
     Ok(())

@@ -200,6 +200,7 @@ fn verb(verb: &Verb) -> String {
         Verb::Loop(_) => "loop".to_owned(),
         Verb::Wait(_) => "wait".to_owned(),
         Verb::Await(wait) => format!("await {}", wait.signal),
+        Verb::Approval(_) => "approval".to_owned(),
         Verb::Set { .. } => "set".to_owned(),
         Verb::Noop => "noop".to_owned(),
         Verb::Fail { .. } => "fail".to_owned(),

@@ -145,6 +145,7 @@ fn verb(verb: &Verb) -> &'static str {
         Verb::Loop(_) => "loop",
         Verb::Wait(_) => "wait",
         Verb::Await(_) => "await",
+        Verb::Approval(_) => "approval",
         Verb::Set { .. } => "set",
         Verb::Noop => "noop",
         Verb::Fail { .. } => "fail",

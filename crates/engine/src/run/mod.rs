@@ -212,7 +212,12 @@ impl Input {
             | Message::Release { .. }
             | Message::Enqueue(_)
             | Message::RunEnded { .. }
-            | Message::Reenter(_) => return None,
+            | Message::Reenter(_)
+            | Message::StartTriggered(_)
+            | Message::StartRefused { .. }
+            | Message::TriggerSet(_)
+            | Message::TriggerRemoved
+            | Message::Signal(_) => return None,
         })
     }
 }

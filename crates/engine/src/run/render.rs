@@ -105,6 +105,7 @@ impl Decider<'_> {
             | Verb::Loop(_)
             | Verb::Wait(_)
             | Verb::Await(_)
+            | Verb::Approval(_)
             | Verb::Set { .. } => Work::Noop,
         })
     }

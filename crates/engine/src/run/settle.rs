@@ -301,8 +301,8 @@ impl Decider<'_> {
             } => self.start_child(place, &step, (name, *version), *wait, total),
             Verb::Wait(wait) => self.wait(place, wait),
             // Refused before a run exists: see `Spec::runnable`.
-            Verb::Await(_) => {
-                let message = "this version does not wait for signals".to_owned();
+            Verb::Await(_) | Verb::Approval(_) => {
+                let message = "this version does not wait for signals or people".to_owned();
                 self.failed_by(place, "await", Stop::Failed(message))
             }
             Verb::Set { values } => {

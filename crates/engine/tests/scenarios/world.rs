@@ -251,6 +251,9 @@ impl World {
         match to {
             EntityKey::Lock { name, .. } => self.lock(&name, Some(&message)),
             EntityKey::RunQueue { workflow, .. } => self.queue(&workflow, Some(&message)),
+            EntityKey::Trigger { .. } | EntityKey::Topic { .. } | EntityKey::Backfill { .. } => {
+                return Err(format!("nobody hears {message:?}"));
+            }
             EntityKey::Run(id) => {
                 let index = self
                     .index(id)

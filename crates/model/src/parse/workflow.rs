@@ -84,6 +84,7 @@ pub(crate) fn read(cx: &mut Context<'_>, root: &Node) -> Option<Spec> {
             .get("notify")
             .map(|node| cx.notify(node))
             .unwrap_or_default(),
+        triggers: Vec::new(),
         retention: fields
             .get("retention")
             .map(|node| cx.retention(node))

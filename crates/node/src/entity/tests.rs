@@ -59,17 +59,13 @@ fn a_run_queue_and_a_lock_come_back_from_their_snapshots() {
         period: 0,
     };
     lock.decide(&"x".into(), Some(&asks), Time(5));
-    let bytes = Entity::Lock("x".into(), Box::new(lock.clone())).snapshot();
+    let bytes = Entity::Lock(Box::new(lock.clone())).snapshot();
     match Entity::restore(&lock_key, &loaded(bytes), None).unwrap() {
-        Entity::Lock(_, back) => assert_eq!(*back, lock),
+        Entity::Lock(back) => assert_eq!(*back, lock),
         other => panic!("{other:?}"),
     }
     // One that is idle is not taken for one that was dropped.
-    assert!(
-        !Entity::Lock("x".into(), Box::default())
-            .snapshot()
-            .is_empty()
-    );
+    assert!(!Entity::Lock(Box::default()).snapshot().is_empty());
     for other in [vec![LAYOUT + 1, 0], Vec::new()] {
         Entity::restore(&lock_key, &loaded(other.clone()), None).unwrap_err();
         Entity::restore(&queue_key, &loaded(other), None).unwrap_err();
@@ -130,6 +126,7 @@ fn store_with_a_run(snapshot: impl FnOnce(&Run) -> Vec<u8>) -> MemoryStore {
                     status: RunStatus::Running,
                     ..rows::row(&run)
                 }],
+                ..Commit::default()
             })
             .unwrap();
     }

@@ -135,7 +135,10 @@ impl Lane {
     }
 
     pub(super) fn commit_of(&mut self, batch: &mut Batch) -> (Commit, Vec<EntityKey>) {
-        let mut commit = Commit::default();
+        let mut commit = Commit {
+            activated: std::mem::take(&mut batch.activated),
+            ..Commit::default()
+        };
         commit.entities.reserve(batch.touched.len());
         let mut ended = Vec::new();
         let mut shards = BTreeSet::new();
@@ -152,6 +155,13 @@ impl Lane {
             } else {
                 slot.since_snapshot > SNAPSHOT_BYTES
             };
+            if let Some(small) = slot.entity.small() {
+                let document = small.document();
+                if slot.document != document {
+                    commit.documents.push((key.to_bytes(), document.clone()));
+                    slot.document = document;
+                }
+            }
             if let Entity::Run(run) = &slot.entity {
                 let shown = Some(rows::Shown::of(run));
                 if slot.shown != shown {

@@ -1,10 +1,10 @@
 //! Inputs reach entities, and what they decide becomes part of the open batch.
 
-use kapell_engine::{Decision, Effect, Message, Ref, Refusal};
+use kapell_engine::{Decided, Decision, Effect, Message, Ref, Refusal, SmallInput};
 use kapell_model::{EntityKey, Error, ErrorCode};
 
 use crate::entity::Entity;
-use crate::request::Answer;
+use crate::request::{Answer, ReplyId};
 
 use super::{Lane, Output, Slot, ToEntity, looks_at_queue, start};
 
@@ -20,47 +20,50 @@ impl Lane {
             (Entity::Run(_), input) => self.deliver_run(key, input, holds),
             (Entity::Queue(_), ToEntity::Then(key, input)) => self.submit(key, *input, holds),
             (Entity::Queue(_), ToEntity::Create(making)) => self.start(*making),
-            (Entity::Queue(queue), ToEntity::Message(message)) => {
-                let decided = queue.decide(Some(&message), now);
-                self.queue_decided(key, decided);
-            }
-            (Entity::Queue(queue), _) => {
-                let decided = queue.decide(None, now);
-                self.queue_decided(key, decided);
-            }
-            (Entity::Lock(name, lock), input) => {
-                let name = name.clone();
-                let message = match &input {
-                    ToEntity::Message(message) => Some(&**message),
-                    _ => None,
-                };
-                let decided = lock.decide(&name, message, now);
-                if !decided.events.is_empty() {
-                    let chunk = kapell_engine::lock::encode_chunk(&decided.events);
-                    self.append(key, &chunk);
+            (_, input) => self.deliver_small(key, input),
+        }
+    }
+
+    /// An entity that is no run decides.
+    fn deliver_small(&mut self, key: &EntityKey, input: ToEntity) {
+        let now = self.now;
+        let reply = input.reply();
+        let input = match input {
+            ToEntity::Message(message) => SmallInput::Message(message),
+            ToEntity::Ask(_, ask) => SmallInput::Ask(ask),
+            _ => SmallInput::Wake,
+        };
+        let small = self
+            .slots
+            .get_mut(key)
+            .and_then(|slot| slot.entity.small_mut());
+        let Some(small) = small else { return };
+        match small.decide(key, input, now) {
+            Ok(decided) => self.small_decided(key, decided, reply),
+            Err(error) => {
+                if let Some(reply) = reply {
+                    self.reply(reply, Err(error));
                 }
-                self.settle_timer(key);
-                self.send_all(decided.messages);
             }
         }
     }
 
-    pub(super) fn queue_decided(
+    pub(super) fn small_decided(
         &mut self,
         key: &EntityKey,
-        decided: kapell_engine::run_queue::QueueDecision,
+        decided: Decided,
+        reply: Option<ReplyId>,
     ) {
-        if !decided.events.is_empty() {
-            let chunk = kapell_engine::run_queue::encode_chunk(&decided.events);
-            self.append(key, &chunk);
+        if !decided.chunk.is_empty() {
+            self.append(key, &decided.chunk);
         }
+        self.open.activated.extend(decided.activated);
         self.settle_timer(key);
-        self.send_all(decided.messages);
-    }
-
-    pub(super) fn send_all(&mut self, messages: Vec<(EntityKey, Message)>) {
-        for (to, message) in messages {
+        for (to, message) in decided.messages {
             self.send(to, message);
+        }
+        if let Some(reply) = reply {
+            self.reply(reply, Ok(Answer::Value(decided.answer)));
         }
     }
 
@@ -143,7 +146,7 @@ impl Lane {
                 self.dismiss(id, key);
                 return;
             }
-            ToEntity::Then(..) => return,
+            ToEntity::Then(..) | ToEntity::Ask(..) => return,
         };
         let Some(Slot {
             entity: Entity::Run(run),

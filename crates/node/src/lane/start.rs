@@ -403,7 +403,7 @@ impl Lane {
                 _ => None,
             });
         if let (Some(queue), Some(decided)) = (queue, decided) {
-            self.queue_decided(&queue, decided);
+            self.small_decided(&queue, decided.into(), None);
             self.reply(reply, Ok(Answer::Done));
         } else {
             let error = Error::new(

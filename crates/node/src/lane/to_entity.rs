@@ -1,7 +1,7 @@
 //! What is given to one entity.
 
 use kapell_api::task::{Outcome, Report, TaskEvent};
-use kapell_engine::{Message, Request, Run};
+use kapell_engine::{Ask, Message, Request, Run};
 use kapell_model::{EntityKey, RunStatus};
 
 use super::{fork, start};
@@ -24,6 +24,8 @@ pub(super) enum ToEntity {
     Fork(ReplyId, Box<fork::Forking>),
     /// The strict queue of this run is to be freed.
     Dismiss(ReplyId),
+    /// Somebody asks an entity that is no run: the answer goes to it.
+    Ask(ReplyId, Ask),
     /// Time has passed, or nothing in particular.
     Wake,
     /// This entity is in memory now: the input goes on to the one that it is for.
@@ -37,7 +39,8 @@ impl ToEntity {
             Self::Request(reply, _)
             | Self::View(reply)
             | Self::Fork(reply, _)
-            | Self::Dismiss(reply) => Some(*reply),
+            | Self::Dismiss(reply)
+            | Self::Ask(reply, _) => Some(*reply),
             Self::Create(making) => making.reply(),
             Self::Then(_, input) => input.reply(),
             Self::Run(_) | Self::Message(_) | Self::Wake => None,

@@ -74,10 +74,13 @@ impl Checks {
                 .queues
                 .get(key)
                 .map(|queue| Entity::Queue(Box::new(queue.clone())).snapshot()),
-            EntityKey::Lock { name, .. } => self
+            EntityKey::Lock { .. } => self
                 .locks
                 .get(key)
-                .map(|lock| Entity::Lock(name.clone(), Box::new(lock.clone())).snapshot()),
+                .map(|lock| Entity::Lock(Box::new(lock.clone())).snapshot()),
+            EntityKey::Trigger { .. } | EntityKey::Topic { .. } | EntityKey::Backfill { .. } => {
+                self.smalls.get(key).map(Entity::snapshot)
+            }
         };
         if Some(&fresh) != expected.as_ref() {
             return wrong(
@@ -136,7 +139,7 @@ impl Checks {
                         return wrong("live", format!("{key:?} in memory is not as durable"));
                     }
                 }
-                Entity::Lock(_, lock) => {
+                Entity::Lock(lock) => {
                     if self.locks.get(key) != Some(lock) {
                         return wrong("live", format!("{key:?} in memory is not as durable"));
                     }

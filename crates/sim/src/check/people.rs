@@ -38,6 +38,7 @@ impl Checks {
                     None => wrong("durable", format!("{} is shown and not durable", view.id)),
                 }
             }
+            Answer::Value(_) => Ok(()),
             Answer::Done => {
                 let ClientRequest::Run {
                     run,
@@ -204,6 +205,9 @@ pub(crate) fn facts(commit: &Commit) -> Vec<String> {
                 .iter()
                 .map(|event| format!("{event:?}"))
                 .collect(),
+            EntityKey::Trigger { .. } | EntityKey::Topic { .. } | EntityKey::Backfill { .. } => {
+                vec![format!("{} bytes", write.chunk.len())]
+            }
         };
         for fact in facts {
             lines.push(format!(

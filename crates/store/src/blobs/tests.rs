@@ -174,6 +174,7 @@ fn say(store: &MemoryStore, run: u128, seq: u64, text: &str) -> RunId {
             pages: vec![],
         }],
         runs: vec![],
+        ..Commit::default()
     };
     store.commit(&commit).unwrap();
     id

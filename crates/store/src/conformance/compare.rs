@@ -281,6 +281,7 @@ impl World {
             shards: shards.into_iter().map(|shard| self.lease(shard)).collect(),
             entities: keys.into_iter().map(|key| self.entity(key)).collect(),
             runs: runs.into_iter().map(|run| self.row(run)).collect(),
+            ..Commit::default()
         }
     }
 

@@ -81,6 +81,7 @@ fn stale_leases_write_nothing(store: &dyn Store) {
             shards: vec![lease],
             entities: vec![append(run, seq, "x")],
             runs: vec![],
+            ..Commit::default()
         })
     };
     commit(held, 1).expect("the holder writes");
@@ -124,6 +125,7 @@ fn one_stale_shard_among_many(store: &dyn Store) {
             .iter()
             .map(|run| row(*run, "w", RunStatus::Running))
             .collect(),
+        ..Commit::default()
     };
     assert_eq!(conflict(store.commit(&commit)), Shard(2));
     for run in runs {
@@ -165,11 +167,13 @@ fn writes_are_inside_named_shards(store: &dyn Store) {
         shards: shards.clone(),
         entities: vec![append(outside, 1, "x")],
         runs: vec![],
+        ..Commit::default()
     }));
     invalid(&store.commit(&Commit {
         shards,
         entities: vec![],
         runs: vec![row(outside, "w", RunStatus::Queued)],
+        ..Commit::default()
     }));
     assert_eq!(store.load(&outside.into()).expect("load"), None);
 }
@@ -181,6 +185,7 @@ fn bad_shapes_are_refused(store: &dyn Store) {
         shards: shards.clone(),
         entities,
         runs: vec![],
+        ..Commit::default()
     };
     let swapped = vec![shards[1], shards[0]];
     invalid(&store.commit(&Commit {
@@ -211,6 +216,7 @@ fn bad_shapes_are_refused(store: &dyn Store) {
         shards: shards.clone(),
         entities: vec![],
         runs: rows,
+        ..Commit::default()
     }));
     assert_eq!(store.load(&run.into()).expect("load"), None);
     store
@@ -236,6 +242,7 @@ fn a_refused_commit_changes_nothing(store: &dyn Store) {
             shards: shards.clone(),
             entities: vec![append(other, 1, "y"), bad],
             runs: vec![row(other, "w", RunStatus::Running)],
+            ..Commit::default()
         }));
     }
     assert_eq!(store.load(&other.into()).expect("load"), None);

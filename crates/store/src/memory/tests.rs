@@ -28,6 +28,7 @@ fn clones_share_and_forks_do_not() {
             shards: lease,
             entities: vec![write],
             runs: vec![],
+            ..Commit::default()
         })
         .unwrap();
     assert!(store.load(&key).unwrap().is_some());

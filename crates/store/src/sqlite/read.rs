@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::merge::merge;
 use crate::refs::{self, Hash};
 use crate::suffix::{NEWEST_SEARCHED, Suffix};
-use crate::{Loaded, RunFilter, RunRow, VersionRow, time_in};
+use crate::{Loaded, Order, RunFilter, RunRow, VersionRow, time_in};
 
 type Outcome<T> = rusqlite::Result<T>;
 
@@ -385,7 +385,7 @@ pub(super) fn list_workflows(
     connection
         .prepare_cached(
             "SELECT name, active FROM workflows
-             WHERE namespace = ?1 AND name > ?2 AND active > 0 ORDER BY name LIMIT ?3",
+             WHERE namespace = ?1 AND name > ?2 AND newest > 0 ORDER BY name LIMIT ?3",
         )?
         .query_map((namespace, after, bound(limit)), |row| {
             Ok((row.get(0)?, row.get(1)?))
@@ -451,4 +451,44 @@ fn bound(limit: usize) -> i64 {
 
 fn odd(column: usize, kind: Type, what: &str) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(column, kind, what.into())
+}
+
+/// The least key that is greater than all that start so; none if there is none.
+fn after_all(prefix: &[u8]) -> Option<Vec<u8>> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if let Some(next) = last.checked_add(1) {
+            end.push(next);
+            return Some(end);
+        }
+    }
+    None
+}
+
+pub(super) fn documents(
+    connection: &Connection,
+    prefix: &[u8],
+    beyond: Option<&[u8]>,
+    order: Order,
+    limit: usize,
+) -> Outcome<Vec<(Vec<u8>, String)>> {
+    let (sql, beyond) = match order {
+        Order::Forward => (
+            "SELECT key, body FROM documents
+             WHERE key >= ?1 AND (?2 IS NULL OR key < ?2) AND key > ?3 ORDER BY key LIMIT ?4",
+            beyond.map_or(Some(Vec::new()), |beyond| Some(beyond.to_vec())),
+        ),
+        Order::Backward => (
+            "SELECT key, body FROM documents
+             WHERE key >= ?1 AND (?2 IS NULL OR key < ?2) AND (?3 IS NULL OR key < ?3)
+             ORDER BY key DESC LIMIT ?4",
+            beyond.map(<[u8]>::to_vec),
+        ),
+    };
+    connection
+        .prepare_cached(sql)?
+        .query_map((prefix, after_all(prefix), beyond, bound(limit)), |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?
+        .collect()
 }

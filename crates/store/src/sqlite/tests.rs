@@ -45,6 +45,7 @@ fn fill(store: &SqliteStore, shard: u16, chunks: u64, bytes: usize) -> Result<()
                 pages: vec![],
             }],
             runs: vec![],
+            ..Commit::default()
         })?;
         lease.seq += 1;
     }
@@ -205,6 +206,7 @@ fn a_reader_does_not_see_half_of_a_commit() {
                         shards: vec![lease],
                         entities: vec![write(seq)],
                         runs: vec![],
+                        ..Commit::default()
                     })
                     .unwrap();
                 lease.seq += 1;

@@ -9,7 +9,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 use super::failure::Failure;
 use crate::check::drops_entity;
 use crate::refs;
-use crate::{Commit, EntityWrite, Error, Lease, RunRow, VersionRow};
+use crate::{Commit, Document, EntityWrite, Error, Lease, RunRow, VersionRow};
 
 type Outcome<T> = Result<T, Failure>;
 
@@ -90,6 +90,29 @@ pub(super) fn commit(tx: &Transaction<'_>, ids: &mut WorkflowIds, commit: &Commi
     }
     if !commit.runs.is_empty() {
         write_runs(tx, ids, &commit.runs)?;
+    }
+    documents(tx, &commit.documents)?;
+    for (namespace, name, version) in &commit.activated {
+        let workflow = ids.of(tx, namespace, name)?;
+        tx.prepare_cached("UPDATE workflows SET active = ?2, deployed = 1 WHERE id = ?1")?
+            .execute((workflow, version))?;
+    }
+    Ok(())
+}
+
+pub(super) fn documents(tx: &Transaction<'_>, documents: &[Document]) -> Outcome<()> {
+    for (key, body) in documents {
+        match body {
+            Some(body) => tx
+                .prepare_cached(
+                    "INSERT INTO documents (key, body) VALUES (?1, ?2)
+                     ON CONFLICT (key) DO UPDATE SET body = ?2",
+                )?
+                .execute((key, body))?,
+            None => tx
+                .prepare_cached("DELETE FROM documents WHERE key = ?1")?
+                .execute([key])?,
+        };
     }
     Ok(())
 }
@@ -354,7 +377,11 @@ pub(super) fn register(
         return Ok(version);
     }
     let version: u32 = tx
-        .prepare_cached("UPDATE workflows SET active = active + 1 WHERE id = ?1 RETURNING active")?
+        .prepare_cached(
+            "UPDATE workflows SET newest = newest + 1,
+                 active = CASE deployed WHEN 0 THEN newest + 1 ELSE active END
+             WHERE id = ?1 RETURNING newest",
+        )?
         .query_row([workflow], |row| row.get(0))?;
     tx.prepare_cached(
         "INSERT INTO versions (workflow_id, version, hash, spec, source, bundle, created_at)

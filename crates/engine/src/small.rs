@@ -1,0 +1,69 @@
+//! Entities that are no runs: small state machines behind one trait, so that whoever owns them needs
+//! to know nothing of any of them.
+//!
+//! Their history is of no use to people: a snapshot replaces it. What people see of them is a document,
+//! which is written with each commit that changes it.
+
+use std::sync::Arc;
+
+use kapell_expr::Value;
+use kapell_model::{EntityKey, Error, Time};
+
+use crate::message::Message;
+
+/// What comes to a small entity.
+#[derive(Clone, Debug)]
+pub enum SmallInput {
+    /// Another entity says something.
+    Message(Box<Message>),
+    /// Somebody wants something.
+    Ask(Ask),
+    /// Time has passed.
+    Wake,
+}
+
+/// What people and programs ask of entities that are no runs.
+#[derive(Clone, Debug)]
+pub enum Ask {
+    /// Show everything of it.
+    View,
+}
+
+/// What was decided: facts, already applied, and what to do once they are safe.
+#[derive(Debug, Default)]
+pub struct Decided {
+    /// The facts, encoded; empty if nothing changed.
+    pub chunk: Vec<u8>,
+    /// Messages to other entities.
+    pub messages: Vec<(EntityKey, Message)>,
+    /// Versions that become the active ones of their workflows: namespace, workflow, version.
+    pub activated: Vec<(Arc<str>, Arc<str>, u32)>,
+    /// What is answered to whoever asked.
+    pub answer: Value,
+}
+
+/// An entity that is no run.
+pub trait Small {
+    /// Takes an input. A refusal has changed nothing.
+    ///
+    /// # Errors
+    /// What is answered to whoever asked; messages and the passing of time are never refused.
+    fn decide(&mut self, key: &EntityKey, input: SmallInput, now: Time) -> Result<Decided, Error>;
+
+    /// Makes the state that facts say, as [`Decided::chunk`] holds them.
+    ///
+    /// # Errors
+    /// Bytes that are no facts of this entity.
+    fn replay(&mut self, chunk: &[u8]) -> Result<(), prost::DecodeError>;
+
+    /// The whole state as bytes of a protobuf message.
+    fn to_bytes(&self) -> Vec<u8>;
+
+    /// When something happens in it by itself.
+    fn wake_at(&self) -> Option<Time>;
+
+    /// What lists show of it, as JSON; none if lists do not show it.
+    fn document(&self) -> Option<String> {
+        None
+    }
+}
