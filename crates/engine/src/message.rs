@@ -81,6 +81,8 @@ pub enum Message {
     TriggerSet(Box<TriggerSet>),
     /// To a trigger: the active version does not have you any more.
     TriggerRemoved,
+    /// To a trigger: its workflow is paused, or goes on.
+    WorkflowPaused(bool),
     /// To a topic: keep it, and tell who listens. To who listens: it has come.
     Signal(Arc<Signal>),
     /// To a run queue: a run wants to start.

@@ -12,10 +12,13 @@ use kapell_model::{EntityKey, Error, ErrorCode, RunId, Time, limits};
 use prost::Message as _;
 
 use crate::message::Message;
-use crate::small::{Decided, Small, SmallInput};
+use crate::small::{Ask, Decided, Small, SmallInput};
 
 mod decide;
+mod settings;
 mod snapshot;
+
+pub use settings::{Activate, Bounds, Change, Mark, Settings};
 
 /// A run that wants to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +86,8 @@ pub struct RunQueue {
     pub active: u32,
     /// The turn of each run that waits.
     pub turns: BTreeMap<RunId, u64>,
+    /// What is said of the workflow beside its versions.
+    pub settings: Settings,
     next_turn: u64,
     last_at: Time,
     /// The success of each key with the latest due time, where definitions ask for it.
@@ -163,6 +168,12 @@ pub struct QueueEvent {
     /// Of a success: a stored value.
     #[prost(bytes = "vec", tag = "13")]
     pub outputs: Vec<u8>,
+    /// All settings, as JSON.
+    #[prost(bytes = "vec", tag = "14")]
+    pub settings: Vec<u8>,
+    /// Of settings: the rule counts for all that waits.
+    #[prost(bool, tag = "15")]
+    pub rules: bool,
 }
 
 /// What happened. Numbers are stored.
@@ -184,6 +195,8 @@ pub enum Kind {
     Burst = 7,
     /// It is the last success of its line.
     Succeeded = 8,
+    /// The settings are these.
+    Set = 9,
 }
 
 /// What a run queue decided: facts, already applied, and messages to send once they are safe.
@@ -193,6 +206,8 @@ pub struct QueueDecision {
     pub events: Vec<QueueEvent>,
     /// Messages.
     pub messages: Vec<(EntityKey, Message)>,
+    /// Versions that become the active ones of their workflows.
+    pub activated: Vec<(Arc<str>, Arc<str>, u32)>,
 }
 
 struct Deciding<'a> {
@@ -204,28 +219,18 @@ struct Deciding<'a> {
 impl RunQueue {
     /// Takes a message or the passing of time (`None`).
     pub fn decide(&mut self, message: Option<&Message>, now: Time) -> QueueDecision {
+        self.deciding(now, |deciding| deciding.hear(message))
+    }
+
+    /// Decides something, and what follows from it.
+    fn deciding(&mut self, now: Time, first: impl FnOnce(&mut Deciding<'_>)) -> QueueDecision {
         let now = now.max(self.last_at);
         let mut deciding = Deciding {
             queue: self,
             now,
             out: QueueDecision::default(),
         };
-        match message {
-            Some(Message::Enqueue(entry)) => deciding.enqueue(entry),
-            Some(Message::RunEnded {
-                run,
-                status,
-                by_person,
-                success,
-            }) => {
-                if let Some(success) = success {
-                    deciding.succeeded(success);
-                }
-                deciding.ended(*run, *status, *by_person);
-            }
-            Some(Message::Reenter(entry)) => deciding.reenter(entry),
-            _ => {}
-        }
+        first(&mut deciding);
         deciding.bursts();
         deciding.admit();
         deciding.out
@@ -260,14 +265,9 @@ impl RunQueue {
             .find(|(_, line)| line.blocked == Some(run))?
             .0
             .clone();
-        let mut deciding = Deciding {
-            queue: self,
-            now,
-            out: QueueDecision::default(),
-        };
-        deciding.emit(Kind::Unblocked, run, &key, None);
-        deciding.admit();
-        Some(deciding.out)
+        Some(self.deciding(now, |deciding| {
+            deciding.emit(Kind::Unblocked, run, &key, None);
+        }))
     }
 
     /// `run.last_success` of a run of a line that starts now; null if none has succeeded yet.
@@ -315,6 +315,16 @@ impl RunQueue {
                 params: event.params.clone(),
                 outputs: event.outputs.clone(),
             });
+            return;
+        }
+        if event.kind == Kind::Set as u32 {
+            self.settings = serde_json::from_slice(&event.settings).unwrap_or_default();
+            if event.rules {
+                let rule = entry_of(event, run, &key).rule;
+                for entry in self.lines.values_mut().flat_map(|line| &mut line.waiting) {
+                    entry.rule = rule;
+                }
+            }
             return;
         }
         self.turns.remove(&run);
@@ -392,6 +402,9 @@ impl RunQueue {
             ));
         }
         let place = line.waiting.iter().position(|entry| entry.run == run)?;
+        if let Some(why) = self.settings.why() {
+            return Some(why);
+        }
         if let Some(blocked) = line.blocked {
             return Some(format!(
                 "the workflow is strict_sequential and run {blocked} failed: retry it, or dismiss it"
@@ -479,18 +492,33 @@ impl From<QueueDecision> for Decided {
         Self {
             chunk: encode_chunk(&decided.events),
             messages: decided.messages,
+            activated: decided.activated,
             ..Self::default()
         }
     }
 }
 
 impl Small for RunQueue {
-    fn decide(&mut self, _key: &EntityKey, input: SmallInput, now: Time) -> Result<Decided, Error> {
-        let message = match input {
-            SmallInput::Message(message) => Some(*message),
-            SmallInput::Ask(_) | SmallInput::Wake => None,
+    fn decide(&mut self, key: &EntityKey, input: SmallInput, now: Time) -> Result<Decided, Error> {
+        let EntityKey::RunQueue {
+            namespace,
+            workflow,
+            ..
+        } = key
+        else {
+            return Ok(Decided::default());
         };
-        Ok(Self::decide(self, message.as_ref(), now).into())
+        let of = (namespace, workflow);
+        Ok(match input {
+            SmallInput::Message(message) => Self::decide(self, Some(&message), now).into(),
+            SmallInput::Wake | SmallInput::Ask(Ask::View) => Self::decide(self, None, now).into(),
+            SmallInput::Ask(Ask::Activate(to)) => self
+                .deciding(now, |deciding| deciding.activate(of, *to))
+                .into(),
+            SmallInput::Ask(Ask::Change(change)) => self
+                .deciding(now, |deciding| deciding.change(of, *change))
+                .into(),
+        })
     }
 
     fn replay(&mut self, chunk: &[u8]) -> Result<(), prost::DecodeError> {
@@ -506,5 +534,10 @@ impl Small for RunQueue {
 
     fn wake_at(&self) -> Option<Time> {
         Self::wake_at(self)
+    }
+
+    fn document(&self) -> Option<String> {
+        (self.settings != Settings::default())
+            .then(|| serde_json::to_string(&self.settings).unwrap_or_default())
     }
 }

@@ -10,6 +10,7 @@ use kapell_expr::Value;
 use kapell_model::{EntityKey, Error, Time};
 
 use crate::message::Message;
+use crate::run_queue::{Activate, Change};
 
 /// What comes to a small entity.
 #[derive(Clone, Debug)]
@@ -27,6 +28,10 @@ pub enum SmallInput {
 pub enum Ask {
     /// Show everything of it.
     View,
+    /// A run queue: this version of your workflow is the active one.
+    Activate(Box<Activate>),
+    /// A run queue: something that is not versioned changes.
+    Change(Box<Change>),
 }
 
 /// What was decided: facts, already applied, and what to do once they are safe.

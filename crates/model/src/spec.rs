@@ -556,7 +556,7 @@ pub struct Debounce {
 }
 
 /// How long ended runs are kept; none is for ever.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retention {
     /// By age since the end.
     pub age: Option<SignedDuration>,

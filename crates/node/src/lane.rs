@@ -447,7 +447,15 @@ impl Lane {
                 };
                 self.submit(run.into(), ToEntity::Fork(reply, Box::new(forking)), false);
             }
-            ClientRequest::Ask { key, ask } => self.submit(key, ToEntity::Ask(reply, ask), false),
+            ClientRequest::Ask { key, ask } => {
+                self.submit(key, ToEntity::Ask(Some(reply), ask), false);
+            }
+            ClientRequest::AskTogether(asks) => {
+                for (key, ask) in asks {
+                    self.submit(key, ToEntity::Ask(None, ask), true);
+                }
+                self.reply(reply, Ok(Answer::Done));
+            }
             ClientRequest::Dismiss { run } => {
                 self.submit(run.into(), ToEntity::Dismiss(reply), false);
             }

@@ -50,6 +50,8 @@ pub enum ClientRequest {
         /// What.
         ask: Ask,
     },
+    /// Ask several entities that are no runs, in one commit: what none of them refuses.
+    AskTogether(Vec<(EntityKey, Ask)>),
     /// Free a strict run queue that a failed run blocks.
     Dismiss {
         /// The run that blocks it.

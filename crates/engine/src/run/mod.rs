@@ -217,6 +217,7 @@ impl Input {
             | Message::StartRefused { .. }
             | Message::TriggerSet(_)
             | Message::TriggerRemoved
+            | Message::WorkflowPaused(_)
             | Message::Signal(_) => return None,
         })
     }

@@ -10,6 +10,34 @@ use super::{Deciding, Entry, Kind, Line, QueueEvent, Success, mode_number};
 use crate::message::Message;
 
 impl Deciding<'_> {
+    pub(super) fn hear(&mut self, message: Option<&Message>) {
+        match message {
+            Some(Message::Enqueue(entry)) => self.enqueue(&self.ruled(entry)),
+            Some(Message::RunEnded {
+                run,
+                status,
+                by_person,
+                success,
+            }) => {
+                if let Some(success) = success {
+                    self.succeeded(success);
+                }
+                self.ended(*run, *status, *by_person);
+            }
+            Some(Message::Reenter(entry)) => self.reenter(&self.ruled(entry)),
+            _ => {}
+        }
+    }
+
+    /// An entry under the rule that counts for its workflow now.
+    fn ruled(&self, entry: &Entry) -> Entry {
+        let rule = self.queue.settings.rule(Some(entry.rule));
+        Entry {
+            rule: rule.unwrap_or(entry.rule),
+            ..entry.clone()
+        }
+    }
+
     pub(super) fn emit(&mut self, kind: Kind, run: RunId, key: &Arc<str>, entry: Option<&Entry>) {
         let rule = entry.map(|entry| entry.rule).unwrap_or_default();
         let event = QueueEvent {
@@ -190,6 +218,9 @@ impl Deciding<'_> {
 
     /// Admits what may start: in each line in order, and of several lines who came first.
     pub(super) fn admit(&mut self) {
+        if self.queue.settings.stopped() {
+            return;
+        }
         let queue = &*self.queue;
         let mut first: BTreeSet<(u64, Arc<str>)> = queue
             .lines

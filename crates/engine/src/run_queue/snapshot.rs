@@ -8,7 +8,7 @@ use std::sync::Arc;
 use kapell_model::{RunId, Time};
 use prost::Message;
 
-use super::{Entry, Line, MODES, Rule, RunQueue, Success, mode_number};
+use super::{Entry, Line, MODES, Rule, RunQueue, Settings, Success, mode_number};
 use crate::event::run_id;
 
 #[derive(Clone, PartialEq, Message)]
@@ -21,6 +21,9 @@ struct StoredQueue {
     last_at: i64,
     #[prost(message, repeated, tag = "4")]
     successes: Vec<StoredSuccess>,
+    /// As JSON; empty is the default.
+    #[prost(bytes = "vec", tag = "5")]
+    settings: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -168,6 +171,11 @@ impl RunQueue {
             next_turn: self.next_turn,
             last_at: self.last_at.0,
             successes: self.successes.values().map(StoredSuccess::new).collect(),
+            settings: if self.settings == Settings::default() {
+                Vec::new()
+            } else {
+                serde_json::to_vec(&self.settings).unwrap_or_default()
+            },
         }
         .encode_to_vec()
     }
@@ -181,6 +189,7 @@ impl RunQueue {
         let mut queue = Self {
             next_turn: stored.next_turn,
             last_at: Time(stored.last_at),
+            settings: serde_json::from_slice(&stored.settings).unwrap_or_default(),
             ..Self::default()
         };
         for line in stored.lines {

@@ -137,8 +137,26 @@ fn derived_id(name: &[u8]) -> RunId {
 }
 
 impl Lane {
-    /// Finds the version, then makes the run.
-    pub(super) fn start(&mut self, making: Making) {
+    /// Finds the version, then makes the run. The run queue, which knows what is said of the workflow
+    /// beside its versions, is in memory first.
+    pub(super) fn start(&mut self, mut making: Making) {
+        let queue = making.run_queue();
+        let Some(Slot {
+            entity: Entity::Queue(queue),
+            ..
+        }) = self.slots.get(&queue)
+        else {
+            let holds = making.holds();
+            self.submit(queue, ToEntity::Create(Box::new(making)), holds);
+            return;
+        };
+        let settings = &queue.settings;
+        if settings.deleted || settings.active == Some(0) && making.version.is_none() {
+            let error = switched_off(&making.workflow, settings.deleted);
+            self.make_failed(making, error);
+            return;
+        }
+        making.version = making.version.or(settings.active);
         let key = making.version_key();
         if let Some(version) = self.versions.get(&key).cloned() {
             self.prepare(making, version);
@@ -205,15 +223,19 @@ impl Lane {
         let now = self.now;
         let plan = version.plan.clone();
         let queue = making.run_queue();
-        if plan.early_watermark && !self.slots.contains_key(&queue) {
-            // The run queue, which knows the last success, is read first.
-            let holds = making.holds();
-            self.submit(queue, ToEntity::Create(Box::new(making)), holds);
+        let Some(Slot {
+            entity: Entity::Queue(line),
+            ..
+        }) = self.slots.get(&queue)
+        else {
+            // It left memory while the version was read.
+            self.start(making);
             return;
-        }
+        };
+        let rule = line.settings.rule(plan.rule);
         let last_success = self.last_success(&making, &plan, &queue);
         let run = run_value(&making, &plan.spec, last_success, now);
-        let ready = ready(&making, &plan, &run).map(|(params, labels, queue)| Ready {
+        let ready = ready(&making, &plan.spec, rule, &run).map(|(params, labels, queue)| Ready {
             version,
             params,
             labels,
@@ -249,7 +271,7 @@ impl Lane {
         let run = run_value(making, &plan.spec, Value::Null, self.now);
         let line = match plan.spec.strategy.key {
             None => Some("".into()),
-            Some(_) => ready(making, plan, &run)
+            Some(_) => ready(making, &plan.spec, plan.rule, &run)
                 .ok()
                 .and_then(|(_, _, queue)| queue)
                 .map(|(line, _)| line),
@@ -415,6 +437,24 @@ impl Lane {
     }
 }
 
+fn switched_off(workflow: &str, deleted: bool) -> Error {
+    if deleted {
+        Error::new(
+            ErrorCode::WorkflowNotFound,
+            format!("the workflow `{workflow}` was deleted"),
+        )
+        .hint("`kapell deploy` brings it back")
+    } else {
+        Error::new(
+            ErrorCode::NotAllowedNow,
+            format!("no version of the workflow `{workflow}` is active"),
+        )
+        .hint(format!(
+            "`kapell workflow activate {workflow} VERSION` makes one active, `--version` names one"
+        ))
+    }
+}
+
 fn not_found((_, workflow, version): &VersionKey) -> Error {
     let what = match version {
         Some(version) => format!("there is no version {version} of workflow `{workflow}`"),
@@ -459,8 +499,7 @@ fn run_value(making: &Making, spec: &Spec, last_success: Value, now: Time) -> Va
 
 type Checked = (Value, Value, Option<(Arc<str>, Rule)>);
 
-fn ready(making: &Making, plan: &Plan, run: &Value) -> Result<Checked, Error> {
-    let spec = &*plan.spec;
+fn ready(making: &Making, spec: &Spec, rule: Option<Rule>, run: &Value) -> Result<Checked, Error> {
     let supplied = making
         .params
         .as_map()
@@ -494,7 +533,7 @@ fn ready(making: &Making, plan: &Plan, run: &Value) -> Result<Checked, Error> {
             .map_err(|error| Error::new(ErrorCode::BadParams, format!("labels.{name}: {error}")))?;
         labels.insert(name.clone(), Value::string(value.text()));
     }
-    let queue = match plan.rule {
+    let queue = match rule {
         None => None,
         Some(rule) => {
             let line: Arc<str> = match &spec.strategy.key {

@@ -25,7 +25,7 @@ pub(super) enum ToEntity {
     /// The strict queue of this run is to be freed.
     Dismiss(ReplyId),
     /// Somebody asks an entity that is no run: the answer goes to it.
-    Ask(ReplyId, Ask),
+    Ask(Option<ReplyId>, Ask),
     /// Time has passed, or nothing in particular.
     Wake,
     /// This entity is in memory now: the input goes on to the one that it is for.
@@ -39,8 +39,8 @@ impl ToEntity {
             Self::Request(reply, _)
             | Self::View(reply)
             | Self::Fork(reply, _)
-            | Self::Dismiss(reply)
-            | Self::Ask(reply, _) => Some(*reply),
+            | Self::Dismiss(reply) => Some(*reply),
+            Self::Ask(reply, _) => *reply,
             Self::Create(making) => making.reply(),
             Self::Then(_, input) => input.reply(),
             Self::Run(_) | Self::Message(_) | Self::Wake => None,

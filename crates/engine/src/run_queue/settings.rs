@@ -1,0 +1,257 @@
+//! What is said of a workflow beside its versions: which of them is active, whether it starts, by which
+//! rule. Kept by its run queue, which every start passes.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use kapell_model::spec::{Retention, Strategy, Trigger};
+use kapell_model::{EntityKey, Time};
+use serde::{Deserialize, Serialize};
+
+use super::{Deciding, Kind, QueueEvent, Rule, mode_number};
+use crate::message::{Message, TriggerSet};
+
+/// Properties of a workflow that are not versioned. Written as JSON: a field that is not there has its
+/// default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Settings {
+    /// The active version: none if none was ever activated, 0 if it was deactivated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub active: Option<u32>,
+    /// Its triggers, as the active version says.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub triggers: BTreeSet<Arc<str>>,
+    /// Its runs wait, and its triggers start none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paused: Option<Mark>,
+    /// All workflows of its namespace are paused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held: Option<Mark>,
+    /// Goes before what its versions say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<Bounds>,
+    /// Goes before what its versions say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// Goes before what its versions say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
+    /// Nothing of it starts any more; what ran is kept as long as its retention says.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub deleted: bool,
+}
+
+/// Who did something, and when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// Who.
+    pub by: String,
+    /// Microseconds since 1970.
+    pub at: i64,
+}
+
+/// A strategy without what only a definition can say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bounds {
+    /// The rule.
+    pub mode: kapell_model::spec::StrategyMode,
+    /// Active runs of one key under `parallel`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    /// Active runs over all keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<u32>,
+}
+
+impl Bounds {
+    /// What the run queue goes by.
+    pub fn rule(&self) -> Rule {
+        let strategy = Strategy {
+            mode: self.mode,
+            limit: self.limit,
+            total: self.total,
+            ..Strategy::default()
+        };
+        Rule::of(&strategy).unwrap_or_default()
+    }
+}
+
+/// A version is to be the active one.
+#[derive(Clone, Debug)]
+pub struct Activate {
+    /// Which.
+    pub version: u32,
+    /// What it says starts runs by itself.
+    pub triggers: Vec<Trigger>,
+    /// IANA name of its time zone.
+    pub timezone: Arc<str>,
+    /// What it says of starts while others are active.
+    pub rule: Option<Rule>,
+}
+
+/// A change of what is not versioned. None of a field leaves it as it is.
+#[derive(Clone, Debug, Default)]
+pub struct Change {
+    /// Pause it, or let it go on: by whom.
+    pub paused: Option<Option<String>>,
+    /// The same for the whole namespace.
+    pub held: Option<Option<String>>,
+    /// Override the strategy, or no longer.
+    pub strategy: Option<Option<Bounds>>,
+    /// With it: the rule that counts for what waits.
+    pub rule: Option<Rule>,
+    /// Override the owner, or no longer.
+    pub owner: Option<Option<String>>,
+    /// Override the retention, or no longer.
+    pub retention: Option<Option<Retention>>,
+    /// No version is active any more.
+    pub deactivate: bool,
+    /// Nothing of it starts any more.
+    pub delete: bool,
+}
+
+impl Settings {
+    /// True if nothing may start now.
+    pub fn stopped(&self) -> bool {
+        self.paused.is_some() || self.held.is_some()
+    }
+
+    /// The rule of a start whose version says this one; none goes at once.
+    pub fn rule(&self, version: Option<Rule>) -> Option<Rule> {
+        let keyed = version.unwrap_or_default();
+        match &self.strategy {
+            // A burst is collected by what the definition says of it.
+            Some(bounds) => Some(Rule {
+                quiet: keyed.quiet,
+                longest: keyed.longest,
+                ..bounds.rule()
+            }),
+            None if self.stopped() => Some(keyed),
+            None => version,
+        }
+    }
+
+    /// Why nothing starts, for people.
+    pub(super) fn why(&self) -> Option<String> {
+        let since = |mark: &Mark| format!("by {} at {}", mark.by, Time(mark.at));
+        match (&self.paused, &self.held) {
+            (Some(mark), _) => Some(format!("its workflow was paused {}", since(mark))),
+            (None, Some(mark)) => Some(format!("all workflows were paused {}", since(mark))),
+            (None, None) => None,
+        }
+    }
+}
+
+impl Deciding<'_> {
+    /// Makes a version the active one, and tells its triggers.
+    pub(super) fn activate(&mut self, (namespace, workflow): (&Arc<str>, &Arc<str>), to: Activate) {
+        let before = self.queue.settings.clone();
+        let triggers: BTreeSet<Arc<str>> = to
+            .triggers
+            .iter()
+            .map(|trigger| trigger.name.clone())
+            .collect();
+        let settings = Settings {
+            active: Some(to.version),
+            triggers: triggers.clone(),
+            deleted: false,
+            ..before.clone()
+        };
+        let key = |name: &Arc<str>| EntityKey::Trigger {
+            namespace: namespace.clone(),
+            workflow: workflow.clone(),
+            name: name.clone(),
+        };
+        for name in before.triggers.difference(&triggers) {
+            self.out.messages.push((key(name), Message::TriggerRemoved));
+        }
+        for trigger in to.triggers {
+            let to_key = key(&trigger.name);
+            let set = TriggerSet {
+                version: to.version,
+                trigger,
+                timezone: to.timezone.clone(),
+                workflow_paused: before.stopped(),
+            };
+            self.out
+                .messages
+                .push((to_key, Message::TriggerSet(Box::new(set))));
+        }
+        let active = (namespace.clone(), workflow.clone(), to.version);
+        self.out.activated.push(active);
+        let rule = settings.rule(to.rule).unwrap_or_default();
+        self.set(settings, Some(rule));
+    }
+
+    /// Changes what is not versioned.
+    pub(super) fn change(&mut self, (namespace, workflow): (&Arc<str>, &Arc<str>), change: Change) {
+        let before = self.queue.settings.clone();
+        let mut settings = before.clone();
+        let at = self.now.0;
+        let mark = |by: Option<String>| by.map(|by| Mark { by, at });
+        if let Some(by) = change.paused {
+            settings.paused = mark(by);
+        }
+        if let Some(by) = change.held {
+            settings.held = mark(by);
+        }
+        if let Some(owner) = change.owner {
+            settings.owner = owner;
+        }
+        if let Some(retention) = change.retention {
+            settings.retention = retention;
+        }
+        if let Some(strategy) = change.strategy {
+            settings.strategy = strategy;
+        }
+        let key = |name: &Arc<str>| EntityKey::Trigger {
+            namespace: namespace.clone(),
+            workflow: workflow.clone(),
+            name: name.clone(),
+        };
+        if change.deactivate || change.delete {
+            settings.active = Some(0);
+            settings.deleted |= change.delete;
+            for name in std::mem::take(&mut settings.triggers) {
+                self.out
+                    .messages
+                    .push((key(&name), Message::TriggerRemoved));
+            }
+            let none = (namespace.clone(), workflow.clone(), 0);
+            self.out.activated.push(none);
+        }
+        if settings.stopped() != before.stopped() {
+            for name in &settings.triggers {
+                let message = Message::WorkflowPaused(settings.stopped());
+                self.out.messages.push((key(name), message));
+            }
+        }
+        self.set(settings, change.rule);
+    }
+
+    fn set(&mut self, settings: Settings, rule: Option<Rule>) {
+        if settings == self.queue.settings && rule.is_none() {
+            return;
+        }
+        let of = rule.unwrap_or_default();
+        let event = QueueEvent {
+            at: self.now.0,
+            kind: Kind::Set as u32,
+            // Text, numbers and lists of them: nothing that JSON could refuse.
+            settings: serde_json::to_vec(&settings).unwrap_or_default(),
+            rules: rule.is_some(),
+            mode: mode_number(of.mode),
+            limit: of.limit,
+            total: of.total,
+            quiet: of.quiet,
+            longest: of.longest,
+            ..QueueEvent::default()
+        };
+        self.queue.apply(&event);
+        self.out.events.push(event);
+    }
+}
+
+#[cfg(test)]
+mod tests;
