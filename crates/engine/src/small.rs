@@ -9,7 +9,7 @@ use std::sync::Arc;
 use kapell_expr::Value;
 use kapell_model::{EntityKey, Error, Time};
 
-use crate::message::Message;
+use crate::message::{Message, Signal};
 
 /// What comes to a small entity.
 #[derive(Clone, Debug)]
@@ -27,6 +27,9 @@ pub enum SmallInput {
 pub enum Ask {
     /// Show everything of it.
     View,
+    /// To a topic: keep this signal and tell who listens. `sent_at` is set when it is taken; an empty
+    /// `id` is given one. Answers a map of `id`, `sent_at` and `known` (it was there already).
+    Send(Box<Signal>),
 }
 
 /// What was decided: facts, already applied, and what to do once they are safe.

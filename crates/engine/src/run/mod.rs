@@ -217,7 +217,11 @@ impl Input {
             | Message::StartRefused { .. }
             | Message::TriggerSet(_)
             | Message::TriggerRemoved
-            | Message::Signal(_) => return None,
+            | Message::Signal(_)
+            | Message::Signals { .. }
+            | Message::Subscribe(_)
+            | Message::Unsubscribe { .. }
+            | Message::SubscriptionRefused { .. } => return None,
         })
     }
 }
