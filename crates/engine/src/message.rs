@@ -83,8 +83,33 @@ pub enum Message {
     TriggerRemoved,
     /// To a trigger: its workflow is paused, or goes on.
     WorkflowPaused(bool),
-    /// To a topic: keep it, and tell who listens. To who listens: it has come.
+    /// To a topic: keep it, and tell who listens. To a trigger: it has come.
     Signal(Arc<Signal>),
+    /// To a topic: tell me of signals.
+    Subscribe(Box<Subscribe>),
+    /// To a topic: tell me no more.
+    Unsubscribe {
+        /// Who.
+        who: EntityKey,
+        /// Its unit, if it is a run.
+        place: Option<Place>,
+    },
+    /// To a run: signals that its unit may wait for.
+    Signals {
+        /// The unit.
+        place: Place,
+        /// Newest first.
+        signals: Vec<Arc<Signal>>,
+        /// There are older ones, before this number: see [`Subscribe::before`].
+        older: Option<u64>,
+    },
+    /// To a run or a trigger: the topic takes no more subscriptions.
+    SubscriptionRefused {
+        /// The unit, if it is a run.
+        place: Option<Place>,
+        /// The topic's name.
+        topic: Arc<str>,
+    },
     /// To a run queue: a run wants to start.
     Enqueue(Box<crate::run_queue::Entry>),
     /// To a run queue: a run has ended.
@@ -134,6 +159,33 @@ pub struct Signal {
     pub hops: u32,
     /// Who sent it.
     pub by: Arc<str>,
+}
+
+/// Who listens to a topic, and to what. For the same `who` and `place` a later one replaces the one
+/// before. Runs get [`Message::Signals`], all others [`Message::Signal`], each signal once.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Subscribe {
+    /// Who.
+    pub who: EntityKey,
+    /// Its unit, if it is a run.
+    pub place: Option<Place>,
+    /// Kept signals sent at or after this count too; none: only those that are still to come. Only
+    /// runs get kept signals, newest first and a page at a time.
+    pub since: Option<Time>,
+    /// Of kept signals only those before this number: the next page.
+    pub before: Option<u64>,
+    /// What a signal must have to be told: all of them. Who listens looks itself at the rest of what
+    /// it asks for. Empty is told everything.
+    pub equal: Vec<Equal>,
+}
+
+/// A field of a signal and what it must equal, as `==` of expressions does.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Equal {
+    /// Names from the signal on: `["payload", "table"]`.
+    pub path: Vec<Arc<str>>,
+    /// Text, a number, a bool or null.
+    pub value: Value,
 }
 
 /// What a version says of a trigger.

@@ -12,7 +12,7 @@ use kapell_model::{EntityKey, Error, ErrorCode, RunId, Time, limits};
 use prost::Message as _;
 
 use crate::message::Message;
-use crate::small::{Ask, Decided, Small, SmallInput};
+use crate::small::{Ask, Decided, Small, SmallInput, misdirected};
 
 mod decide;
 mod settings;
@@ -511,13 +511,14 @@ impl Small for RunQueue {
         let of = (namespace, workflow);
         Ok(match input {
             SmallInput::Message(message) => Self::decide(self, Some(&message), now).into(),
-            SmallInput::Wake | SmallInput::Ask(Ask::View) => Self::decide(self, None, now).into(),
+            SmallInput::Wake => Self::decide(self, None, now).into(),
             SmallInput::Ask(Ask::Activate(to)) => self
                 .deciding(now, |deciding| deciding.activate(of, *to))
                 .into(),
             SmallInput::Ask(Ask::Change(change)) => self
                 .deciding(now, |deciding| deciding.change(of, *change))
                 .into(),
+            SmallInput::Ask(_) => return Err(misdirected()),
         })
     }
 

@@ -7,9 +7,9 @@
 use std::sync::Arc;
 
 use kapell_expr::Value;
-use kapell_model::{EntityKey, Error, Time};
+use kapell_model::{EntityKey, Error, ErrorCode, Time};
 
-use crate::message::Message;
+use crate::message::{Message, Signal};
 use crate::run_queue::{Activate, Change};
 
 /// What comes to a small entity.
@@ -32,6 +32,9 @@ pub enum Ask {
     Activate(Box<Activate>),
     /// A run queue: something that is not versioned changes.
     Change(Box<Change>),
+    /// To a topic: keep this signal and tell who listens. `sent_at` is set when it is taken; an empty
+    /// `id` is given one. Answers a map of `id`, `sent_at` and `known` (it was there already).
+    Send(Box<Signal>),
 }
 
 /// What was decided: facts, already applied, and what to do once they are safe.
@@ -71,4 +74,9 @@ pub trait Small {
     fn document(&self) -> Option<String> {
         None
     }
+}
+
+/// The refusal of what another kind of entity is asked.
+pub fn misdirected() -> Error {
+    Error::new(ErrorCode::Internal, "another kind of entity is asked")
 }

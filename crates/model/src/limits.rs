@@ -90,6 +90,26 @@ pub const LOCKS: usize = 16;
 pub const LABELS: usize = 64;
 /// Signals that one step sends.
 pub const EMITS: usize = 16;
+/// Bytes of the payload and key of a signal as JSON.
+pub const SIGNAL_BYTES: usize = 64 << 10;
+/// Signals that one topic keeps; the oldest go first.
+pub const TOPIC_SIGNALS: usize = 100_000;
+/// Bytes of the signals that one topic keeps; the oldest go first.
+pub const TOPIC_BYTES: usize = 64 << 20;
+/// How long a topic keeps a signal.
+pub const TOPIC_KEEPS: Duration = Duration::from_hours(7 * 24);
+/// Those that listen to one topic.
+pub const TOPIC_SUBSCRIPTIONS: usize = 200_000;
+/// Those that a topic tells of a signal in one commit; the others are told in the next.
+pub const TOPIC_TELLS: usize = 1_000;
+/// Kept signals that a run is told of at once.
+pub const SIGNALS_PAGE: usize = 64;
+/// Equalities by which a subscription is found.
+pub const SUBSCRIPTION_EQUALS: usize = 8;
+/// Bytes of a text that a subscription is found by; a longer one is compared by who listens.
+pub const SUBSCRIPTION_TEXT: usize = 256;
+/// Runs in a row of which each was started by a signal of the one before.
+pub const HOPS: u32 = 100;
 /// Environment variables of one step, those of the workflow and its defaults included.
 pub const ENV_VARIABLES: usize = 256;
 /// Rows in one page of a list.

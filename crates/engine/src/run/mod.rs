@@ -218,7 +218,11 @@ impl Input {
             | Message::TriggerSet(_)
             | Message::TriggerRemoved
             | Message::WorkflowPaused(_)
-            | Message::Signal(_) => return None,
+            | Message::Signal(_)
+            | Message::Signals { .. }
+            | Message::Subscribe(_)
+            | Message::Unsubscribe { .. }
+            | Message::SubscriptionRefused { .. } => return None,
         })
     }
 }
