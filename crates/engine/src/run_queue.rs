@@ -17,6 +17,7 @@ use crate::small::{Ask, Decided, Small, SmallInput, misdirected};
 mod decide;
 mod settings;
 mod snapshot;
+mod view;
 
 pub use settings::{Activate, Bounds, Change, Mark, Settings};
 
@@ -518,6 +519,10 @@ impl Small for RunQueue {
             SmallInput::Ask(Ask::Change(change)) => self
                 .deciding(now, |deciding| deciding.change(of, *change))
                 .into(),
+            SmallInput::Ask(Ask::View) => Decided {
+                answer: self.view(),
+                ..Decided::default()
+            },
             SmallInput::Ask(_) => return Err(misdirected()),
         })
     }

@@ -112,5 +112,7 @@ pub const SUBSCRIPTION_TEXT: usize = 256;
 pub const HOPS: u32 = 100;
 /// Environment variables of one step, those of the workflow and its defaults included.
 pub const ENV_VARIABLES: usize = 256;
+/// Workflows in one deploy.
+pub const DEPLOY: usize = 1_000;
 /// Rows in one page of a list.
 pub const LIST_PAGE: usize = 1_000;

@@ -1,7 +1,10 @@
 //! From a file's text to a version in the store.
 
+use std::sync::Arc;
+
 use kapell_api::http::RegisterWorkflow;
 use kapell_expr::BlobRef;
+use kapell_model::spec::Spec;
 use kapell_model::{Error, ErrorCode, Time};
 use kapell_store::VersionRow;
 
@@ -10,6 +13,14 @@ pub(crate) const NAMESPACE: &str = "default";
 
 /// Parses the text again, whoever sent it, and makes the row of its version.
 pub(crate) fn row(workflow: &RegisterWorkflow, now: Time) -> Result<VersionRow, Error> {
+    checked(workflow, now).map(|(row, _)| row)
+}
+
+/// The same, with what it means.
+pub(crate) fn checked(
+    workflow: &RegisterWorkflow,
+    now: Time,
+) -> Result<(VersionRow, Arc<Spec>), Error> {
     let parsed = kapell_model::parse(&workflow.file, &workflow.source);
     let Some(spec) = parsed.spec else {
         let errors: Vec<_> = parsed
@@ -42,7 +53,7 @@ pub(crate) fn row(workflow: &RegisterWorkflow, now: Time) -> Result<VersionRow, 
         .map(serde_json::to_string)
         .transpose()
         .map_err(bad)?;
-    Ok(VersionRow {
+    let row = VersionRow {
         namespace: NAMESPACE.into(),
         workflow: spec.workflow.clone(),
         version: 0,
@@ -51,7 +62,8 @@ pub(crate) fn row(workflow: &RegisterWorkflow, now: Time) -> Result<VersionRow, 
         source: workflow.source.as_str().into(),
         bundle: bundle.map(Into::into),
         created_at: now,
-    })
+    };
+    Ok((row, spec))
 }
 
 /// The hash of a version: BLAKE3 over the normalised definition and the hash of its bundle's list.
