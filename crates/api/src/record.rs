@@ -137,7 +137,6 @@ pub struct StepRecord {
     pub attempts: Vec<AttemptRecord>,
     /// Items, if it has a foreach.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(no_recursion)]
     pub items: Option<ItemsRecord>,
     /// Its output, if it is small.
     #[serde(default, skip_serializing_if = "Option::is_none")]
