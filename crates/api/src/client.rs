@@ -2,10 +2,15 @@
 //!
 //! Whoever holds the data directory answers the same trait in process.
 
+mod blob;
+mod health;
+mod log;
+mod run;
+mod workflow;
+
 use std::fmt::Write as _;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
@@ -13,56 +18,26 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
-use kapell_expr::BlobRef;
-use kapell_model::{Error, ErrorCode, RunId, Time};
+use kapell_model::{Error, ErrorCode};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::http::{
-    ANSWER_BYTES, Action, BASE, Health, LogPage, LogQuery, Problem, RecordQuery, RegisterWorkflow,
-    Registered, RunPage, RunQuery, RunSummary, RunView, StartRun, Started, Version, VersionPage,
-    WorkflowPage,
-};
-use crate::record::Record;
+use crate::http::{ANSWER_BYTES, BASE, Problem};
+
+pub use blob::BlobCalls;
+pub use health::HealthCalls;
+pub use log::LogCalls;
+pub use run::RunCalls;
+pub use workflow::WorkflowCalls;
 
 /// An answer, or a public failure.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Everything a client can ask. Calls block.
-pub trait Api: Send + Sync {
-    /// Who answers.
-    fn health(&self) -> Result<Health>;
-    /// Keeps bytes.
-    fn put(&self, bytes: &[u8]) -> Result<BlobRef>;
-    /// Keeps a file's content.
-    fn put_file(&self, path: &Path) -> Result<BlobRef>;
-    /// Registers a workflow; the same content again changes nothing.
-    fn register(&self, workflow: &RegisterWorkflow) -> Result<Registered>;
-    /// Workflows by name, after one.
-    fn workflows(&self, after: &str, limit: usize) -> Result<WorkflowPage>;
-    /// A version; none is the active one.
-    fn version(&self, workflow: &str, version: Option<u32>) -> Result<Version>;
-    /// Versions, newest first, before one.
-    fn versions(&self, workflow: &str, before: Option<u32>, limit: usize) -> Result<VersionPage>;
-    /// Makes a run.
-    fn start(&self, start: &StartRun) -> Result<Started>;
-    /// The run that a whole id, the end of one (at least 4 characters) or `last` names.
-    fn find(&self, run: &str) -> Result<RunId>;
-    /// Runs, newest first.
-    fn list(&self, query: &RunQuery) -> Result<RunPage>;
-    /// Where a run stands.
-    fn view(&self, run: RunId) -> Result<RunView>;
-    /// Where a run stands, in short: at once if it has ended, else after its status changed or the
-    /// time is over.
-    fn wait(&self, run: RunId, timeout: Duration) -> Result<RunSummary>;
-    /// What became of a run, up to a moment.
-    fn record(&self, run: RunId, at: Option<Time>) -> Result<Record>;
-    /// Log lines.
-    fn logs(&self, run: RunId, query: &LogQuery) -> Result<LogPage>;
-    /// Does something to a run; the run that was made, if one was.
-    fn act(&self, run: RunId, action: &Action) -> Result<Option<RunId>>;
-}
+/// Everything a client can ask, a trait a noun. Calls block.
+pub trait Api: RunCalls + WorkflowCalls + BlobCalls + LogCalls + HealthCalls {}
+
+impl<T: RunCalls + WorkflowCalls + BlobCalls + LogCalls + HealthCalls> Api for T {}
 
 /// Asks over a Unix socket, one request after another on one connection.
 pub struct Client {
@@ -224,98 +199,5 @@ fn query(fields: &impl Serialize) -> String {
         String::new()
     } else {
         format!("?{}", pairs.join("&"))
-    }
-}
-
-impl Api for Client {
-    fn health(&self) -> Result<Health> {
-        self.get("/health")
-    }
-
-    fn put(&self, bytes: &[u8]) -> Result<BlobRef> {
-        self.call(
-            Method::POST,
-            "/blobs",
-            Bytes::copy_from_slice(bytes),
-            "application/octet-stream",
-        )
-    }
-
-    fn put_file(&self, path: &Path) -> Result<BlobRef> {
-        let bytes = std::fs::read(path).map_err(|error| {
-            Error::new(
-                ErrorCode::FileNotFound,
-                format!("`{}`: {error}", path.display()),
-            )
-        })?;
-        self.call(
-            Method::POST,
-            "/blobs",
-            bytes.into(),
-            "application/octet-stream",
-        )
-    }
-
-    fn register(&self, workflow: &RegisterWorkflow) -> Result<Registered> {
-        self.post("/workflows", workflow)
-    }
-
-    fn workflows(&self, after: &str, limit: usize) -> Result<WorkflowPage> {
-        self.get(&format!(
-            "/workflows?after={}&limit={limit}",
-            encoded(after)
-        ))
-    }
-
-    fn version(&self, workflow: &str, version: Option<u32>) -> Result<Version> {
-        let version = version.map_or_else(|| "active".to_owned(), |version| version.to_string());
-        self.get(&format!(
-            "/workflows/{}/versions/{version}",
-            encoded(workflow)
-        ))
-    }
-
-    fn versions(&self, workflow: &str, before: Option<u32>, limit: usize) -> Result<VersionPage> {
-        let before = before.map_or_else(String::new, |before| format!("&before={before}"));
-        self.get(&format!(
-            "/workflows/{}/versions?limit={limit}{before}",
-            encoded(workflow)
-        ))
-    }
-
-    fn start(&self, start: &StartRun) -> Result<Started> {
-        self.post("/runs", start)
-    }
-
-    fn find(&self, run: &str) -> Result<RunId> {
-        self.get::<Started>(&format!("/runs/{}/id", encoded(run)))
-            .map(|found| found.run)
-    }
-
-    fn list(&self, which: &RunQuery) -> Result<RunPage> {
-        self.get(&format!("/runs{}", query(which)))
-    }
-
-    fn view(&self, run: RunId) -> Result<RunView> {
-        self.get(&format!("/runs/{run}"))
-    }
-
-    fn wait(&self, run: RunId, timeout: Duration) -> Result<RunSummary> {
-        self.get(&format!(
-            "/runs/{run}/wait?timeout_ms={}",
-            timeout.as_millis()
-        ))
-    }
-
-    fn record(&self, run: RunId, at: Option<Time>) -> Result<Record> {
-        self.get(&format!("/runs/{run}/record{}", query(&RecordQuery { at })))
-    }
-
-    fn logs(&self, run: RunId, query: &LogQuery) -> Result<LogPage> {
-        self.post(&format!("/runs/{run}/logs"), query)
-    }
-
-    fn act(&self, run: RunId, action: &Action) -> Result<Option<RunId>> {
-        self.post(&format!("/runs/{run}/{}", action.verb()), action)
     }
 }

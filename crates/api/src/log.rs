@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 
 use kapell_model::{RunId, Time};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Where a line came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stream {
     /// Standard output.
@@ -22,9 +23,10 @@ pub enum Stream {
 }
 
 /// One line of a log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Line {
-    /// When it was read.
+    /// When it was read: microseconds since 1970.
+    #[schema(value_type = i64)]
     pub at: Time,
     /// Where it came from.
     pub stream: Stream,

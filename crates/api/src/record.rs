@@ -3,13 +3,16 @@
 use kapell_expr::Value;
 use kapell_model::{RunId, RunStatus, StepStatus, Time};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
+use crate::http::schema;
 use crate::task::{TaskError, Usage};
 
 /// A run up to a moment.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct Record {
     /// Its id.
+    #[schema(value_type = schema::RunId)]
     pub run: RunId,
     /// Namespace of the workflow.
     pub namespace: String,
@@ -18,6 +21,7 @@ pub struct Record {
     /// Version.
     pub version: u32,
     /// Where it stood.
+    #[schema(value_type = schema::RunStatus)]
     pub status: RunStatus,
     /// What made it: `manual`, `workflow`, `fork`.
     pub trigger: String,
@@ -25,14 +29,17 @@ pub struct Record {
     pub by: String,
     /// The run whose step made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::RunId>)]
     pub parent: Option<RunId>,
     /// The run it was forked from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::RunId>)]
     pub forked_from: Option<RunId>,
     /// 0 to 100.
     pub priority: u8,
     /// When it was made.
     #[serde(with = "crate::stamp")]
+    #[schema(value_type = schema::Timestamp)]
     pub created_at: Time,
     /// When its steps could start.
     #[serde(
@@ -40,6 +47,7 @@ pub struct Record {
         with = "crate::stamp::option",
         skip_serializing_if = "Option::is_none"
     )]
+    #[schema(value_type = Option<schema::Timestamp>)]
     pub started_at: Option<Time>,
     /// When it ended.
     #[serde(
@@ -47,9 +55,11 @@ pub struct Record {
         with = "crate::stamp::option",
         skip_serializing_if = "Option::is_none"
     )]
+    #[schema(value_type = Option<schema::Timestamp>)]
     pub ended_at: Option<Time>,
     /// The moment it is seen at: the last event taken.
     #[serde(with = "crate::stamp")]
+    #[schema(value_type = schema::Timestamp)]
     pub seen_at: Time,
     /// Bound parameters.
     pub params: Value,
@@ -67,17 +77,18 @@ pub struct Record {
 }
 
 /// Something that was done to a run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Note {
     /// When.
     #[serde(with = "crate::stamp")]
+    #[schema(value_type = schema::Timestamp)]
     pub at: Time,
     /// What, as a sentence.
     pub text: String,
 }
 
 /// A step, or an item of a foreach.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct StepRecord {
     /// Path in the run: `tune[3]`, `refine#2.improve`.
     pub path: String,
@@ -86,6 +97,7 @@ pub struct StepRecord {
     /// The verb: `shell`, `steps`, …
     pub verb: String,
     /// Where it stood.
+    #[schema(value_type = schema::StepStatus)]
     pub status: StepStatus,
     /// Ids of the steps of the same graph that it waits for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -102,6 +114,7 @@ pub struct StepRecord {
         with = "crate::stamp::option",
         skip_serializing_if = "Option::is_none"
     )]
+    #[schema(value_type = Option<schema::Timestamp>)]
     pub ready_at: Option<Time>,
     /// When its first attempt, or its inside, started.
     #[serde(
@@ -109,6 +122,7 @@ pub struct StepRecord {
         with = "crate::stamp::option",
         skip_serializing_if = "Option::is_none"
     )]
+    #[schema(value_type = Option<schema::Timestamp>)]
     pub started_at: Option<Time>,
     /// When it ended.
     #[serde(
@@ -116,6 +130,7 @@ pub struct StepRecord {
         with = "crate::stamp::option",
         skip_serializing_if = "Option::is_none"
     )]
+    #[schema(value_type = Option<schema::Timestamp>)]
     pub ended_at: Option<Time>,
     /// Attempts that ended or whose start is recorded; the last 100.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -134,6 +149,7 @@ pub struct StepRecord {
     pub error: Option<TaskError>,
     /// The run it made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::RunId>)]
     pub child: Option<RunId>,
     /// Until when it waits: a `wait`, a retry, `not_before`, a loop's delay.
     #[serde(
@@ -141,6 +157,7 @@ pub struct StepRecord {
         with = "crate::stamp::option",
         skip_serializing_if = "Option::is_none"
     )]
+    #[schema(value_type = Option<schema::Timestamp>)]
     pub until: Option<Time>,
     /// The lock it asked for and did not get.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -153,6 +170,7 @@ pub struct StepRecord {
     pub tolerated: bool,
     /// Inner steps, those of its handler last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(no_recursion)]
     pub children: Vec<StepRecord>,
     /// Iterations of a loop that are left out of `children`.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -168,7 +186,7 @@ fn is_zero(number: &u32) -> bool {
 }
 
 /// Which part of a workflow a step belongs to, if not the ordinary one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Part {
     /// The workflow's `finally`.
@@ -178,7 +196,7 @@ pub enum Part {
 }
 
 /// Items of a foreach.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct ItemsRecord {
     /// All.
     pub count: u32,
@@ -189,16 +207,18 @@ pub struct ItemsRecord {
     /// Ended otherwise.
     pub other: u32,
     /// The first 1,000, and those that failed up to 10,000; in order.
+    #[schema(no_recursion)]
     pub shown: Vec<StepRecord>,
 }
 
 /// One try.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct AttemptRecord {
     /// 1 for the first.
     pub attempt: u32,
     /// When it started.
     #[serde(with = "crate::stamp")]
+    #[schema(value_type = schema::Timestamp)]
     pub started_at: Time,
     /// When it ended.
     #[serde(
@@ -206,6 +226,7 @@ pub struct AttemptRecord {
         with = "crate::stamp::option",
         skip_serializing_if = "Option::is_none"
     )]
+    #[schema(value_type = Option<schema::Timestamp>)]
     pub ended_at: Option<Time>,
     /// How.
     pub result: AttemptResult,
@@ -218,7 +239,7 @@ pub struct AttemptRecord {
 }
 
 /// How a try ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AttemptResult {
     /// It has not.

@@ -9,6 +9,9 @@ use kapell_expr::{BlobRef, Value};
 use kapell_model::spec::PythonSource;
 use kapell_model::{FailureKind, Offer, RunId, Time};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::http::schema;
 
 /// The place of a task in its run. Opaque to workers, who only echo it.
 #[derive(
@@ -319,9 +322,10 @@ pub enum Outcome {
 }
 
 /// The error of an attempt.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TaskError {
     /// Whose fault.
+    #[schema(value_type = schema::FailureKind)]
     pub kind: FailureKind,
     /// A stable word: `exit_code`, `signal`, `oom`, `exception`, `timeout`, `output`, `http_status`,
     /// `connection`, `spawn`, `requirements`, `artifact`, `fail`, `lost`, `secret`, `expression`.
@@ -335,18 +339,20 @@ pub struct TaskError {
     /// True: trying again is useless (exit code 78, `kapell.fail(retry=False)`).
     pub permanent: bool,
     /// The response's `Retry-After`.
+    #[schema(value_type = Option<schema::Duration>)]
     pub retry_after: Option<Duration>,
     /// An exception's traceback.
     pub traceback: Option<String>,
 }
 
 /// What an attempt used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Usage {
     /// CPU time of it and its children, in milliseconds.
     pub cpu_millis: u64,
     /// Peak of resident memory, in bytes; 0, in JSON null, if it cannot be told apart from Kapell's own.
     #[serde(with = "zero_is_null")]
+    #[schema(value_type = Option<u64>)]
     pub memory_bytes: u64,
 }
 

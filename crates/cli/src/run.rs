@@ -1,6 +1,5 @@
 //! `kapell run`: a file, to its end.
 
-use kapell_api::client::Api;
 use kapell_api::http::StartRun;
 
 use crate::args::Run;
@@ -33,7 +32,7 @@ pub(crate) fn run(run: &Run, config: &Config, printer: &mut Printer) -> Ended {
         priority: run.priority,
         idempotency_key: run.idempotency_key.clone(),
     };
-    let started = Api::start(session.api(), &start)?.run;
+    let started = session.api().start(&start)?.run;
     if run.work.detach {
         return follow::recorded(session, started, &run.work, printer);
     }

@@ -1,4 +1,5 @@
-//! Files of docs/reference/ that are written from the code. Tests of `kapell-model` fail while one is old.
+//! Files of docs/reference/ that are written from the code. Tests of `kapell-model` and `kapell-server`
+//! fail while one is old.
 
 use std::fs;
 use std::io::Write;
@@ -9,8 +10,10 @@ use anyhow::{Context, Result};
 /// Writes every generated file.
 pub(crate) fn write(root: &Path, out: &mut dyn Write) -> Result<()> {
     let schema = serde_json::to_string_pretty(&kapell_model::json_schema())? + "\n";
+    let api = serde_json::to_string_pretty(&kapell_server::http::openapi())? + "\n";
     let files = [
         ("language.md", kapell_model::reference_markdown()),
+        ("openapi.json", api),
         ("workflow.schema.json", schema),
     ];
     let folder = root.join("docs/reference");

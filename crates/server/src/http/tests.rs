@@ -1,7 +1,14 @@
 use axum::body::Body as Sent;
 use http_body_util::channel::Channel;
 
-use super::*;
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Request};
+use axum::http::StatusCode;
+use axum::response::Response;
+use kapell_api::http::Problem;
+use kapell_model::ErrorCode;
+
+use super::answer::{Body, explained};
 
 fn asked(runtime: &tokio::runtime::Runtime, body: Sent) -> Result<Body, Box<Response>> {
     runtime

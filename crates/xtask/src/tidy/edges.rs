@@ -15,7 +15,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("cli", &["server", "worker"]),
     ("sim", &["node"]),
     ("bench", &["node", "worker"]),
-    ("xtask", &["model"]),
+    ("xtask", &["model", "server"]),
 ];
 
 /// Reports crates that a manifest may not name.

@@ -1,0 +1,62 @@
+//! Runs.
+
+use std::time::Duration;
+
+use kapell_model::{RunId, Time};
+
+use super::{Client, Result, encoded, query};
+use crate::http::{Action, RecordQuery, RunPage, RunQuery, RunSummary, RunView, StartRun, Started};
+use crate::record::Record;
+
+/// What can be asked of runs.
+pub trait RunCalls: Send + Sync {
+    /// Makes a run.
+    fn start(&self, start: &StartRun) -> Result<Started>;
+    /// The run that a whole id, the end of one (at least 4 characters) or `last` names.
+    fn find(&self, run: &str) -> Result<RunId>;
+    /// Runs, newest first.
+    fn list(&self, query: &RunQuery) -> Result<RunPage>;
+    /// Where a run stands.
+    fn view(&self, run: RunId) -> Result<RunView>;
+    /// Where a run stands, in short: at once if it has ended, else after its status changed or the
+    /// time is over.
+    fn wait(&self, run: RunId, timeout: Duration) -> Result<RunSummary>;
+    /// What became of a run, up to a moment.
+    fn record(&self, run: RunId, at: Option<Time>) -> Result<Record>;
+    /// Does something to a run; the run that was made, if one was.
+    fn act(&self, run: RunId, action: &Action) -> Result<Option<RunId>>;
+}
+
+impl RunCalls for Client {
+    fn start(&self, start: &StartRun) -> Result<Started> {
+        self.post("/runs", start)
+    }
+
+    fn find(&self, run: &str) -> Result<RunId> {
+        self.get::<Started>(&format!("/runs/{}/id", encoded(run)))
+            .map(|found| found.run)
+    }
+
+    fn list(&self, which: &RunQuery) -> Result<RunPage> {
+        self.get(&format!("/runs{}", query(which)))
+    }
+
+    fn view(&self, run: RunId) -> Result<RunView> {
+        self.get(&format!("/runs/{run}"))
+    }
+
+    fn wait(&self, run: RunId, timeout: Duration) -> Result<RunSummary> {
+        self.get(&format!(
+            "/runs/{run}/wait?timeout_ms={}",
+            timeout.as_millis()
+        ))
+    }
+
+    fn record(&self, run: RunId, at: Option<Time>) -> Result<Record> {
+        self.get(&format!("/runs/{run}/record{}", query(&RecordQuery { at })))
+    }
+
+    fn act(&self, run: RunId, action: &Action) -> Result<Option<RunId>> {
+        self.post(&format!("/runs/{run}/{}", action.verb()), action)
+    }
+}

@@ -1,0 +1,112 @@
+//! What can be done to a run.
+
+use kapell_expr::Value;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Something to do to a run. The verb is the last part of the address, the rest is the body.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "action", rename_all = "kebab-case")]
+pub enum Action {
+    /// End it.
+    Cancel {
+        /// Who.
+        #[serde(default)]
+        by: String,
+        /// Why.
+        #[serde(default)]
+        reason: String,
+        /// Without `finally`.
+        #[serde(default)]
+        now: bool,
+    },
+    /// Start nothing more until it is resumed.
+    Pause {
+        /// Who.
+        #[serde(default)]
+        by: String,
+    },
+    /// Go on.
+    Resume {
+        /// Who.
+        #[serde(default)]
+        by: String,
+    },
+    /// Do again what did not succeed.
+    Retry {
+        /// Who.
+        #[serde(default)]
+        by: String,
+    },
+    /// Do a step and everything after it again.
+    Restart {
+        /// Who.
+        #[serde(default)]
+        by: String,
+        /// Path of the step.
+        from: String,
+    },
+    /// End a step with output null.
+    Skip {
+        /// Who.
+        #[serde(default)]
+        by: String,
+        /// Path of the step or item.
+        step: String,
+    },
+    /// Give a step an output.
+    SetOutput {
+        /// Who.
+        #[serde(default)]
+        by: String,
+        /// Path of the step or item.
+        step: String,
+        /// The output.
+        output: Value,
+    },
+    /// Change its priority.
+    Priority {
+        /// Who.
+        #[serde(default)]
+        by: String,
+        /// 0 to 100.
+        priority: u8,
+    },
+    /// Make a run that shares everything before a step with it.
+    Fork {
+        /// Who.
+        #[serde(default)]
+        by: String,
+        /// The first step that is done again.
+        from: String,
+        /// Parameters that change.
+        #[serde(default)]
+        params: Value,
+        /// Parameters that are text are parsed by their types.
+        #[serde(default)]
+        text: bool,
+        /// Version; none keeps the other's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        version: Option<u32>,
+    },
+    /// Free the strict run queue that it blocks.
+    Dismiss,
+}
+
+impl Action {
+    /// The last part of its address.
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Self::Cancel { .. } => "cancel",
+            Self::Pause { .. } => "pause",
+            Self::Resume { .. } => "resume",
+            Self::Retry { .. } => "retry",
+            Self::Restart { .. } => "restart",
+            Self::Skip { .. } => "skip",
+            Self::SetOutput { .. } => "set-output",
+            Self::Priority { .. } => "priority",
+            Self::Fork { .. } => "fork",
+            Self::Dismiss => "dismiss",
+        }
+    }
+}

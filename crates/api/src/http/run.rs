@@ -1,0 +1,241 @@
+//! Runs: made, listed, looked at.
+
+use kapell_expr::Value;
+use kapell_model::{RunId, RunStatus, StepStatus, Time};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::schema;
+use crate::task::TaskError;
+
+/// A run to make.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct StartRun {
+    /// Name of the workflow.
+    pub workflow: String,
+    /// Version; none is the active one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+    /// Parameters by name.
+    #[serde(default)]
+    pub params: Value,
+    /// Parameters that are text are parsed by their types.
+    #[serde(default)]
+    pub text: bool,
+    /// Who asks.
+    #[serde(default)]
+    pub by: String,
+    /// 0 to 100; none takes the workflow's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u8>,
+    /// The same key makes the same run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+}
+
+/// A run was made.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Started {
+    /// Its id.
+    #[schema(value_type = schema::RunId)]
+    pub run: RunId,
+}
+
+/// Which runs to list.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct RunQuery {
+    /// Of this workflow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow: Option<String>,
+    /// In one of these statuses, comma-separated; empty is all.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub status: String,
+    /// Made by this run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::RunId>)]
+    #[param(value_type = Option<schema::RunId>, inline)]
+    pub parent: Option<RunId>,
+    /// Made at or after.
+    #[serde(
+        default,
+        with = "crate::stamp::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(value_type = Option<schema::Timestamp>)]
+    #[param(value_type = Option<schema::Timestamp>, inline)]
+    pub since: Option<Time>,
+    /// Older than this run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::RunId>)]
+    #[param(value_type = Option<schema::RunId>, inline)]
+    pub before: Option<RunId>,
+    /// At most so many; 0 is 100.
+    #[serde(default)]
+    pub limit: usize,
+}
+
+/// One page of runs.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct RunPage {
+    /// Newest first.
+    pub runs: Vec<RunSummary>,
+    /// Give it as `before` for the next page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::RunId>)]
+    pub next: Option<RunId>,
+}
+
+/// A run in a list.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct RunSummary {
+    /// Its id.
+    #[schema(value_type = schema::RunId)]
+    pub run: RunId,
+    /// Name of the workflow.
+    pub workflow: String,
+    /// Version.
+    pub version: u32,
+    /// Where it stands.
+    #[schema(value_type = schema::RunStatus)]
+    pub status: RunStatus,
+    /// When it was made.
+    #[serde(with = "crate::stamp")]
+    #[schema(value_type = schema::Timestamp)]
+    pub created_at: Time,
+    /// When its steps could start.
+    #[serde(
+        default,
+        with = "crate::stamp::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(value_type = Option<schema::Timestamp>)]
+    pub started_at: Option<Time>,
+    /// When it ended.
+    #[serde(
+        default,
+        with = "crate::stamp::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(value_type = Option<schema::Timestamp>)]
+    pub ended_at: Option<Time>,
+    /// The run whose step made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::RunId>)]
+    pub parent: Option<RunId>,
+    /// What made it.
+    pub trigger: String,
+    /// Steps and items that ended well, that ended otherwise, and all that are known.
+    pub counts: [u64; 3],
+    /// Its first error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Labels.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub labels: serde_json::Value,
+}
+
+/// Where a run stands now.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct RunView {
+    /// As in lists.
+    #[serde(flatten)]
+    pub summary: RunSummary,
+    /// Parameters.
+    pub params: serde_json::Value,
+    /// Outputs, once it has succeeded.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub outputs: serde_json::Value,
+    /// The step of the first error; empty for the run itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_step: Option<String>,
+    /// The first error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<TaskError>,
+    /// What the whole run waits for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
+    /// Its steps in order, inner ones after the step they are in.
+    pub steps: Vec<StepView>,
+}
+
+/// Where a step stands.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct StepView {
+    /// Path in the run.
+    pub path: String,
+    /// How deep it is inside other steps.
+    pub depth: u32,
+    /// Status.
+    #[schema(value_type = schema::StepStatus)]
+    pub status: StepStatus,
+    /// Tries that have ended.
+    pub attempts: u32,
+    /// When it could start.
+    #[serde(
+        default,
+        with = "crate::stamp::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(value_type = Option<schema::Timestamp>)]
+    pub ready_at: Option<Time>,
+    /// When its last attempt started.
+    #[serde(
+        default,
+        with = "crate::stamp::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(value_type = Option<schema::Timestamp>)]
+    pub started_at: Option<Time>,
+    /// When it ended.
+    #[serde(
+        default,
+        with = "crate::stamp::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(value_type = Option<schema::Timestamp>)]
+    pub ended_at: Option<Time>,
+    /// Items of a foreach.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub items: Option<ItemCounts>,
+    /// What it waits for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
+    /// Its error, or why it did not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<TaskError>,
+    /// The run that it waits for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::RunId>)]
+    pub child: Option<RunId>,
+}
+
+/// Items of a foreach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ItemCounts {
+    /// All.
+    pub count: u32,
+    /// Succeeded.
+    pub succeeded: u32,
+    /// Failed.
+    pub failed: u32,
+    /// Ended otherwise.
+    pub other: u32,
+    /// In flight.
+    pub running: u32,
+}
+
+/// Up to when a record is wanted.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct RecordQuery {
+    /// None: up to now.
+    #[serde(
+        default,
+        with = "crate::stamp::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(value_type = Option<schema::Timestamp>)]
+    #[param(value_type = Option<schema::Timestamp>, inline)]
+    pub at: Option<Time>,
+}

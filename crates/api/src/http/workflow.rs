@@ -1,0 +1,84 @@
+//! Workflows and their versions.
+
+use std::collections::BTreeMap;
+
+use kapell_expr::BlobRef;
+use kapell_model::Time;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::schema;
+
+/// A workflow to register.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct RegisterWorkflow {
+    /// Name of the file, for messages.
+    pub file: String,
+    /// The file as its author wrote it.
+    pub source: String,
+    /// The bundle's list of files, stored before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Blob>)]
+    pub bundle: Option<BlobRef>,
+}
+
+/// A workflow that is registered.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Registered {
+    /// Its name.
+    pub workflow: String,
+    /// The version that this content has.
+    pub version: u32,
+}
+
+/// One page of workflows.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct WorkflowPage {
+    /// By name.
+    pub workflows: Vec<WorkflowSummary>,
+    /// Give it as `after` for the next page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// A workflow in a list.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct WorkflowSummary {
+    /// Its name.
+    pub name: String,
+    /// The version that new runs take.
+    pub version: u32,
+    /// Runs by status.
+    pub runs: BTreeMap<RunStatusName, u64>,
+}
+
+/// A run's status as a key.
+pub type RunStatusName = String;
+
+/// A registered version.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Version {
+    /// Name of the workflow.
+    pub workflow: String,
+    /// 1 for the first.
+    pub version: u32,
+    /// Hash of the normalised definition and the bundle.
+    pub hash: String,
+    /// When it was registered.
+    #[serde(with = "crate::stamp")]
+    #[schema(value_type = schema::Timestamp)]
+    pub created_at: Time,
+    /// The file as its author wrote it; left out in lists.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub source: String,
+}
+
+/// One page of versions.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct VersionPage {
+    /// Newest first.
+    pub versions: Vec<Version>,
+    /// Give it as `before` for the next page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<u32>,
+}

@@ -1,0 +1,107 @@
+//! The OpenAPI document, and the page that shows it.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::header;
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+use kapell_api::http::{BASE, Problem};
+use serde_json::{Value, json};
+use utoipa::openapi::tag::TagBuilder;
+use utoipa::openapi::{Info, OpenApi, OpenApiBuilder, Tag};
+use utoipa::{PartialSchema, ToSchema};
+
+use super::answer::PROBLEM;
+use crate::Service;
+
+/// Nouns, in the order in which the page shows them.
+const TAGS: [(&str, &str); 5] = [
+    ("runs", "Runs: started, listed, looked at."),
+    ("actions", "What can be done to a run."),
+    ("workflows", "Workflows and their versions."),
+    ("blobs", "Bytes that are kept by their hash."),
+    ("server", "Who answers."),
+];
+
+const ABOUT: &str = "What every `kapell` command and every program asks of a server. \
+    Failures have a problem body (RFC 9457) with a stable `code`. Lists come in pages: give `next` of \
+    one page with the request for the next. A token goes into the header `Authorization: Bearer …`; \
+    over the socket of a data directory none is needed.";
+
+/// The document without its operations.
+pub(super) fn head() -> OpenApi {
+    let tags: Vec<Tag> = TAGS
+        .iter()
+        .map(|(name, about)| {
+            TagBuilder::new()
+                .name(*name)
+                .description(Some(*about))
+                .build()
+        })
+        .collect();
+    let mut info = Info::new("Kapell", env!("CARGO_PKG_VERSION"));
+    info.description = Some(ABOUT.to_owned());
+    OpenApiBuilder::new().info(info).tags(Some(tags)).build()
+}
+
+/// The whole document, OpenAPI 3.1: what handlers say of themselves, the verbs of runs, and what is the
+/// same everywhere.
+pub fn openapi() -> Value {
+    finished(&super::parts().1)
+}
+
+fn finished(document: &OpenApi) -> Value {
+    let mut document = json!(document);
+    super::action::describe(&mut document);
+    let mut schemas = Vec::new();
+    Problem::schemas(&mut schemas);
+    schemas.push((Problem::name().into_owned(), Problem::schema()));
+    for (name, schema) in schemas {
+        document["components"]["schemas"][name] = json!(schema);
+    }
+    document["components"]["securitySchemes"]["token"] = json!({
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A token of `kapell token create`",
+    });
+    let reference = format!("#/components/schemas/{}", Problem::name());
+    let failed = json!({
+        "description": "A failure",
+        "content": { PROBLEM: { "schema": { "$ref": reference } } },
+    });
+    let items = document["paths"].as_object_mut().into_iter().flatten();
+    let operations = items.flat_map(|(_, item)| item.as_object_mut().into_iter().flatten());
+    for (_, operation) in operations {
+        operation["responses"]["default"] = failed.clone();
+        // Any bytes at all.
+        if let Some(body) = operation.pointer_mut("/requestBody/content/application~1octet-stream")
+        {
+            *body = json!({});
+        }
+    }
+    document
+}
+
+/// The document at `/api/v1/openapi.json`, and its page at `/docs/api`.
+pub(super) fn routes(document: OpenApi) -> Router<Arc<Service>> {
+    let text: Arc<str> = finished(&document).to_string().into();
+    let answer = move || {
+        let text = Arc::clone(&text);
+        async move { json(&text) }
+    };
+    Router::new()
+        .route(&format!("{BASE}/openapi.json"), get(answer))
+        .route(
+            "/docs/api",
+            get(async || Html(include_str!("document.html"))),
+        )
+}
+
+fn json(text: &str) -> Response {
+    (
+        [(header::CONTENT_TYPE, "application/json")],
+        text.to_owned(),
+    )
+        .into_response()
+}

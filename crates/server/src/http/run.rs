@@ -1,0 +1,127 @@
+//! Runs: made, listed, looked at.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use kapell_api::client::RunCalls;
+use kapell_api::http::{RecordQuery, RunPage, RunQuery, RunSummary, RunView, StartRun, Started};
+use kapell_api::record::Record;
+use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::Shared;
+use super::answer::{Answer, Body, call};
+use crate::Service;
+
+/// The longest wait for a change in one request.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
+    OpenApiRouter::new()
+        .routes(routes!(list_runs, start_run))
+        .routes(routes!(show_run))
+        .routes(routes!(find_run))
+        .routes(routes!(wait_for_run))
+        .routes(routes!(show_record))
+}
+
+/// Start a run
+///
+/// With an idempotency key the same request again gives the same run.
+#[utoipa::path(
+    post, path = "/runs", tag = "runs", security(("token" = ["run"])),
+    request_body = StartRun,
+    responses((status = 200, description = "It is made, durably", body = Started))
+)]
+async fn start_run(State(service): Shared, body: Body) -> Answer<Started> {
+    let start: StartRun = body.read()?;
+    Ok(Json(service.start_soon(start).await?))
+}
+
+/// List runs, newest first
+#[utoipa::path(
+    get, path = "/runs", tag = "runs", security(("token" = ["read"])),
+    params(RunQuery),
+    responses((status = 200, description = "A page of them", body = RunPage))
+)]
+async fn list_runs(State(service): Shared, Query(query): Query<RunQuery>) -> Answer<RunPage> {
+    call(service, move |service| service.list(&query)).await
+}
+
+/// Find the run that a name means
+#[utoipa::path(
+    get, path = "/runs/{run}/id", tag = "runs", security(("token" = ["read"])),
+    params(("run" = String, Path, description = "Its id, the last 4 or more characters of it, or `last`")),
+    responses((status = 200, description = "Its whole id", body = Started))
+)]
+async fn find_run(State(service): Shared, Path(run): Path<String>) -> Answer<Started> {
+    call(service, move |service| {
+        service.find(&run).map(|run| Started { run })
+    })
+    .await
+}
+
+/// Show where a run stands, with its steps
+#[utoipa::path(
+    get, path = "/runs/{run}", tag = "runs", security(("token" = ["read"])),
+    params(("run" = String, Path, description = "Its id, the last 4 or more characters of it, or `last`")),
+    responses((status = 200, description = "The run and its steps", body = RunView))
+)]
+async fn show_run(State(service): Shared, Path(run): Path<String>) -> Answer<RunView> {
+    call(service, move |service| service.view(service.find(&run)?)).await
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Wait {
+    /// Milliseconds; at most 30,000.
+    #[serde(default)]
+    timeout_ms: u64,
+}
+
+/// Wait until the status of a run changes
+///
+/// Answers at once if it has ended, else after a change or when the time is over.
+#[utoipa::path(
+    get, path = "/runs/{run}/wait", tag = "runs", security(("token" = ["read"])),
+    params(
+        ("run" = String, Path, description = "Its id, the last 4 or more characters of it, or `last`"),
+        Wait,
+    ),
+    responses((status = 200, description = "Where it stands", body = RunSummary))
+)]
+async fn wait_for_run(
+    State(service): Shared,
+    Path(run): Path<String>,
+    Query(wait): Query<Wait>,
+) -> Answer<RunSummary> {
+    let timeout = Duration::from_millis(wait.timeout_ms).min(LONGEST_WAIT);
+    call(service, move |service| {
+        service.wait(service.find(&run)?, timeout)
+    })
+    .await
+}
+
+/// Show what became of a run, up to a moment
+#[utoipa::path(
+    get, path = "/runs/{run}/record", tag = "runs", security(("token" = ["read"])),
+    params(
+        ("run" = String, Path, description = "Its id, the last 4 or more characters of it, or `last`"),
+        RecordQuery,
+    ),
+    responses((status = 200, description = "Its steps with every attempt", body = Record))
+)]
+async fn show_record(
+    State(service): Shared,
+    Path(run): Path<String>,
+    Query(query): Query<RecordQuery>,
+) -> Answer<Record> {
+    call(service, move |service| {
+        service.record(service.find(&run)?, query.at)
+    })
+    .await
+}

@@ -1,0 +1,294 @@
+//! Runs: made, listed, looked at, acted on.
+
+use std::time::Duration;
+
+use kapell_api::client::{Result, RunCalls};
+use kapell_api::http::{Action, RunPage, RunQuery, RunSummary, RunView, StartRun, Started};
+use kapell_api::record::Record;
+use kapell_engine::record::Fold;
+use kapell_engine::{Request, event};
+use kapell_expr::Value;
+use kapell_model::{Error, ErrorCode, RunId, RunStatus, Time, limits};
+use kapell_node::perform::{self, Plans};
+use kapell_node::{Answer, ClientRequest, Entity, clock};
+use kapell_store::{RunFilter, RunRow};
+
+use super::{Service, no_run, no_version, page, unexpected};
+use crate::register::NAMESPACE;
+use crate::rows::{self, failure, summary};
+
+/// Characters of the end of an id that name a run.
+const SUFFIX: usize = 4;
+
+/// Chunks of history read at a time.
+const CHUNKS: usize = 64;
+
+impl Service {
+    /// [`RunCalls::start`] without a thread that waits.
+    pub(crate) async fn start_soon(&self, start: StartRun) -> Result<Started> {
+        let answer = self.ask_soon(start_request(start)).await?;
+        started(answer).map(|run| Started { run })
+    }
+
+    /// [`RunCalls::act`] without a thread that waits.
+    pub(crate) async fn act_soon(&self, run: RunId, action: Action) -> Result<Option<RunId>> {
+        acted(self.ask_soon(action_request(run, action)).await?)
+    }
+
+    /// A view without a node: the run as its history says.
+    fn view_at_rest(&self, row: &RunRow) -> Result<kapell_engine::run::view::RunView> {
+        let found = perform::load(&*self.store, &mut Plans::default(), &row.id.into(), None);
+        match found.map_err(failure)?.1.map(|found| found.entity) {
+            Some(Entity::Run(run)) => Ok(run.view(clock::now())),
+            _ => Err(no_run(&row.id.to_string())),
+        }
+    }
+
+    fn filter(query: &RunQuery) -> Result<RunFilter> {
+        let statuses = query
+            .status
+            .split(',')
+            .map(str::trim)
+            .filter(|name| !name.is_empty());
+        let statuses = statuses
+            .map(|name| {
+                RunStatus::ALL
+                    .into_iter()
+                    .find(|status| status.name() == name.replace(['-', ' '], "_"))
+                    .ok_or_else(|| {
+                        let known: Vec<&str> =
+                            RunStatus::ALL.iter().map(|status| status.name()).collect();
+                        Error::new(
+                            ErrorCode::BadRequest,
+                            format!("`{name}` is no status of a run"),
+                        )
+                        .hint(format!("one of {}", known.join(", ")))
+                    })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        Ok(RunFilter {
+            namespace: Some(NAMESPACE.into()),
+            workflow: query.workflow.as_deref().map(Into::into),
+            statuses,
+            parent: query.parent,
+            since: query.since,
+            before: query.before,
+        })
+    }
+
+    fn last(&self) -> Result<RunId> {
+        let filter = RunFilter {
+            namespace: Some(NAMESPACE.into()),
+            ..RunFilter::default()
+        };
+        let rows = self
+            .store
+            .list_runs(&filter, limits::LIST_PAGE)
+            .map_err(failure)?;
+        let top = rows
+            .iter()
+            .find(|row| row.parent.is_none())
+            .or(rows.first());
+        top.map(|row| row.id).ok_or_else(|| {
+            Error::new(ErrorCode::RunNotFound, "there are no runs yet")
+                .hint("`kapell run FILE` makes one")
+        })
+    }
+}
+
+impl RunCalls for Service {
+    fn start(&self, start: &StartRun) -> Result<Started> {
+        started(self.ask(start_request(start.clone()))?).map(|run| Started { run })
+    }
+
+    fn find(&self, name: &str) -> Result<RunId> {
+        if name == "last" {
+            return self.last();
+        }
+        if name.len() < SUFFIX {
+            return Err(Error::new(
+                ErrorCode::BadRequest,
+                format!("`{name}` is too short to name a run"),
+            )
+            .hint("the last 4 characters of its id or more, the whole id, or `last`"));
+        }
+        let found = self.store.find_runs(name, 2).map_err(failure)?;
+        match found.as_slice() {
+            [] => Err(no_run(name)),
+            [run] => Ok(*run),
+            _ => Err(Error::new(
+                ErrorCode::BadRequest,
+                format!("several runs end in `{name}`"),
+            )
+            .hint("give more characters of the id")),
+        }
+    }
+
+    fn list(&self, query: &RunQuery) -> Result<RunPage> {
+        let limit = page(query.limit);
+        // One more than is shown tells whether there is more.
+        let mut rows = self
+            .store
+            .list_runs(&Self::filter(query)?, limit + 1)
+            .map_err(failure)?;
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        let next = rows.last().filter(|_| more).map(|row| row.id);
+        Ok(RunPage {
+            runs: rows.into_iter().map(summary).collect(),
+            next,
+        })
+    }
+
+    fn view(&self, run: RunId) -> Result<RunView> {
+        let row = self.row(run)?;
+        let view = if self.node.is_some() {
+            match self.ask(ClientRequest::View { run })? {
+                Answer::View(view) => *view,
+                _ => return Err(unexpected()),
+            }
+        } else {
+            self.view_at_rest(&row)?
+        };
+        Ok(rows::view(row, view))
+    }
+
+    fn wait(&self, run: RunId, timeout: Duration) -> Result<RunSummary> {
+        let end = Time(
+            clock::now()
+                .0
+                .saturating_add(i64::try_from(timeout.as_micros()).unwrap_or(i64::MAX)),
+        );
+        let first = self.row(run)?;
+        let mut row = first.clone();
+        loop {
+            let seen = *self.changes.count.lock();
+            let left = u64::try_from(end.0 - clock::now().0).unwrap_or(0);
+            if row.status.ended() || row.status != first.status || left == 0 || self.node.is_none()
+            {
+                return Ok(summary(row));
+            }
+            row = self.row(run)?;
+            if row.status.ended() || row.status != first.status {
+                continue;
+            }
+            let mut count = self.changes.count.lock();
+            if *count == seen {
+                self.changes
+                    .changed
+                    .wait_for(&mut count, Duration::from_micros(left));
+            }
+            drop(count);
+            row = self.row(run)?;
+        }
+    }
+
+    fn record(&self, run: RunId, at: Option<Time>) -> Result<Record> {
+        let row = self.row(run)?;
+        let version = self
+            .store
+            .version(&row.namespace, &row.workflow, Some(row.version))
+            .map_err(failure)?;
+        let version = version.ok_or_else(|| no_version(&row.workflow, Some(row.version)))?;
+        let plan = perform::Version::read(&version).map_err(failure)?.plan;
+        let mut fold = Fold::new(&plan, at);
+        let mut from = 1;
+        loop {
+            let chunks = self
+                .store
+                .history(&run.into(), from, CHUNKS)
+                .map_err(failure)?;
+            let Some((last, _)) = chunks.last() else {
+                break;
+            };
+            from = last + 1;
+            for (seq, chunk) in &chunks {
+                let events = event::decode_chunk(chunk).map_err(|error| {
+                    Error::new(
+                        ErrorCode::StoreCorrupt,
+                        format!("chunk {seq} of run {run}: {error}"),
+                    )
+                })?;
+                for event in &events {
+                    fold.take(event);
+                }
+            }
+            if fold.is_over() {
+                break;
+            }
+        }
+        Ok(fold.finish())
+    }
+
+    fn act(&self, run: RunId, action: &Action) -> Result<Option<RunId>> {
+        acted(self.ask(action_request(run, action.clone()))?)
+    }
+}
+
+fn start_request(start: StartRun) -> ClientRequest {
+    ClientRequest::Start(Box::new(kapell_node::StartRun {
+        namespace: NAMESPACE.into(),
+        workflow: start.workflow.as_str().into(),
+        version: start.version,
+        params: some_map(start.params),
+        text: start.text,
+        by: start.by,
+        scheduled_at: None,
+        priority: start.priority,
+        idempotency_key: start.idempotency_key,
+    }))
+}
+
+fn started(answer: Answer) -> Result<RunId> {
+    match answer {
+        Answer::Started(run) => Ok(run),
+        Answer::Done | Answer::Value(_) | Answer::View(_) => Err(unexpected()),
+    }
+}
+
+fn action_request(run: RunId, action: Action) -> ClientRequest {
+    let request = match action {
+        Action::Cancel { by, reason, now } => Request::Cancel { by, reason, now },
+        Action::Pause { by } => Request::Pause { by },
+        Action::Resume { by } => Request::Resume { by },
+        Action::Retry { by } => Request::Retry { by },
+        Action::Restart { by, from } => Request::Restart { by, from },
+        Action::Skip { by, step } => Request::Skip { by, step },
+        Action::SetOutput { by, step, output } => Request::SetOutput { by, step, output },
+        Action::Priority { by, priority } => Request::Priority { by, priority },
+        Action::Dismiss => return ClientRequest::Dismiss { run },
+        Action::Fork {
+            by,
+            from,
+            params,
+            text,
+            version,
+        } => {
+            return ClientRequest::Fork {
+                run,
+                from,
+                params: some_map(params),
+                text,
+                version,
+                by,
+            };
+        }
+    };
+    ClientRequest::Run { run, request }
+}
+
+fn acted(answer: Answer) -> Result<Option<RunId>> {
+    match answer {
+        Answer::Started(run) => Ok(Some(run)),
+        Answer::Done | Answer::Value(_) => Ok(None),
+        Answer::View(_) => Err(unexpected()),
+    }
+}
+
+fn some_map(params: Value) -> Value {
+    if params.is_null() {
+        Value::map([] as [(&str, Value); 0])
+    } else {
+        params
+    }
+}
