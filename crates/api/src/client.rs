@@ -3,6 +3,7 @@
 //! Whoever holds the data directory answers the same trait in process.
 
 mod blob;
+mod deploy;
 mod health;
 mod log;
 mod run;
@@ -26,6 +27,7 @@ use serde::de::DeserializeOwned;
 use crate::http::{ANSWER_BYTES, BASE, Problem};
 
 pub use blob::BlobCalls;
+pub use deploy::DeployCalls;
 pub use health::HealthCalls;
 pub use log::LogCalls;
 pub use run::RunCalls;
@@ -35,9 +37,9 @@ pub use workflow::WorkflowCalls;
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// Everything a client can ask, a trait a noun. Calls block.
-pub trait Api: RunCalls + WorkflowCalls + BlobCalls + LogCalls + HealthCalls {}
+pub trait Api: RunCalls + WorkflowCalls + DeployCalls + BlobCalls + LogCalls + HealthCalls {}
 
-impl<T: RunCalls + WorkflowCalls + BlobCalls + LogCalls + HealthCalls> Api for T {}
+impl<T: RunCalls + WorkflowCalls + DeployCalls + BlobCalls + LogCalls + HealthCalls> Api for T {}
 
 /// Asks over a Unix socket, one request after another on one connection.
 pub struct Client {
@@ -74,9 +76,18 @@ impl Client {
     }
 
     fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
+        self.send(Method::POST, path, body)
+    }
+
+    fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T> {
         let body = serde_json::to_vec(body)
             .map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))?;
-        self.call(Method::POST, path, body.into(), "application/json")
+        self.call(method, path, body.into(), "application/json")
     }
 
     fn call<T: DeserializeOwned>(

@@ -3,6 +3,7 @@
 //! other crates.
 
 mod action;
+mod deploy;
 mod health;
 mod log;
 mod problem;
@@ -11,6 +12,7 @@ pub mod schema;
 mod workflow;
 
 pub use action::*;
+pub use deploy::*;
 pub use health::*;
 pub use log::*;
 pub use problem::*;

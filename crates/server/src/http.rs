@@ -7,6 +7,7 @@
 mod action;
 mod answer;
 mod blob;
+mod deploy;
 mod document;
 mod health;
 mod log;
@@ -38,6 +39,7 @@ fn parts() -> (Router<Arc<Service>>, OpenApi) {
         .merge(health::routes())
         .merge(blob::routes())
         .merge(workflow::routes())
+        .merge(deploy::routes())
         .merge(run::routes())
         .merge(action::routes())
         .merge(log::routes());

@@ -12,6 +12,7 @@
 //!
 //! Not here: what a worker is (whoever assembles gives one), and anything that people see.
 
+mod diff;
 pub mod http;
 pub mod local;
 mod logs;

@@ -3,7 +3,9 @@
 use hyper::Method;
 
 use super::{Client, Result, encoded};
-use crate::http::{Deploy, DeployPlan, Held, Hold, QueueView, VersionDiff, WorkflowChange, WorkflowView};
+use crate::http::{
+    Deploy, DeployPlan, Held, Hold, QueueView, VersionDiff, WorkflowChange, WorkflowView,
+};
 
 /// What can be asked of workflows as they are in force.
 pub trait DeployCalls: Send + Sync {

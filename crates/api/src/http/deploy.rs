@@ -159,27 +159,15 @@ pub struct WorkflowChange {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<bool>,
     /// Goes before what its versions say.
-    #[serde(
-        default,
-        with = "absent_or",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, with = "absent_or", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<StrategyView>)]
     pub strategy: Option<Option<StrategyView>>,
     /// Goes before what its versions say.
-    #[serde(
-        default,
-        with = "absent_or",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, with = "absent_or", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub owner: Option<Option<String>>,
     /// Goes before what its versions say: `{age, runs}`.
-    #[serde(
-        default,
-        with = "absent_or",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, with = "absent_or", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub retention: Option<Option<Retention>>,
     /// The version that is active from now on.
@@ -219,7 +207,10 @@ mod absent_or {
         value: &Option<Option<T>>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        value.as_ref().and_then(Option::as_ref).serialize(serializer)
+        value
+            .as_ref()
+            .and_then(Option::as_ref)
+            .serialize(serializer)
     }
 
     #[expect(clippy::option_option, reason = "not there and null say two things")]

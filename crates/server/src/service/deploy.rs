@@ -95,8 +95,11 @@ impl Service {
             }
         }
         if !problems.is_empty() {
-            return Err(Error::new(ErrorCode::BadDefinition, problems.join("\n"))
-                .hint("nothing was deployed; `kapell validate FILE` shows all problems of a file"));
+            return Err(
+                Error::new(ErrorCode::BadDefinition, problems.join("\n")).hint(
+                    "nothing was deployed; `kapell validate FILE` shows all problems of a file",
+                ),
+            );
         }
         Ok(wanted.into_values().map(|(_, wanted)| wanted).collect())
     }
@@ -481,9 +484,9 @@ fn check_locks(wanted: &[Wanted]) -> Result<()> {
             };
             let name: Arc<str> = name.text().into();
             let per = lock.per.map(|per| per.as_secs());
-            let (max, other, workflow) = bounds.entry(name.clone()).or_insert_with(|| {
-                (lock.max, per, wanted.row.workflow.clone())
-            });
+            let (max, other, workflow) = bounds
+                .entry(name.clone())
+                .or_insert_with(|| (lock.max, per, wanted.row.workflow.clone()));
             if (*max, *other) != (lock.max, per) {
                 let message = format!(
                     "the lock `{name}` has other bounds in `{workflow}` than in `{}`",
