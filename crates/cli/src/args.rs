@@ -66,6 +66,13 @@ pub(crate) enum When {
 pub(crate) enum Command {
     /// Run a workflow file to its end
     Run(Run),
+    /// Put workflow files in force, all or none: their triggers start runs from then on
+    Deploy(Deploy),
+    /// Start a run of a workflow that is registered
+    Start(Start),
+    /// Look at workflows, and change what is in force
+    #[command(subcommand)]
+    Workflow(Workflow),
     /// Check a workflow file and show all its problems
     Validate(Validate),
     /// Draw a workflow, as text or SVG
@@ -161,6 +168,177 @@ pub(crate) struct Validate {
     /// Print the problems as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `deploy`
+#[derive(Args)]
+pub(crate) struct Deploy {
+    /// Workflow files, or folders of them
+    #[arg(required = true, value_name = "FILE|FOLDER")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Say what would change, and change nothing
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
+    /// Delete workflows that were deployed before and are not among these; their history stays
+    #[arg(long)]
+    pub(crate) prune: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `start`
+#[derive(Args)]
+pub(crate) struct Start {
+    /// The workflow's name
+    pub(crate) workflow: String,
+    #[command(flatten)]
+    pub(crate) params: Params,
+    /// Version of the workflow [default: the active one]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) version: Option<u32>,
+    /// The same key makes the same run
+    #[arg(long, value_name = "KEY")]
+    pub(crate) idempotency_key: Option<String>,
+    /// From 0 (whenever) to 100 (first) [default: the workflow's]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub(crate) priority: Option<u8>,
+    /// Follow the run to its end
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+    /// Print the result as JSON, and no progress
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `workflow`
+#[derive(Subcommand)]
+pub(crate) enum Workflow {
+    /// List workflows with their runs by status
+    List(WorkflowList),
+    /// Show a workflow as it is in force
+    Show(WorkflowOne),
+    /// List the versions of a workflow, newest first
+    Versions(WorkflowVersions),
+    /// Show what differs between two versions
+    Diff(WorkflowDiff),
+    /// Show who is active in a workflow's run queue and who waits
+    Queue(WorkflowOne),
+    /// Make a version the active one, forward or back
+    Activate(WorkflowActivate),
+    /// Leave a workflow without an active version: it starts by no trigger and no name alone
+    Deactivate(WorkflowOne),
+    /// Start no more runs of a workflow until it is resumed: starts wait
+    Pause(WorkflowSome),
+    /// Let a paused workflow go on
+    Resume(WorkflowSome),
+    /// Override what a workflow says of its owner, its strategy and how long runs are kept
+    Set(WorkflowSet),
+    /// Delete a workflow; its history stays
+    Delete(WorkflowOne),
+}
+
+/// `workflow list`
+#[derive(Args)]
+pub(crate) struct WorkflowList {
+    /// At most so many
+    #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 100)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: u32,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// One workflow.
+#[derive(Args)]
+pub(crate) struct WorkflowOne {
+    /// The workflow's name
+    pub(crate) workflow: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// One workflow, or all.
+#[derive(Args)]
+pub(crate) struct WorkflowSome {
+    /// The workflow's name
+    #[arg(required_unless_present = "all")]
+    pub(crate) workflow: Option<String>,
+    /// All workflows
+    #[arg(long, conflicts_with = "workflow")]
+    pub(crate) all: bool,
+}
+
+/// `workflow versions`
+#[derive(Args)]
+pub(crate) struct WorkflowVersions {
+    /// The workflow's name
+    pub(crate) workflow: String,
+    /// Versions before this one: the next page
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) before: Option<u32>,
+    /// At most so many
+    #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 20)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: u32,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `workflow diff`
+#[derive(Args)]
+pub(crate) struct WorkflowDiff {
+    /// The workflow's name
+    pub(crate) workflow: String,
+    /// The one version [default: the one before the other]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) from: Option<u32>,
+    /// The other version [default: the active one]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) to: Option<u32>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `workflow activate`
+#[derive(Args)]
+pub(crate) struct WorkflowActivate {
+    /// The workflow's name
+    pub(crate) workflow: String,
+    /// The version
+    pub(crate) version: u32,
+}
+
+/// `workflow set`
+#[derive(Args)]
+pub(crate) struct WorkflowSet {
+    /// The workflow's name
+    pub(crate) workflow: String,
+    /// Who to ask; `default` is what the definition says
+    #[arg(long, value_name = "NAME")]
+    pub(crate) owner: Option<String>,
+    /// parallel, sequential, strict_sequential, first_only, last_only, serial_latest, or `default`
+    #[arg(long, value_name = "MODE")]
+    pub(crate) strategy: Option<String>,
+    /// Active runs of one key, with `--strategy parallel`
+    #[arg(long, value_name = "NUMBER", requires = "strategy")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: Option<u32>,
+    /// Active runs over all keys
+    #[arg(long, value_name = "NUMBER", requires = "strategy")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) total: Option<u32>,
+    /// How long ended runs are kept, as `30d`; `default` is what the definition says
+    #[arg(long, value_name = "AGE")]
+    pub(crate) keep: Option<String>,
+    /// How many ended runs are kept
+    #[arg(long, value_name = "NUMBER")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) keep_runs: Option<u32>,
 }
 
 /// `graph`

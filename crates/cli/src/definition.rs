@@ -115,6 +115,25 @@ impl Definition {
         render(&self.name(), &self.source, &self.diagnostics, color)
     }
 
+    /// What registers it, with the files of a folder if its steps see them.
+    pub(crate) fn registration(
+        &self,
+        folder: &Path,
+        bundles: &mut Bundles,
+        config: &Config,
+        api: &dyn Api,
+    ) -> Result<RegisterWorkflow, Error> {
+        let bundle = match &self.spec {
+            Some(spec) if runs_processes(spec) => Some(bundles.of(folder, config, api)?),
+            _ => None,
+        };
+        Ok(RegisterWorkflow {
+            file: self.name(),
+            source: self.source.clone(),
+            bundle,
+        })
+    }
+
     /// What it means; after its problems were shown.
     fn checked(&self, config: &Config, printer: &mut Printer) -> Option<&Arc<Spec>> {
         if !self.diagnostics.is_empty() {
@@ -134,6 +153,69 @@ impl Definition {
         }
         self.spec.as_ref()
     }
+}
+
+/// Bundles that were stored, by folder.
+#[derive(Default)]
+pub(crate) struct Bundles(BTreeMap<PathBuf, BlobRef>);
+
+impl Bundles {
+    fn of(&mut self, folder: &Path, config: &Config, api: &dyn Api) -> Result<BlobRef, Error> {
+        if let Some(stored) = self.0.get(folder) {
+            return Ok(stored.clone());
+        }
+        let stored = bundle::store(folder, &config.data_dir, api)?;
+        self.0.insert(folder.to_owned(), stored.clone());
+        Ok(stored)
+    }
+}
+
+/// The workflow files of a folder: those that name a workflow.
+///
+/// # Errors
+/// `file-not-found` if there is none.
+pub(crate) fn folder(path: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut files = workflow_files(path);
+    files.retain(|file| {
+        fs::metadata(file).is_ok_and(|data| data.len() <= limits::DEFINITION_BYTES as u64)
+            && fs::read_to_string(file).is_ok_and(|text| names_a_workflow(&text))
+    });
+    if files.is_empty() {
+        let message = format!("the folder `{}` holds no workflow file", path.display());
+        return Err(Error::new(ErrorCode::FileNotFound, message)
+            .hint("a workflow file ends in .yaml, .yml or .json and has the key `workflow`"));
+    }
+    Ok(files)
+}
+
+/// True for a text whose top level has the key `workflow`.
+fn names_a_workflow(text: &str) -> bool {
+    if text.trim_start().starts_with('{') {
+        return text.contains("\"workflow\"");
+    }
+    text.lines().any(|line| line.starts_with("workflow:"))
+}
+
+/// Files, all checked; none if one has errors, which are shown then.
+///
+/// # Errors
+/// Those of [`read`], and `not-available` for what is valid but not run by this version.
+pub(crate) fn read_these(
+    files: &[PathBuf],
+    config: &Config,
+    printer: &mut Printer,
+) -> Result<Option<Vec<Definition>>, Error> {
+    let mut all = Vec::new();
+    let mut fine = true;
+    for file in files {
+        let definition = read(file)?;
+        match definition.checked(config, printer) {
+            Some(spec) => spec.runnable()?,
+            None => fine = false,
+        }
+        all.push(definition);
+    }
+    Ok(fine.then_some(all))
 }
 
 /// Files beside a workflow file that may be workflows, by name.
@@ -276,18 +358,11 @@ pub(crate) fn register(
         .first()
         .and_then(|first| first.path.parent())
         .unwrap_or(Path::new("."));
-    let mut stored: Option<BlobRef> = None;
+    let mut bundles = Bundles::default();
     let mut last = None;
     for definition in all.iter().rev() {
-        let bundled = definition.spec.as_ref().is_some_and(runs_processes);
-        if bundled && stored.is_none() {
-            stored = Some(bundle::store(folder, &config.data_dir, api)?);
-        }
-        last = Some(api.register(&RegisterWorkflow {
-            file: definition.name(),
-            source: definition.source.clone(),
-            bundle: if bundled { stored.clone() } else { None },
-        })?);
+        let registration = definition.registration(folder, &mut bundles, config, api)?;
+        last = Some(api.register(&registration)?);
     }
     last.ok_or_else(|| Error::new(ErrorCode::Internal, "no file was given"))
 }

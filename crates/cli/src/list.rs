@@ -17,7 +17,7 @@ const DEFAULT: u32 = 20;
 pub(crate) fn list(list: &List, config: &Config, printer: &mut Printer) -> Ended {
     let session = session::open(config, Need::Look)?;
     if list.workflows {
-        return workflows(list, session, printer);
+        return workflows(list.limit as usize, list.json, session, printer);
     }
     let now = clock::now();
     let query = RunQuery {
@@ -140,8 +140,13 @@ fn rows(runs: &[RunSummary], now: Time, width: Option<usize>) -> Vec<Line> {
     lines
 }
 
-fn workflows(list: &List, session: Session, printer: &mut Printer) -> Ended {
-    let limit = list.limit as usize;
+/// Lists workflows with their runs by status.
+pub(crate) fn workflows(
+    limit: usize,
+    json: bool,
+    session: Session,
+    printer: &mut Printer,
+) -> Ended {
     let mut page = session.api().workflows("", limit)?;
     while let Some(next) = page.next.take_if(|_| page.workflows.len() < limit) {
         let more = session
@@ -151,7 +156,7 @@ fn workflows(list: &List, session: Session, printer: &mut Printer) -> Ended {
         page.next = more.next;
     }
     session.close();
-    if list.json {
+    if json {
         printer.json(&page)?;
         return Ok(Exit::Success);
     }

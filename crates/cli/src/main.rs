@@ -14,6 +14,7 @@ mod bundle;
 mod completions;
 mod config;
 mod definition;
+mod deploy;
 mod doctor;
 mod explain;
 mod failure;
@@ -31,11 +32,13 @@ mod run;
 mod schema;
 mod session;
 mod show;
+mod start;
 mod timeline;
 mod tree;
 mod validate;
 mod why;
 mod words;
+mod workflow;
 
 use std::process::ExitCode;
 
@@ -104,6 +107,9 @@ fn main() -> ExitCode {
 fn dispatch(command: Command, config: &Config, printer: &mut Printer) -> Ended {
     match command {
         Command::Run(run) => run::run(&run, config, printer),
+        Command::Deploy(deploy) => deploy::deploy(&deploy, config, printer),
+        Command::Start(start) => start::start(&start, config, printer),
+        Command::Workflow(workflow) => workflow::workflow(&workflow, config, printer),
         Command::Validate(validate) => validate::validate(&validate, printer),
         Command::Graph(graph) => graph::graph(&graph, config, printer),
         Command::List(list) => list::list(&list, config, printer),

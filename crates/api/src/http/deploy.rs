@@ -202,6 +202,7 @@ pub struct Held {
 mod absent_or {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+    #[expect(clippy::ref_option, reason = "serde gives it so")]
     #[expect(clippy::option_option, reason = "not there and null say two things")]
     pub(super) fn serialize<T: Serialize, S: Serializer>(
         value: &Option<Option<T>>,
