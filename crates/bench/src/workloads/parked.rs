@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use kapell_api::client::{Api, Client};
+use kapell_api::client::{Client, RunCalls, WorkflowCalls};
 use kapell_api::http::StartRun;
 
 use super::{Figures, figures, write};
