@@ -9,6 +9,7 @@ mod schema;
 mod settings;
 mod signals;
 mod step;
+mod triggers;
 mod workflow;
 
 pub use reference::reference_markdown;
@@ -21,6 +22,7 @@ pub(crate) use signals::{AWAIT, EMIT, FAIRNESS, NOTIFY, OFF_PEAK};
 pub(crate) use step::{
     AUTH, BRANCH, FAIL, FOREACH, HANDLER, HTTP, LOOP, PYTHON, SHELL, STEP, WAIT, WORKFLOW_CALL,
 };
+pub(crate) use triggers::{APPROVAL, CATCHUP, SIGNAL_SOURCE, TRIGGER, WEBHOOK};
 pub(crate) use workflow::WORKFLOW;
 
 /// A map with known keys.
@@ -57,7 +59,7 @@ pub(crate) struct Key {
     /// What holds without it, for the reference; empty if that goes without saying.
     pub(crate) default: &'static str,
     pub(crate) required: bool,
-    /// Says what a step does; a step has exactly one.
+    /// Says what a step does, or what a trigger waits for: each has exactly one.
     pub(crate) verb: bool,
     /// How much of it this version does.
     pub(crate) stage: Stage,

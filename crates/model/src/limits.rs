@@ -110,6 +110,14 @@ pub const SUBSCRIPTION_EQUALS: usize = 8;
 pub const SUBSCRIPTION_TEXT: usize = 256;
 /// Runs in a row of which each was started by a signal of the one before.
 pub const HOPS: u32 = 100;
+/// Triggers of one workflow.
+pub const TRIGGERS: usize = 64;
+/// Signals that one trigger joins.
+pub const SIGNAL_SOURCES: usize = 16;
+/// Due times that one catch-up makes up for.
+pub const CATCHUP: u32 = 10_000;
+/// People who must agree to one approval.
+pub const APPROVALS: u32 = 100;
 /// Environment variables of one step, those of the workflow and its defaults included.
 pub const ENV_VARIABLES: usize = 256;
 /// Workflows in one deploy.

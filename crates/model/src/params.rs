@@ -121,7 +121,7 @@ impl Binding<'_> {
             let message = format!("`{}` is required: {}", param.name, param.ty);
             return self.problem("missing-param", &param.name, message, hint);
         };
-        for name in references(default) {
+        for name in references(default, "params") {
             if let Some(read) = self
                 .spec
                 .params

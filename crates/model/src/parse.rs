@@ -5,8 +5,10 @@
 //! an expression may name are known when it is read. `yaml` keeps scalars as written; `read` says
 //! what they mean; `scope` says which names an expression sees.
 
+mod approval;
 mod attempts;
 mod containers;
+mod cron;
 mod fields;
 mod foreach;
 mod graph;
@@ -18,6 +20,7 @@ mod settings;
 mod signals;
 mod step;
 mod template;
+mod triggers;
 mod useless;
 mod values;
 mod verbs;

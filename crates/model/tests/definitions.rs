@@ -81,6 +81,17 @@ fn a_spec_survives_being_stored() {
     }
 }
 
+/// A file that did not change must not become a new version.
+#[test]
+fn what_a_file_does_not_say_is_not_stored() {
+    let text = "workflow: w\nsteps: { a: { noop: } }\n";
+    let spec = parse("w.yaml", text).spec.unwrap();
+    let stored = serde_json::to_value(&*spec).unwrap();
+    for key in ["triggers", "deadline", "notify"] {
+        assert!(stored.get(key).is_none(), "{stored}");
+    }
+}
+
 #[test]
 fn bad_definitions_are_explained() {
     let files = files("bad");

@@ -62,7 +62,12 @@ fn every_key_is_described_and_every_reference_resolves() {
         assert!(schema["$defs"][name].is_object(), "`{name}` is not defined");
     }
     assert!(schema["$defs"]["step"]["properties"]["triggers"].is_null());
-    assert!(schema["properties"]["triggers"].is_null());
+    assert!(schema["properties"]["triggers"].is_object());
+    assert_eq!(
+        schema["$defs"]["trigger"]["oneOf"].as_array().map(Vec::len),
+        Some(5),
+        "a trigger has exactly one of five keys"
+    );
 }
 
 /// An example of the reference as a whole definition.
@@ -72,6 +77,9 @@ fn whole(example: &str) -> String {
     match first {
         "workflow" if example.contains("\nsteps:") => example.to_owned(),
         "params" => format!("workflow: w\nsteps: {{ a: {{ noop: }} }}\n{example}"),
+        "triggers" => format!(
+            "workflow: w\nparams: {{ customer: {{ type: string, default: acme }} }}\nsteps: {{ a: {{ noop: }} }}\n{example}"
+        ),
         "defaults" | "strategy" | "retention" | "notify" => {
             format!("workflow: w\n{params}steps: {{ a: {{ noop: }} }}\n{example}")
         }
@@ -79,7 +87,15 @@ fn whole(example: &str) -> String {
         key => {
             let verb = matches!(
                 key,
-                "shell" | "python" | "http" | "workflow" | "switch" | "loop" | "wait" | "await"
+                "shell"
+                    | "python"
+                    | "http"
+                    | "workflow"
+                    | "switch"
+                    | "loop"
+                    | "wait"
+                    | "await"
+                    | "approval"
             );
             let body = format!("    {}\n", example.trim_end().replace('\n', "\n    "));
             let shell = if verb { "" } else { "    shell: x\n" };

@@ -55,9 +55,13 @@ fn write_section(out: &mut String, section: &'static Section) {
         .filter(|key| !key.verb && !key.is_later())
         .collect();
     if !verbs.is_empty() {
-        out.push_str("Verbs, of which a step has exactly one:\n\n");
+        let _ = writeln!(
+            out,
+            "What says what {} is for; it has exactly one of them:\n",
+            section.name
+        );
         table(out, &verbs);
-        out.push_str("\nWhat any step may carry:\n\n");
+        out.push_str("\nWhat it may carry beside that:\n\n");
     }
     table(out, &others);
     if let Others::Names(shape) = section.others {

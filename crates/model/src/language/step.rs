@@ -2,6 +2,7 @@
 
 use super::settings::{ARTIFACTS, LOCK, OUTPUTS, RESOURCES, RETRY, TIMEOUT};
 use super::signals::{AWAIT, EMIT, FAIRNESS, OFF_PEAK};
+use super::triggers::APPROVAL;
 use super::{Key, Others, Section, Shape, Stage};
 
 pub(crate) static STEP: Section = Section {
@@ -21,6 +22,7 @@ pub(crate) static STEP: Section = Section {
         Key::new("loop", Shape::Section(&LOOP), "A bounded cycle. The output is the last vars plus `iterations`.").verb(),
         Key::new("wait", Shape::AnyOf(&[Shape::Dyn(&Shape::Duration), Shape::Section(&WAIT)]), "Waits a duration, or until a time. No worker is held.").verb(),
         Key::new("await", Shape::Section(&AWAIT), "Waits for a signal, without a worker; the output is the signal.").verb().stage(Stage::NotRun),
+        Key::new("approval", Shape::Section(&APPROVAL), "Waits for people to say yes or no, without a worker; the output is the answer.").verb().stage(Stage::NotRun),
         Key::new("set", Shape::Map(&Shape::Value), "Computes values; the output is the map of them. No worker is used.").verb(),
         Key::new("noop", Shape::Empty, "Nothing.").verb(),
         Key::new("fail", Shape::AnyOf(&[Shape::Text, Shape::Section(&FAIL)]), "Fails with a message.").verb(),
@@ -31,7 +33,6 @@ pub(crate) static STEP: Section = Section {
         Key::later("spark", "A Spark application, followed to its end.").verb(),
         Key::later("ray", "A Ray job, followed to its end.").verb(),
         Key::later("wasm", "A WASI module in a sandbox.").verb(),
-        Key::later("approval", "Waits for a person.").verb(),
         Key::new("description", Shape::Literal, "What it is for."),
         Key::new("needs", Shape::OneOrMany(&Shape::Literal), "Steps of the same graph that must have ended before it starts. It sees their outputs, and those of the steps they need."),
         Key::new("run_if", Shape::Choice(&["all_succeeded", "all_done", "any_succeeded", "any_failed", "none_failed"]), "What its needs must have come to. All of them wait until every need has ended.").default("all_succeeded"),

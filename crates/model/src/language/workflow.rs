@@ -2,6 +2,7 @@
 
 use super::settings::{DEFAULTS, PARAM, RETENTION, STRATEGY};
 use super::signals::NOTIFY;
+use super::triggers::TRIGGER;
 use super::{Key, Others, Section, Shape, Stage};
 
 pub(crate) static WORKFLOW: Section = Section {
@@ -28,10 +29,10 @@ pub(crate) static WORKFLOW: Section = Section {
         Key::new("timeout", Shape::Duration, "From the start of the run to its end, paused time left out."),
         Key::new("deadline", Shape::Dyn(&Shape::Duration), "When a run should have ended, so long after `run.scheduled_at`; an expression over `params` and `run` gives that duration or the timestamp itself. Missing it stops nothing: see `notify`.").stage(Stage::NoEffect),
         Key::new("notify", Shape::OneOrMany(&Shape::Section(&NOTIFY)), "Who is told what became of runs.").stage(Stage::NoEffect),
+        Key::new("triggers", Shape::List(&Shape::Section(&TRIGGER)), "What starts runs by itself. At most 64."),
         Key::new("retention", Shape::Section(&RETENTION), "How long ended runs are kept.").default("for ever"),
         Key::new("steps", Shape::Steps, "The steps by id.").required(),
         Key::new("finally", Shape::Steps, "Steps that run however the run ended, once nothing else runs. They see every top-level step and `run.status`. A step there has 10 minutes unless it says otherwise."),
         Key::new("outputs", Shape::Map(&Shape::Value), "What a run gives back, and a parent workflow sees; may use `params`, `run` and `steps`."),
-        Key::later("triggers", "What starts runs by itself."),
     ],
 };

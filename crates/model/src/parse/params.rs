@@ -289,6 +289,31 @@ fn default(cx: &mut Context<'_>, node: &Node, ty: &Type, scope: &Scope<'_>) -> O
     Some(template)
 }
 
+/// A value for a parameter that is given in a file: as written where text is declared, else held
+/// against its type and, if it is literal, against its bounds.
+pub(crate) fn supplied(
+    cx: &mut Context<'_>,
+    node: &Node,
+    param: &Param,
+    scope: &Scope<'_>,
+) -> Option<Template> {
+    let (template, found) = written(cx, node, &param.ty, &param.name, scope)?;
+    let Template::Literal(value) = &template else {
+        if may_become(&found, &param.ty) {
+            return Some(template);
+        }
+        let message = format!("`{}` is {}, and this gives {found}", param.name, param.ty);
+        cx.error("wrong-type", node.span, message);
+        return None;
+    };
+    let value = converted(cx, node, value, &param.ty, &param.name)?;
+    if let Err(why) = crate::params::within(param, &value) {
+        cx.error("bad-param", node.span, format!("`{}` {why}", param.name));
+        return None;
+    }
+    Some(Template::Literal(value))
+}
+
 /// Whether a value of type `found` may convert to `ty`.
 fn may_become(found: &Type, ty: &Type) -> bool {
     match (found, ty) {
@@ -306,13 +331,13 @@ fn may_become(found: &Type, ty: &Type) -> bool {
     }
 }
 
-/// Names of other parameters that a default reads.
-pub(crate) fn references(default: &Template) -> BTreeSet<Arc<str>> {
-    fn walk(template: &Template, found: &mut BTreeSet<Arc<str>>) {
+/// What follows a root in the expressions of a template: of `params` the names of those it reads.
+pub(crate) fn references(template: &Template, of: &str) -> BTreeSet<Arc<str>> {
+    fn walk(template: &Template, of: &str, found: &mut BTreeSet<Arc<str>>) {
         let mut add = |program: &kapell_expr::Program| {
             for path in program.references() {
                 if let [root, name, ..] = path.as_slice()
-                    && &**root == "params"
+                    && &**root == of
                 {
                     found.insert(name.clone());
                 }
@@ -322,12 +347,12 @@ pub(crate) fn references(default: &Template) -> BTreeSet<Arc<str>> {
             Template::Literal(_) => {}
             Template::Expr(program) => add(program),
             Template::Text(text) => text.programs().into_iter().for_each(add),
-            Template::List(items) => items.iter().for_each(|item| walk(item, found)),
-            Template::Map(entries) => entries.iter().for_each(|(_, value)| walk(value, found)),
+            Template::List(items) => items.iter().for_each(|item| walk(item, of, found)),
+            Template::Map(entries) => entries.iter().for_each(|(_, value)| walk(value, of, found)),
         }
     }
     let mut found = BTreeSet::new();
-    walk(default, &mut found);
+    walk(template, of, &mut found);
     found
 }
 
@@ -335,7 +360,7 @@ pub(crate) fn references(default: &Template) -> BTreeSet<Arc<str>> {
 fn refuse_cycles(cx: &mut Context<'_>, entries: &[Entry], params: &[Param]) {
     let reads: BTreeMap<&str, BTreeSet<Arc<str>>> = params
         .iter()
-        .filter_map(|param| Some((&*param.name, references(param.default.as_ref()?))))
+        .filter_map(|param| Some((&*param.name, references(param.default.as_ref()?, "params"))))
         .collect();
     let mut done: BTreeSet<&str> = BTreeSet::new();
     for entry in entries {

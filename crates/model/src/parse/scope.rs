@@ -300,6 +300,8 @@ pub(crate) fn object_type(
 /// Whether `run.status` means something yet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RunIs {
+    /// Not thought of yet: something due or sent may start it.
+    Due,
     /// Being created: defaults, labels, strategy.
     New,
     /// Under way.
@@ -311,7 +313,7 @@ pub(crate) fn top_names(params: Type, run: RunIs) -> Object {
     let hidden = [
         (
             "secrets",
-            "a secret may only be used in `env`, `http.headers`, `http.auth` and the `with` of steps on a worker",
+            "a secret may only be used in `env`, `http.headers`, `http.auth`, `webhook.secret` and the `with` of steps on a worker",
         ),
         ("vars", "`vars` are those of the loop around a step"),
         ("iteration", "`iteration` is only known inside a loop"),
@@ -330,7 +332,7 @@ pub(crate) fn top_names(params: Type, run: RunIs) -> Object {
         ),
         (
             "signal",
-            "`signal` is only known in the `match` of an `await`; its result is `steps.<id>.output`",
+            "`signal` is only known in triggers and in the `match` of an `await`, whose result is `steps.<id>.output`",
         ),
         ("signals", "`signals` is only known in a trigger"),
         ("steps", "no step has run yet when this is evaluated"),
@@ -391,6 +393,13 @@ fn run_type(run: RunIs) -> Type {
             of.fields.insert("status".to_owned(), Type::String);
             of.fields.insert("error".to_owned(), Type::Any);
         }
+        RunIs::Due => {
+            for name in DUE_HIDES {
+                of.fields.remove(name);
+                let why = "it is not known before the run exists".to_owned();
+                of.hidden.insert(name.to_owned(), why);
+            }
+        }
         RunIs::New => {
             for name in ["status", "error"] {
                 of.hidden.insert(
@@ -401,6 +410,41 @@ fn run_type(run: RunIs) -> Type {
         }
     }
     Type::Object(Arc::new(of))
+}
+
+/// What a trigger does not see of the run that it may start.
+const DUE_HIDES: [&str; 9] = [
+    "id",
+    "version",
+    "status",
+    "error",
+    "url",
+    "labels",
+    "parent",
+    "forked_from",
+    "last_success",
+];
+
+/// The names of a trigger's expressions, with those of what starts a run by it.
+pub(crate) fn trigger_names(started_by: &[(String, Type)]) -> Object {
+    let mut names = top_names(Type::Any, RunIs::Due);
+    names.fields.remove("params");
+    let hidden = [
+        ("params", "`with` is what gives them their values"),
+        ("signal", "this trigger is not started by one signal"),
+        (
+            "signals",
+            "only a trigger with `signals` has them, by their aliases",
+        ),
+    ];
+    for (name, why) in hidden {
+        names.hidden.insert(name.to_owned(), why.to_owned());
+    }
+    for (name, of) in started_by {
+        names.hidden.remove(name);
+        names.fields.insert(name.clone(), of.clone());
+    }
+    names
 }
 
 /// What `error` is. Its fields are null where they do not apply.

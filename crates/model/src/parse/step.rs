@@ -210,7 +210,7 @@ fn class_of(verb: &str) -> Class {
     match verb {
         "steps" | "switch" | "loop" => Class::Container,
         "workflow" => Class::Child,
-        "wait" | "await" | "set" => Class::Engine,
+        "wait" | "await" | "approval" | "set" => Class::Engine,
         _ => Class::Attempts,
     }
 }

@@ -332,7 +332,7 @@ impl Context<'_> {
             "secret-not-here",
             Span { start, end: start + "secrets".len() },
             "a secret cannot be used here",
-            "secrets go into `env`, `http.headers`, `http.auth` and the `with` of steps that run on a worker",
+            "secrets go into `env`, `http.headers`, `http.auth`, `webhook.secret` and the `with` of steps that run on a worker",
         );
         false
     }

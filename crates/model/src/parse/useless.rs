@@ -59,12 +59,15 @@ pub(crate) fn refuse(cx: &mut Context<'_>, fields: &Fields<'_>, verb: &str, clas
             "remove it",
         );
     }
-    if let Some(entry) = fields.entry("timeout").filter(|_| verb == "await") {
+    if let Some(entry) = fields
+        .entry("timeout")
+        .filter(|_| matches!(verb, "await" | "approval"))
+    {
         cx.error_hint(
             "timeout-not-here",
             entry.key_span,
-            "the timeout of an `await` is in the verb",
-            "write `await: { signal: …, timeout: … }`",
+            format!("the timeout of {} is in the verb", one(verb)),
+            format!("write `{verb}: {{ …, timeout: … }}`"),
         );
     }
     refuse_outputs(cx, fields, verb);

@@ -55,6 +55,10 @@ pub(crate) fn read(
             Verb::Await(Box::new(cx.awaited(node, item)?)),
             signal_type(),
         ),
+        "approval" => {
+            let (approval, output) = cx.approval(node, item)?;
+            plain(Verb::Approval(Box::new(approval)), output)
+        }
         "set" => {
             let (values, output) = containers::outputs(cx, node, "`set`", item);
             plain(Verb::Set { values }, output)

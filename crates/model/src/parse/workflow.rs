@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use kapell_expr::{Object, Template, Type};
 
 use crate::language;
-use crate::spec::{FailurePolicy, Graph, Named, Spec, Strategy};
+use crate::spec::{FailurePolicy, Graph, Named, Param, Spec, Strategy, Trigger};
 use crate::yaml::Node;
 
 use super::Context;
@@ -17,6 +17,7 @@ use super::graph;
 use super::params;
 use super::scope::{GraphView, RunIs, Scope, top_names};
 use super::step::{Around, Defaults};
+use super::triggers;
 
 /// Reads a file's root.
 pub(crate) fn read(cx: &mut Context<'_>, root: &Node) -> Option<Spec> {
@@ -41,6 +42,11 @@ pub(crate) fn read(cx: &mut Context<'_>, root: &Node) -> Option<Spec> {
     }
     cx.run_timeout = timeout;
 
+    let timezone = fields
+        .get("timezone")
+        .and_then(|node| timezone(cx, node))
+        .unwrap_or_else(|| "UTC".into());
+    let triggers = triggers(cx, &fields, &timezone, &params);
     let (graph, finally, outputs) = graphs(cx, &fields, &started);
     let strategy = fields.get("strategy").map(|node| cx.strategy(node, &new));
     let policies = [
@@ -58,10 +64,7 @@ pub(crate) fn read(cx: &mut Context<'_>, root: &Node) -> Option<Spec> {
             .get("labels")
             .map(|node| cx.labels(node, &new))
             .unwrap_or_default(),
-        timezone: fields
-            .get("timezone")
-            .and_then(|node| timezone(cx, node))
-            .unwrap_or_else(|| "UTC".into()),
+        timezone,
         priority: fields
             .get("priority")
             .and_then(|node| cx.count(node, "priority", (0, 100)))
@@ -84,7 +87,7 @@ pub(crate) fn read(cx: &mut Context<'_>, root: &Node) -> Option<Spec> {
             .get("notify")
             .map(|node| cx.notify(node))
             .unwrap_or_default(),
-        triggers: Vec::new(),
+        triggers,
         retention: fields
             .get("retention")
             .map(|node| cx.retention(node))
@@ -93,6 +96,25 @@ pub(crate) fn read(cx: &mut Context<'_>, root: &Node) -> Option<Spec> {
         finally,
         outputs,
     })
+}
+
+fn triggers(
+    cx: &mut Context<'_>,
+    fields: &Fields<'_>,
+    timezone: &str,
+    params: &[Param],
+) -> Vec<Trigger> {
+    let Some(node) = fields.get("triggers") else {
+        return Vec::new();
+    };
+    let of = triggers::Of {
+        timezone,
+        params,
+        params_node: fields.get("params"),
+    };
+    let triggers = triggers::read(cx, node, &of);
+    triggers::warn_of_intervals(cx, &of, &triggers);
+    triggers
 }
 
 /// The steps, `finally` and the run's outputs.

@@ -121,7 +121,7 @@ pub struct Fairness {
 pub struct NotYet {
     /// The ids of the step and of those around it, outermost first, with dots between.
     pub step: String,
-    /// The key: `await` or `emit`.
+    /// The key: `await`, `approval` or `emit`.
     pub what: &'static str,
 }
 
@@ -177,6 +177,12 @@ fn look(graph: &Graph, around: &str, found: &mut Vec<NotYet>) {
             found.push(NotYet {
                 step: path.clone(),
                 what: "await",
+            });
+        }
+        if matches!(step.verb, Verb::Approval(_)) {
+            found.push(NotYet {
+                step: path.clone(),
+                what: "approval",
             });
         }
         if !step.emit.is_empty() {
