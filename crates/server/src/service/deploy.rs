@@ -123,7 +123,8 @@ impl Service {
             files_differ: false,
         };
         match active {
-            None => change.action = DeployAction::Create,
+            None if settings.active.is_none() => change.action = DeployAction::Create,
+            None => {}
             Some(active) if active.hash == row.hash && in_force == Some(active.version) => {
                 change.action = DeployAction::Keep;
                 change.to = from;
@@ -457,7 +458,29 @@ fn differences(before: &str, after: &str) -> Result<Vec<Difference>> {
     };
     let mut found = diff::between(&read(before)?, &read(after)?);
     found.truncate(diff::MOST);
+    for difference in &mut found {
+        difference.path = as_written(&difference.path);
+    }
     Ok(found)
+}
+
+/// A place of the normalised definition as its author would name it: `graph.steps.load.verb.Shell.script`
+/// is `steps.load.shell.script`.
+fn as_written(path: &str) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let mut verb = false;
+    for part in path.split('.') {
+        match part {
+            "graph" => {}
+            "verb" => verb = true,
+            part if verb => {
+                parts.push(part.to_lowercase());
+                verb = false;
+            }
+            part => parts.push(part.to_owned()),
+        }
+    }
+    parts.join(".")
 }
 
 /// Workflows that steps start.

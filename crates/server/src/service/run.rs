@@ -39,9 +39,28 @@ impl Service {
     fn view_at_rest(&self, row: &RunRow) -> Result<kapell_engine::run::view::RunView> {
         let found = perform::load(&*self.store, &mut Plans::default(), &row.id.into(), None);
         match found.map_err(failure)?.1.map(|found| found.entity) {
-            Some(Entity::Run(run)) => Ok(run.view(clock::now())),
+            Some(Entity::Run(run)) => {
+                let mut view = run.view(clock::now());
+                if let Some(why) = self.why_queued(&run)? {
+                    view.waits_for = Some(why);
+                }
+                Ok(view)
+            }
             _ => Err(no_run(&row.id.to_string())),
         }
+    }
+
+    /// What a run that is queued waits for, as its run queue says.
+    fn why_queued(&self, run: &kapell_engine::Run) -> Result<Option<String>> {
+        let queue = run.state.run_queue();
+        let Some(key) = queue.filter(|_| run.state.status == RunStatus::Queued) else {
+            return Ok(None);
+        };
+        let found = perform::load(&*self.store, &mut Plans::default(), &key, None);
+        Ok(match found.map_err(failure)?.1.map(|found| found.entity) {
+            Some(Entity::Queue(queue)) => queue.why(run.state.meta.id),
+            _ => None,
+        })
     }
 
     fn filter(query: &RunQuery) -> Result<RunFilter> {
