@@ -20,6 +20,7 @@ pub mod record;
 pub mod run;
 pub mod run_queue;
 pub mod small;
+pub mod topic;
 
 pub use message::Message;
 pub use place_map::PlaceMap;

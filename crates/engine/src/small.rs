@@ -35,6 +35,13 @@ pub enum Ask {
     /// To a topic: keep this signal and tell who listens. `sent_at` is set when it is taken; an empty
     /// `id` is given one. Answers a map of `id`, `sent_at` and `known` (it was there already).
     Send(Box<Signal>),
+    /// To a topic: kept signals, newest first. Answers a list of maps, each with its `number`.
+    Signals {
+        /// Only those before this number.
+        before: Option<u64>,
+        /// At most so many, and at most [`kapell_model::limits::LIST_PAGE`].
+        limit: usize,
+    },
 }
 
 /// What was decided: facts, already applied, and what to do once they are safe.

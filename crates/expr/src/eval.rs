@@ -34,6 +34,12 @@ impl<'a> Machine<'a> {
         self.eval(&parsed.root)
     }
 
+    /// The value of a part of a program that is inside no macro.
+    pub(crate) fn part(&mut self, program: &Program, node: &Node) -> Result<Value, EvalError> {
+        self.meter.depth(program.parsed().depth)?;
+        self.eval(node)
+    }
+
     fn eval(&mut self, node: &Node) -> Result<Value, EvalError> {
         self.meter.step()?;
         match &node.kind {

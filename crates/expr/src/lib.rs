@@ -17,6 +17,7 @@
 mod ast;
 mod budget;
 mod check;
+mod equalities;
 mod error;
 mod eval;
 mod functions;

@@ -296,7 +296,8 @@ impl Loop {
                 | Output::Load(..)
                 | Output::LoadVersion(_)
                 | Output::LoadContent(..)
-                | Output::FindDue(_)) => {
+                | Output::FindDue(_)
+                | Output::FindHeard) => {
                     let _ = self.to_reader.send(output);
                 }
             }

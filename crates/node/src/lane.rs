@@ -31,10 +31,11 @@ use kapell_store::{Commit, Lease};
 use crate::batch::Batch;
 use crate::dispatch::Demand;
 use crate::entity::Entity;
-use crate::perform::{Found, Version};
+use crate::perform::{Found, Size, Version};
 use crate::request::{Answer, ClientRequest, ReplyId};
 use crate::rows::Shown;
 
+use heard::Heard;
 pub use held::Grant;
 use held::Held;
 use to_entity::{ToEntity, looks_at_queue};
@@ -42,6 +43,7 @@ use to_entity::{ToEntity, looks_at_queue};
 mod commit;
 mod deliver;
 mod fork;
+mod heard;
 mod held;
 mod read;
 mod report;
@@ -83,6 +85,8 @@ pub enum Input {
     Content(EntityKey, Ref, Result<Vec<u8>, String>),
     /// Entities that must be in memory.
     Due(kapell_store::Result<Vec<EntityKey>>),
+    /// Topics that tell how runs end and that somebody ever listened to.
+    Heard(kapell_store::Result<Vec<EntityKey>>),
     /// The commit under way has ended.
     Committed(kapell_store::Result<()>),
     /// Another version of some workflow may be active.
@@ -101,6 +105,7 @@ impl Input {
                 | Self::Version(..)
                 | Self::Content(..)
                 | Self::Due(_)
+                | Self::Heard(_)
         )
     }
 }
@@ -121,6 +126,8 @@ pub enum Output {
     LoadContent(EntityKey, Ref),
     /// Find entities that must be in memory by this time; answer [`Input::Due`].
     FindDue(Time),
+    /// Find topics that tell how runs end; answer [`Input::Heard`].
+    FindHeard,
     /// Commit; answer [`Input::Committed`].
     Commit(Arc<Commit>, Vec<(BlobRef, Vec<u8>)>),
     /// Hand out attempts.
@@ -143,6 +150,7 @@ impl Output {
                 | Self::LoadVersion(_)
                 | Self::LoadContent(..)
                 | Self::FindDue(_)
+                | Self::FindHeard
         )
     }
 }
@@ -155,7 +163,8 @@ type Waiting = (ToEntity, bool);
 struct Slot {
     entity: Entity,
     seq: u64,
-    since_snapshot: usize,
+    /// What is stored of it.
+    size: Size,
     /// What the stored row of a run shows.
     shown: Option<Shown>,
     /// What lists show of an entity that is no run.
@@ -171,8 +180,12 @@ struct Slot {
 /// Bytes of chunks after which a snapshot is written.
 const SNAPSHOT_BYTES: usize = 4 << 20;
 
-/// Chunks of a lock or run queue after which a snapshot replaces them.
-const FORGET_CHUNKS: u64 = 64;
+/// Chunks of an entity that is no run after which a snapshot may replace them: once they are as big as
+/// the last one, so that a big entity is not written anew for little that changes.
+const FORGET_CHUNKS: usize = 64;
+
+/// Bytes that a chunk counts beside its own: to read many small ones takes time too.
+const CHUNK_OVERHEAD: usize = 1 << 10;
 
 /// Runs that want what there is no room for are looked at so many at a time.
 const SHORT_RUNS: usize = 64;
@@ -226,6 +239,7 @@ pub struct Lane {
     demand: Demand,
     offers: u64,
     ids: u64,
+    heard: Heard,
     held: Held,
     open: Batch,
     /// Inputs that must be taken before the open batch may be sealed.
@@ -288,6 +302,7 @@ impl Lane {
             demand: Demand::default(),
             offers: 0,
             ids: 0,
+            heard: Heard::default(),
             held: Held::default(),
             open: Batch::default(),
             holds: 0,
@@ -326,6 +341,9 @@ impl Lane {
             .collect();
         self.home.sort_unstable();
         self.out.push(Output::Acquire(self.home.clone()));
+        if !self.heard.is_known() {
+            self.out.push(Output::FindHeard);
+        }
     }
 
     /// Takes one input at a time. Time never goes back for an entity.
@@ -354,6 +372,7 @@ impl Lane {
             Input::Version(key, result) => self.version_read(key, result),
             Input::Content(key, reference, result) => self.content(&key, &reference, result),
             Input::Due(result) => self.due(result),
+            Input::Heard(result) => self.heard(result),
             Input::VersionsChanged => {
                 self.versions.retain(|(_, _, version), _| version.is_some());
                 let read = self.making.keys().filter(|key| key.2.is_none());
@@ -555,9 +574,22 @@ impl Lane {
 }
 
 impl Slot {
+    /// True if it is time to write the whole of it.
+    fn wants_snapshot(&self) -> bool {
+        if !self.entity.forgets() {
+            return self.size.bytes > SNAPSHOT_BYTES;
+        }
+        let Size {
+            snapshot,
+            chunks,
+            bytes,
+        } = self.size;
+        chunks >= FORGET_CHUNKS && bytes + chunks * CHUNK_OVERHEAD >= snapshot
+    }
+
     fn new(entity: Entity, seq: u64, shown: Option<Shown>, now: Time) -> Self {
         Self {
-            since_snapshot: 0,
+            size: Size::default(),
             // As loaded it shows what the commit before wrote.
             document: entity.small().and_then(Small::document).filter(|_| seq > 0),
             entity,

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kapell_api::task::Blobs;
+use kapell_engine::topic::FINISHED;
 use kapell_engine::{Plan, Ref};
 use kapell_expr::BlobRef;
 use kapell_model::spec::Spec;
 use kapell_model::{EntityKey, Shard};
-use kapell_store::{Error, Lease, Loaded, Result, RunRow, Store, VersionRow};
+use kapell_store::{Error, Lease, Loaded, Order, Result, RunRow, Store, VersionRow};
 
 use crate::entity::Entity;
 use crate::lane::{Input, Output};
@@ -56,6 +57,19 @@ pub struct Found {
     pub seq: u64,
     /// Its row, if it is a run.
     pub row: Option<RunRow>,
+    /// What was read of it.
+    pub size: Size,
+}
+
+/// How much of an entity is stored.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Size {
+    /// Bytes of its snapshot.
+    pub snapshot: usize,
+    /// Chunks after it.
+    pub chunks: usize,
+    /// Bytes of them.
+    pub bytes: usize,
 }
 
 /// Plans that were read, by namespace, workflow and version.
@@ -125,11 +139,22 @@ pub fn load(
         .map(|(seq, _)| *seq)
         .or(loaded.snapshot.as_ref().map(|(seq, _)| *seq))
         .unwrap_or(0);
+    let size = Size {
+        snapshot: loaded.snapshot.as_ref().map_or(0, |(_, bytes)| bytes.len()),
+        chunks: loaded.chunks.len(),
+        bytes: loaded.chunks.iter().map(|(_, bytes)| bytes.len()).sum(),
+    };
     let entity = match restore(key, &loaded, plan.clone()) {
         Ok(entity) => entity,
         Err(error) => from_the_beginning(store, key, &loaded, plan, error)?,
     };
-    Ok((lease, Some(Found { entity, seq, row })))
+    let found = Found {
+        entity,
+        seq,
+        row,
+        size,
+    };
+    Ok((lease, Some(found)))
 }
 
 /// The entity by its whole history, where a snapshot cannot be read: another version wrote it. What
@@ -215,6 +240,7 @@ pub fn read(
             Input::Content(key, reference, result)
         }
         Output::FindDue(until) => Input::Due(find_due(store, until)),
+        Output::FindHeard => Input::Heard(find_heard(store)),
         Output::Commit(..)
         | Output::Offer(_)
         | Output::Stop(_)
@@ -238,6 +264,32 @@ fn find_due(store: &dyn Store, until: kapell_model::Time) -> Result<Vec<EntityKe
         after = Some(last);
     }
     Ok(keys)
+}
+
+/// Topics that tell how runs end and that somebody listens or listened to, of all namespaces.
+fn find_heard(store: &dyn Store) -> Result<Vec<EntityKey>> {
+    // Every topic begins so; of most of them, which people name, only the key is looked at.
+    const TOPICS: &[u8] = &[5];
+    let mut found = Vec::new();
+    let mut beyond: Option<Vec<u8>> = None;
+    loop {
+        let page = store.documents(
+            TOPICS,
+            beyond.as_deref(),
+            Order::Forward,
+            kapell_model::limits::LIST_PAGE,
+        )?;
+        let Some((last, _)) = page.last() else {
+            return Ok(found);
+        };
+        beyond = Some(last.clone());
+        found.extend(page.iter().filter_map(|(key, _)| {
+            let key = EntityKey::from_bytes(key)?;
+            let finished =
+                matches!(&key, EntityKey::Topic { name, .. } if name.starts_with(FINISHED));
+            finished.then_some(key)
+        }));
+    }
 }
 
 /// Stores contents, then commits. A content that cannot be stored fails the commit.

@@ -11,11 +11,10 @@ use kapell_store::{Commit, EntityWrite};
 use crate::batch::Batch;
 use crate::dispatch::SHARE;
 use crate::entity::Entity;
+use crate::perform::Size;
 use crate::rows;
 
-use super::{
-    AHEAD, Committing, FORGET_CHUNKS, Lane, Output, SHORT_RUNS, SNAPSHOT_BYTES, Slot, ToEntity,
-};
+use super::{AHEAD, Committing, Lane, Output, SHORT_RUNS, Slot, ToEntity};
 
 impl Lane {
     /// Grants what there is room for, seals the open batch if nothing is being committed, and
@@ -148,13 +147,10 @@ impl Lane {
                 continue;
             };
             slot.seq += 1;
-            slot.since_snapshot += touched.chunk.len();
+            slot.size.bytes += touched.chunk.len();
+            slot.size.chunks += 1;
             let forgets = slot.entity.forgets();
-            let snapshot = if forgets {
-                slot.seq.is_multiple_of(FORGET_CHUNKS)
-            } else {
-                slot.since_snapshot > SNAPSHOT_BYTES
-            };
+            let snapshot = slot.wants_snapshot().then(|| slot.entity.snapshot());
             if let Some(small) = slot.entity.small() {
                 let document = small.document();
                 if slot.document != document {
@@ -172,18 +168,21 @@ impl Lane {
                     ended.push(key.clone());
                 }
             }
+            if let Some(snapshot) = &snapshot {
+                slot.size = Size {
+                    snapshot: snapshot.len(),
+                    ..Size::default()
+                };
+            }
             commit.entities.push(EntityWrite {
                 key: key.clone(),
                 seq: slot.seq,
                 chunk: std::mem::take(&mut touched.chunk),
                 wake_at: slot.entity.wake_at(),
-                snapshot: snapshot.then(|| slot.entity.snapshot()),
-                forget: snapshot && forgets,
+                forget: snapshot.is_some() && forgets,
+                snapshot,
                 pages: std::mem::take(&mut touched.pages),
             });
-            if snapshot {
-                slot.since_snapshot = 0;
-            }
         }
         for shard in shards {
             if let Some(lease) = self.leases.get_mut(&shard) {

@@ -81,7 +81,11 @@ impl Lane {
         let slot = match found {
             Some(found) => {
                 let shown = found.row.as_ref().map(Shown::in_row);
-                Some(Slot::new(found.entity, found.seq, shown, self.now))
+                let slot = Slot::new(found.entity, found.seq, shown, self.now);
+                Some(Slot {
+                    size: found.size,
+                    ..slot
+                })
             }
             None => Entity::fresh(&key).map(|entity| Slot::new(entity, 0, None, self.now)),
         };

@@ -144,6 +144,12 @@ impl Checks {
                         return wrong("live", format!("{key:?} in memory is not as durable"));
                     }
                 }
+                small => {
+                    let durable = self.smalls.get(key).map(Entity::snapshot);
+                    if durable != Some(small.snapshot()) {
+                        return wrong("live", format!("{key:?} in memory is not as durable"));
+                    }
+                }
             }
         }
         self.explained()
