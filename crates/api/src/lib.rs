@@ -17,3 +17,4 @@ pub mod log;
 pub mod record;
 mod stamp;
 pub mod task;
+pub mod worker;

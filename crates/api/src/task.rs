@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kapell_expr::{BlobRef, Value};
 use kapell_model::spec::PythonSource;
-use kapell_model::{FailureKind, Offer, RunId, Time};
+use kapell_model::{FailureKind, Offer, RunId, SessionId, Time};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -36,6 +36,10 @@ impl Place {
 pub struct Task {
     /// Names this grant; the report must name it too.
     pub offer: Offer,
+    /// Whose worker it goes to.
+    pub session: SessionId,
+    /// The queue it waited in.
+    pub queue: Arc<str>,
     /// The run.
     pub run: RunId,
     /// The place in the run.
@@ -181,6 +185,42 @@ pub struct TaskResources {
     pub memory_bytes: u64,
     /// Devices.
     pub gpus: u32,
+}
+
+impl TaskResources {
+    /// More than anything asks for.
+    pub const ALL: Self = Self {
+        cpu_millis: u64::MAX,
+        memory_bytes: u64::MAX,
+        gpus: u32::MAX,
+    };
+
+    /// True if there is enough for these needs.
+    pub fn covers(&self, needs: &Self) -> bool {
+        needs.cpu_millis <= self.cpu_millis
+            && needs.memory_bytes <= self.memory_bytes
+            && needs.gpus <= self.gpus
+    }
+
+    /// What is left beside these needs; never below zero.
+    #[must_use]
+    pub fn less(self, needs: &Self) -> Self {
+        Self {
+            cpu_millis: self.cpu_millis.saturating_sub(needs.cpu_millis),
+            memory_bytes: self.memory_bytes.saturating_sub(needs.memory_bytes),
+            gpus: self.gpus.saturating_sub(needs.gpus),
+        }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn more(self, needs: &Self) -> Self {
+        Self {
+            cpu_millis: self.cpu_millis.saturating_add(needs.cpu_millis),
+            memory_bytes: self.memory_bytes.saturating_add(needs.memory_bytes),
+            gpus: self.gpus.saturating_add(needs.gpus),
+        }
+    }
 }
 
 /// A kept file. As a value in an output: `{"$artifact": hash, "size": bytes, "name": file name}`.

@@ -129,6 +129,34 @@ pub struct Offer {
     pub counter: u64,
 }
 
+/// A worker's session: what it says and holds between its start and its end. As text 16 hexadecimal
+/// digits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+impl SessionId {
+    /// The worker in the node's own process.
+    pub const HERE: Self = Self(0);
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl FromStr for SessionId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Some(text)
+            .filter(|text| text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit()))
+            .and_then(|text| u64::from_str_radix(text, 16).ok())
+            .map(Self)
+            .ok_or_else(|| format!("`{text}` is not a session: expected 16 hexadecimal digits"))
+    }
+}
+
 /// Anything that must be remembered: the unit of the one mechanism.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum EntityKey {

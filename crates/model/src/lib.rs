@@ -28,7 +28,7 @@ mod yaml;
 pub use convert::convert;
 pub use diagnostic::{Color, Diagnostic, Severity, render};
 pub use error_code::{Error, ErrorCode};
-pub use id::{EntityKey, Offer, RunId, SHARDS, Shard};
+pub use id::{EntityKey, Offer, RunId, SHARDS, SessionId, Shard};
 pub use language::{json_schema, reference_markdown};
 pub use parse::{Parsed, parse, values};
 pub use status::{FailureKind, RunStatus, StepStatus};

@@ -76,6 +76,21 @@ pub const FINALLY_TIMEOUT: Duration = Duration::from_mins(10);
 pub const DURATION_SECONDS: i64 = 100 * 366 * 86_400;
 /// After this long an attempt's start is recorded.
 pub const RECORD_START_AFTER: Duration = Duration::from_secs(1);
+/// How long a worker that is not heard of keeps its session: then what it ran is lost.
+pub const SESSION_LEASE: Duration = Duration::from_secs(30);
+/// Sessions of workers at once.
+pub const SESSIONS: usize = 1_000;
+/// Attempts that a worker runs at a time.
+pub const SESSION_SLOTS: u32 = 10_000;
+/// Attempts that a worker has: in flight to it, running, and ended without an acknowledgement.
+pub const SESSION_HELD: usize = 65_536;
+/// Queues that a worker names, and its labels.
+pub const SESSION_NAMES: usize = 64;
+/// Messages on their way to a worker; one that reads no more loses its connection.
+pub const SESSION_OUTBOX: usize = 4_096;
+/// Bytes of log lines that a worker keeps until its server has them; what comes beyond is dropped and
+/// counted.
+pub const LOG_SPOOL_BYTES: usize = 32 << 20;
 /// Runs that wait in one run queue.
 pub const RUN_QUEUE: usize = 100_000;
 /// Keys of `strategy.key` whose last success one run queue remembers.

@@ -1,4 +1,4 @@
-//! The one place that reads a clock.
+//! The one place that reads clocks.
 
 use kapell_model::Time;
 
@@ -10,4 +10,10 @@ pub fn now() -> Time {
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap_or_default();
     Time(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}
+
+/// For spans of time: it never goes back, and stands still while the machine sleeps.
+pub fn steady() -> std::time::Instant {
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that may")]
+    std::time::Instant::now()
 }

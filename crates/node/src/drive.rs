@@ -17,11 +17,11 @@ use std::time::Duration;
 
 use kapell_api::task::{Blobs, Place, Report, Task};
 use kapell_expr::BlobRef;
-use kapell_model::{Error, ErrorCode, Offer, RunId};
+use kapell_model::{Error, ErrorCode, Offer, RunId, SessionId};
 use kapell_store::{Commit, RunRow, Store};
 
 use crate::clock;
-use crate::lane::{Config, Input, Lane, Output};
+use crate::lane::{Config, Input, Lane, Output, SessionChange};
 use crate::perform::{self, Plans};
 use crate::request::{Answer, ClientRequest, ReplyId};
 
@@ -31,6 +31,8 @@ pub trait Workers: Send + Sync {
     fn offer(&self, tasks: Vec<Task>);
     /// Stop attempts.
     fn stop(&self, attempts: &[(RunId, Place, Offer)]);
+    /// What was said of the ends of these attempts need not be said again.
+    fn taken(&self, _attempts: &[(RunId, Place, Offer)]) {}
 }
 
 /// What a client is called back with.
@@ -126,6 +128,14 @@ impl Node {
     pub fn reports(&self, reports: Vec<Report>) {
         // A node that has stopped takes nothing: its worker is stopped next.
         let _ = self.to_lane.send(Message::Input(Input::Reports(reports)));
+    }
+
+    /// Says something of a worker's session. Heard before what is reported later.
+    pub fn session(&self, session: SessionId, change: SessionChange) {
+        // A node that has stopped hears nothing.
+        let _ = self
+            .to_lane
+            .send(Message::Input(Input::Session(session, change)));
     }
 
     /// Says that another version of some workflow may be active.
@@ -281,6 +291,7 @@ impl Loop {
                     }
                 }
                 Output::Stop(attempts) => self.workers.stop(&attempts),
+                Output::Taken(attempts) => self.workers.taken(&attempts),
                 Output::Reply(reply, answer) => {
                     if let Some(callback) = self.callbacks.remove(&reply) {
                         self.waiting.fetch_sub(1, Ordering::Relaxed);

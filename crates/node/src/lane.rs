@@ -20,12 +20,15 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use kapell_api::task::{Place, Report, Task};
+use kapell_api::task::{Place, Report, Task, TaskResources};
+use kapell_api::worker::Queues;
 use kapell_engine::event::{RunCreated, Stored, StoredBlob};
 use kapell_engine::run_queue::Rule;
 use kapell_engine::{Message, Ref, Run, Small};
 use kapell_expr::BlobRef;
-use kapell_model::{EntityKey, Error, ErrorCode, Offer, RunId, RunStatus, Shard, Time, limits};
+use kapell_model::{
+    EntityKey, Error, ErrorCode, Offer, RunId, RunStatus, SessionId, Shard, Time, limits,
+};
 use kapell_store::{Commit, Lease};
 
 use crate::batch::Batch;
@@ -38,6 +41,9 @@ use crate::rows::Shown;
 use heard::Heard;
 pub use held::Grant;
 use held::Held;
+pub use seats::Seat;
+use seats::Seats;
+pub use sessions::SessionChange;
 use to_entity::{ToEntity, looks_at_queue};
 
 mod commit;
@@ -47,6 +53,8 @@ mod heard;
 mod held;
 mod read;
 mod report;
+mod seats;
+mod sessions;
 mod start;
 mod timers;
 mod to_entity;
@@ -56,10 +64,10 @@ mod to_entity;
 pub struct Config {
     /// Makes ids unique: from the system's randomness, or a simulation's seed.
     pub seed: u64,
-    /// Attempts in flight that start a process or a request; while they end faster than commits, as
-    /// many more are handed out ahead as end during two commits. 0 hands out none.
+    /// What the worker in this process takes, which serves every queue that no other names: attempts
+    /// in flight that start a process or a request ([`Seat::process_window`]).
     pub process_window: usize,
-    /// Attempts in flight that start nothing.
+    /// Attempts in flight there that start nothing. With no room for either there is no such worker.
     pub light_window: usize,
     /// Idle entities leave memory after so long.
     pub idle_micros: i64,
@@ -72,6 +80,8 @@ pub enum Input {
     Request(ReplyId, ClientRequest),
     /// A worker reports.
     Reports(Vec<Report>),
+    /// Something is said of a worker's session.
+    Session(SessionId, SessionChange),
     /// Shards are held.
     Acquired(kapell_store::Result<Vec<Lease>>),
     /// An entity was read.
@@ -134,6 +144,9 @@ pub enum Output {
     Offer(Vec<Task>),
     /// Stop attempts.
     Stop(Vec<(RunId, Place, Offer)>),
+    /// What was said of the ends of these attempts is durable, or refused for good: nobody needs to
+    /// say it again. Not told unless there are workers in other processes.
+    Taken(Vec<(RunId, Place, Offer)>),
     /// Answer a client.
     Reply(ReplyId, Result<Answer, Error>),
     /// The rows of runs in this commit have changed and are durable.
@@ -175,6 +188,8 @@ struct Slot {
     /// Stored values asked for.
     asked: Vec<Ref>,
     touched_at: Time,
+    /// It was read while workers were unheard of: what stood ready in it waits for them.
+    stood_before: bool,
 }
 
 /// Bytes of chunks after which a snapshot is written.
@@ -202,9 +217,6 @@ const BETWEEN_REQUESTS: usize = 16;
 
 /// Versions in memory at most.
 const VERSIONS: usize = 1_000;
-
-/// Attempts handed out ahead at most.
-const AHEAD: usize = 1_024;
 
 /// Shards that new runs go to, changed with every batch.
 const HOME_SHARDS: u16 = 16;
@@ -237,6 +249,11 @@ pub struct Lane {
     /// Messages that were sent and not taken yet.
     outbox: VecDeque<(EntityKey, Message)>,
     demand: Demand,
+    /// Runs with work that no worker can take: looked at again when workers change.
+    parked: BTreeSet<RunId>,
+    /// Which queue is looked at first.
+    turn: usize,
+    seats: Seats,
     offers: u64,
     ids: u64,
     heard: Heard,
@@ -264,10 +281,6 @@ pub struct Lane {
     full_since: Option<Time>,
     /// Entities whose deciding broke a rule of its own: nothing is given to them any more.
     quarantined: BTreeSet<EntityKey>,
-    /// Attempts with processes that ended since the last commit began.
-    landed: usize,
-    /// Attempts handed out ahead of the worker's room, so that it does not wait for commits.
-    ahead: usize,
     /// Memory may be half changed: it is dropped as soon as no commit is under way.
     broken: bool,
 }
@@ -300,6 +313,9 @@ impl Lane {
             again: VecDeque::new(),
             outbox: VecDeque::new(),
             demand: Demand::default(),
+            parked: BTreeSet::new(),
+            turn: 0,
+            seats: Seats::default(),
             offers: 0,
             ids: 0,
             heard: Heard::default(),
@@ -320,10 +336,17 @@ impl Lane {
             recovering: true,
             full_since: None,
             quarantined: BTreeSet::new(),
-            landed: 0,
-            ahead: 0,
             broken: false,
         };
+        if lane.config.process_window > 0 || lane.config.light_window > 0 {
+            let seat = Seat {
+                queues: Queues::Others,
+                process_window: lane.config.process_window,
+                light_window: lane.config.light_window,
+                total: TaskResources::ALL,
+            };
+            lane.seats.set(SessionId::HERE, seat);
+        }
         lane.recover();
         lane
     }
@@ -379,6 +402,7 @@ impl Lane {
                 self.outdated.extend(read.cloned());
             }
             Input::Tick => self.tick(),
+            Input::Session(session, change) => self.session(session, change),
             Input::Request(reply, request) => {
                 self.requests.push_back((reply, request));
                 self.take_waiting();
@@ -599,6 +623,7 @@ impl Slot {
             waiting: VecDeque::new(),
             asked: Vec::new(),
             touched_at: now,
+            stood_before: false,
         }
     }
 }

@@ -244,6 +244,7 @@ pub fn read(
         Output::Commit(..)
         | Output::Offer(_)
         | Output::Stop(_)
+        | Output::Taken(_)
         | Output::Reply(..)
         | Output::RowsChanged(_) => return None,
     })

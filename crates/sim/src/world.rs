@@ -533,6 +533,8 @@ impl<'a> World<'a> {
                     Happening::Stops(life, stops),
                 );
             }
+            // The simulated worker keeps no results: what it reports arrives.
+            Output::Taken(_) => {}
             Output::Reply(reply, answer) => self.answered(reply, answer),
             Output::RowsChanged(commit) => {
                 for row in &commit.runs {

@@ -22,7 +22,7 @@ use kapell_api::task::{
     TaskEvent, TaskResources, TextPart, Usage, Work,
 };
 use kapell_expr::{BlobRef, Value};
-use kapell_model::{Offer, RunId, Time};
+use kapell_model::{Offer, RunId, SessionId, Time};
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
@@ -180,6 +180,8 @@ impl Setup {
         let counter = self.next.fetch_add(1, Ordering::Relaxed);
         Task {
             offer: Offer { epoch: 1, counter },
+            session: SessionId::HERE,
+            queue: "default".into(),
             run: RUN,
             place: Place::default(),
             attempt: 1,

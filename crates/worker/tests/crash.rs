@@ -17,7 +17,7 @@ use kapell_api::task::{
     Blobs, Input, Outcome, Place, Process, Report, Task, TaskEvent, TaskResources, Work,
 };
 use kapell_expr::BlobRef;
-use kapell_model::{FailureKind, Offer, RunId, Time};
+use kapell_model::{FailureKind, Offer, RunId, SessionId, Time};
 use kapell_worker::{Capacity, Config, LostAttempt, Worker};
 
 type Test = (&'static str, fn());
@@ -125,6 +125,8 @@ fn task(offer: Offer, script: &str) -> Task {
     };
     Task {
         offer,
+        session: SessionId::HERE,
+        queue: "default".into(),
         run: RunId(5),
         place: Place::default(),
         attempt: 2,

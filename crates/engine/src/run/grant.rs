@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use kapell_api::task::{Place, Task, TaskError};
+use kapell_api::task::{Place, Task, TaskError, TaskResources, Work};
 use kapell_model::spec::Verb;
-use kapell_model::{Offer, RunStatus, StepStatus, Time};
+use kapell_model::{Offer, RunStatus, SessionId, StepStatus, Time};
 
 use super::{Decider, Decision, Effect, Flight, Run, Stop};
 use crate::event::{AttemptStarted, Fact};
@@ -16,29 +16,84 @@ pub struct Offers {
     pub next: Offer,
 }
 
-/// How many attempts a queue's workers have room for. Verbs that start nothing have room of their
-/// own, so that thousands of them do not wait behind a few processes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Room {
+/// What one worker has room for. Verbs that start nothing have room of their own, so that thousands
+/// of them do not wait behind a few processes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Seat {
+    /// Whose.
+    pub session: SessionId,
     /// Attempts that start a process or a request.
     pub process: usize,
     /// Attempts that start nothing.
     pub light: usize,
+    /// What attempts may take of it now.
+    pub free: TaskResources,
+    /// What it has to give in all.
+    pub total: TaskResources,
+}
+
+impl Seat {
+    /// A worker that itself sees to it that no more starts than it has the means for.
+    pub const fn unmeasured(session: SessionId, process: usize, light: usize) -> Self {
+        Self {
+            session,
+            process,
+            light,
+            free: TaskResources::ALL,
+            total: TaskResources::ALL,
+        }
+    }
+}
+
+/// What the workers of a queue have room for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Room {
+    /// Those that serve it.
+    pub seats: Vec<Seat>,
     /// Set when something was not granted for want of room.
     pub short: bool,
+    /// Set when something was not granted because it asks for more than any of them has in all.
+    pub unfit: bool,
 }
 
 impl Room {
-    fn of(&mut self, verb: &Verb) -> &mut usize {
-        match verb {
-            Verb::Noop | Verb::Fail { .. } => &mut self.light,
-            _ => &mut self.process,
-        }
-    }
-
     /// True if nothing fits.
     pub fn is_empty(&self) -> bool {
-        self.process == 0 && self.light == 0
+        self.seats
+            .iter()
+            .all(|seat| seat.process == 0 && seat.light == 0)
+    }
+
+    /// True if some worker may take an attempt of this verb, whatever it asks for.
+    fn may_take(&mut self, verb: &Verb) -> bool {
+        let light = matches!(verb, Verb::Noop | Verb::Fail { .. });
+        let room = |seat: &Seat| if light { seat.light } else { seat.process };
+        let some = self.seats.iter().any(|seat| room(seat) > 0);
+        self.short |= !some;
+        some
+    }
+
+    /// Takes room for an attempt at the worker that has most of it; none if it has to wait.
+    fn take(&mut self, work: &Work) -> Option<SessionId> {
+        let Some(process) = work.process() else {
+            let seat = self.seats.iter_mut().max_by_key(|seat| seat.light)?;
+            seat.light = seat.light.checked_sub(1)?;
+            return Some(seat.session);
+        };
+        let needs = process.resources;
+        let seats = self.seats.iter_mut();
+        let seat = seats
+            .filter(|seat| seat.process > 0 && seat.free.covers(&needs))
+            .max_by_key(|seat| seat.process);
+        let Some(seat) = seat else {
+            let possible = self.seats.iter().any(|seat| seat.total.covers(&needs));
+            self.short |= possible;
+            self.unfit |= !possible;
+            return None;
+        };
+        seat.process -= 1;
+        seat.free = seat.free.less(&needs);
+        Some(seat.session)
     }
 }
 
@@ -219,36 +274,36 @@ impl Decider<'_> {
             items.extend(fresh.take(share - items.len()));
         }
         for item in items {
-            self.grant_one(Place { item, ..place }, granting);
-            if !self.run.live.needs.is_empty() {
+            let fits = self.grant_one(Place { item, ..place }, granting);
+            if !fits || !self.run.live.needs.is_empty() {
                 return;
             }
         }
     }
 
-    fn grant_one(&mut self, place: Place, granting: &mut Granting<'_>) {
+    /// Grants an attempt, if it is time for one; false if there is no room for it.
+    fn grant_one(&mut self, place: Place, granting: &mut Granting<'_>) -> bool {
         if self.run.flight(place).is_some() {
-            return;
+            return true;
         }
         let Some(step) = self.run.state.plan_step(&self.run.plan, place) else {
-            return;
+            return true;
         };
         let step = step.step.clone();
-        if *granting.room.of(&step.verb) == 0 {
-            granting.room.short = true;
-            return;
+        if !granting.room.may_take(&step.verb) {
+            return false;
         }
         let unit = self.run.state.unit(place);
         let attempts = unit.map_or(0, |unit| unit.attempts);
         let alone = unit.is_some_and(|unit| unit.deliveries > 0);
         if unit.is_some_and(|unit| unit.status.ended() || unit.status == StepStatus::Retrying) {
-            return;
+            return true;
         }
         let work = match self.work(place) {
             Ok(work) => work,
             Err(Stop::Need(need)) => {
                 self.run.live.needs.push(need);
-                return;
+                return true;
             }
             Err(Stop::Failed(message)) => {
                 let error = TaskError {
@@ -257,10 +312,12 @@ impl Decider<'_> {
                     ..TaskError::default()
                 };
                 self.end_started(place, StepStatus::Failed, Some(error));
-                return;
+                return true;
             }
         };
-        *granting.room.of(&step.verb) -= 1;
+        let Some(session) = granting.room.take(&work) else {
+            return false;
+        };
         let offer = granting.offers.take();
         self.run.take_off(
             place,
@@ -280,12 +337,15 @@ impl Decider<'_> {
         }
         granting.tasks.push(Task {
             offer,
+            session,
+            queue: step.queue.clone(),
             run: self.run.state.meta.id,
             place,
             attempt: attempts + 1,
             alone,
             work,
         });
+        true
     }
 
     /// True if the grant must be known before the attempt may begin.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use kapell_api::task::{Outcome, Place, Report, TaskError, TaskEvent};
+use kapell_api::worker::Queues;
 use kapell_expr::Value;
 use kapell_model::spec::StepIndex;
 use kapell_model::{
@@ -70,7 +71,11 @@ impl Decider<'_> {
                 Ok(())
             }
             Input::Report(report) => self.report(report),
-            Input::SessionsEnded { epoch, held } => self.sessions_ended(epoch, &held),
+            Input::SessionsEnded {
+                epoch,
+                held,
+                unheard,
+            } => self.sessions_ended(epoch, &held, &unheard),
             Input::ChildEnded {
                 place,
                 run,
@@ -188,7 +193,7 @@ impl Decider<'_> {
             && !state.ended()
     }
 
-    fn sessions_ended(&mut self, epoch: u64, held: &[Holding]) -> Taken {
+    fn sessions_ended(&mut self, epoch: u64, held: &[Holding], unheard: &[Queues]) -> Taken {
         let mut still = BTreeSet::new();
         for Holding {
             place,
@@ -226,6 +231,7 @@ impl Decider<'_> {
             .filter(|(place, flight)| {
                 flight.offer.epoch < epoch && !still.contains(&(*place, flight.offer))
             })
+            .filter(|(place, _)| !self.may_be_at(*place, unheard))
             .map(|(place, flight)| (place, *flight))
             .collect();
         for (place, flight) in gone {
@@ -241,6 +247,15 @@ impl Decider<'_> {
             self.attempt_ended(place, flight.offer, ended)?;
         }
         Ok(())
+    }
+
+    /// True if an attempt there may be at one of the workers that serve these queues.
+    fn may_be_at(&self, place: Place, queues: &[Queues]) -> bool {
+        let step = self.run.state.plan_step(&self.run.plan, place);
+        step.is_some_and(|step| {
+            let mut queues = queues.iter();
+            queues.any(|queues| queues.may_serve(&step.step.queue))
+        })
     }
 
     fn child_ended(

@@ -37,10 +37,11 @@ mod settle;
 pub mod state;
 pub mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use kapell_api::task::{Place, Report, Task};
+use kapell_api::worker::Queues;
 use kapell_expr::{BlobRef, EvalError, Value};
 use kapell_model::{EntityKey, Error, Offer, RunId, RunStatus, Time};
 
@@ -80,6 +81,8 @@ pub struct Live {
     pub pages: BTreeMap<u32, Arc<Vec<Unit>>>,
     /// What must be loaded before deciding can go on.
     pub needs: Vec<Ref>,
+    /// Queues in which work of this run waits and which no worker serves, as its owner last said.
+    pub unserved: BTreeSet<Arc<str>>,
 }
 
 /// An attempt handed out.
@@ -137,13 +140,15 @@ pub enum Input {
     },
     /// A worker says something.
     Report(Report),
-    /// Every worker has said what it holds: attempts granted before this epoch that are not `held`
-    /// are gone.
+    /// Workers have said what they hold: attempts granted before this epoch that are not `held` are
+    /// gone, but for those that may be at workers not heard of yet.
     SessionsEnded {
         /// The epoch of the owner.
         epoch: u64,
         /// Grants that a worker still holds, or whose reports are still to come.
         held: Vec<Holding>,
+        /// The queues of workers that may hold more and have not said so yet.
+        unheard: Vec<Queues>,
     },
     /// A child has ended.
     ChildEnded {

@@ -280,7 +280,9 @@ impl Run {
                     .spec
                     .max_parallelism
                     .is_some_and(|bound| self.live.flights.len() >= bound as usize);
-                Some(if full {
+                Some(if self.live.unserved.contains(&queue) {
+                    format!("a worker that serves queue `{queue}`: there is none now")
+                } else if full {
                     format!(
                         "one of the run's {} attempts in flight to end (`max_parallelism`)",
                         self.live.flights.len()

@@ -13,10 +13,10 @@ use jiff::SignedDuration;
 use kapell_api::task::{Place, Report};
 use kapell_engine::event::{Event, decode_chunk, encode_chunk};
 use kapell_engine::lock::Lock;
-use kapell_engine::run::grant::{Offers, Room};
+use kapell_engine::run::grant::{Offers, Room, Seat};
 use kapell_engine::run_queue::RunQueue;
 use kapell_engine::{Decision, Effect, Input, Message, Plan, Ref, Refusal, Run};
-use kapell_model::{EntityKey, Offer, RunId, Time, limits};
+use kapell_model::{EntityKey, Offer, RunId, SessionId, Time, limits};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -394,9 +394,8 @@ impl World {
                 .workers
                 .map_or(usize::MAX, |workers| workers.saturating_sub(busy));
             let mut room = Room {
-                process,
-                light: usize::MAX,
-                short: false,
+                seats: vec![Seat::unmeasured(SessionId::HERE, process, usize::MAX)],
+                ..Room::default()
             };
             let run = &mut self.runs[index].run;
             let (granted, decision) = run.grant(

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use kapell_api::task::Report;
+use kapell_api::task::{Report, TaskEvent};
 use kapell_engine::run::grant::{Offers, Room};
 use kapell_model::{EntityKey, Error, ErrorCode, Offer, RunId, Time};
 use kapell_store::{Commit, EntityWrite};
@@ -14,7 +14,7 @@ use crate::entity::Entity;
 use crate::perform::Size;
 use crate::rows;
 
-use super::{AHEAD, Committing, Lane, Output, SHORT_RUNS, Slot, ToEntity};
+use super::{Committing, Lane, Output, SHORT_RUNS, ToEntity};
 
 impl Lane {
     /// Grants what there is room for, seals the open batch if nothing is being committed, and
@@ -42,47 +42,52 @@ impl Lane {
         if self.recovering {
             return;
         }
-        for queue in self.demand.queues() {
-            let mut short = Vec::new();
-            while !self.is_full() && short.len() < SHORT_RUNS {
-                let mut room = Room {
-                    process: self.process_window().saturating_sub(self.held.processes),
-                    light: self.config.light_window.saturating_sub(self.held.lights),
-                    short: false,
-                };
-                if room.is_empty() {
-                    break;
-                }
-                let Some(id) = self.demand.first(&queue) else {
-                    break;
-                };
-                let granted = self.grant(id, &queue, &mut room);
-                if granted == SHARE {
-                    self.demand.next_turn(id, &queue);
-                } else {
-                    self.demand.leave(id, &queue);
-                    if room.short {
-                        short.push(id);
-                    }
-                }
-            }
-            for id in short {
-                if let Some(Slot {
-                    entity: Entity::Run(run),
-                    ..
-                }) = self.slots.get(&id.into())
-                {
-                    self.demand.update(id, run);
-                }
-            }
+        let mut queues = self.demand.queues();
+        if !queues.is_empty() {
+            // Queues that share a worker take turns.
+            self.turn = (self.turn + 1) % queues.len();
+            queues.rotate_left(self.turn);
+        }
+        for queue in queues {
+            self.dispatch_queue(&queue);
         }
     }
 
-    pub(super) fn process_window(&self) -> usize {
-        match self.config.process_window {
-            0 => 0,
-            window => window + self.ahead,
+    fn dispatch_queue(&mut self, queue: &Arc<str>) {
+        let mut short = Vec::new();
+        let mut room = self.seats.room(queue);
+        let unheard = self.seats.is_unheard(queue);
+        while !self.is_full() && short.len() < SHORT_RUNS && !room.is_empty() {
+            let Some(id) = self.demand.first(queue) else {
+                break;
+            };
+            if unheard && self.stood_before(id) {
+                self.demand.leave(id, queue);
+                self.parked.insert(id);
+                continue;
+            }
+            room.short = false;
+            room.unfit = false;
+            let granted = self.grant(id, queue, &mut room);
+            if granted == SHARE {
+                self.demand.next_turn(id, queue);
+            } else {
+                self.demand.leave(id, queue);
+                if room.short {
+                    short.push(id);
+                } else if room.unfit {
+                    self.parked.insert(id);
+                }
+            }
         }
+        for id in short {
+            self.wants(id);
+        }
+    }
+
+    fn stood_before(&self, id: RunId) -> bool {
+        let slot = self.slots.get(&id.into());
+        slot.is_some_and(|slot| slot.stood_before)
     }
 
     /// Grants a run its share of a queue's work; returns how many attempts.
@@ -119,8 +124,7 @@ impl Lane {
             return;
         }
         let mut batch = batch;
-        self.ahead = (self.landed * 2).max(self.ahead * 3 / 4).min(AHEAD);
-        self.landed = 0;
+        self.seats.commit_begins();
         let (commit, ended) = self.commit_of(&mut batch);
         let commit = Arc::new(commit);
         self.out
@@ -201,6 +205,16 @@ impl Lane {
         if !batch.stops.is_empty() {
             self.out.push(Output::Stop(batch.stops));
         }
+        if self.seats.remote {
+            let ends = batch.reports.iter().map(|(report, _)| report);
+            let ends = ends.filter(|report| matches!(report.event, TaskEvent::Ended { .. }));
+            let taken: Vec<_> = ends
+                .map(|report| (report.run, report.place, report.offer))
+                .collect();
+            if !taken.is_empty() {
+                self.out.push(Output::Taken(taken));
+            }
+        }
         for (reply, answer) in batch.replies {
             self.out.push(Output::Reply(reply, answer));
         }
@@ -257,7 +271,8 @@ impl Lane {
                 self.out.push(Output::Reply(reply, Err(error.clone())));
             }
             for task in &batch.offers {
-                self.held.land(task.run, task.place, task.offer);
+                self.held
+                    .land(task.run, task.place, task.offer, &mut self.seats);
             }
             reports.extend(batch.reports);
         }
@@ -286,7 +301,7 @@ impl Lane {
         // Reports that will be taken again still hold their attempts until then.
         for (report, landed) in &reports {
             if let Some(grant) = landed {
-                self.held.take_back(report, *grant);
+                self.held.take_back(report, *grant, &mut self.seats);
             }
         }
         let untaken = waiting.iter().filter_map(|input| input.report().cloned());
@@ -304,6 +319,7 @@ impl Lane {
         self.again.clear();
         self.outbox.clear();
         self.demand.clear();
+        self.parked.clear();
         self.holds = 0;
         self.looked_due = false;
         self.reports.push_front(reports);

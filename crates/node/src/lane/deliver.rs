@@ -17,6 +17,15 @@ impl Lane {
         };
         slot.touched_at = now;
         match (&mut slot.entity, input) {
+            (Entity::Run(_), ToEntity::Join) => {
+                if let EntityKey::Run(id) = key {
+                    self.join_run(*id);
+                }
+            }
+            (Entity::Run(_), ToEntity::View(reply)) => {
+                self.tell_unserved(key);
+                self.deliver_run(key, ToEntity::View(reply), holds);
+            }
             (Entity::Run(_), input) => self.deliver_run(key, input, holds),
             (Entity::Queue(_), ToEntity::Then(key, input)) => self.submit(key, *input, holds),
             (Entity::Queue(_), ToEntity::Create(making)) => self.start(*making),
@@ -147,7 +156,7 @@ impl Lane {
                 self.dismiss(id, key);
                 return;
             }
-            ToEntity::Then(..) | ToEntity::Ask(..) => return,
+            ToEntity::Then(..) | ToEntity::Ask(..) | ToEntity::Join => return,
         };
         let Some(Slot {
             entity: Entity::Run(run),
@@ -222,7 +231,7 @@ impl Lane {
             match effect {
                 Effect::Offer(tasks) => {
                     for task in &tasks {
-                        self.held.hand_out(task);
+                        self.held.hand_out(task, &mut self.seats);
                     }
                     self.open.offers.extend(tasks);
                 }

@@ -1,9 +1,12 @@
 //! Attempts handed out whose end was not taken: they outlive the lane's memory.
 
-use kapell_api::task::{Place, Report, Task};
+use kapell_api::task::{Place, Report, Task, TaskResources};
+use kapell_api::worker;
 use kapell_engine::PlaceMap;
 use kapell_engine::run::Holding;
-use kapell_model::{Offer, RunId};
+use kapell_model::{Offer, RunId, SessionId};
+
+use super::seats::Seats;
 
 /// An attempt handed out.
 #[derive(Clone, Copy, Debug)]
@@ -14,58 +17,79 @@ pub struct Grant {
     pub attempt: u32,
     /// It starts nothing.
     pub light: bool,
+    /// Whose worker has it.
+    pub session: SessionId,
+    /// What it takes of that.
+    pub needs: TaskResources,
 }
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Held {
     places: PlaceMap<RunId, Grant>,
-    /// How many start a process or a request.
-    pub processes: usize,
-    /// How many start nothing.
-    pub lights: usize,
 }
 
 impl Held {
     /// An attempt is handed out.
-    pub(super) fn hand_out(&mut self, task: &Task) {
+    pub(super) fn hand_out(&mut self, task: &Task, seats: &mut Seats) {
+        let process = task.work.process();
         let grant = Grant {
             offer: task.offer,
             attempt: task.attempt,
-            light: task.work.process().is_none(),
+            light: process.is_none(),
+            session: task.session,
+            needs: process.map(|process| process.resources).unwrap_or_default(),
         };
-        self.insert(task.run, task.place, grant);
+        self.insert(task.run, task.place, grant, seats);
+    }
+
+    /// A worker says that it holds an attempt; false if the place is another's by now.
+    pub(super) fn attach(
+        &mut self,
+        session: SessionId,
+        holding: &worker::Holding,
+        seats: &mut Seats,
+    ) -> bool {
+        if let Some(known) = self.places.get(holding.run, holding.place) {
+            return known.offer == holding.offer;
+        }
+        let grant = Grant {
+            offer: holding.offer,
+            attempt: holding.attempt,
+            light: holding.light,
+            session,
+            needs: holding.needs,
+        };
+        self.insert(holding.run, holding.place, grant, seats);
+        true
     }
 
     /// The report of its end will be taken again: until then it is held as before.
-    pub(super) fn take_back(&mut self, report: &Report, grant: Grant) {
+    pub(super) fn take_back(&mut self, report: &Report, grant: Grant, seats: &mut Seats) {
         if !self.places.contains(report.run, report.place) {
-            self.insert(report.run, report.place, grant);
+            self.insert(report.run, report.place, grant, seats);
         }
     }
 
-    fn insert(&mut self, run: RunId, place: Place, grant: Grant) {
-        let before = self.places.insert(run, place, grant);
-        *self.count(grant.light) += 1;
-        if let Some(before) = before {
-            *self.count(before.light) -= 1;
-        }
-    }
-
-    fn count(&mut self, light: bool) -> &mut usize {
-        if light {
-            &mut self.lights
-        } else {
-            &mut self.processes
+    fn insert(&mut self, run: RunId, place: Place, grant: Grant, seats: &mut Seats) {
+        seats.take(&grant);
+        if let Some(before) = self.places.insert(run, place, grant) {
+            seats.give_back(&before);
         }
     }
 
     /// An attempt is over; returns it if it was handed out.
-    pub(super) fn land(&mut self, run: RunId, place: Place, offer: Offer) -> Option<Grant> {
+    pub(super) fn land(
+        &mut self,
+        run: RunId,
+        place: Place,
+        offer: Offer,
+        seats: &mut Seats,
+    ) -> Option<Grant> {
         let held = self
             .places
             .remove_if(run, place, |held| held.offer == offer)?;
-        *self.count(held.light) -= 1;
+        seats.give_back(&held);
         Some(held)
     }
 
@@ -78,6 +102,12 @@ impl Held {
             attempt: grant.attempt,
         })
         .collect()
+    }
+
+    /// True if a worker of another process holds this attempt.
+    pub(super) fn is_remote(&self, run: RunId, place: Place, offer: Offer) -> bool {
+        let held = self.places.get(run, place);
+        held.is_some_and(|held| held.offer == offer && held.session != SessionId::HERE)
     }
 
     /// How many are held.

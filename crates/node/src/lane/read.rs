@@ -81,10 +81,10 @@ impl Lane {
         let slot = match found {
             Some(found) => {
                 let shown = found.row.as_ref().map(Shown::in_row);
-                let slot = Slot::new(found.entity, found.seq, shown, self.now);
                 Some(Slot {
                     size: found.size,
-                    ..slot
+                    stood_before: !self.seats.all_heard(),
+                    ..Slot::new(found.entity, found.seq, shown, self.now)
                 })
             }
             None => Entity::fresh(&key).map(|entity| Slot::new(entity, 0, None, self.now)),
@@ -109,6 +109,9 @@ impl Lane {
             } else {
                 let error = Error::new(ErrorCode::RunNotFound, "there is no such run")
                     .hint("`kapell list` lists runs");
+                if let EntityKey::Run(id) = key {
+                    self.stop_all_of(id);
+                }
                 self.refuse(input, &error);
             }
         }
@@ -154,10 +157,7 @@ impl Lane {
     /// owners before are lost, and its timers count.
     pub(super) fn join(&mut self, key: &EntityKey) {
         if let EntityKey::Run(id) = key {
-            let held = self.held.of(*id);
-            let epoch = self.leases.get(&id.shard()).map_or(0, |lease| lease.epoch);
-            let input = kapell_engine::Input::SessionsEnded { epoch, held };
-            self.deliver(key, ToEntity::Run(Box::new(input)), false);
+            self.join_run(*id);
         }
         self.deliver(key, ToEntity::Wake, false);
     }
@@ -167,7 +167,7 @@ impl Lane {
             ToEntity::Create(making) => self.make_failed(*making, error.clone()),
             input => {
                 if let Some(report) = input.report() {
-                    self.landed(report);
+                    self.taken(report.clone());
                 }
                 if let Some(reply) = input.reply() {
                     self.reply(reply, Err(error.clone()));

@@ -103,8 +103,10 @@ impl Lane {
         if !matches!(report.event, TaskEvent::Ended { .. }) {
             return None;
         }
-        let landed = self.held.land(report.run, report.place, report.offer)?;
-        self.landed += usize::from(!landed.light);
+        let landed = self
+            .held
+            .land(report.run, report.place, report.offer, &mut self.seats)?;
+        self.seats.landed(&landed);
         Some(landed)
     }
 

@@ -9,6 +9,8 @@ use super::*;
 use crate::perform::{self, Plans};
 use crate::request::StartRun;
 
+mod sessions;
+
 struct NoBlobs;
 
 impl Blobs for NoBlobs {
@@ -53,6 +55,8 @@ struct World {
     hung: Vec<Arc<Commit>>,
     unread: Vec<Output>,
     offers: Vec<Task>,
+    stops: Vec<(RunId, Place, Offer)>,
+    taken: Vec<(RunId, Place, Offer)>,
     replies: Vec<(ReplyId, Result<Answer, Error>)>,
     next_reply: u64,
 }
@@ -87,6 +91,8 @@ impl World {
             hung: Vec::new(),
             unread: Vec::new(),
             offers: Vec::new(),
+            stops: Vec::new(),
+            taken: Vec::new(),
             replies: Vec::new(),
             next_reply: 0,
         };
@@ -130,7 +136,9 @@ impl World {
             },
             Output::Offer(tasks) => self.offers.extend(tasks),
             Output::Reply(reply, answer) => self.replies.push((reply, answer)),
-            Output::Stop(_) | Output::RowsChanged(_) => {}
+            Output::Stop(stops) => self.stops.extend(stops),
+            Output::Taken(taken) => self.taken.extend(taken),
+            Output::RowsChanged(_) => {}
             output if self.deaf => self.unread.push(output),
             output => self.read(output),
         }

@@ -88,6 +88,7 @@ impl Lane {
         }
         if let EntityKey::Run(id) = key {
             self.demand.remove(*id);
+            self.parked.remove(id);
         }
     }
 

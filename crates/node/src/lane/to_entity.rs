@@ -26,6 +26,8 @@ pub(super) enum ToEntity {
     Dismiss(ReplyId),
     /// Somebody asks an entity that is no run: the answer goes to it.
     Ask(Option<ReplyId>, Ask),
+    /// Workers have said what they hold.
+    Join,
     /// Time has passed, or nothing in particular.
     Wake,
     /// This entity is in memory now: the input goes on to the one that it is for.
@@ -43,7 +45,7 @@ impl ToEntity {
             Self::Ask(reply, _) => *reply,
             Self::Create(making) => making.reply(),
             Self::Then(_, input) => input.reply(),
-            Self::Run(_) | Self::Message(_) | Self::Wake => None,
+            Self::Run(_) | Self::Message(_) | Self::Join | Self::Wake => None,
         }
     }
 

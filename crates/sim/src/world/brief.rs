@@ -23,6 +23,7 @@ pub(super) fn brief_input(input: &Input) -> String {
         Input::Content(key, reference, result) => {
             format!("Content {key:?} {reference:?} {}", result.is_ok())
         }
+        Input::Session(session, change) => format!("Session {session} {change:?}"),
         Input::Reports(reports) => {
             let reports: Vec<String> = reports
                 .iter()

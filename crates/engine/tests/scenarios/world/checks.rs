@@ -33,7 +33,14 @@ impl World {
                     attempt: flying.number,
                 })
                 .collect();
-            let _ = self.input(index, Input::SessionsEnded { epoch, held })?;
+            let _ = self.input(
+                index,
+                Input::SessionsEnded {
+                    epoch,
+                    held,
+                    unheard: Vec::new(),
+                },
+            )?;
             let _ = self.input(index, Input::Wake)?;
         }
         for (lock, replayed) in self.locks.values_mut() {

@@ -1,0 +1,16 @@
+//! The messages and the service of `proto/`, without `protoc`.
+
+use std::error::Error;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let files = ["proto/worker.proto"];
+    for file in files {
+        println!("cargo::rerun-if-changed={file}");
+    }
+    let descriptors = protox::compile(files, ["proto"])?;
+    tonic_prost_build::configure()
+        .build_transport(false)
+        .bytes(".kapell.worker.v1.Chunk")
+        .compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,198 @@
+//! What the workers of this node have room for, by their sessions.
+//!
+//! A session is *unheard* while it may hold attempts of an owner before this one and has not said
+//! which: what stood ready before in its queues is not granted meanwhile, what becomes ready later
+//! is. A session that is away for a moment keeps its place with no room; one that is over has none.
+
+use std::collections::BTreeMap;
+
+use kapell_api::task::TaskResources;
+use kapell_api::worker::Queues;
+use kapell_engine::run::grant::{Room, Seat as Free};
+use kapell_model::SessionId;
+
+use super::held::Grant;
+
+/// Attempts handed out ahead at most.
+const AHEAD: usize = 1_024;
+
+/// What a worker takes at a time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seat {
+    /// Whose work.
+    pub queues: Queues,
+    /// Attempts in flight that start a process or a request; while they end faster than commits, as
+    /// many more are handed out ahead as end during two commits. 0 takes none.
+    pub process_window: usize,
+    /// Attempts in flight that start nothing.
+    pub light_window: usize,
+    /// What it has to give in all. [`TaskResources::ALL`]: it sees to its bounds itself.
+    pub total: TaskResources,
+}
+
+/// A seat and what is taken of it.
+#[derive(Debug)]
+struct Taken {
+    seat: Seat,
+    processes: usize,
+    lights: usize,
+    used: TaskResources,
+    /// Attempts with processes that ended since the last commit began.
+    landed: usize,
+    /// Attempts handed out ahead of the worker's room, so that it does not wait for commits.
+    ahead: usize,
+}
+
+impl Taken {
+    fn process_window(&self) -> usize {
+        match self.seat.process_window {
+            0 => 0,
+            window => window + self.ahead,
+        }
+    }
+
+    fn free(&self, session: SessionId) -> Free {
+        let process = self.process_window().saturating_sub(self.processes);
+        let light = self.seat.light_window.saturating_sub(self.lights);
+        let total = self.seat.total;
+        if total == TaskResources::ALL {
+            return Free::unmeasured(session, process, light);
+        }
+        Free {
+            session,
+            process,
+            light,
+            free: total.less(&self.used),
+            total,
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Seats {
+    taken: BTreeMap<SessionId, Taken>,
+    unheard: BTreeMap<SessionId, Queues>,
+    /// True once there was a session of another process: what it reports is acknowledged.
+    pub remote: bool,
+}
+
+impl Seats {
+    /// What a session has to give from now on.
+    pub(super) fn set(&mut self, session: SessionId, seat: Seat) {
+        self.unheard.remove(&session);
+        self.remote |= session != SessionId::HERE;
+        if let Some(taken) = self.taken.get_mut(&session) {
+            taken.seat = seat;
+            return;
+        }
+        let taken = Taken {
+            seat,
+            processes: 0,
+            lights: 0,
+            used: TaskResources::default(),
+            landed: 0,
+            ahead: 0,
+        };
+        self.taken.insert(session, taken);
+    }
+
+    /// A session may hold attempts and has not said which.
+    pub(super) fn expect(&mut self, session: SessionId, queues: Queues) {
+        self.remote = true;
+        if !self.taken.contains_key(&session) {
+            self.unheard.insert(session, queues);
+        }
+    }
+
+    /// A session is over.
+    pub(super) fn remove(&mut self, session: SessionId) {
+        self.unheard.remove(&session);
+        self.taken.remove(&session);
+    }
+
+    /// The queues of sessions that may hold attempts and have not said so yet.
+    pub(super) fn unheard(&self) -> Vec<Queues> {
+        self.unheard.values().cloned().collect()
+    }
+
+    /// True if every session has said what it holds.
+    pub(super) fn all_heard(&self) -> bool {
+        self.unheard.is_empty()
+    }
+
+    /// True if attempts of this queue may be at a session that has not said what it holds.
+    pub(super) fn is_unheard(&self, queue: &str) -> bool {
+        let mut unheard = self.unheard.values();
+        unheard.any(|queues| queues.may_serve(queue))
+    }
+
+    /// The sessions that serve a queue: those that name it, else those that serve what nobody names.
+    fn of(&self, queue: &str) -> impl Iterator<Item = (SessionId, &Taken)> {
+        let named =
+            |seat: &Seat| matches!(&seat.queues, Queues::Named(names) if names.contains(queue));
+        let by_name = self.taken.values().any(|taken| named(&taken.seat));
+        self.taken
+            .iter()
+            .filter(move |(_, taken)| match &taken.seat.queues {
+                Queues::Named(names) => by_name && names.contains(queue),
+                Queues::Others => !by_name,
+            })
+            .map(|(session, taken)| (*session, taken))
+    }
+
+    /// True if a worker serves the queue, even if it has no room now.
+    pub(super) fn serve(&self, queue: &str) -> bool {
+        self.of(queue).next().is_some()
+    }
+
+    /// What the workers of a queue have room for.
+    pub(super) fn room(&self, queue: &str) -> Room {
+        Room {
+            seats: self
+                .of(queue)
+                .map(|(session, taken)| taken.free(session))
+                .collect(),
+            ..Room::default()
+        }
+    }
+
+    /// An attempt takes its place.
+    pub(super) fn take(&mut self, grant: &Grant) {
+        if let Some(taken) = self.taken.get_mut(&grant.session) {
+            if grant.light {
+                taken.lights += 1;
+            } else {
+                taken.processes += 1;
+                taken.used = taken.used.more(&grant.needs);
+            }
+        }
+    }
+
+    /// An attempt gives its place back.
+    pub(super) fn give_back(&mut self, grant: &Grant) {
+        if let Some(taken) = self.taken.get_mut(&grant.session) {
+            if grant.light {
+                taken.lights = taken.lights.saturating_sub(1);
+            } else {
+                taken.processes = taken.processes.saturating_sub(1);
+                taken.used = taken.used.less(&grant.needs);
+            }
+        }
+    }
+
+    /// An attempt has ended.
+    pub(super) fn landed(&mut self, grant: &Grant) {
+        if let Some(taken) = self.taken.get_mut(&grant.session) {
+            taken.landed += usize::from(!grant.light);
+        }
+    }
+
+    /// A commit begins: what ended since the one before says how much may be handed out ahead.
+    pub(super) fn commit_begins(&mut self) {
+        for taken in self.taken.values_mut() {
+            taken.ahead = (taken.landed * 2).max(taken.ahead * 3 / 4).min(AHEAD);
+            taken.landed = 0;
+        }
+    }
+}
