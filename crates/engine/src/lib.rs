@@ -20,6 +20,8 @@ pub mod record;
 pub mod run;
 pub mod run_queue;
 pub mod small;
+pub mod start;
+pub mod trigger;
 
 pub use message::Message;
 pub use place_map::PlaceMap;

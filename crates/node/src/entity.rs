@@ -5,6 +5,7 @@ use std::sync::Arc;
 use kapell_engine::event;
 use kapell_engine::lock::Lock;
 use kapell_engine::run_queue::RunQueue;
+use kapell_engine::trigger::Trigger;
 use kapell_engine::{Plan, Run, Small};
 use kapell_model::{EntityKey, Time};
 use kapell_store::Loaded;
@@ -18,6 +19,8 @@ pub enum Entity {
     Queue(Box<RunQueue>),
     /// A lock.
     Lock(Box<Lock>),
+    /// A trigger.
+    Trigger(Box<Trigger>),
 }
 
 impl Entity {
@@ -46,7 +49,11 @@ impl Entity {
                 let lock = read(snapshot, Lock::from_snapshot)?;
                 replayed(lock, chunks).map(|lock| Self::Lock(Box::new(lock)))
             }
-            EntityKey::Trigger { .. } | EntityKey::Topic { .. } | EntityKey::Backfill { .. } => {
+            EntityKey::Trigger { .. } => {
+                let trigger = read(snapshot, Trigger::from_snapshot)?;
+                replayed(trigger, chunks).map(|trigger| Self::Trigger(Box::new(trigger)))
+            }
+            EntityKey::Topic { .. } | EntityKey::Backfill { .. } => {
                 Err("written by a later version".to_owned())
             }
         }
@@ -58,9 +65,8 @@ impl Entity {
             EntityKey::Run(_) => None,
             EntityKey::RunQueue { .. } => Some(Self::Queue(Box::default())),
             EntityKey::Lock { .. } => Some(Self::Lock(Box::default())),
-            EntityKey::Trigger { .. } | EntityKey::Topic { .. } | EntityKey::Backfill { .. } => {
-                None
-            }
+            EntityKey::Trigger { .. } => Some(Self::Trigger(Box::default())),
+            EntityKey::Topic { .. } | EntityKey::Backfill { .. } => None,
         }
     }
 
@@ -70,6 +76,7 @@ impl Entity {
             Self::Run(_) => None,
             Self::Queue(queue) => Some(&**queue),
             Self::Lock(lock) => Some(&**lock),
+            Self::Trigger(trigger) => Some(&**trigger),
         }
     }
 
@@ -79,6 +86,7 @@ impl Entity {
             Self::Run(_) => None,
             Self::Queue(queue) => Some(&mut **queue),
             Self::Lock(lock) => Some(&mut **lock),
+            Self::Trigger(trigger) => Some(&mut **trigger),
         }
     }
 
