@@ -20,7 +20,9 @@ pub mod record;
 pub mod run;
 pub mod run_queue;
 pub mod small;
+pub mod start;
 pub mod topic;
+pub mod trigger;
 
 pub use message::Message;
 pub use place_map::PlaceMap;

@@ -77,6 +77,17 @@ pub enum Message {
         /// Why not.
         error: Error,
     },
+    /// To a trigger, and to a backfill: a run for a due time has ended.
+    DueRunEnded {
+        /// The run.
+        run: RunId,
+        /// Its due time.
+        scheduled_at: Time,
+        /// How.
+        status: RunStatus,
+        /// Under `strict_sequential` it keeps back those after it.
+        blocks: bool,
+    },
     /// To a trigger: this is what the active version says of you.
     TriggerSet(Box<TriggerSet>),
     /// To a trigger: the active version does not have you any more.
@@ -232,10 +243,23 @@ pub struct StartTriggered {
     pub hops: u32,
     /// How its run queue takes it.
     pub class: StartClass,
+    /// The backfill that wants it, which is told how it ends.
+    pub backfill: Option<Arc<str>>,
 }
 
 /// How a run queue takes a start. Numbers are stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 pub enum StartClass {
     /// By its strategy.
     #[default]
@@ -244,6 +268,17 @@ pub enum StartClass {
     Catchup = 1,
     /// The same, after every other start that waits; its failure blocks only its backfill.
     Backfill = 2,
+}
+
+impl StartClass {
+    /// The class of a stored number; of one that is not known, `Regular`.
+    pub fn from_number(number: u32) -> Self {
+        match number {
+            1 => Self::Catchup,
+            2 => Self::Backfill,
+            _ => Self::Regular,
+        }
+    }
 }
 
 /// What a child is made of.
@@ -267,8 +302,12 @@ pub struct StartChild {
     pub priority: u8,
     /// Its due time, in microseconds since 1970.
     pub scheduled_at: i64,
+    /// `run.interval`.
+    pub interval: (Time, Time),
     /// IANA name.
     pub timezone: Arc<str>,
+    /// How many runs, each started by a signal of the one before, led to it.
+    pub hops: u32,
     /// Queues that runs above it hold places in.
     pub held_queues: Vec<(Arc<str>, Arc<str>, Arc<str>)>,
 }

@@ -3,8 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use kapell_model::spec::{FailurePolicy, Graph, OnFailure, Spec, Step, StepIndex, Verb};
+use kapell_model::spec::{
+    FailurePolicy, Graph, OnFailure, Spec, Step, StepIndex, TriggerKind, Verb,
+};
 
+use crate::calendar::Calendar;
 use crate::run_queue::Rule;
 
 /// The number of a graph in a [`Plan`]. Stored in history: the order in which graphs are numbered
@@ -27,6 +30,8 @@ pub struct Plan {
     pub watermark: bool,
     /// Already what is evaluated before the run is made asks for it.
     pub early_watermark: bool,
+    /// Due times of its first schedule: a start by hand stands for the last interval of it.
+    pub calendar: Option<Calendar>,
 }
 
 /// One graph.
@@ -106,6 +111,13 @@ impl Plan {
             watermark,
             early_watermark: watermark
                 && asks_for_last_success(&(&spec.params, &spec.labels, &spec.strategy)),
+            calendar: spec
+                .triggers
+                .iter()
+                .find_map(|trigger| match &trigger.kind {
+                    TriggerKind::Schedule(schedule) => Calendar::new(schedule, &spec.timezone).ok(),
+                    TriggerKind::Signal(_) | TriggerKind::Webhook(_) => None,
+                }),
             spec,
             graphs,
             finally,

@@ -11,7 +11,7 @@ use kapell_model::spec::{Strategy, StrategyMode};
 use kapell_model::{EntityKey, Error, ErrorCode, RunId, Time, limits};
 use prost::Message as _;
 
-use crate::message::Message;
+use crate::message::{Message, StartClass};
 use crate::small::{Ask, Decided, Small, SmallInput, misdirected};
 
 mod decide;
@@ -22,7 +22,7 @@ mod view;
 pub use settings::{Activate, Bounds, Change, Mark, Settings};
 
 /// A run that wants to start.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
     /// The run.
     pub run: RunId,
@@ -32,6 +32,10 @@ pub struct Entry {
     pub rule: Rule,
     /// A run above it holds a place here: it runs inside that place.
     pub inside: bool,
+    /// How the queue takes it.
+    pub class: StartClass,
+    /// Its due time: catch-up starts stand by it.
+    pub scheduled_at: Time,
 }
 
 /// A strategy as the queue needs it.
@@ -50,6 +54,16 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// True if a start may be dropped because of another.
+    fn discards(&self) -> bool {
+        match self.mode {
+            StrategyMode::FirstOnly | StrategyMode::LastOnly | StrategyMode::SerialLatest => true,
+            StrategyMode::Parallel | StrategyMode::Sequential | StrategyMode::StrictSequential => {
+                false
+            }
+        }
+    }
+
     /// The rule of a strategy; none if every start goes at once.
     pub fn of(strategy: &Strategy) -> Option<Self> {
         let bounded = strategy.mode != StrategyMode::Parallel
@@ -123,6 +137,8 @@ pub struct Line {
     pub blocked: Option<RunId>,
     /// The mode of the run admitted last.
     pub mode: StrategyMode,
+    /// Those of the active ones that no other start stops, with their classes.
+    pub kept: BTreeMap<RunId, StartClass>,
     /// A burst that is not over: its last start, when it began, and when it goes on.
     pub burst: Option<(Entry, Time, Time)>,
 }
@@ -160,7 +176,7 @@ pub struct QueueEvent {
     /// Of an entry.
     #[prost(bool, tag = "10")]
     pub inside: bool,
-    /// Of a success: microseconds since 1970.
+    /// Of a success, and of an entry that is not regular: its due time, microseconds since 1970.
     #[prost(int64, tag = "11")]
     pub scheduled_at: i64,
     /// Of a success: a stored value.
@@ -175,6 +191,9 @@ pub struct QueueEvent {
     /// Of settings: the rule counts for all that waits.
     #[prost(bool, tag = "15")]
     pub rules: bool,
+    /// Of an entry: number of its [`StartClass`].
+    #[prost(uint32, tag = "16")]
+    pub class: u32,
 }
 
 /// What happened. Numbers are stored.
@@ -333,15 +352,20 @@ impl RunQueue {
         match event.kind {
             1 => {
                 line.burst.take_if(|(entry, _, _)| entry.run == run);
-                line.waiting.push_back(entry_of(event, run, &key));
+                line.line_up(entry_of(event, run, &key));
                 self.turns.insert(run, self.next_turn);
                 self.next_turn += 1;
                 self.runs.insert(run, key.clone());
             }
             2 => {
                 let place = line.waiting.iter().position(|entry| entry.run == run);
+                let mut class = StartClass::from_number(event.class);
                 if let Some(entry) = place.and_then(|place| line.waiting.remove(place)) {
                     line.mode = entry.rule.mode;
+                    class = entry.class;
+                }
+                if class != StartClass::Regular {
+                    line.kept.insert(run, class);
                 }
                 line.blocked.take_if(|blocked| *blocked == run);
                 if line.active.insert(run) {
@@ -351,6 +375,7 @@ impl RunQueue {
             }
             3 | 4 => {
                 line.burst.take_if(|(entry, _, _)| entry.run == run);
+                line.kept.remove(&run);
                 if line.active.remove(&run) {
                     self.active -= 1;
                 } else {
@@ -429,6 +454,23 @@ impl RunQueue {
 }
 
 impl Line {
+    /// Puts a start where it belongs among those that wait: each behind what came before it, but
+    /// catch-up among its kind by due time, and backfill behind all others. Under modes that discard,
+    /// regular starts go before both, which start when nothing else is there.
+    fn line_up(&mut self, entry: Entry) {
+        let discards = entry.rule.discards();
+        let behind = |other: &Entry| match (entry.class, other.class) {
+            (StartClass::Regular, StartClass::Regular) => false,
+            (StartClass::Regular, class) => class == StartClass::Backfill || discards,
+            (StartClass::Catchup, StartClass::Catchup) => other.scheduled_at > entry.scheduled_at,
+            (StartClass::Catchup, class) => class == StartClass::Backfill,
+            (StartClass::Backfill, _) => false,
+        };
+        let before = self.waiting.iter().rev().take_while(|other| behind(other));
+        let place = self.waiting.len() - before.count();
+        self.waiting.insert(place, entry);
+    }
+
     fn is_empty(&self) -> bool {
         self.active.is_empty()
             && self.waiting.is_empty()
@@ -449,6 +491,8 @@ fn entry_of(event: &QueueEvent, run: RunId, key: &Arc<str>) -> Entry {
             longest: event.longest,
         },
         inside: event.inside,
+        class: StartClass::from_number(event.class),
+        scheduled_at: Time(event.scheduled_at),
     }
 }
 

@@ -28,6 +28,16 @@ pub enum SmallInput {
 pub enum Ask {
     /// Show everything of it.
     View,
+    /// A trigger: start nothing until you are resumed.
+    PauseTrigger {
+        /// Who asks.
+        by: String,
+    },
+    /// A trigger: go on from now.
+    ResumeTrigger {
+        /// Who asks.
+        by: String,
+    },
     /// A run queue: this version of your workflow is the active one.
     Activate(Box<Activate>),
     /// A run queue: something that is not versioned changes.

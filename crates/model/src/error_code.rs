@@ -54,6 +54,8 @@ codes! {
     RunNotFound = "run-not-found", 404, 2, false;
     /// There is no such workflow or version.
     WorkflowNotFound = "workflow-not-found", 404, 2, false;
+    /// The active version of the workflow has no such trigger.
+    TriggerNotFound = "trigger-not-found", 404, 2, false;
     /// There is no such step, item or attempt in the run.
     StepNotFound = "step-not-found", 404, 2, false;
     /// There is no such file.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
+
 /// Steps in one definition, inner graphs included.
 pub const STEPS: usize = 10_000;
 /// Nesting of groups, loops, switches and foreach in a definition.
@@ -99,6 +101,16 @@ pub const LAST_SUCCESSES: usize = 1_000;
 pub const LAST_SUCCESS_BYTES: usize = 1 << 10;
 /// Holders and requests of one lock.
 pub const LOCK_REQUESTS: usize = 100_000;
+/// Starts of one trigger or backfill in one decision; the rest follows in the next.
+pub const TRIGGER_STARTS: usize = 100;
+/// A start is late, and one that was missed, after so long.
+pub const SCHEDULE_GRACE: SignedDuration = SignedDuration::from_mins(1);
+/// Due times that a trigger makes up for at once; also as many are counted.
+pub const CATCHUP_STARTS: usize = 10_000;
+/// Stretches of due times whose success a trigger remembers; the oldest go first.
+pub const DUE_STRETCHES: usize = 1_000;
+/// Due times whose failure a trigger remembers; the oldest go first.
+pub const DUE_FAILURES: usize = 10_000;
 /// Locks and rates one step names.
 pub const LOCKS: usize = 16;
 /// Labels of a run.

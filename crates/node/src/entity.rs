@@ -6,6 +6,7 @@ use kapell_engine::event;
 use kapell_engine::lock::Lock;
 use kapell_engine::run_queue::RunQueue;
 use kapell_engine::topic::Topic;
+use kapell_engine::trigger::Trigger;
 use kapell_engine::{Plan, Run, Small};
 use kapell_model::{EntityKey, Time};
 use kapell_store::Loaded;
@@ -21,6 +22,8 @@ pub enum Entity {
     Lock(Box<Lock>),
     /// A topic.
     Topic(Box<Topic>),
+    /// A trigger.
+    Trigger(Box<Trigger>),
 }
 
 impl Entity {
@@ -53,9 +56,11 @@ impl Entity {
                 let topic = read(snapshot, Topic::from_snapshot)?;
                 replayed(topic, chunks).map(|topic| Self::Topic(Box::new(topic)))
             }
-            EntityKey::Trigger { .. } | EntityKey::Backfill { .. } => {
-                Err("written by a later version".to_owned())
+            EntityKey::Trigger { .. } => {
+                let trigger = read(snapshot, Trigger::from_snapshot)?;
+                replayed(trigger, chunks).map(|trigger| Self::Trigger(Box::new(trigger)))
             }
+            EntityKey::Backfill { .. } => Err("written by a later version".to_owned()),
         }
     }
 
@@ -66,7 +71,8 @@ impl Entity {
             EntityKey::RunQueue { .. } => Some(Self::Queue(Box::default())),
             EntityKey::Lock { .. } => Some(Self::Lock(Box::default())),
             EntityKey::Topic { .. } => Some(Self::Topic(Box::default())),
-            EntityKey::Trigger { .. } | EntityKey::Backfill { .. } => None,
+            EntityKey::Trigger { .. } => Some(Self::Trigger(Box::default())),
+            EntityKey::Backfill { .. } => None,
         }
     }
 
@@ -77,6 +83,7 @@ impl Entity {
             Self::Queue(queue) => Some(&**queue),
             Self::Lock(lock) => Some(&**lock),
             Self::Topic(topic) => Some(&**topic),
+            Self::Trigger(trigger) => Some(&**trigger),
         }
     }
 
@@ -87,6 +94,7 @@ impl Entity {
             Self::Queue(queue) => Some(&mut **queue),
             Self::Lock(lock) => Some(&mut **lock),
             Self::Topic(topic) => Some(&mut **topic),
+            Self::Trigger(trigger) => Some(&mut **trigger),
         }
     }
 

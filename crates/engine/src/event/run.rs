@@ -58,6 +58,32 @@ pub struct RunCreated {
     /// Run queues that runs above it hold places in.
     #[prost(message, repeated, tag = "17")]
     pub held_queues: Vec<RunQueueRef>,
+    /// Name of the trigger; empty: what made it says it all.
+    #[prost(string, tag = "18")]
+    pub trigger_name: String,
+    /// `run.interval`; none: both ends are the due time.
+    #[prost(message, optional, tag = "19")]
+    pub interval: Option<Interval>,
+    /// How many runs, each started by a signal of the one before, led to it.
+    #[prost(uint32, tag = "20")]
+    pub hops: u32,
+    /// Number of its [`crate::message::StartClass`].
+    #[prost(uint32, tag = "21")]
+    pub class: u32,
+    /// The backfill that wants it, by its id; empty is none.
+    #[prost(string, tag = "22")]
+    pub backfill: String,
+}
+
+/// A time between two instants, microseconds since 1970.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Interval {
+    /// From.
+    #[prost(int64, tag = "1")]
+    pub start: i64,
+    /// To.
+    #[prost(int64, tag = "2")]
+    pub end: i64,
 }
 
 /// A run queue.

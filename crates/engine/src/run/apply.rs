@@ -16,6 +16,7 @@ use super::state::{
     Todo, Unit,
 };
 use crate::event::{Event, Fact, RunCreated, RunQueueRef, Stored, StoredError, run_id};
+use crate::message::StartClass;
 use crate::plan::Plan;
 
 use reopen::forget_discarded;
@@ -308,6 +309,17 @@ impl State {
             version: created.version,
             params: value(created.params.as_ref()),
             trigger: created.trigger.as_str().into(),
+            trigger_name: match created.trigger_name.as_str() {
+                "" => created.trigger.as_str().into(),
+                name => name.into(),
+            },
+            interval: match &created.interval {
+                Some(interval) => (Time(interval.start), Time(interval.end)),
+                None => (Time(created.scheduled_at), Time(created.scheduled_at)),
+            },
+            hops: created.hops,
+            class: StartClass::from_number(created.class),
+            backfill: (!created.backfill.is_empty()).then(|| created.backfill.as_str().into()),
             by: created.by.as_str().into(),
             created_at: at,
             scheduled_at: Time(created.scheduled_at),

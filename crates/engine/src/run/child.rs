@@ -61,7 +61,9 @@ impl Decider<'_> {
             depth: state.meta.depth + 1,
             priority: state.meta.priority,
             scheduled_at: state.meta.scheduled_at.0,
+            interval: state.meta.interval,
             timezone: state.meta.timezone.clone(),
+            hops: state.meta.hops,
             held_queues: held,
         };
         self.emit(Fact::ChildStarted(ChildStarted {

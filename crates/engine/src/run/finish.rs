@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 use kapell_api::task::{Outcome, Place, TaskError, Usage};
 use kapell_expr::Value;
-use kapell_model::spec::{Dyn, OnFailure, Retry};
+use kapell_model::spec::{Dyn, OnFailure, Retry, StrategyMode};
 use kapell_model::{EntityKey, FailureKind, Offer, RunStatus, StepStatus, Time, limits};
 
 use super::names::{At, error_value};
@@ -483,6 +483,43 @@ impl Decider<'_> {
             .unwrap_or_default();
         self.tell_parent(status, outputs, message);
         self.tell_queue(status);
+        self.tell_trigger(status);
+    }
+
+    /// Whoever keeps account of due times hears how the run for one of them has ended.
+    pub(super) fn tell_trigger(&mut self, status: RunStatus) {
+        let state = &self.run.state;
+        let meta = &state.meta;
+        if !matches!(&*meta.trigger, "schedule" | "backfill") {
+            return;
+        }
+        let (namespace, workflow) = (meta.namespace.clone(), meta.workflow.clone());
+        let trigger = EntityKey::Trigger {
+            namespace: namespace.clone(),
+            workflow: workflow.clone(),
+            name: meta.trigger_name.clone(),
+        };
+        let backfill = meta.backfill.clone().map(|id| EntityKey::Backfill {
+            namespace,
+            workflow,
+            id,
+        });
+        let by_person = state
+            .cancel
+            .as_ref()
+            .is_some_and(|cancel| !cancel.timed_out);
+        let blocks = self.run.plan.spec.strategy.mode == StrategyMode::StrictSequential
+            && matches!(status, RunStatus::Failed | RunStatus::TimedOut)
+            && !by_person;
+        let message = Message::DueRunEnded {
+            run: meta.id,
+            scheduled_at: meta.scheduled_at,
+            status,
+            blocks,
+        };
+        for to in backfill.into_iter().chain([trigger]) {
+            self.send(to, message.clone());
+        }
     }
 
     pub(super) fn tell_parent(&mut self, status: RunStatus, outputs: Value, error: String) {

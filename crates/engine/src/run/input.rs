@@ -68,6 +68,7 @@ impl Decider<'_> {
                     reason: reason.clone(),
                 }));
                 self.tell_parent(RunStatus::Discarded, Value::Null, reason);
+                self.tell_trigger(RunStatus::Discarded);
                 Ok(())
             }
             Input::Report(report) => self.report(report),

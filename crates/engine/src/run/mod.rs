@@ -220,6 +220,7 @@ impl Input {
             | Message::Reenter(_)
             | Message::StartTriggered(_)
             | Message::StartRefused { .. }
+            | Message::DueRunEnded { .. }
             | Message::TriggerSet(_)
             | Message::TriggerRemoved
             | Message::WorkflowPaused(_)
@@ -473,6 +474,8 @@ impl Run {
                 .queue
                 .as_ref()
                 .is_some_and(|queue| meta.held_queues.contains(queue)),
+            class: meta.class,
+            scheduled_at: meta.scheduled_at,
         }
     }
 
@@ -549,7 +552,7 @@ impl State {
 }
 
 /// Changes whenever the layout of [`State`] does.
-const SNAPSHOT_LAYOUT: u8 = 2;
+const SNAPSHOT_LAYOUT: u8 = 3;
 
 impl Live {
     /// A page that left memory.

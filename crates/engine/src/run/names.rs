@@ -312,13 +312,13 @@ impl<'a> At<'a> {
             "scheduled_at" => time(meta.scheduled_at),
             "created_at" => time(meta.created_at),
             "interval" => Value::map([
-                ("start", time(meta.scheduled_at)),
-                ("end", time(meta.scheduled_at)),
+                ("start", time(meta.interval.0)),
+                ("end", time(meta.interval.1)),
             ]),
             "timezone" => text(&meta.timezone),
             "trigger" => Value::map([
                 ("kind", text(&meta.trigger)),
-                ("name", text(&meta.trigger)),
+                ("name", text(&meta.trigger_name)),
                 ("by", text(&meta.by)),
             ]),
             "error" => state.error.as_deref().map_or(Value::Null, run_error_value),

@@ -10,6 +10,7 @@ use kapell_model::{EntityKey, Offer, RunId, RunStatus, StepStatus, Time, limits}
 use serde::{Deserialize, Serialize};
 
 use crate::event::ScopeKind;
+use crate::message::StartClass;
 use crate::plan::{GraphId, Plan};
 
 /// The durable state of a run: events alone make it, so replaying its history gives the same.
@@ -104,6 +105,16 @@ pub struct Meta {
     pub bundle: Option<BlobRef>,
     /// The last success of the same workflow and key when it started, a map.
     pub last_success: Value,
+    /// `run.trigger.name`.
+    pub trigger_name: Arc<str>,
+    /// `run.interval`.
+    pub interval: (Time, Time),
+    /// How many runs, each started by a signal of the one before, led to it.
+    pub hops: u32,
+    /// How its run queue takes it.
+    pub class: StartClass,
+    /// The backfill that is told how it ends.
+    pub backfill: Option<Arc<str>>,
 }
 
 /// A step kept by a fork.

@@ -7,7 +7,7 @@ use kapell_model::spec::StrategyMode;
 use kapell_model::{RunId, RunStatus, limits};
 
 use super::{Deciding, Entry, Kind, Line, QueueEvent, Success, mode_number};
-use crate::message::Message;
+use crate::message::{Message, StartClass};
 
 impl Deciding<'_> {
     pub(super) fn hear(&mut self, message: Option<&Message>) {
@@ -51,6 +51,10 @@ impl Deciding<'_> {
             quiet: rule.quiet,
             longest: rule.longest,
             inside: entry.is_some_and(|entry| entry.inside),
+            class: entry.map_or(0, |entry| entry.class as u32),
+            scheduled_at: entry
+                .filter(|entry| entry.class != StartClass::Regular)
+                .map_or(0, |entry| entry.scheduled_at.0),
             ..QueueEvent::default()
         };
         self.queue.apply(&event);
@@ -110,7 +114,7 @@ impl Deciding<'_> {
             self.tell(entry.run, Message::Discarded { reason });
             return;
         }
-        if entry.rule.quiet > 0 {
+        if entry.rule.quiet > 0 && entry.class == StartClass::Regular {
             let before = self
                 .queue
                 .lines
@@ -129,6 +133,11 @@ impl Deciding<'_> {
 
     /// A start that is not part of a burst, or is the last of one.
     pub(super) fn arrive(&mut self, entry: &Entry) {
+        if entry.class != StartClass::Regular {
+            self.emit(Kind::Waits, entry.run, &entry.key, Some(entry));
+            return;
+        }
+        let regular = |entry: &&Entry| entry.class == StartClass::Regular;
         match entry.rule.mode {
             StrategyMode::Parallel | StrategyMode::Sequential | StrategyMode::StrictSequential => {}
             StrategyMode::FirstOnly => {
@@ -137,7 +146,7 @@ impl Deciding<'_> {
                     .active
                     .first()
                     .copied()
-                    .or(line.waiting.front().map(|entry| entry.run));
+                    .or_else(|| line.waiting.iter().find(regular).map(|entry| entry.run));
                 if let Some(other) = other {
                     let reason = format!("first_only: run {other} is active");
                     self.emit(Kind::Dropped, entry.run, &entry.key, None);
@@ -152,9 +161,12 @@ impl Deciding<'_> {
                 let told = line
                     .waiting
                     .iter()
+                    .filter(regular)
                     .any(|entry| entry.rule.mode == StrategyMode::LastOnly);
                 for active in line.active.into_iter().filter(|_| !told) {
-                    self.tell(active, Message::Superseded { by: entry.run });
+                    if !line.kept.contains_key(&active) {
+                        self.tell(active, Message::Superseded { by: entry.run });
+                    }
                 }
                 self.discard_waiting(&entry.key, "last_only", entry.run);
             }
@@ -167,7 +179,9 @@ impl Deciding<'_> {
 
     pub(super) fn discard_waiting(&mut self, key: &Arc<str>, mode: &str, newer: RunId) {
         for waiting in self.line(key).waiting {
-            self.discard(waiting.run, key, format!("{mode}: run {newer} is newer"));
+            if waiting.class == StartClass::Regular {
+                self.discard(waiting.run, key, format!("{mode}: run {newer} is newer"));
+            }
         }
     }
 
@@ -176,7 +190,9 @@ impl Deciding<'_> {
             return;
         };
         let strict = self.queue.lines.get(&key).is_some_and(|line| {
-            line.active.contains(&run) && line.mode == StrategyMode::StrictSequential
+            line.active.contains(&run)
+                && line.mode == StrategyMode::StrictSequential
+                && line.kept.get(&run) != Some(&StartClass::Backfill)
         });
         if strict && matches!(status, RunStatus::Failed | RunStatus::TimedOut) && !by_person {
             self.emit(Kind::Blocks, run, &key, None);
@@ -193,7 +209,8 @@ impl Deciding<'_> {
         let blocked = line.and_then(|line| line.blocked);
         if entry.inside || blocked == Some(entry.run) {
             if !entry.inside {
-                self.emit(Kind::Admitted, entry.run, &entry.key, None);
+                let kept = (entry.class != StartClass::Regular).then_some(entry);
+                self.emit(Kind::Admitted, entry.run, &entry.key, kept);
             }
             self.admitted(entry.run, &entry.key);
         } else {

@@ -10,6 +10,7 @@ use prost::Message;
 
 use super::{Entry, Line, MODES, Rule, RunQueue, Settings, Success, mode_number};
 use crate::event::run_id;
+use crate::message::StartClass;
 
 #[derive(Clone, PartialEq, Message)]
 struct StoredQueue {
@@ -56,6 +57,12 @@ struct StoredLine {
     mode: u32,
     #[prost(message, optional, tag = "6")]
     burst: Option<StoredBurst>,
+    /// Active catch-up runs.
+    #[prost(bytes = "vec", repeated, tag = "7")]
+    catchup: Vec<Vec<u8>>,
+    /// Active backfill runs.
+    #[prost(bytes = "vec", repeated, tag = "8")]
+    backfill: Vec<Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -77,6 +84,10 @@ struct StoredEntry {
     /// Its turn, if it waits.
     #[prost(uint64, optional, tag = "8")]
     turn: Option<u64>,
+    #[prost(uint32, tag = "9")]
+    class: u32,
+    #[prost(int64, tag = "10")]
+    scheduled_at: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -100,6 +111,8 @@ impl StoredEntry {
             longest: entry.rule.longest,
             inside: entry.inside,
             turn,
+            class: entry.class as u32,
+            scheduled_at: entry.scheduled_at.0,
         }
     }
 
@@ -115,6 +128,8 @@ impl StoredEntry {
                 longest: self.longest,
             },
             inside: self.inside,
+            class: StartClass::from_number(self.class),
+            scheduled_at: Time(self.scheduled_at),
         }
     }
 }
@@ -147,7 +162,13 @@ impl RunQueue {
     /// The queue as bytes.
     pub fn snapshot(&self) -> Vec<u8> {
         let turn = |run: RunId| self.turns.get(&run).copied();
+        let kept = |line: &Line, class| {
+            let kept = line.kept.iter().filter(|(_, kept)| **kept == class);
+            kept.map(|(run, _)| bytes(*run)).collect()
+        };
         let line = |(key, line): (&Arc<str>, &Line)| StoredLine {
+            catchup: kept(line, StartClass::Catchup),
+            backfill: kept(line, StartClass::Backfill),
             key: key.to_string(),
             active: line.active.iter().copied().map(bytes).collect(),
             waiting: line
@@ -204,7 +225,13 @@ impl RunQueue {
 
     fn restore_line(&mut self, stored: &StoredLine) {
         let key: Arc<str> = stored.key.as_str().into();
+        let kept = |runs: &[Vec<u8>], class| -> Vec<(RunId, StartClass)> {
+            runs.iter().map(|run| (run_id(run), class)).collect()
+        };
+        let catchup = kept(&stored.catchup, StartClass::Catchup);
+        let backfill = kept(&stored.backfill, StartClass::Backfill);
         let line = Line {
+            kept: catchup.into_iter().chain(backfill).collect(),
             active: stored
                 .active
                 .iter()
@@ -316,6 +343,8 @@ mod tests {
                         longest: if failed { 25 } else { 0 },
                     },
                     inside: verb == 0 && failed,
+                    class: StartClass::from_number(u32::from(number % 3)),
+                    scheduled_at: if number % 3 == 0 { Time::ZERO } else { Time(100 - now) },
                 };
                 let now = Time(now);
                 match verb {

@@ -35,7 +35,7 @@ fn a_run_queue_and_a_lock_come_back_from_their_snapshots() {
             limit: 1,
             ..Rule::default()
         },
-        inside: false,
+        ..Entry::default()
     };
     queue.decide(Some(&Message::Enqueue(Box::new(entry))), Time(5));
     let bytes = Entity::Queue(Box::new(queue.clone())).snapshot();

@@ -87,6 +87,7 @@ impl Lane {
         while let Some((to, message)) = self.outbox.pop_front() {
             match message {
                 Message::StartChild(child) => self.start(start::Making::from_parent(*child)),
+                Message::StartTriggered(start) => self.start(start::Making::from_trigger(*start)),
                 message if !self.heard.wants(&to, &message) => {}
                 message => self.submit(to, ToEntity::Message(Box::new(message)), true),
             }

@@ -1,6 +1,7 @@
 //! Runs that share everything before a step with another.
 
 use kapell_engine::Refusal;
+use kapell_engine::message::StartClass;
 use kapell_expr::Value;
 use kapell_model::EntityKey;
 
@@ -66,12 +67,17 @@ impl Lane {
                     text: forking.text,
                     by: forking.by.clone(),
                     trigger: "fork",
+                    trigger_name: None,
                     scheduled_at: Some(meta.scheduled_at),
+                    interval: Some(meta.interval),
                     timezone: Some(meta.timezone.clone()),
                     priority: Some(meta.priority),
                     depth: meta.depth,
                     held_queues: Vec::new(),
                     fork: Some(fork),
+                    hops: meta.hops,
+                    class: StartClass::Regular,
+                    backfill: None,
                     ready: None,
                 };
                 self.start(making);

@@ -7,9 +7,10 @@ use super::{
 };
 use crate::request::StartRun;
 use kapell_engine::Plan;
-use kapell_engine::event::{Fork, Parent, RunQueueRef};
-use kapell_engine::message::StartChild;
+use kapell_engine::event::{Fork, Interval, Parent, RunQueueRef};
+use kapell_engine::message::{StartChild, StartClass, StartTriggered};
 use kapell_engine::run_queue::Entry;
+use kapell_engine::start::Start;
 use kapell_expr::{Budget, Map, MapScope, Value};
 use kapell_model::params;
 use kapell_model::spec::{Spec, StrategyMode};
@@ -26,12 +27,18 @@ pub(super) struct Making {
     pub(super) text: bool,
     pub(super) by: String,
     pub(super) trigger: &'static str,
+    pub(super) trigger_name: Option<Arc<str>>,
     pub(super) scheduled_at: Option<Time>,
+    /// None: the last one of the workflow's first schedule.
+    pub(super) interval: Option<(Time, Time)>,
     pub(super) timezone: Option<Arc<str>>,
     pub(super) priority: Option<u8>,
     pub(super) depth: u32,
     pub(super) held_queues: Vec<(Arc<str>, Arc<str>, Arc<str>)>,
     pub(super) fork: Option<Fork>,
+    pub(super) hops: u32,
+    pub(super) class: StartClass,
+    pub(super) backfill: Option<Arc<str>>,
     pub(super) ready: Option<Box<Ready>>,
 }
 
@@ -40,6 +47,8 @@ pub(super) struct Making {
 pub(super) enum Origin {
     Client(ReplyId),
     Parent(kapell_engine::run::state::ParentUnit),
+    /// A trigger or a backfill.
+    Trigger(EntityKey),
 }
 
 /// Everything that is needed, found and checked.
@@ -67,12 +76,43 @@ impl Making {
             text: start.text,
             by: start.by,
             trigger: "manual",
+            trigger_name: None,
             scheduled_at: start.scheduled_at,
+            interval: None,
             timezone: None,
             priority: start.priority,
             depth: 0,
             held_queues: Vec::new(),
             fork: None,
+            hops: 0,
+            class: StartClass::Regular,
+            backfill: None,
+            ready: None,
+        }
+    }
+
+    pub(super) fn from_trigger(start: StartTriggered) -> Self {
+        Self {
+            origin: Origin::Trigger(start.from),
+            id: Some(start.id),
+            namespace: start.namespace,
+            workflow: start.workflow,
+            version: start.version,
+            params: start.params,
+            text: true,
+            by: start.by,
+            trigger: start.kind,
+            trigger_name: Some(start.name),
+            scheduled_at: Some(start.scheduled_at),
+            interval: Some(start.interval),
+            timezone: Some(start.timezone),
+            priority: None,
+            depth: 0,
+            held_queues: Vec::new(),
+            fork: None,
+            hops: start.hops,
+            class: start.class,
+            backfill: start.backfill,
             ready: None,
         }
     }
@@ -88,12 +128,17 @@ impl Making {
             text: false,
             by: format!("run {}", child.parent.run),
             trigger: "workflow",
+            trigger_name: None,
             scheduled_at: Some(Time(child.scheduled_at)),
+            interval: Some(child.interval),
             timezone: Some(child.timezone),
             priority: Some(child.priority),
             depth: child.depth,
             held_queues: child.held_queues,
             fork: None,
+            hops: child.hops,
+            class: StartClass::Regular,
+            backfill: None,
             ready: None,
         }
     }
@@ -102,12 +147,16 @@ impl Making {
     pub(super) fn reply(&self) -> Option<ReplyId> {
         match self.origin {
             Origin::Client(reply) => Some(reply),
-            Origin::Parent(_) => None,
+            Origin::Parent(_) | Origin::Trigger(_) => None,
         }
     }
 
+    /// True if what wants it is decided in the open batch: both are committed together.
     fn holds(&self) -> bool {
-        matches!(self.origin, Origin::Parent(_))
+        match self.origin {
+            Origin::Client(_) => false,
+            Origin::Parent(_) | Origin::Trigger(_) => true,
+        }
     }
 
     fn run_queue(&self) -> EntityKey {
@@ -186,7 +235,7 @@ impl Lane {
             Ok(Some(version)) => Ok(version),
             Ok(None) => Err(not_found(&key)),
             Err(error) => {
-                // Clients are told; children wait for the next try.
+                // Clients are told; what other entities want waits for the next try.
                 let children = waiting
                     .extract_if(.., |making| making.holds())
                     .collect::<Vec<_>>();
@@ -233,6 +282,12 @@ impl Lane {
             return;
         };
         let rule = line.settings.rule(plan.rule);
+        if making.interval.is_none() {
+            let at = making.scheduled_at.unwrap_or(now);
+            let calendar = plan.calendar.as_ref();
+            let last = calendar.and_then(|calendar| calendar.last_interval(at));
+            making.interval = Some(last.unwrap_or((at, at)));
+        }
         let last_success = self.last_success(&making, &plan, &queue);
         let run = run_value(&making, &plan.spec, last_success, now);
         let ready = ready(&making, &plan.spec, rule, &run).map(|(params, labels, queue)| Ready {
@@ -308,6 +363,8 @@ impl Lane {
             inside: queue
                 .as_ref()
                 .is_some_and(|queue| making.held_queues.contains(queue)),
+            class: making.class,
+            scheduled_at: making.scheduled_at.unwrap_or(self.now),
         });
         let run = Run::new(plan);
         self.slots.insert(
@@ -344,6 +401,14 @@ impl Lane {
                 if parent.waits {
                     self.send(parent.run.into(), message);
                 }
+            }
+            Origin::Trigger(from) => {
+                let message = Message::StartRefused {
+                    run: making.id.unwrap_or_default(),
+                    scheduled_at: making.scheduled_at.unwrap_or(self.now),
+                    error,
+                };
+                self.send(from, message);
             }
         }
     }
@@ -466,35 +531,19 @@ fn not_found((_, workflow, version): &VersionKey) -> Error {
 
 /// `run` as defaults of parameters, labels and `strategy.key` see it.
 fn run_value(making: &Making, spec: &Spec, last_success: Value, now: Time) -> Value {
-    let scheduled = Value::Timestamp(making.scheduled_at.unwrap_or(now).timestamp());
-    let timezone = making
-        .timezone
-        .clone()
-        .unwrap_or_else(|| spec.timezone.clone());
-    Value::map([
-        ("workflow", Value::String(making.workflow.clone())),
-        ("namespace", Value::String(making.namespace.clone())),
-        ("created_at", Value::Timestamp(now.timestamp())),
-        ("scheduled_at", scheduled.clone()),
-        (
-            "interval",
-            Value::map([("start", scheduled.clone()), ("end", scheduled)]),
-        ),
-        ("timezone", Value::String(timezone)),
-        (
-            "trigger",
-            Value::map([
-                ("kind", Value::string(making.trigger)),
-                ("name", Value::string(making.trigger)),
-                ("by", Value::string(&making.by)),
-            ]),
-        ),
-        ("last_success", last_success),
-        ("labels", Value::Null),
-        ("parent", Value::Null),
-        ("forked_from", Value::Null),
-        ("url", Value::Null),
-    ])
+    let scheduled_at = making.scheduled_at.unwrap_or(now);
+    Start {
+        namespace: &making.namespace,
+        workflow: &making.workflow,
+        kind: making.trigger,
+        name: making.trigger_name.as_deref().unwrap_or(making.trigger),
+        by: &making.by,
+        created_at: now,
+        scheduled_at,
+        interval: making.interval.unwrap_or((scheduled_at, scheduled_at)),
+        timezone: making.timezone.as_ref().unwrap_or(&spec.timezone),
+    }
+    .value(last_success)
 }
 
 type Checked = (Value, Value, Option<(Arc<str>, Rule)>);
@@ -567,6 +616,7 @@ fn created(id: RunId, making: &Making, ready: &Ready, now: Time) -> RunCreated {
         workflow: workflow.to_string(),
         key: key.to_string(),
     };
+    let scheduled_at = making.scheduled_at.unwrap_or(now);
     let bundle: Option<&BlobRef> = ready.version.bundle.as_ref();
     RunCreated {
         id: id.to_bytes().to_vec(),
@@ -576,14 +626,25 @@ fn created(id: RunId, making: &Making, ready: &Ready, now: Time) -> RunCreated {
         params: Some(Stored::new(&ready.params)),
         trigger: making.trigger.to_owned(),
         by: making.by.clone(),
-        scheduled_at: making.scheduled_at.unwrap_or(now).0,
+        scheduled_at: scheduled_at.0,
         timezone: making
             .timezone
             .as_ref()
             .unwrap_or(&spec.timezone)
             .to_string(),
-        parent: match making.origin {
-            Origin::Client(_) => None,
+        trigger_name: making.trigger_name.as_deref().unwrap_or("").to_owned(),
+        interval: making
+            .interval
+            .filter(|interval| *interval != (scheduled_at, scheduled_at))
+            .map(|(start, end)| Interval {
+                start: start.0,
+                end: end.0,
+            }),
+        hops: making.hops,
+        class: making.class as u32,
+        backfill: making.backfill.as_deref().unwrap_or("").to_owned(),
+        parent: match &making.origin {
+            Origin::Client(_) | Origin::Trigger(_) => None,
             Origin::Parent(parent) => Some(Parent {
                 run: parent.run.to_bytes().to_vec(),
                 unit: parent.place.into(),

@@ -34,7 +34,7 @@ fn start(queue: &mut RunQueue, run: u128, rule: Rule, at: i64) -> Decided {
         run: RunId(run),
         key: "".into(),
         rule,
-        inside: false,
+        ..Entry::default()
     };
     let message = Message::Enqueue(Box::new(entry));
     take(queue, SmallInput::Message(Box::new(message)), at)

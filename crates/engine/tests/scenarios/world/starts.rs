@@ -134,6 +134,7 @@ impl World {
                 key,
                 rule,
                 inside,
+                ..Entry::default()
             };
             let to = EntityKey::RunQueue {
                 namespace,

@@ -1,0 +1,253 @@
+//! A trigger: starts runs of a workflow by itself, at due times or when signals come.
+//!
+//! ```text
+//! (unknown) -- set --> waits -- due, or a signal --> one decision: facts and starts --> waits
+//!                        ^  \-- paused, or its workflow --> paused -- resumed --'
+//!                        '----------- set again ----------- removed
+//! ```
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `state` | what is remembered (also which due times have a run that succeeded), and facts to state |
+//! | `hear` | what comes: what the active version says, people, ends of runs |
+//! | `fire` | due times to starts: one each, and what becomes of those that were missed |
+//! | `show` | what people see |
+//!
+//! - **One due time, one run**: the watermark is part of the commit that makes the run, and the run's
+//!   id is derived from the trigger, its generation and the due time with its offset.
+//! - **Crash**: due times that passed meanwhile lie after the watermark, and `catchup` says what
+//!   becomes of them.
+//! - **Clock set back**: the watermark never goes back, so nothing is due until the clock has passed it
+//!   again. **Set forward**: due times in between are like missed ones.
+//! - **Edit or resume**: the watermark is set to now. What lies before is for a backfill.
+
+use std::sync::Arc;
+
+use jiff::SignedDuration;
+use kapell_model::spec::{self, Schedule, TriggerKind};
+use kapell_model::{EntityKey, Error, ErrorCode, Time};
+use prost::Message as _;
+
+use crate::calendar::Calendar;
+use crate::message::Message;
+use crate::small::{Decided, Small, SmallInput};
+
+mod fire;
+mod hear;
+mod show;
+mod state;
+
+pub use state::{Fact, State, TriggerEvent};
+
+/// A trigger in memory.
+#[derive(Clone, Debug, Default)]
+pub struct Trigger {
+    /// What its facts say.
+    pub state: State,
+    /// What its definition means, read once.
+    made: Option<Arc<Made>>,
+}
+
+/// A definition as it is used.
+#[derive(Debug)]
+struct Made {
+    spec: spec::Trigger,
+    /// Of a schedule: its due times, or why it has none.
+    calendar: Option<Result<Calendar, String>>,
+}
+
+impl Made {
+    fn read(definition: &str, timezone: &str) -> Option<Arc<Self>> {
+        let spec: spec::Trigger = serde_json::from_str(definition).ok()?;
+        let calendar = match &spec.kind {
+            TriggerKind::Schedule(schedule) => Some(Calendar::new(schedule, timezone)),
+            TriggerKind::Signal(_) | TriggerKind::Webhook(_) => None,
+        };
+        Some(Arc::new(Self { spec, calendar }))
+    }
+
+    fn schedule(&self) -> Option<(&Schedule, &Calendar)> {
+        match (&self.spec.kind, &self.calendar) {
+            (TriggerKind::Schedule(schedule), Some(Ok(calendar))) => Some((schedule, calendar)),
+            _ => None,
+        }
+    }
+}
+
+/// Names of a trigger.
+#[derive(Clone, Copy, Debug)]
+struct Names<'a> {
+    key: &'a EntityKey,
+    namespace: &'a Arc<str>,
+    workflow: &'a Arc<str>,
+    name: &'a Arc<str>,
+}
+
+impl<'a> Names<'a> {
+    fn of(key: &'a EntityKey) -> Option<Self> {
+        match key {
+            EntityKey::Trigger {
+                namespace,
+                workflow,
+                name,
+            } => Some(Self {
+                key,
+                namespace,
+                workflow,
+                name,
+            }),
+            _ => None,
+        }
+    }
+
+    /// By how much each start is late: a fixed part of the schedule's jitter, in microseconds.
+    fn delay(self, trigger: &spec::Trigger) -> i64 {
+        let jitter = match &trigger.kind {
+            TriggerKind::Schedule(schedule) => schedule.jitter.unwrap_or_default(),
+            TriggerKind::Signal(_) | TriggerKind::Webhook(_) => SignedDuration::ZERO,
+        };
+        let hash = blake3::hash(&self.key.to_bytes());
+        let number = hash.as_bytes()[..8]
+            .iter()
+            .fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+        let most = u128::try_from(jitter.as_micros().max(0)).unwrap_or(0);
+        let part = most * u128::from(number) >> 64;
+        i64::try_from(part).unwrap_or(0)
+    }
+}
+
+/// A decision under way.
+struct Deciding<'a> {
+    trigger: &'a mut Trigger,
+    of: Names<'a>,
+    now: Time,
+    events: Vec<TriggerEvent>,
+    messages: Vec<(EntityKey, Message)>,
+}
+
+impl Deciding<'_> {
+    fn emit(&mut self, fact: Fact) {
+        let event = TriggerEvent {
+            at: self.now.0,
+            fact: Some(fact),
+        };
+        self.trigger.apply(&event);
+        self.events.push(event);
+    }
+}
+
+impl Trigger {
+    /// Reads what [`Small::to_bytes`] wrote, also of an earlier or a later version.
+    ///
+    /// # Errors
+    /// Bytes that are no such message.
+    pub fn from_snapshot(bytes: &[u8]) -> Result<Self, prost::DecodeError> {
+        let mut trigger = Self {
+            state: State::decode(bytes)?,
+            made: None,
+        };
+        trigger.read();
+        Ok(trigger)
+    }
+
+    /// Makes the state that the event says.
+    pub fn apply(&mut self, event: &TriggerEvent) {
+        let before = self.state.defined();
+        self.state.apply(event);
+        if before != self.state.defined() || matches!(event.fact, Some(Fact::Set(_))) {
+            self.read();
+        }
+    }
+
+    fn read(&mut self) {
+        self.made = Made::read(&self.state.definition, &self.state.timezone);
+    }
+
+    /// True if it may start runs now.
+    fn is_active(&self) -> bool {
+        self.state.defined() && self.state.paused_by.is_none() && !self.state.workflow_paused
+    }
+
+    fn deciding<'a>(&'a mut self, of: Names<'a>, now: Time) -> Deciding<'a> {
+        Deciding {
+            now: now.max(Time(self.state.last_at)),
+            trigger: self,
+            of,
+            events: Vec::new(),
+            messages: Vec::new(),
+        }
+    }
+}
+
+/// The facts of a chunk.
+///
+/// # Errors
+/// Bytes that are none.
+pub fn decode_chunk(mut bytes: &[u8]) -> Result<Vec<TriggerEvent>, prost::DecodeError> {
+    let mut events = Vec::new();
+    while !bytes.is_empty() {
+        events.push(TriggerEvent::decode_length_delimited(&mut bytes)?);
+    }
+    Ok(events)
+}
+
+impl Small for Trigger {
+    fn decide(&mut self, key: &EntityKey, input: SmallInput, now: Time) -> Result<Decided, Error> {
+        let Some(of) = Names::of(key) else {
+            return Ok(Decided::default());
+        };
+        let mut deciding = self.deciding(of, now);
+        let answer = match input {
+            SmallInput::Message(message) => {
+                deciding.hear(*message);
+                kapell_expr::Value::Null
+            }
+            SmallInput::Ask(ask) => deciding.asked(ask)?,
+            SmallInput::Wake => kapell_expr::Value::Null,
+        };
+        deciding.fire();
+        let Deciding {
+            events, messages, ..
+        } = deciding;
+        let mut chunk = Vec::new();
+        for event in &events {
+            // Encoding into a vector only fails for want of room, which a vector makes.
+            let _ = event.encode_length_delimited(&mut chunk);
+        }
+        Ok(Decided {
+            chunk,
+            messages,
+            answer,
+            ..Decided::default()
+        })
+    }
+
+    fn replay(&mut self, chunk: &[u8]) -> Result<(), prost::DecodeError> {
+        for event in decode_chunk(chunk)? {
+            self.apply(&event);
+        }
+        Ok(())
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        self.state.encode_to_vec()
+    }
+
+    fn wake_at(&self) -> Option<Time> {
+        self.next_start()
+    }
+
+    fn document(&self) -> Option<String> {
+        self.shown().map(|shown| shown.to_string())
+    }
+}
+
+fn unknown(of: Names<'_>) -> Error {
+    let message = format!("`{}` has no trigger `{}`", of.workflow, of.name);
+    Error::new(ErrorCode::TriggerNotFound, message).hint(
+        "`kapell triggers` lists them; a removed one belonged to a version before the active one",
+    )
+}
+
+#[cfg(test)]
+mod tests;

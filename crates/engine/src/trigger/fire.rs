@@ -1,0 +1,225 @@
+//! Due times to starts: one each, and what becomes of those that were missed.
+
+use kapell_expr::{Budget, Map, MapScope, Value};
+use kapell_model::spec::{Catchup, Schedule};
+use kapell_model::{Time, limits};
+
+use super::state::{Declined, Due, Fact, Missed, Started};
+use super::{Deciding, Made, Trigger};
+use crate::calendar::Calendar;
+use crate::message::{Message, StartClass, StartTriggered};
+use crate::start::{Start, derived_id};
+
+/// What comes next of a schedule.
+enum Next {
+    /// Nothing now.
+    Nothing,
+    /// This due time.
+    Start(Time, StartClass),
+    /// Due times up to this one are passed over.
+    Miss(Time),
+    /// All up to this one are made up for.
+    CatchUp(Time),
+}
+
+impl Trigger {
+    /// When it starts something next; none while it starts nothing by itself.
+    pub(super) fn next_start(&self) -> Option<Time> {
+        let made = self.made.as_ref().filter(|_| self.is_active())?;
+        let (schedule, calendar) = made.schedule()?;
+        let due = calendar.next(Time(self.state.watermark))?;
+        let at = due.0.saturating_add(self.state.delay);
+        Some(Time(at.max(self.paced_until(schedule, due))))
+    }
+
+    /// Before this instant nothing is made up for, if that is what is due.
+    fn paced_until(&self, schedule: &Schedule, due: Time) -> i64 {
+        let pace = match schedule.catchup {
+            Catchup::All { pace, .. } => pace,
+            Catchup::Latest | Catchup::None => None,
+        };
+        match pace {
+            Some(pace) if due.0 <= self.state.catching_up => Time(self.state.paced_at).plus(pace).0,
+            _ => i64::MIN,
+        }
+    }
+
+    /// Due times are done with in order, and each is decided once.
+    fn next_of(&self, schedule: &Schedule, calendar: &Calendar, now: Time) -> Next {
+        let state = &self.state;
+        let watermark = Time(state.watermark);
+        let horizon = Time(now.0.saturating_sub(state.delay));
+        let Some(first) = calendar.next(watermark).filter(|due| *due <= horizon) else {
+            return Next::Nothing;
+        };
+        if first.0 <= state.catching_up {
+            return if self.paced_until(schedule, first) <= now.0 {
+                Next::Start(first, StartClass::Catchup)
+            } else {
+                Next::Nothing
+            };
+        }
+        let newest = calendar.previous(Time(horizon.0.saturating_add(1)));
+        let newest = newest.unwrap_or(first).max(first);
+        let is_late = newest.plus(limits::SCHEDULE_GRACE) < horizon;
+        let class = if is_late {
+            StartClass::Catchup
+        } else {
+            StartClass::Regular
+        };
+        if first == newest && !is_late {
+            return Next::Start(first, class);
+        }
+        let before_newest = || calendar.previous(newest).unwrap_or(watermark);
+        match schedule.catchup {
+            Catchup::None if is_late => Next::Miss(newest),
+            Catchup::None => Next::Miss(before_newest()),
+            Catchup::Latest if first == newest => Next::Start(newest, class),
+            Catchup::Latest => Next::Miss(before_newest()),
+            Catchup::All { max, within, .. } => {
+                let oldest = within.map_or(watermark, |within| {
+                    let instant = i64::try_from(within.as_micros()).unwrap_or(i64::MAX);
+                    watermark.max(Time(now.0.saturating_sub(instant).saturating_sub(1)))
+                });
+                let max = usize::try_from(max).unwrap_or(usize::MAX);
+                let kept = calendar.last(oldest, newest, max.min(limits::CATCHUP_STARTS));
+                match kept.first() {
+                    None => Next::Miss(newest),
+                    Some(kept) if *kept > first => {
+                        Next::Miss(calendar.previous(*kept).unwrap_or(watermark))
+                    }
+                    // What is due just now is a start like any other.
+                    Some(_) if is_late => Next::CatchUp(newest),
+                    Some(_) => Next::CatchUp(before_newest()),
+                }
+            }
+        }
+    }
+}
+
+impl Deciding<'_> {
+    /// Starts what is due, up to a bound: the rest follows in the next decision, at once.
+    pub(super) fn fire(&mut self) {
+        for _ in 0..limits::TRIGGER_STARTS {
+            let Some(made) = self.trigger.made.clone() else {
+                return;
+            };
+            let Some((schedule, calendar)) = made.schedule() else {
+                return;
+            };
+            if !self.trigger.is_active() {
+                return;
+            }
+            match self.trigger.next_of(schedule, calendar, self.now) {
+                Next::Nothing => return,
+                Next::Start(due, class) => self.start_due(&made, calendar, due, class),
+                Next::Miss(until) => {
+                    let from = Time(self.trigger.state.watermark);
+                    let missed = calendar.first(from, until, limits::CATCHUP_STARTS);
+                    self.emit(Fact::Missed(Missed {
+                        until: until.0,
+                        count: missed.len() as u64,
+                    }));
+                }
+                Next::CatchUp(due) => self.emit(Fact::CatchingUp(Due { due: due.0 })),
+            }
+        }
+    }
+
+    fn start_due(&mut self, made: &Made, calendar: &Calendar, due: Time, class: StartClass) {
+        let timezone = match made.schedule() {
+            Some((Schedule { timezone, .. }, _)) => timezone.clone(),
+            None => None,
+        };
+        let timezone = timezone.unwrap_or_else(|| self.trigger.state.timezone.as_str().into());
+        let by = format!("schedule {}", self.of.name);
+        let interval = calendar.interval(due);
+        let run = Start {
+            namespace: self.of.namespace,
+            workflow: self.of.workflow,
+            kind: "schedule",
+            name: self.of.name,
+            by: &by,
+            created_at: self.now,
+            scheduled_at: due,
+            interval,
+            timezone: &timezone,
+        };
+        let scope = MapScope(Map::from([("run".into(), run.value(Value::Null))]));
+        let params = match wanted(made, &scope) {
+            Ok(Some(params)) => params,
+            Ok(None) => return self.decline(Some(due), String::new()),
+            Err(error) => return self.decline(Some(due), error),
+        };
+        let generation = self.trigger.state.generation.to_string();
+        let label = calendar.label(due);
+        let names = [
+            self.of.namespace,
+            self.of.workflow,
+            self.of.name,
+            &*generation,
+            &label,
+        ];
+        let id = derived_id(due, self.of.key.shard(), &names);
+        self.emit(Fact::Started(Started {
+            scheduled_at: due.0,
+            run: id.to_bytes().to_vec(),
+            due: true,
+            class: class as u32,
+        }));
+        let start = StartTriggered {
+            id,
+            from: self.of.key.clone(),
+            namespace: self.of.namespace.clone(),
+            workflow: self.of.workflow.clone(),
+            version: Some(self.trigger.state.version),
+            params,
+            kind: "schedule",
+            name: self.of.name.clone(),
+            by,
+            scheduled_at: due,
+            interval,
+            timezone,
+            hops: 0,
+            class,
+            backfill: None,
+        };
+        self.messages
+            .push((id.into(), Message::StartTriggered(Box::new(start))));
+    }
+
+    pub(super) fn decline(&mut self, due: Option<Time>, error: String) {
+        self.emit(Fact::Declined(Declined {
+            due: due.map(|due| due.0),
+            error,
+        }));
+    }
+}
+
+/// The parameters of a start; none if `when` does not hold.
+pub(super) fn wanted(made: &Made, scope: &MapScope) -> Result<Option<Value>, String> {
+    params(&made.spec.when, &made.spec.with, scope)
+}
+
+/// The same of its parts.
+pub(crate) fn params(
+    when: &Option<kapell_expr::Program>,
+    with: &Option<kapell_expr::Template>,
+    scope: &MapScope,
+) -> Result<Option<Value>, String> {
+    if let Some(when) = when {
+        match when.eval(scope, Budget::default()) {
+            Ok(Value::Bool(true)) => {}
+            Ok(Value::Bool(false)) => return Ok(None),
+            Ok(other) => return Err(format!("`when` is {}, and not true or false", other.text())),
+            Err(error) => return Err(format!("`when`: {error}")),
+        }
+    }
+    match with {
+        None => Ok(Some(Value::Null)),
+        Some(with) => with
+            .eval(scope, Budget::default())
+            .map(Some)
+            .map_err(|error| format!("`with`: {error}")),
+    }
+}

@@ -1,0 +1,404 @@
+//! What is remembered of a trigger, and facts to state. Both are stored: tags keep their meaning for
+//! ever. Instants are microseconds since 1970.
+
+use kapell_model::{Time, limits};
+use prost::Message;
+
+/// What a trigger's facts say: its snapshot.
+#[derive(Clone, PartialEq, Message)]
+pub struct State {
+    /// What the active version says of it, as JSON; empty: nothing, or nothing any more.
+    #[prost(string, tag = "1")]
+    pub definition: String,
+    /// The version that its runs take.
+    #[prost(uint32, tag = "2")]
+    pub version: u32,
+    /// IANA name of the workflow's time zone.
+    #[prost(string, tag = "3")]
+    pub timezone: String,
+    /// Goes up when it is set anew: when its times, or what it listens to, have changed.
+    #[prost(uint32, tag = "4")]
+    pub generation: u32,
+    /// Due times up to it are done with. It never goes back.
+    #[prost(int64, tag = "5")]
+    pub watermark: i64,
+    /// Who paused it.
+    #[prost(string, optional, tag = "6")]
+    pub paused_by: Option<String>,
+    /// Its workflow is paused.
+    #[prost(bool, tag = "7")]
+    pub workflow_paused: bool,
+    /// Due times up to it are made up for, all of them.
+    #[prost(int64, tag = "8")]
+    pub catching_up: i64,
+    /// When the last of them started.
+    #[prost(int64, tag = "9")]
+    pub paced_at: i64,
+    /// By how much each start is late, in microseconds.
+    #[prost(int64, tag = "10")]
+    pub delay: i64,
+    /// Runs that it started.
+    #[prost(uint64, tag = "11")]
+    pub started: u64,
+    /// Due times that were missed and are not made up for.
+    #[prost(uint64, tag = "12")]
+    pub missed: u64,
+    /// Starts that its `when` refused.
+    #[prost(uint64, tag = "13")]
+    pub declined: u64,
+    /// Starts that could not be made.
+    #[prost(uint64, tag = "14")]
+    pub refused: u64,
+    /// The last run that it started.
+    #[prost(message, optional, tag = "15")]
+    pub last: Option<Started>,
+    /// When that was.
+    #[prost(int64, tag = "16")]
+    pub last_started_at: i64,
+    /// The last thing that went wrong.
+    #[prost(message, optional, tag = "17")]
+    pub problem: Option<Problem>,
+    /// When the last fact was.
+    #[prost(int64, tag = "18")]
+    pub last_at: i64,
+    /// Due times with a run that succeeded, in order: all from the first to the last of each.
+    #[prost(message, repeated, tag = "19")]
+    pub succeeded: Vec<Stretch>,
+    /// Due times with a run that ended otherwise and none that succeeded, in order.
+    #[prost(int64, repeated, tag = "20")]
+    pub failed: Vec<i64>,
+}
+
+/// Due times next to each other.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Stretch {
+    /// The first.
+    #[prost(int64, tag = "1")]
+    pub first: i64,
+    /// The last.
+    #[prost(int64, tag = "2")]
+    pub last: i64,
+}
+
+/// What went wrong.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Problem {
+    /// When.
+    #[prost(int64, tag = "1")]
+    pub at: i64,
+    /// What, for people.
+    #[prost(string, tag = "2")]
+    pub message: String,
+}
+
+/// One fact about a trigger.
+#[derive(Clone, PartialEq, Message)]
+pub struct TriggerEvent {
+    /// When.
+    #[prost(int64, tag = "1")]
+    pub at: i64,
+    /// What.
+    #[prost(oneof = "Fact", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
+    pub fact: Option<Fact>,
+}
+
+/// What became true of a trigger.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum Fact {
+    /// The active version says this of it.
+    #[prost(message, tag = "2")]
+    Set(Set),
+    /// The active version does not have it any more.
+    #[prost(message, tag = "3")]
+    Removed(Nothing),
+    /// It starts nothing until it is resumed.
+    #[prost(message, tag = "4")]
+    Paused(ByPerson),
+    /// It goes on from now.
+    #[prost(message, tag = "5")]
+    Resumed(ByPerson),
+    /// Its workflow is paused, or goes on.
+    #[prost(message, tag = "6")]
+    WorkflowPaused(Flag),
+    /// Due times were missed and are not made up for.
+    #[prost(message, tag = "7")]
+    Missed(Missed),
+    /// All due times up to one are made up for.
+    #[prost(message, tag = "8")]
+    CatchingUp(Due),
+    /// A run is to be made.
+    #[prost(message, tag = "9")]
+    Started(Started),
+    /// `when` does not hold, or cannot be evaluated, or `with` cannot.
+    #[prost(message, tag = "10")]
+    Declined(Declined),
+    /// A run could not be made.
+    #[prost(message, tag = "11")]
+    Refused(Problem),
+    /// A run for a due time has ended.
+    #[prost(message, tag = "12")]
+    Ended(Ended),
+}
+
+/// See [`Fact::Removed`].
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Nothing {}
+
+/// See [`Fact::Set`].
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Set {
+    /// See [`State::definition`].
+    #[prost(string, tag = "1")]
+    pub definition: String,
+    /// See [`State::version`].
+    #[prost(uint32, tag = "2")]
+    pub version: u32,
+    /// See [`State::timezone`].
+    #[prost(string, tag = "3")]
+    pub timezone: String,
+    /// See [`State::workflow_paused`].
+    #[prost(bool, tag = "4")]
+    pub workflow_paused: bool,
+    /// A new generation begins now.
+    #[prost(bool, tag = "5")]
+    pub anew: bool,
+    /// What the definition says of `paused`, where it says something else than before.
+    #[prost(bool, optional, tag = "6")]
+    pub paused: Option<bool>,
+    /// See [`State::delay`].
+    #[prost(int64, tag = "7")]
+    pub delay: i64,
+}
+
+/// A person did it.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct ByPerson {
+    /// Who.
+    #[prost(string, tag = "1")]
+    pub by: String,
+}
+
+/// Yes or no.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Flag {
+    /// Which.
+    #[prost(bool, tag = "1")]
+    pub on: bool,
+}
+
+/// See [`Fact::Missed`].
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Missed {
+    /// Up to this due time.
+    #[prost(int64, tag = "1")]
+    pub until: i64,
+    /// How many; a great number is a lower bound.
+    #[prost(uint64, tag = "2")]
+    pub count: u64,
+}
+
+/// A due time.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Due {
+    /// When.
+    #[prost(int64, tag = "1")]
+    pub due: i64,
+}
+
+/// See [`Fact::Started`].
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Started {
+    /// `run.scheduled_at`.
+    #[prost(int64, tag = "1")]
+    pub scheduled_at: i64,
+    /// The run.
+    #[prost(bytes = "vec", tag = "2")]
+    pub run: Vec<u8>,
+    /// It is for a due time.
+    #[prost(bool, tag = "3")]
+    pub due: bool,
+    /// Number of its class.
+    #[prost(uint32, tag = "4")]
+    pub class: u32,
+}
+
+/// See [`Fact::Declined`].
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Declined {
+    /// The due time, if it was for one.
+    #[prost(int64, optional, tag = "1")]
+    pub due: Option<i64>,
+    /// Why it could not be evaluated; empty: `when` is false.
+    #[prost(string, tag = "2")]
+    pub error: String,
+}
+
+/// See [`Fact::Ended`].
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Ended {
+    /// The due time.
+    #[prost(int64, tag = "1")]
+    pub due: i64,
+    /// The due time before it.
+    #[prost(int64, optional, tag = "2")]
+    pub before: Option<i64>,
+    /// The due time after it.
+    #[prost(int64, optional, tag = "3")]
+    pub after: Option<i64>,
+    /// It succeeded.
+    #[prost(bool, tag = "4")]
+    pub succeeded: bool,
+}
+
+impl State {
+    /// True if the active version has it.
+    pub fn defined(&self) -> bool {
+        !self.definition.is_empty()
+    }
+
+    /// Makes the state that the event says.
+    pub(super) fn apply(&mut self, event: &TriggerEvent) {
+        let at = event.at;
+        self.last_at = at;
+        match &event.fact {
+            Some(Fact::Set(set)) => self.set(at, set),
+            Some(Fact::Removed(_)) => {
+                self.definition.clear();
+                self.paused_by = None;
+                self.catching_up = 0;
+            }
+            Some(Fact::Paused(paused)) => self.paused_by = Some(paused.by.clone()),
+            Some(Fact::Resumed(_)) => {
+                self.paused_by = None;
+                self.from_now(at);
+            }
+            Some(Fact::WorkflowPaused(paused)) => {
+                self.workflow_paused = paused.on;
+                if !paused.on {
+                    self.from_now(at);
+                }
+            }
+            Some(Fact::Missed(missed)) => {
+                self.pass(missed.until);
+                self.missed = self.missed.saturating_add(missed.count);
+            }
+            Some(Fact::CatchingUp(due)) => self.catching_up = due.due,
+            Some(Fact::Started(started)) => {
+                if started.due {
+                    if started.scheduled_at <= self.catching_up {
+                        self.paced_at = at;
+                    }
+                    self.pass(started.scheduled_at);
+                }
+                self.started += 1;
+                self.last = Some(started.clone());
+                self.last_started_at = at;
+            }
+            Some(Fact::Declined(declined)) => {
+                if let Some(due) = declined.due {
+                    self.pass(due);
+                }
+                if declined.error.is_empty() {
+                    self.declined += 1;
+                } else {
+                    self.refused += 1;
+                    self.problem = Some(Problem {
+                        at,
+                        message: declined.error.clone(),
+                    });
+                }
+            }
+            Some(Fact::Refused(problem)) => {
+                self.refused += 1;
+                self.problem = Some(problem.clone());
+            }
+            Some(Fact::Ended(ended)) => self.ended(ended),
+            None => {}
+        }
+    }
+
+    fn set(&mut self, at: i64, set: &Set) {
+        self.definition.clone_from(&set.definition);
+        self.version = set.version;
+        self.timezone.clone_from(&set.timezone);
+        self.delay = set.delay;
+        if let Some(paused) = set.paused {
+            if !paused && self.paused_by.is_some() {
+                self.from_now(at);
+            }
+            self.paused_by = paused.then(|| "its definition".to_owned());
+        }
+        if self.workflow_paused && !set.workflow_paused {
+            self.from_now(at);
+        }
+        self.workflow_paused = set.workflow_paused;
+        if set.anew {
+            self.generation += 1;
+            self.problem = None;
+            self.succeeded.clear();
+            self.failed.clear();
+            self.from_now(at);
+        }
+    }
+
+    /// What was due is over.
+    fn from_now(&mut self, at: i64) {
+        self.pass(at);
+        self.catching_up = 0;
+    }
+
+    fn pass(&mut self, due: i64) {
+        self.watermark = self.watermark.max(due);
+    }
+
+    fn ended(&mut self, ended: &Ended) {
+        let due = ended.due;
+        let place = self.succeeded.partition_point(|known| known.last < due);
+        let known = self.succeeded.get(place);
+        if known.is_some_and(|known| known.first <= due) {
+            return;
+        }
+        let failed = self.failed.binary_search(&due);
+        match (ended.succeeded, failed) {
+            (false, Err(place)) => {
+                self.failed.insert(place, due);
+                if self.failed.len() > limits::DUE_FAILURES {
+                    self.failed.remove(0);
+                }
+                return;
+            }
+            (false, Ok(_)) => return,
+            (true, Ok(place)) => drop(self.failed.remove(place)),
+            (true, Err(_)) => {}
+        }
+        let (mut first, mut last) = (due, due);
+        let mut place = place;
+        if let Some(after) = self.succeeded.get(place)
+            && ended.after == Some(after.first)
+        {
+            last = after.last;
+            self.succeeded.remove(place);
+        }
+        if place > 0 && ended.before == Some(self.succeeded[place - 1].last) {
+            place -= 1;
+            first = self.succeeded[place].first;
+            self.succeeded.remove(place);
+        }
+        self.succeeded.insert(place, Stretch { first, last });
+        if self.succeeded.len() > limits::DUE_STRETCHES {
+            self.succeeded.remove(0);
+        }
+    }
+
+    /// True if a run for this due time is known to have succeeded.
+    pub(super) fn has_succeeded(&self, due: Time) -> bool {
+        let place = self.succeeded.partition_point(|known| known.last < due.0);
+        let known = self.succeeded.get(place);
+        known.is_some_and(|known| known.first <= due.0)
+    }
+
+    /// True if a run for this due time is known, none of which succeeded.
+    pub(super) fn has_failed(&self, due: Time) -> bool {
+        self.failed.binary_search(&due.0).is_ok()
+    }
+}
