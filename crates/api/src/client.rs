@@ -1,4 +1,4 @@
-//! Everything a client can ask, and a client that asks over a Unix socket.
+//! Everything a client can ask, and a client that asks over a Unix socket, HTTP or HTTPS.
 //!
 //! Whoever holds the data directory answers the same trait in process.
 
@@ -7,46 +7,61 @@ mod deploy;
 mod health;
 mod log;
 mod run;
+mod target;
+mod token;
 mod workflow;
 
 use std::fmt::Write as _;
-use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::{CONTENT_TYPE, HOST};
-use hyper::{Method, Request};
-use hyper_util::rt::TokioIo;
+use hyper::body::{Body, Bytes, Incoming};
+use hyper::{Method, Request, Response, StatusCode};
 use kapell_model::{Error, ErrorCode};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::http::{ANSWER_BYTES, BASE, Problem};
+use self::target::Connection;
+use crate::http::{ANSWER_BYTES, Problem};
 
 pub use blob::BlobCalls;
 pub use deploy::DeployCalls;
 pub use health::HealthCalls;
 pub use log::LogCalls;
 pub use run::RunCalls;
+pub use target::{HttpServer, Target, short};
+pub use token::TokenCalls;
 pub use workflow::WorkflowCalls;
 
 /// An answer, or a public failure.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// Everything a client can ask, a trait a noun. Calls block.
-pub trait Api: RunCalls + WorkflowCalls + DeployCalls + BlobCalls + LogCalls + HealthCalls {}
+pub trait Api:
+    RunCalls + WorkflowCalls + DeployCalls + BlobCalls + LogCalls + HealthCalls + TokenCalls
+{
+}
 
-impl<T: RunCalls + WorkflowCalls + DeployCalls + BlobCalls + LogCalls + HealthCalls> Api for T {}
+impl<T> Api for T where
+    T: RunCalls + WorkflowCalls + DeployCalls + BlobCalls + LogCalls + HealthCalls + TokenCalls
+{
+}
 
-/// Asks over a Unix socket, one request after another on one connection.
+/// Asks a server, one request after another on one connection.
 pub struct Client {
     runtime: tokio::runtime::Runtime,
-    socket: PathBuf,
-    connection: Mutex<Option<SendRequest<Full<Bytes>>>>,
+    target: Target,
+    connection: Mutex<Option<Connection>>,
 }
+
+/// How long an answer may take to begin, from when the request is sent. Requests that wait do so for half
+/// of it.
+const ANSWER_PATIENCE: Duration = Duration::from_mins(1);
+
+/// The same where a large body goes or comes.
+const TRANSFER_PATIENCE: Duration = Duration::from_mins(15);
 
 impl Client {
     /// Connects to the socket of a data directory.
@@ -54,25 +69,38 @@ impl Client {
     /// # Errors
     /// [`ErrorCode::StoreUnavailable`] if nobody answers there.
     pub fn connect(socket: &Path) -> Result<Self> {
+        Self::to(Target::Socket(socket.to_owned()))
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    /// [`ErrorCode::StoreUnavailable`] if nobody answers at a socket, [`ErrorCode::ServerUnreachable`]
+    /// if nobody does at an address.
+    pub fn to(target: Target) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(|error| unreachable(socket, &error))?;
-        let client = Self {
+            .map_err(|error| target.unreachable(&error))?;
+        let connection = runtime.block_on(target.open())?;
+        Ok(Self {
             runtime,
-            socket: socket.to_owned(),
-            connection: Mutex::default(),
-        };
-        let connection = client
-            .runtime
-            .block_on(open(socket))
-            .map_err(|error| unreachable(socket, &error))?;
-        *client.connection.lock() = Some(connection);
-        Ok(client)
+            target,
+            connection: Mutex::new(Some(connection)),
+        })
+    }
+
+    /// Who is asked, for people.
+    pub fn target(&self) -> &Target {
+        &self.target
     }
 
     fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         self.call(Method::GET, path, Bytes::new(), "application/json")
+    }
+
+    fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        self.call(Method::DELETE, path, Bytes::new(), "application/json")
     }
 
     fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
@@ -97,39 +125,13 @@ impl Client {
         body: Bytes,
         kind: &str,
     ) -> Result<T> {
-        let request = Request::builder()
-            .method(method)
-            .uri(format!("{BASE}{path}"))
-            .header(HOST, "kapell")
-            .header(CONTENT_TYPE, kind)
-            .body(Full::new(body))
-            .map_err(|error| Error::new(ErrorCode::BadRequest, error.to_string()))?;
+        let request = self.target.request(method, path, body, kind)?;
         let kept = self
             .connection
             .lock()
             .take()
             .filter(|connection| !connection.is_closed());
-        let answer = self.runtime.block_on(async {
-            let mut connection = match kept {
-                Some(connection) => connection,
-                None => open(&self.socket)
-                    .await
-                    .map_err(|error| unreachable(&self.socket, &error))?,
-            };
-            let lost = |error: &dyn std::fmt::Display| unreachable(&self.socket, error);
-            let response = connection
-                .send_request(request)
-                .await
-                .map_err(|error| lost(&error))?;
-            let status = response.status();
-            let bytes = Limited::new(response.into_body(), ANSWER_BYTES)
-                .collect()
-                .await
-                .map_err(|error| lost(&error))?
-                .to_bytes();
-            Ok::<_, Error>((connection, status, bytes))
-        });
-        let (connection, status, bytes) = answer?;
+        let (connection, status, bytes) = self.runtime.block_on(self.exchange(kept, request))?;
         *self.connection.lock() = Some(connection);
         if status.is_success() {
             return serde_json::from_slice(&bytes).map_err(|error| {
@@ -139,44 +141,74 @@ impl Client {
                 )
             });
         }
-        Err(match serde_json::from_slice::<Problem>(&bytes) {
-            Ok(problem) => problem.into(),
-            Err(_) => Error::new(ErrorCode::Internal, format!("the answer is {status}")),
+        Err(refusal(status, &bytes))
+    }
+
+    async fn exchange(
+        &self,
+        kept: Option<Connection>,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<(Connection, StatusCode, Bytes)> {
+        let large = request.body().size_hint().lower() > LARGE;
+        let patience = if large {
+            TRANSFER_PATIENCE
+        } else {
+            ANSWER_PATIENCE
+        };
+        // A kept connection may have been closed at the other end: what was not sent goes over a new one.
+        if let Some(mut connection) = kept {
+            match self
+                .within(patience, connection.try_send_request(request))
+                .await?
+            {
+                Ok(response) => return self.whole(connection, response).await,
+                Err(mut refused) => match refused.take_message() {
+                    Some(message) => request = message,
+                    None => return Err(self.target.unreachable(&refused.into_error())),
+                },
+            }
+        }
+        let mut connection = self.target.open().await?;
+        let response = self
+            .within(patience, connection.send_request(request))
+            .await?
+            .map_err(|error| self.target.unreachable(&error))?;
+        self.whole(connection, response).await
+    }
+
+    async fn within<T>(&self, patience: Duration, answer: impl Future<Output = T>) -> Result<T> {
+        tokio::time::timeout(patience, answer).await.map_err(|_| {
+            self.target
+                .unreachable(&format!("no answer in {} seconds", patience.as_secs()))
         })
     }
-}
 
-fn unreachable(socket: &Path, error: &dyn std::fmt::Display) -> Error {
-    Error::new(
-        ErrorCode::StoreUnavailable,
-        format!("nobody answers at `{}`: {error}", socket.display()),
-    )
-    .hint("the process that holds the data directory may just have ended: try again")
-}
-
-async fn open(socket: &Path) -> std::io::Result<SendRequest<Full<Bytes>>> {
-    let (path, _directory) = short(socket)?;
-    let stream = tokio::net::UnixStream::connect(&path).await?;
-    let (sender, connection) = handshake(TokioIo::new(stream))
-        .await
-        .map_err(std::io::Error::other)?;
-    tokio::spawn(connection);
-    Ok(sender)
-}
-
-/// Bytes of an address of a Unix socket.
-const ADDRESS_BYTES: usize = 100;
-
-/// A path to a socket that is short enough for its address: through the open directory if need be.
-/// The directory stays open as long as what is returned lives.
-pub fn short(socket: &Path) -> std::io::Result<(PathBuf, Option<std::fs::File>)> {
-    if socket.as_os_str().len() <= ADDRESS_BYTES {
-        return Ok((socket.to_owned(), None));
+    async fn whole(
+        &self,
+        connection: Connection,
+        response: Response<Incoming>,
+    ) -> Result<(Connection, StatusCode, Bytes)> {
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_BYTES).collect();
+        let bytes = self
+            .within(TRANSFER_PATIENCE, body)
+            .await?
+            .map_err(|error| self.target.unreachable(&error))?
+            .to_bytes();
+        Ok((connection, status, bytes))
     }
-    let directory = std::fs::File::open(socket.parent().unwrap_or(Path::new(".")))?;
-    let mut path = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
-    path.push(socket.file_name().unwrap_or_default());
-    Ok((path, Some(directory)))
+}
+
+/// Bytes of a body that may take long to send.
+const LARGE: u64 = 1 << 20;
+
+/// What a server refuses, as it says it.
+fn refusal(status: StatusCode, bytes: &[u8]) -> Error {
+    match serde_json::from_slice::<Problem>(bytes) {
+        Ok(problem) => problem.into(),
+        Err(_) => Error::new(ErrorCode::Internal, format!("the answer is {status}"))
+            .hint("is a Kapell server at this address?"),
+    }
 }
 
 /// Text as one part of an address, or one value of its query.

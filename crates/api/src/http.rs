@@ -9,6 +9,7 @@ mod log;
 mod problem;
 mod run;
 pub mod schema;
+mod token;
 mod workflow;
 
 pub use action::*;
@@ -17,6 +18,7 @@ pub use health::*;
 pub use log::*;
 pub use problem::*;
 pub use run::*;
+pub use token::*;
 pub use workflow::*;
 
 /// Where everything is.

@@ -18,7 +18,7 @@ macro_rules! page {
 }
 
 /// The pages of `docs/errors`, by code.
-const PAGES: [(&str, &str); 18] = [
+const PAGES: [(&str, &str); 23] = [
     page!("bad-definition"),
     page!("bad-params"),
     page!("bad-request"),
@@ -29,13 +29,18 @@ const PAGES: [(&str, &str); 18] = [
     page!("internal"),
     page!("limit-reached"),
     page!("not-allowed-now"),
+    page!("not-authenticated"),
     page!("not-available"),
+    page!("not-permitted"),
     page!("run-failed"),
     page!("run-not-found"),
+    page!("server-unreachable"),
     page!("step-not-found"),
     page!("store-corrupt"),
     page!("store-too-new"),
     page!("store-unavailable"),
+    page!("token-not-found"),
+    page!("too-many-requests"),
     page!("workflow-not-found"),
 ];
 

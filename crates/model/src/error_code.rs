@@ -76,6 +76,16 @@ codes! {
     StoreCorrupt = "store-corrupt", 500, 1, false;
     /// The store does not answer or refuses to write; nothing that was acknowledged is lost.
     StoreUnavailable = "store-unavailable", 503, 1, true;
+    /// No token came with the request, or one that is unknown, revoked or expired.
+    NotAuthenticated = "not-authenticated", 401, 1, false;
+    /// The token does not allow this.
+    NotPermitted = "not-permitted", 403, 1, false;
+    /// There is no such token.
+    TokenNotFound = "token-not-found", 404, 2, false;
+    /// Requests come faster than the server takes them from one client.
+    TooManyRequests = "too-many-requests", 429, 1, true;
+    /// Nobody answers at the address of the server.
+    ServerUnreachable = "server-unreachable", 503, 1, true;
     /// The disk is full.
     DiskFull = "disk-full", 507, 1, true;
     /// The run ended without success.

@@ -151,3 +151,21 @@ pub const ENV_VARIABLES: usize = 256;
 pub const DEPLOY: usize = 1_000;
 /// Rows in one page of a list.
 pub const LIST_PAGE: usize = 1_000;
+/// Tokens of a server, those that hold no more but are still listed included.
+pub const TOKENS: usize = 10_000;
+/// Entries of the audit log; older ones are dropped.
+pub const AUDIT_ENTRIES: u64 = 1_000_000;
+/// Entries of the audit log that wait to be written.
+pub const AUDIT_WAITING: usize = 20_000;
+/// Connections that a server holds open.
+pub const CONNECTIONS: usize = 4_096;
+/// Connections from one address.
+pub const CONNECTIONS_PER_ADDRESS: usize = 1_024;
+/// Bytes of the headers of one request.
+pub const HEADER_BYTES: usize = 64 << 10;
+/// Headers of one request.
+pub const HEADERS: usize = 100;
+/// Requests that one connection of HTTP/2 has under way.
+pub const STREAMS: u32 = 256;
+/// Clients whose rate of requests is remembered.
+pub const RATED_CLIENTS: usize = 65_536;

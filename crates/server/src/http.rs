@@ -9,11 +9,13 @@ mod answer;
 mod blob;
 mod deploy;
 mod document;
+mod gate;
 mod health;
 mod log;
 mod run;
 #[cfg(test)]
 mod tests;
+mod token;
 mod workflow;
 
 use std::sync::Arc;
@@ -21,12 +23,13 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
-use axum::middleware::map_response;
+use axum::middleware::{from_fn_with_state, map_response};
 use kapell_api::http::{BASE, REQUEST_BYTES};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::Service;
+use gate::Gate;
 
 pub use document::openapi;
 
@@ -42,19 +45,24 @@ fn parts() -> (Router<Arc<Service>>, OpenApi) {
         .merge(deploy::routes())
         .merge(run::routes())
         .merge(action::routes())
-        .merge(log::routes());
+        .merge(log::routes())
+        .merge(token::routes());
     OpenApiRouter::with_openapi(document::head())
         .nest(BASE, nouns)
+        .merge(health::probes())
         .split_for_parts()
 }
 
-/// All routes.
-pub fn router(service: Arc<Service>) -> Router {
+/// All routes. Requests of one client are answered at most so often a second.
+pub fn router(service: Arc<Service>, request_rate: u32) -> Router {
     let (routes, document) = parts();
+    let document = document::finished(&document);
+    let gate = Arc::new(Gate::new(Arc::clone(&service), &document, request_rate));
     routes
-        .merge(document::routes(document))
+        .merge(document::routes(&document))
         .fallback(async || StatusCode::NOT_FOUND)
         .layer(DefaultBodyLimit::max(REQUEST_BYTES))
+        .layer(from_fn_with_state(gate, gate::pass))
         .layer(map_response(answer::explained))
         .with_state(service)
 }

@@ -12,10 +12,12 @@
 //!
 //! Not here: what a worker is (whoever assembles gives one), and anything that people see.
 
+pub mod auth;
 mod diff;
 pub mod http;
 pub mod local;
 mod logs;
+pub mod net;
 mod register;
 mod rows;
 mod service;

@@ -5,6 +5,7 @@
 //! asked over its socket instead.
 
 use std::fs::{self, Permissions};
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -20,17 +21,14 @@ use kapell_node::drive::{Node, Threads, Workers};
 use kapell_node::{BlobFolder, clock, upkeep};
 use kapell_store::{FileBlobs, SqliteStore, Store};
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
 
+use crate::net::{self, Listener, Served, TlsFiles};
 use crate::register::NAMESPACE;
 use crate::rows::failure;
 use crate::{Service, http};
 
 /// How soon after the start upkeep is done, so that short commands do none.
 const FIRST_UPKEEP: Duration = Duration::from_secs(5);
-
-/// How long answers under way are waited for at the end.
-const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// How soon after a step that failed the next is tried.
 const UPKEEP: Duration = Duration::from_mins(10);
@@ -89,7 +87,28 @@ pub struct Local {
     worker: Arc<Hand>,
     _upkeep: Option<Upkeep>,
     socket: Option<Socket>,
+    /// Listeners at addresses.
+    listening: Vec<Served>,
 }
+
+/// An address to listen on.
+#[derive(Clone, Debug)]
+pub struct Listen {
+    /// Which; port 0 takes any that is free.
+    pub address: SocketAddr,
+    /// Speaks TLS with this certificate.
+    pub tls: Option<TlsFiles>,
+    /// Listens without TLS where others may read along.
+    pub insecure: bool,
+    /// Requests of one client a second.
+    pub request_rate: u32,
+}
+
+/// Requests of one client a second where nothing else is said.
+pub const REQUEST_RATE: u32 = 20_000;
+
+/// Threads that handle requests from addresses.
+const THREADS: usize = 2;
 
 /// Attempts in flight that start nothing.
 const LIGHT_WINDOW: usize = 4_096;
@@ -230,6 +249,7 @@ fn assemble(data_dir: &Path, store: Arc<dyn Store>, want: Want) -> Result<Local,
         threads,
         worker,
         socket,
+        listening: Vec::new(),
         _upkeep: upkeep,
     })
 }
@@ -271,6 +291,44 @@ impl Local {
         Arc::clone(&self.service) as Arc<dyn Api>
     }
 
+    /// Listens on an address too, until the end; where that is.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NotPermitted`] for an address that others reach if there is neither TLS nor a word
+    /// that it may be without, or no token; [`ErrorCode::BadRequest`] if it cannot be listened on.
+    pub fn listen(&mut self, listen: &Listen) -> Result<SocketAddr, Error> {
+        let address = listen.address;
+        if !address.ip().is_loopback() {
+            if listen.tls.is_none() && !listen.insecure {
+                let message = format!("`{address}` can be reached by others, and there is no TLS");
+                return Err(Error::new(ErrorCode::NotPermitted, message)
+                    .hint("`--tls-self-signed`, `--tls-cert` with `--tls-key`, or `--insecure` behind a proxy that speaks TLS"));
+            }
+            if !self.service.tokens.any()? {
+                let message =
+                    format!("`{address}` can be reached by others, and there is no token");
+                return Err(Error::new(ErrorCode::NotPermitted, message)
+                    .hint("`kapell token create NAME --scope admin` makes the first"));
+            }
+        }
+        let refused = |error: &std::io::Error| {
+            let message = format!("`{address}` cannot be listened on: {error}");
+            Error::new(ErrorCode::BadRequest, message)
+                .hint("`--listen` names another address; port 0 takes any that is free")
+        };
+        let tls = listen.tls.as_ref().map(net::acceptor).transpose()?;
+        let listener = TcpListener::bind(address).map_err(|error| refused(&error))?;
+        let bound = listener.local_addr().map_err(|error| refused(&error))?;
+        listener
+            .set_nonblocking(true)
+            .map_err(|error| refused(&error))?;
+        let router = http::router(Arc::clone(&self.service), listen.request_rate);
+        let served = Served::start(Listener::Tcp(listener, tls), router, THREADS);
+        self.listening
+            .push(served.map_err(|error| refused(&error))?);
+        Ok(bound)
+    }
+
     /// Stops: nothing more starts, running attempts get `grace` to end, everything that is known is
     /// written.
     pub fn stop(mut self, grace: Duration) {
@@ -278,6 +336,10 @@ impl Local {
     }
 
     fn shut_down(&mut self, grace: Duration) {
+        self.service.stop();
+        for served in self.listening.drain(..) {
+            served.close();
+        }
         let worker = self.worker.0.lock().take();
         if let Some(worker) = worker {
             worker.stop(grace);
@@ -288,6 +350,7 @@ impl Local {
         if let Some(socket) = self.socket.take() {
             socket.close();
         }
+        self.service.audit.close();
     }
 }
 
@@ -358,32 +421,24 @@ impl Workers for Hand {
 /// The socket of a data directory, served by a thread of its own.
 struct Socket {
     path: PathBuf,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    served: Served,
 }
 
 impl Socket {
     fn serve(data_dir: &Path, service: Arc<Service>) -> std::io::Result<Self> {
         let path = data_dir.join(SOCKET);
-        let listener = listen(data_dir, &path)?;
-        let (stop, stopped) = oneshot::channel::<()>();
-        let thread = std::thread::Builder::new()
-            .name("kapell-http".to_owned())
-            .spawn(move || serve(listener, service, stopped))?;
+        let listener = Listener::Unix(listen(data_dir, &path)?);
+        let router = http::router(service, REQUEST_RATE);
         Ok(Self {
             path,
-            stop: Some(stop),
-            thread: Some(thread),
+            served: Served::start(listener, router, 1)?,
         })
     }
 
-    fn close(mut self) {
+    fn close(self) {
         // Whoever connects from now on meets nobody, and looks whether the directory is free.
         let _ = fs::remove_file(&self.path);
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.served.close();
     }
 }
 
@@ -398,42 +453,6 @@ fn listen(data_dir: &Path, path: &Path) -> std::io::Result<UnixListener> {
     // A socket that a process before left is replaced: we hold the directory.
     fs::rename(&new, path)?;
     Ok(listener)
-}
-
-fn serve(listener: UnixListener, service: Arc<Service>, stopped: oneshot::Receiver<()>) {
-    let runtime = match tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            tracing::error!(%error, "other processes are not answered");
-            return;
-        }
-    };
-    let done = runtime.block_on(async move {
-        let listener = tokio::net::UnixListener::from_std(listener)?;
-        let (stopping, waits) = oneshot::channel::<()>();
-        let serving =
-            axum::serve(listener, http::router(service)).with_graceful_shutdown(async move {
-                // Whoever stops us may also just be gone.
-                let _ = stopped.await;
-                drop(stopping);
-            });
-        let last_words = async move {
-            let _ = waits.await;
-            tokio::time::sleep(LAST_WORDS).await;
-        };
-        tokio::select! {
-            result = serving => result,
-            () = last_words => Ok(()),
-        }
-    });
-    if let Err(error) = done {
-        tracing::error!(%error, "other processes are not answered any more");
-    }
-    // Requests that still wait for a change are let go.
-    runtime.shutdown_background();
 }
 
 /// How long ago something was, never below zero.

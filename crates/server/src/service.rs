@@ -6,20 +6,23 @@ mod deploy;
 mod health;
 mod log;
 mod run;
+mod token;
 mod workflow;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use kapell_api::client::Result;
 use kapell_api::task::Blobs;
-use kapell_model::{Error, ErrorCode, RunId, limits};
+use kapell_model::{Error, ErrorCode, RunId, Time, limits};
 use kapell_node::drive::Node;
 use kapell_node::{Answer, ClientRequest};
 use kapell_store::{RunRow, Store};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
+use crate::auth::{Audit, Tokens};
 use crate::rows::failure;
 
 /// Answers clients.
@@ -31,6 +34,9 @@ pub struct Service {
     node: Option<Node>,
     working: bool,
     changes: Arc<Changes>,
+    pub(crate) tokens: Tokens,
+    pub(crate) audit: Audit,
+    stopping: AtomicBool,
 }
 
 /// Counts changes of rows, so that whoever waits for one misses none.
@@ -58,6 +64,9 @@ impl Service {
             }));
         }
         Self {
+            tokens: Tokens::new(Arc::clone(&store)),
+            audit: Audit::new(Arc::clone(&store)),
+            stopping: AtomicBool::new(false),
             store,
             blobs,
             logs: data_dir.join("logs"),
@@ -65,6 +74,25 @@ impl Service {
             working,
             changes,
         }
+    }
+
+    /// Whether requests are taken.
+    pub(crate) fn ready(&self) -> Result<()> {
+        if self.stopping.load(Ordering::Relaxed) {
+            return Err(
+                Error::new(ErrorCode::StoreUnavailable, "the server is ending")
+                    .hint("ask again after its restart"),
+            );
+        }
+        self.store
+            .next_wake(Time::ZERO)
+            .map_err(failure)
+            .map(|_| ())
+    }
+
+    /// From now on the service is not ready any more.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
     }
 
     /// Asks the node and waits for its answer.

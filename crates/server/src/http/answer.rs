@@ -10,9 +10,12 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use kapell_api::http::{BASE, Problem, REQUEST_BYTES};
 use kapell_model::{Error, ErrorCode};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::Service;
+use crate::auth::Caller;
 
 /// How long the body of a request may take to come.
 const BODY_PATIENCE: Duration = Duration::from_mins(1);
@@ -80,17 +83,19 @@ pub(super) fn problem(error: Error, status: Option<StatusCode>) -> Response {
     (status, [(header::CONTENT_TYPE, PROBLEM)], body).into_response()
 }
 
-/// The body of a request, if it comes in time.
+/// The body of a request, if it comes in time, and who sent it if a token told.
 #[derive(Debug)]
-pub(super) struct Body(pub(super) Bytes);
+pub(super) struct Body(pub(super) Bytes, pub(super) Option<String>);
 
 impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = Response;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
+        let caller = request.extensions().get::<Caller>();
+        let name = caller.and_then(|caller| caller.name().map(str::to_owned));
         let bytes = Bytes::from_request(request, state);
         match tokio::time::timeout(BODY_PATIENCE, bytes).await {
-            Ok(Ok(bytes)) => Ok(Self(bytes)),
+            Ok(Ok(bytes)) => Ok(Self(bytes, name)),
             Ok(Err(refused)) => Err(refused.into_response()),
             Err(_) => Err(StatusCode::REQUEST_TIMEOUT.into_response()),
         }
@@ -98,21 +103,31 @@ impl<S: Send + Sync> FromRequest<S> for Body {
 }
 
 impl Body {
-    /// What stands in it.
-    pub(super) fn read<'b, T: Deserialize<'b>>(&'b self) -> Result<T, Failure> {
-        serde_json::from_slice(&self.0)
-            .map_err(|error| bad(&format!("the body of the request cannot be read: {error}")))
+    /// What stands in it. What it says of who asks (`by`) counts only without a token: nobody speaks in
+    /// another's name.
+    pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        let unreadable = |error: serde_json::Error| {
+            bad(&format!("the body of the request cannot be read: {error}"))
+        };
+        let Some(name) = &self.1 else {
+            return serde_json::from_slice(&self.0).map_err(unreadable);
+        };
+        let mut body: Value = serde_json::from_slice(&self.0).map_err(unreadable)?;
+        if let Some(fields) = body.as_object_mut() {
+            fields.insert("by".to_owned(), name.as_str().into());
+        }
+        serde_json::from_value(body).map_err(unreadable)
     }
 
     /// What stands in it; the default if it is empty.
-    pub(super) fn read_or_default<'b, T: Deserialize<'b> + Default>(
-        &'b self,
-    ) -> Result<T, Failure> {
-        if self.0.is_empty() {
-            Ok(T::default())
-        } else {
-            self.read()
+    pub(super) fn read_or_default<T: DeserializeOwned + Default>(&self) -> Result<T, Failure> {
+        if self.0.is_empty() && self.1.is_none() {
+            return Ok(T::default());
         }
+        if self.0.is_empty() {
+            return Self(Bytes::from_static(b"{}"), self.1.clone()).read();
+        }
+        self.read()
     }
 }
 

@@ -29,6 +29,6 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses((status = 200, description = "How to refer to them", body = schema::Blob))
 )]
-async fn put_blob(State(service): Shared, Body(bytes): Body) -> Answer<BlobRef> {
+async fn put_blob(State(service): Shared, Body(bytes, _): Body) -> Answer<BlobRef> {
     call(service, move |service| service.put(&bytes)).await
 }

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::http::header;
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
-use kapell_api::http::{BASE, Problem};
+use kapell_api::http::Problem;
 use serde_json::{Value, json};
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{Info, OpenApi, OpenApiBuilder, Tag};
@@ -15,13 +15,17 @@ use utoipa::{PartialSchema, ToSchema};
 use super::answer::PROBLEM;
 use crate::Service;
 
+/// Where the document is.
+pub(super) const PATH: &str = "/api/v1/openapi.json";
+
 /// Nouns, in the order in which the page shows them.
-const TAGS: [(&str, &str); 5] = [
+const TAGS: [(&str, &str); 6] = [
     ("runs", "Runs: started, listed, looked at."),
     ("actions", "What can be done to a run."),
     ("workflows", "Workflows and their versions."),
     ("blobs", "Bytes that are kept by their hash."),
-    ("server", "Who answers."),
+    ("tokens", "Who may ask, and what was changed."),
+    ("server", "Who answers, and whether it does."),
 ];
 
 const ABOUT: &str = "What every `kapell` command and every program asks of a server. \
@@ -51,7 +55,7 @@ pub fn openapi() -> Value {
     finished(&super::parts().1)
 }
 
-fn finished(document: &OpenApi) -> Value {
+pub(super) fn finished(document: &OpenApi) -> Value {
     let mut document = json!(document);
     super::action::describe(&mut document);
     let mut schemas = Vec::new();
@@ -84,18 +88,16 @@ fn finished(document: &OpenApi) -> Value {
 }
 
 /// The document at `/api/v1/openapi.json`, and its page at `/docs/api`.
-pub(super) fn routes(document: OpenApi) -> Router<Arc<Service>> {
-    let text: Arc<str> = finished(&document).to_string().into();
+pub(super) fn routes(document: &Value) -> Router<Arc<Service>> {
+    let text: Arc<str> = document.to_string().into();
     let answer = move || {
         let text = Arc::clone(&text);
         async move { json(&text) }
     };
-    Router::new()
-        .route(&format!("{BASE}/openapi.json"), get(answer))
-        .route(
-            "/docs/api",
-            get(async || Html(include_str!("document.html"))),
-        )
+    Router::new().route(PATH, get(answer)).route(
+        "/docs/api",
+        get(async || Html(include_str!("document.html"))),
+    )
 }
 
 fn json(text: &str) -> Response {

@@ -1,0 +1,260 @@
+//! Who is asked: the socket of a data directory, or a server at an address.
+
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use hyper::{Method, Request, Uri};
+use hyper_util::rt::TokioIo;
+use kapell_model::{Error, ErrorCode};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+
+use super::Result;
+use crate::http::BASE;
+
+/// A connection that requests go over, one after another.
+pub(super) type Connection = SendRequest<Full<Bytes>>;
+
+/// How long it may take to connect, the handshake of TLS included.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where systems keep the certificates that they trust.
+const SYSTEM_ROOTS: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// Who is asked.
+#[derive(Clone)]
+pub enum Target {
+    /// The process that holds the data directory of this socket.
+    Socket(PathBuf),
+    /// A server.
+    Http(Box<HttpServer>),
+}
+
+/// A server at an address.
+#[derive(Clone)]
+pub struct HttpServer {
+    /// As it was given, for messages.
+    url: String,
+    host: String,
+    port: u16,
+    tls: Option<Arc<ClientConfig>>,
+    token: Option<String>,
+}
+
+impl HttpServer {
+    /// A server at `http://host:port` or `https://host:port`, whose certificate the system trusts or one
+    /// of the file `ca` (PEM) has signed. The token is sent with every request.
+    ///
+    /// # Errors
+    /// [`ErrorCode::BadRequest`] for what is no such address or token, [`ErrorCode::FileNotFound`] if
+    /// certificates cannot be read.
+    pub fn new(url: &str, token: Option<String>, ca: Option<&Path>) -> Result<Self> {
+        let bad = |why: &str| {
+            Error::new(
+                ErrorCode::BadRequest,
+                format!("`{url}` is no address of a server: {why}"),
+            )
+            .hint("an address looks like http://127.0.0.1:7420 or https://kapell.example.com")
+        };
+        let uri: Uri = url.parse().map_err(|_| bad("it cannot be read"))?;
+        let secure = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err(bad("it begins with neither `http://` nor `https://`")),
+        };
+        if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+            return Err(bad("it has a path"));
+        }
+        let host = uri.host().ok_or_else(|| bad("it names no host"))?;
+        if uri
+            .authority()
+            .is_some_and(|authority| authority.as_str().contains('@'))
+        {
+            return Err(bad("it names a user; a token goes into KAPELL_TOKEN"));
+        }
+        if token.as_ref().is_some_and(|token| {
+            token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic())
+        }) {
+            return Err(Error::new(
+                ErrorCode::BadRequest,
+                "the token holds characters that no token has",
+            )
+            .hint("`kapell token create` prints tokens; look for a line end in KAPELL_TOKEN"));
+        }
+        Ok(Self {
+            url: url.trim_end_matches('/').to_owned(),
+            host: host.trim_matches(['[', ']']).to_owned(),
+            port: uri.port_u16().unwrap_or(if secure { 443 } else { 80 }),
+            tls: secure.then(|| trust(ca)).transpose()?,
+            token,
+        })
+    }
+
+    /// Its address, as it was given.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    fn authority(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+
+    async fn open(&self) -> std::io::Result<Connection> {
+        let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
+        stream.set_nodelay(true)?;
+        let Some(tls) = &self.tls else {
+            return over(stream).await;
+        };
+        let name = ServerName::try_from(self.host.clone()).map_err(std::io::Error::other)?;
+        let connector = TlsConnector::from(Arc::clone(tls));
+        over(connector.connect(name, stream).await?).await
+    }
+}
+
+/// What is trusted: certificates of a file, or those of the system.
+fn trust(ca: Option<&Path>) -> Result<Arc<ClientConfig>> {
+    let system = || {
+        SYSTEM_ROOTS
+            .map(Path::new)
+            .into_iter()
+            .find(|file| file.exists())
+    };
+    let Some(file) = ca.or_else(system) else {
+        return Err(Error::new(
+            ErrorCode::FileNotFound,
+            "this system has no file of certificates to trust",
+        )
+        .hint("name one with `--ca` or KAPELL_CA"));
+    };
+    let unreadable = |error: &dyn std::fmt::Display| {
+        let message = format!(
+            "certificates cannot be read from `{}`: {error}",
+            file.display()
+        );
+        Error::new(ErrorCode::FileNotFound, message).hint("a file of PEM blocks is needed")
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(file).map_err(|error| unreadable(&error))? {
+        let certificate = certificate.map_err(|error| unreadable(&error))?;
+        // A system's file may hold some that are too old to be read.
+        if let Err(error) = roots.add(certificate)
+            && ca.is_some()
+        {
+            return Err(unreadable(&error));
+        }
+    }
+    if roots.is_empty() {
+        return Err(unreadable(&"there are none in it"));
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+async fn over<S>(stream: S) -> std::io::Result<Connection>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = handshake(TokioIo::new(stream))
+        .await
+        .map_err(std::io::Error::other)?;
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+impl Target {
+    pub(super) async fn open(&self) -> Result<Connection> {
+        let open = async {
+            match self {
+                Self::Socket(socket) => {
+                    let (path, _directory) = short(socket)?;
+                    over(UnixStream::connect(&path).await?).await
+                }
+                Self::Http(server) => server.open().await,
+            }
+        };
+        match tokio::time::timeout(CONNECT_PATIENCE, open).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => Err(self.unreachable(&error)),
+            Err(_) => Err(self.unreachable(&"it does not answer")),
+        }
+    }
+
+    pub(super) fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        kind: &str,
+    ) -> Result<Request<Full<Bytes>>> {
+        let (host, token) = match self {
+            Self::Socket(_) => ("kapell".to_owned(), None),
+            Self::Http(server) => (server.authority(), server.token.as_ref()),
+        };
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{BASE}{path}"))
+            .header(HOST, host)
+            .header(CONTENT_TYPE, kind);
+        if let Some(token) = token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        request
+            .body(Full::new(body))
+            .map_err(|error| Error::new(ErrorCode::BadRequest, error.to_string()))
+    }
+
+    /// Nobody answers there.
+    pub(super) fn unreachable(&self, error: &dyn std::fmt::Display) -> Error {
+        match self {
+            Self::Socket(socket) => Error::new(
+                ErrorCode::StoreUnavailable,
+                format!("nobody answers at `{}`: {error}", socket.display()),
+            )
+            .hint("the process that holds the data directory may just have ended: try again"),
+            Self::Http(server) => Error::new(
+                ErrorCode::ServerUnreachable,
+                format!("nobody answers at `{}`: {error}", server.url),
+            )
+            .hint("`kapell server` must run there; `--server` or KAPELL_SERVER names the address"),
+        }
+    }
+}
+
+/// Bytes of an address of a Unix socket.
+const ADDRESS_BYTES: usize = 100;
+
+/// A path to a socket that is short enough for its address: through the open directory if need be.
+/// The directory stays open as long as what is returned lives.
+pub fn short(socket: &Path) -> std::io::Result<(PathBuf, Option<std::fs::File>)> {
+    if socket.as_os_str().len() <= ADDRESS_BYTES {
+        return Ok((socket.to_owned(), None));
+    }
+    let directory = std::fs::File::open(socket.parent().unwrap_or(Path::new(".")))?;
+    let mut path = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
+    path.push(socket.file_name().unwrap_or_default());
+    Ok((path, Some(directory)))
+}

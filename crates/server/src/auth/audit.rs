@@ -1,0 +1,189 @@
+//! The audit log: every change that was asked for over a connection, with who, from where and how it
+//! ended. One thread writes entries in batches; a change that would find no room there is refused.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use kapell_api::http::{AuditEntry, AuditPage, AuditQuery};
+use kapell_model::{Error, ErrorCode, Time, limits};
+use kapell_node::clock;
+use kapell_store::{Order, Store};
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::rows::failure;
+
+/// First byte of the keys of entries; then their number.
+const DOCUMENT: u8 = 67;
+
+/// How long entries are gathered before they are written together.
+const GATHER: Duration = Duration::from_millis(100);
+
+/// Entries written at once.
+const BATCH: usize = 4_096;
+
+/// How long entries are kept, in days.
+const KEPT_DAYS: i64 = 365;
+
+/// Between two tries to write, if the store takes nothing.
+const AGAIN: Duration = Duration::from_secs(1);
+
+struct Waiting {
+    entry: AuditEntry,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+/// The audit log.
+pub(crate) struct Audit {
+    store: Arc<dyn Store>,
+    room: Arc<Semaphore>,
+    writer: Mutex<Option<(Sender<Waiting>, JoinHandle<()>)>>,
+}
+
+impl Audit {
+    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
+        Self {
+            store,
+            room: Arc::new(Semaphore::new(limits::AUDIT_WAITING)),
+            writer: Mutex::new(None),
+        }
+    }
+
+    /// Room for an entry, before the change is made.
+    pub(crate) fn room(&self) -> Result<OwnedSemaphorePermit, Error> {
+        Arc::clone(&self.room).try_acquire_owned().map_err(|_| {
+            Error::new(
+                ErrorCode::StoreUnavailable,
+                "the audit log cannot be written fast enough",
+            )
+            .hint("try again in a moment")
+        })
+    }
+
+    /// Keeps an entry; its number is given by the writer.
+    pub(crate) fn record(&self, entry: AuditEntry, room: Option<OwnedSemaphorePermit>) {
+        let mut writer = self.writer.lock();
+        if writer.is_none() {
+            let (send, receive) = channel();
+            let store = Arc::clone(&self.store);
+            let thread = std::thread::Builder::new()
+                .name("kapell-audit".to_owned())
+                .spawn(move || write(&*store, &receive));
+            match thread {
+                Ok(thread) => *writer = Some((send, thread)),
+                Err(error) => tracing::error!(%error, "the audit log is not written"),
+            }
+        }
+        if let Some((send, _)) = &*writer {
+            // The writer ends only after this sender.
+            let _ = send.send(Waiting { entry, _room: room });
+        }
+    }
+
+    /// Writes what waits, and ends.
+    pub(crate) fn close(&self) {
+        if let Some((send, thread)) = self.writer.lock().take() {
+            drop(send);
+            // A thread that panicked has said so.
+            let _ = thread.join();
+        }
+    }
+
+    pub(crate) fn list(&self, query: &AuditQuery, limit: usize) -> Result<AuditPage, Error> {
+        let beyond = query.before.map(key);
+        let rows = self
+            .store
+            .documents(&[DOCUMENT], beyond.as_deref(), Order::Backward, limit + 1)
+            .map_err(failure)?;
+        let mut entries = Vec::with_capacity(rows.len());
+        for (_, text) in rows {
+            entries.push(serde_json::from_str::<AuditEntry>(&text).map_err(|error| {
+                let message = format!("an entry of the audit log cannot be read: {error}");
+                Error::new(ErrorCode::StoreCorrupt, message)
+            })?);
+        }
+        let more = entries.len() > limit;
+        entries.truncate(limit);
+        let next = entries.last().filter(|_| more).map(|entry| entry.number);
+        Ok(AuditPage { entries, next })
+    }
+}
+
+impl Drop for Audit {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn key(number: u64) -> Vec<u8> {
+    [&[DOCUMENT][..], &number.to_be_bytes()].concat()
+}
+
+fn number(key: &[u8]) -> u64 {
+    let bytes = key.get(1..).and_then(|bytes| bytes.try_into().ok());
+    bytes.map_or(0, u64::from_be_bytes)
+}
+
+fn write(store: &dyn Store, entries: &Receiver<Waiting>) {
+    let mut next = None;
+    while let Ok(first) = entries.recv() {
+        let mut batch = vec![first];
+        let until = Time(
+            clock::now()
+                .0
+                .saturating_add(i64::try_from(GATHER.as_micros()).unwrap_or(0)),
+        );
+        let mut open = true;
+        while open && batch.len() < BATCH {
+            let left = Duration::try_from(until.since(clock::now())).unwrap_or(Duration::ZERO);
+            match entries.recv_timeout(left) {
+                Ok(entry) => batch.push(entry),
+                Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Disconnected) => open = false,
+            }
+        }
+        while let Err(error) = keep(store, &mut next, &mut batch) {
+            tracing::error!(%error, "the audit log cannot be written");
+            if !open {
+                return;
+            }
+            std::thread::park_timeout(AGAIN);
+        }
+    }
+}
+
+/// Writes a batch, and drops about as many of the oldest as are too many or too old.
+fn keep(
+    store: &dyn Store,
+    next: &mut Option<u64>,
+    batch: &mut [Waiting],
+) -> kapell_store::Result<()> {
+    let first = match *next {
+        Some(next) => next,
+        None => {
+            let newest = store.documents(&[DOCUMENT], None, Order::Backward, 1)?;
+            newest.first().map_or(1, |(key, _)| number(key) + 1)
+        }
+    };
+    let mut changes = Vec::with_capacity(batch.len());
+    for (number, waiting) in (first..).zip(batch.iter_mut()) {
+        waiting.entry.number = number;
+        let text = serde_json::to_string(&waiting.entry).unwrap_or_default();
+        changes.push((key(number), Some(text)));
+    }
+    let last = first + changes.len() as u64;
+    let now = clock::now();
+    for (key, text) in store.documents(&[DOCUMENT], None, Order::Forward, 2 * batch.len())? {
+        let old = serde_json::from_str::<AuditEntry>(&text)
+            .is_ok_and(|entry| now.since(entry.at).as_hours() > KEPT_DAYS * 24);
+        if !old && last - number(&key) <= limits::AUDIT_ENTRIES {
+            break;
+        }
+        changes.push((key, None));
+    }
+    store.put_documents(&changes)?;
+    *next = Some(last);
+    Ok(())
+}

@@ -1,0 +1,24 @@
+//! Tokens and the audit log.
+
+use kapell_api::client::{Result, TokenCalls};
+use kapell_api::http::{AuditPage, AuditQuery, CreatedToken, NewToken, TokenPage, TokenView};
+
+use super::{Service, page};
+
+impl TokenCalls for Service {
+    fn create_token(&self, new: &NewToken) -> Result<CreatedToken> {
+        self.tokens.create(new)
+    }
+
+    fn tokens(&self, after: &str, limit: usize) -> Result<TokenPage> {
+        self.tokens.list(after, page(limit))
+    }
+
+    fn revoke_token(&self, token: &str, by: &str) -> Result<TokenView> {
+        self.tokens.revoke(token, by)
+    }
+
+    fn audit(&self, which: &AuditQuery) -> Result<AuditPage> {
+        self.audit.list(which, page(which.limit))
+    }
+}
