@@ -377,9 +377,25 @@ pub(crate) struct List {
     /// Runs made since: `2h`, `3d`, or a time like 2030-01-31T10:00:00Z
     #[arg(long, value_name = "WHEN")]
     pub(crate) since: Option<String>,
+    /// Runs made before: as `--since`
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) until: Option<String>,
+    /// Runs with this label; several must all be there
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    pub(crate) label: Vec<String>,
+    /// Runs made by this trigger, or by triggers of this kind: manual, workflow, fork, schedule,
+    /// signal, webhook, backfill
+    #[arg(long, value_name = "NAME")]
+    pub(crate) trigger: Option<String>,
+    /// Runs with this text in their error
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) error: Option<String>,
     /// Runs that this run made
     #[arg(long, value_name = "RUN")]
     pub(crate) parent: Option<String>,
+    /// Runs of this namespace [default: default]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) namespace: Option<String>,
     /// Runs older than this one: the next page
     #[arg(long, value_name = "RUN")]
     pub(crate) before: Option<String>,
@@ -388,7 +404,7 @@ pub(crate) struct List {
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) limit: u32,
     /// List workflows instead, with their runs by status
-    #[arg(long, conflicts_with_all = ["workflow", "status", "since", "parent", "before"])]
+    #[arg(long, conflicts_with_all = ["workflow", "status", "since", "until", "label", "trigger", "error", "parent", "namespace", "before"])]
     pub(crate) workflows: bool,
     /// Print JSON
     #[arg(long)]

@@ -1,7 +1,7 @@
 //! `kapell list`
 
 use kapell_api::http::{RunQuery, RunSummary, WorkflowSummary};
-use kapell_model::{RunId, Time};
+use kapell_model::{Error, RunId, Time};
 use kapell_node::clock;
 
 use crate::args::List;
@@ -20,27 +20,18 @@ pub(crate) fn list(list: &List, config: &Config, printer: &mut Printer) -> Ended
         return workflows(list.limit as usize, list.json, session, printer);
     }
     let now = clock::now();
-    let query = RunQuery {
-        workflow: list.workflow.clone(),
-        status: list.status.join(","),
-        parent: list
-            .parent
-            .as_deref()
-            .map(|run| session.find(run))
-            .transpose()?,
-        since: list
-            .since
-            .as_deref()
-            .map(|since| words::instant(since, now, true))
-            .transpose()?,
-        before: list
-            .before
-            .as_deref()
-            .map(|run| session.find(run))
-            .transpose()?,
-        limit: list.limit as usize,
-    };
-    let page = session.api().list(&query)?;
+    let query = query(list, &session, now)?;
+    let mut page = session.api().list(&query)?;
+    // A search that finds little stops after a while, and goes on where it stopped.
+    while let Some(next) = page.next.take_if(|_| page.runs.len() < query.limit) {
+        let more = session.api().list(&RunQuery {
+            before: Some(next),
+            limit: query.limit - page.runs.len(),
+            ..query.clone()
+        })?;
+        page.runs.extend(more.runs);
+        page.next = more.next;
+    }
     session.close();
     if list.json {
         printer.json(&page)?;
@@ -55,6 +46,28 @@ pub(crate) fn list(list: &List, config: &Config, printer: &mut Printer) -> Ended
         printer.line(Line::default().with(DIM, format!("more: {}", after(list, next))))?;
     }
     Ok(Exit::Success)
+}
+
+fn query(list: &List, session: &Session, now: Time) -> Result<RunQuery, Error> {
+    let run = |name: &Option<String>| name.as_deref().map(|run| session.find(run)).transpose();
+    let instant = |text: &Option<String>| {
+        let at = text.as_deref().map(|text| words::instant(text, now, true));
+        at.transpose()
+    };
+    let escaped = |label: &String| label.replace('\\', "\\\\").replace(',', "\\,");
+    Ok(RunQuery {
+        workflow: list.workflow.clone(),
+        status: list.status.join(","),
+        parent: run(&list.parent)?,
+        since: instant(&list.since)?,
+        until: instant(&list.until)?,
+        namespace: list.namespace.clone(),
+        trigger: list.trigger.clone(),
+        label: list.label.iter().map(escaped).collect::<Vec<_>>().join(","),
+        error: list.error.clone(),
+        before: run(&list.before)?,
+        limit: list.limit as usize,
+    })
 }
 
 /// How long ago something was, in the largest unit.
@@ -76,13 +89,16 @@ fn after(list: &List, next: RunId) -> String {
     let texts = [
         ("workflow", &list.workflow),
         ("since", &list.since),
+        ("until", &list.until),
+        ("trigger", &list.trigger),
+        ("error", &list.error),
         ("parent", &list.parent),
+        ("namespace", &list.namespace),
     ];
-    for (flag, value) in texts {
-        if let Some(value) = value {
-            let quote = if value.contains(' ') { "'" } else { "" };
-            command += &format!(" --{flag} {quote}{value}{quote}");
-        }
+    let texts = texts.map(|(flag, value)| value.iter().map(move |value| (flag, value)));
+    let labels = list.label.iter().map(|label| ("label", label));
+    for (flag, value) in texts.into_iter().flatten().chain(labels) {
+        command += &format!(" --{flag} {}", quoted(value));
     }
     if !list.status.is_empty() {
         command += &format!(" --status {}", list.status.join(","));
@@ -91,6 +107,16 @@ fn after(list: &List, next: RunId) -> String {
         command += &format!(" -n {}", list.limit);
     }
     command + &format!(" --before {}", words::short(next))
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_.:/=@+,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
 }
 
 fn rows(runs: &[RunSummary], now: Time, width: Option<usize>) -> Vec<Line> {

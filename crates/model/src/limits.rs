@@ -169,3 +169,5 @@ pub const HEADERS: usize = 100;
 pub const STREAMS: u32 = 256;
 /// Clients whose rate of requests is remembered.
 pub const RATED_CLIENTS: usize = 65_536;
+/// Bytes of one document: what lists show of an entity, or a named record of the server.
+pub const DOCUMENT_BYTES: usize = 4 << 20;

@@ -312,7 +312,11 @@ pub fn commit(
             )));
         }
     }
-    if commit.entities.is_empty() && commit.runs.is_empty() {
+    if commit.entities.is_empty()
+        && commit.runs.is_empty()
+        && commit.documents.is_empty()
+        && commit.activated.is_empty()
+    {
         return Ok(());
     }
     store.commit(commit)

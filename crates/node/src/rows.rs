@@ -44,6 +44,8 @@ pub(crate) fn row(run: &Run) -> RunRow {
         } else {
             meta.labels.to_json().to_string()
         },
+        scheduled_at: Some(meta.scheduled_at).filter(|at| *at != meta.created_at),
+        trigger_name: None,
     }
 }
 

@@ -20,6 +20,7 @@ mod logs;
 pub mod net;
 mod register;
 mod rows;
+mod search;
 mod service;
 
 pub use register::version_hash;

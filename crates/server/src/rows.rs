@@ -43,6 +43,8 @@ pub(crate) fn summary(row: RunRow) -> RunSummary {
         ended_at: row.ended_at,
         parent: row.parent,
         trigger: row.trigger.to_string(),
+        trigger_name: row.trigger_name.as_deref().map(str::to_owned),
+        scheduled_at: row.scheduled_at,
         counts: row.counts,
         error: row.error,
         labels: serde_json::from_str(&row.labels).unwrap_or_default(),

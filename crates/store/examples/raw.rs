@@ -175,7 +175,7 @@ fn row(id: RunId, status: RunStatus) -> RunRow {
         workflow: Arc::from("orders"),
         version: 1,
         status,
-        created_at: Time(1),
+        created_at: Time((id.0 >> 80) as i64 * 1000),
         started_at: Some(Time(2)),
         ended_at: status.ended().then_some(Time((id.0 >> 80) as i64 * 1000)),
         parent: None,
@@ -183,6 +183,8 @@ fn row(id: RunId, status: RunStatus) -> RunRow {
         counts: [1, 0, 1],
         error: None,
         labels: "{}".to_owned(),
+        scheduled_at: None,
+        trigger_name: None,
     }
 }
 
@@ -280,6 +282,13 @@ fn lists(directory: &Path, total: usize) {
         let rows = (0..).zip(&ids).map(|(place, id): (usize, _)| RunRow {
             workflow: Arc::from(format!("w{}", (place * 31 + batch) % 200)),
             parent: place.is_multiple_of(10).then_some(RunId(1)),
+            labels: format!(r#"{{"team":"t{}","env":"prod"}}"#, place % 97),
+            trigger: Arc::from(["manual", "schedule"][place % 2]),
+            trigger_name: (place % 2 == 1).then(|| Arc::from(["nightly", "hourly"][place / 2 % 2])),
+            error: id
+                .0
+                .is_multiple_of(50)
+                .then(|| format!("step: broke by {}", place % 50)),
             ..row(
                 *id,
                 if id.0.is_multiple_of(50) {
@@ -328,6 +337,38 @@ fn lists(directory: &Path, total: usize) {
                 namespace,
                 workflow,
                 statuses: failed.clone(),
+                ..all.clone()
+            },
+        ),
+        (
+            "by label",
+            RunFilter {
+                namespace: Some(Arc::from("default")),
+                labels: vec![(Arc::from("team"), Arc::from("t7"))],
+                ..all.clone()
+            },
+        ),
+        (
+            "by label that all have, of a workflow, failed",
+            RunFilter {
+                workflow: Some(Arc::from("w7")),
+                namespace: Some(Arc::from("default")),
+                labels: vec![(Arc::from("env"), Arc::from("prod"))],
+                statuses: vec![RunStatus::Failed],
+                ..all.clone()
+            },
+        ),
+        (
+            "by trigger",
+            RunFilter {
+                trigger: Some(Arc::from("nightly")),
+                ..all.clone()
+            },
+        ),
+        (
+            "by text of the error",
+            RunFilter {
+                error: Some(Arc::from("broke by 1")),
                 ..all.clone()
             },
         ),

@@ -2,9 +2,12 @@
 
 use std::collections::HashSet;
 
-use kapell_model::{SHARDS, Shard};
+use kapell_model::{SHARDS, Shard, limits};
 
-use crate::{Commit, EntityWrite, Error, Result};
+use crate::{Commit, Document, EntityWrite, Error, Result};
+
+/// Bytes of the key of a document: all names that an entity's key holds fit.
+pub(crate) const DOCUMENT_KEY_BYTES: usize = 16 << 10;
 
 /// Refuses a commit that no state of the store could take: shards out of order, a write outside
 /// the named shards (it would not be fenced), two writes of one entity, a bad place.
@@ -46,6 +49,21 @@ pub(crate) fn check_commit(commit: &Commit) -> Result<()> {
             return Err(Error::Invalid(format!(
                 "two rows of run {} in one commit",
                 twice.id
+            )));
+        }
+    }
+    check_documents(&commit.documents)
+}
+
+/// Refuses documents without a key, and those that are too big.
+pub(crate) fn check_documents(documents: &[Document]) -> Result<()> {
+    for (key, body) in documents {
+        let bytes = body.as_ref().map_or(0, String::len);
+        if key.is_empty() || key.len() > DOCUMENT_KEY_BYTES || bytes > limits::DOCUMENT_BYTES {
+            return Err(Error::Invalid(format!(
+                "a document of {bytes} bytes with a key of {}: at most {}, and a key of 1 to {DOCUMENT_KEY_BYTES}",
+                key.len(),
+                limits::DOCUMENT_BYTES
             )));
         }
     }

@@ -9,8 +9,10 @@ use crate::{Commit, EntityWrite, Lease, Result, RunRow, Store, VersionRow};
 
 mod blobs;
 mod compare;
+mod documents;
 mod entities;
 mod fence;
+mod lists;
 mod runs;
 mod versions;
 
@@ -24,7 +26,9 @@ pub const CASES: &[&[Case]] = &[
     fence::CASES,
     entities::CASES,
     runs::CASES,
+    lists::CASES,
     versions::CASES,
+    documents::CASES,
     blobs::CASES,
 ];
 
@@ -78,6 +82,8 @@ fn row(id: RunId, workflow: &str, status: RunStatus) -> RunRow {
         counts: [1, 2, 3],
         error: status.ended().then(|| "it broke: \u{1f4a5}\0".to_owned()),
         labels: r#"{"team":"a"}"#.to_owned(),
+        scheduled_at: Some(Time(999)),
+        trigger_name: None,
     }
 }
 

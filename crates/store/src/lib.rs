@@ -20,6 +20,7 @@ use kapell_model::{EntityKey, RunId, RunStatus, Shard, Time};
 mod blobs;
 mod check;
 pub mod conformance;
+mod filter;
 mod memory;
 mod refs;
 mod sqlite;
@@ -176,6 +177,10 @@ pub struct RunRow {
     pub error: Option<String>,
     /// Labels as JSON.
     pub labels: String,
+    /// Its due time, if it is not when it was made.
+    pub scheduled_at: Option<Time>,
+    /// The name of what made it, where its kind has names.
+    pub trigger_name: Option<Arc<str>>,
 }
 
 /// Which runs to list. All conditions hold at once.
@@ -191,9 +196,27 @@ pub struct RunFilter {
     pub parent: Option<RunId>,
     /// Made at or after.
     pub since: Option<Time>,
+    /// Made before.
+    pub until: Option<Time>,
+    /// Made by a trigger of this kind or name.
+    pub trigger: Option<Arc<str>>,
+    /// With all these labels: name and value.
+    pub labels: Vec<(Arc<str>, Arc<str>)>,
+    /// With this text in the error, whatever the case of its ASCII letters.
+    pub error: Option<Arc<str>>,
     /// After this run in the list: the last of the page before. A run that is gone stands where the
     /// time in its id puts it.
     pub before: Option<RunId>,
+}
+
+/// Runs that were searched for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunsFound {
+    /// Last made first.
+    pub rows: Vec<RunRow>,
+    /// Where to go on, as `before` of the filter; none: there are no more. There may be no more all
+    /// the same.
+    pub next: Option<RunId>,
 }
 
 /// A registered version.
@@ -255,8 +278,24 @@ pub trait Store: Send + Sync {
     /// a part of one among the newest 100,000 runs.
     fn find_runs(&self, suffix: &str, limit: usize) -> Result<Vec<RunId>>;
 
-    /// Rows of runs, last made first; of those made at once, the greatest id first.
-    fn list_runs(&self, filter: &RunFilter, limit: usize) -> Result<Vec<RunRow>>;
+    /// Rows of runs, last made first; of those made at once, the greatest id first. Takes a short time
+    /// however many runs there are: fewer than `limit`, even none, may come with a place to go on from.
+    fn search_runs(&self, filter: &RunFilter, limit: usize) -> Result<RunsFound>;
+
+    /// As [`Store::search_runs`], until there are `limit` or no more: as long as that takes.
+    fn list_runs(&self, filter: &RunFilter, limit: usize) -> Result<Vec<RunRow>> {
+        let mut filter = filter.clone();
+        let mut rows = Vec::new();
+        while rows.len() < limit {
+            let found = self.search_runs(&filter, limit - rows.len())?;
+            rows.extend(found.rows);
+            if found.next.is_none() {
+                break;
+            }
+            filter.before = found.next;
+        }
+        Ok(rows)
+    }
 
     /// How many runs of each workflow are in each status, kept and never counted. By name, then
     /// status; none that is zero.

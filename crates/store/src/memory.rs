@@ -7,12 +7,12 @@ use std::sync::Arc;
 use kapell_model::{EntityKey, RunId, RunStatus, Shard, Time};
 use parking_lot::Mutex;
 
-use crate::check::{check_commit, check_shards, drops_entity};
+use crate::check::{check_commit, check_documents, check_shards, drops_entity};
 use crate::refs::{self, Hash, hashes_in};
 use crate::suffix::{NEWEST_SEARCHED, Suffix};
 use crate::{
-    Commit, Document, EntityWrite, Error, Lease, Loaded, Order, Result, RunFilter, RunRow, Store,
-    VersionRow, time_in,
+    Commit, Document, EntityWrite, Error, Lease, Loaded, Order, Result, RunFilter, RunRow,
+    RunsFound, Store, VersionRow, time_in,
 };
 
 /// A store that lives as long as its last clone. Clones share what is stored; [`MemoryStore::fork`]
@@ -219,7 +219,7 @@ impl Store for MemoryStore {
         }
     }
 
-    fn list_runs(&self, filter: &RunFilter, limit: usize) -> Result<Vec<RunRow>> {
+    fn search_runs(&self, filter: &RunFilter, limit: usize) -> Result<RunsFound> {
         let state = self.state.lock();
         let before = filter.before.map(|id| {
             let row = state.runs.get(&id);
@@ -231,21 +231,13 @@ impl Store for MemoryStore {
         let since = filter.since.unwrap_or(Time(i64::MIN));
         let made = made.rev().take_while(|(at, _)| *at >= since);
         let rows = made.filter_map(|(_, id)| state.runs.get(id));
-        let wanted = rows.filter(|row| {
-            filter
-                .namespace
-                .as_ref()
-                .is_none_or(|namespace| *namespace == row.namespace)
-                && filter
-                    .workflow
-                    .as_ref()
-                    .is_none_or(|workflow| *workflow == row.workflow)
-                && filter
-                    .parent
-                    .is_none_or(|parent| row.parent == Some(parent))
-                && (filter.statuses.is_empty() || filter.statuses.contains(&row.status))
-        });
-        Ok(wanted.take(limit).cloned().collect())
+        let wanted = rows.filter(|row| filter.matches(row));
+        let rows: Vec<RunRow> = wanted.take(limit).cloned().collect();
+        let next = rows.last().filter(|_| rows.len() == limit);
+        Ok(RunsFound {
+            next: next.map(|row| row.id),
+            rows,
+        })
     }
 
     fn run_counts(&self, namespace: &str) -> Result<Vec<(Arc<str>, RunStatus, u64)>> {
@@ -401,6 +393,7 @@ impl Store for MemoryStore {
     }
 
     fn put_documents(&self, documents: &[Document]) -> Result<()> {
+        check_documents(documents)?;
         self.state.lock().write_documents(documents);
         Ok(())
     }

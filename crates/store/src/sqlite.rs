@@ -16,10 +16,11 @@ use kapell_model::{EntityKey, RunId, RunStatus, Shard, Time};
 use parking_lot::Mutex;
 use rusqlite::Connection;
 
-use crate::check::{check_commit, check_shards};
+use crate::check::{check_commit, check_documents, check_shards};
 use crate::refs;
 use crate::{
-    Commit, Document, Error, Lease, Loaded, Order, Result, RunFilter, RunRow, Store, VersionRow,
+    Commit, Document, Error, Lease, Loaded, Order, Result, RunFilter, RunRow, RunsFound, Store,
+    VersionRow,
 };
 
 mod checkpoint;
@@ -29,6 +30,7 @@ mod failure;
 mod merge;
 mod migrate;
 mod read;
+mod search;
 mod write;
 mod writer;
 
@@ -157,8 +159,8 @@ impl Store for SqliteStore {
         self.read(|connection| read::find_runs(connection, suffix, limit))
     }
 
-    fn list_runs(&self, filter: &RunFilter, limit: usize) -> Result<Vec<RunRow>> {
-        self.read(|connection| read::list_runs(connection, filter, limit))
+    fn search_runs(&self, filter: &RunFilter, limit: usize) -> Result<RunsFound> {
+        self.read(|connection| search::search_runs(connection, filter, limit))
     }
 
     fn run_counts(&self, namespace: &str) -> Result<Vec<(Arc<str>, RunStatus, u64)>> {
@@ -229,6 +231,7 @@ impl Store for SqliteStore {
     }
 
     fn put_documents(&self, documents: &[Document]) -> Result<()> {
+        check_documents(documents)?;
         self.writer
             .lock()
             .write(|tx, _| write::documents(tx, documents))

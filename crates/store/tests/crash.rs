@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use kapell_model::{EntityKey, RunId, RunStatus, Shard, Time};
-use kapell_store::{Commit, EntityWrite, RunRow, SqliteStore, Store};
+use kapell_store::{Commit, EntityWrite, Order, RunFilter, RunRow, SqliteStore, Store, VersionRow};
 
 const DIRECTORY: &str = "KAPELL_TEST_CRASH_DIRECTORY";
 const ROUNDS: u64 = 20;
@@ -106,7 +106,12 @@ fn commit(leases: &[kapell_store::Lease], seq: u64) -> Commit {
         shards: leases.to_vec(),
         entities: (0..).zip(runs()).map(entity).collect(),
         runs: runs().into_iter().map(|run| row(run, seq)).collect(),
-        ..Commit::default()
+        documents: vec![(b"\x40last".to_vec(), Some(seq.to_string()))],
+        activated: vec![(
+            "default".into(),
+            "w".into(),
+            u32::try_from(seq % 2).unwrap() + 1,
+        )],
     }
 }
 
@@ -134,7 +139,22 @@ fn row(id: RunId, seq: u64) -> RunRow {
         trigger: Arc::from("manual"),
         counts: [seq, 0, 0],
         error: None,
-        labels: "{}".to_owned(),
+        labels: format!(r#"{{"even":"{}"}}"#, seq.is_multiple_of(2)),
+        scheduled_at: None,
+        trigger_name: None,
+    }
+}
+
+fn version(hash: &str) -> VersionRow {
+    VersionRow {
+        namespace: "default".into(),
+        workflow: "w".into(),
+        version: 0,
+        hash: hash.into(),
+        spec: "{}".into(),
+        source: "".into(),
+        bundle: None,
+        created_at: Time(0),
     }
 }
 
@@ -142,6 +162,9 @@ fn commit_until_killed(directory: &Path) {
     let store = SqliteStore::open(directory).unwrap();
     let shards: Vec<Shard> = runs().into_iter().map(RunId::shard).collect();
     let mut leases = store.acquire(&shards).unwrap();
+    for hash in ["one", "two"] {
+        store.register(&version(hash)).unwrap();
+    }
     let last = last_seq(&store);
     let mut output = std::io::stdout();
     for seq in last + 1.. {
@@ -185,6 +208,23 @@ fn check(directory: &Path) -> u64 {
             state,
             (snapshot > 0).then(|| (snapshot, chunk(number + 1, snapshot)))
         );
+    }
+    let documents = store.documents(b"\x40", None, Order::Forward, 9).unwrap();
+    let documents: Vec<String> = documents.into_iter().map(|(_, body)| body).collect();
+    let workflows = store.list_workflows("default", "", 9).unwrap();
+    if last == 0 {
+        assert_eq!(documents, [] as [String; 0]);
+    } else {
+        assert_eq!(documents, [last.to_string()]);
+        // Each commit gives the runs another label.
+        let even = RunFilter {
+            labels: vec![("even".into(), last.is_multiple_of(2).to_string().into())],
+            ..RunFilter::default()
+        };
+        let found = store.list_runs(&even, 99).unwrap();
+        assert_eq!(found.len(), usize::from(ENTITIES));
+        let active = u32::try_from(last % 2).unwrap() + 1;
+        assert_eq!(workflows, [("w".into(), active)]);
     }
     let due = store.due(Time(i64::MAX), None, 100).unwrap();
     assert!(

@@ -65,6 +65,27 @@ pub struct RunQuery {
     #[schema(value_type = Option<schema::Timestamp>)]
     #[param(value_type = Option<schema::Timestamp>, inline)]
     pub since: Option<Time>,
+    /// Made before.
+    #[serde(
+        default,
+        with = "crate::stamp::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(value_type = Option<schema::Timestamp>)]
+    #[param(value_type = Option<schema::Timestamp>, inline)]
+    pub until: Option<Time>,
+    /// Of this namespace; none is `default`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Made by a trigger of this kind or name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<String>,
+    /// With all these labels, `name=value`, comma-separated; `\,` is a comma in a value.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub label: String,
+    /// With this text in the error, in capitals or not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
     /// Older than this run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::RunId>)]
@@ -80,7 +101,8 @@ pub struct RunQuery {
 pub struct RunPage {
     /// Newest first.
     pub runs: Vec<RunSummary>,
-    /// Give it as `before` for the next page.
+    /// Give it as `before` for the next page. A search that finds little stops after a while: a page
+    /// may have fewer than asked for, even none, and still a next one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::RunId>)]
     pub next: Option<RunId>,
@@ -123,8 +145,19 @@ pub struct RunSummary {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::RunId>)]
     pub parent: Option<RunId>,
-    /// What made it.
+    /// What made it: `manual`, `workflow`, `fork` and the kinds of triggers.
     pub trigger: String,
+    /// Name of the trigger that made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger_name: Option<String>,
+    /// Its due time, if that is not when it was made.
+    #[serde(
+        default,
+        with = "crate::stamp::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(value_type = Option<schema::Timestamp>)]
+    pub scheduled_at: Option<Time>,
     /// Steps and items that ended well, that ended otherwise, and all that are known.
     pub counts: [u64; 3],
     /// Its first error.

@@ -415,6 +415,55 @@ fn the_next_page_of_a_list_has_the_same_filters() {
 }
 
 #[test]
+fn runs_are_searched_by_label_trigger_error_and_time() {
+    let text = "\
+workflow: searched
+params: { team: { type: string } }
+labels: { team: \"${{ params.team }}\", env: test }
+steps:
+  check: { shell: test \"$TEAM\" = a, env: { TEAM: \"${{ params.team }}\" } }
+";
+    let place = Place::with("searched.yaml", text);
+    for (team, status) in [("a", 0), ("b, c", 1)] {
+        let said = place.kapell(&["run", "searched.yaml", "-p", &format!("team={team}")]);
+        assert_eq!(said.status, status, "{}", said.all());
+    }
+    let teams = |arguments: &[&str]| {
+        let page = place.json(&[&["list", "--json"], arguments].concat());
+        let runs = page["runs"].as_array().unwrap().iter();
+        runs.map(|run| run["labels"]["team"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(teams(&["--label", "team=a"]), ["a"]);
+    assert_eq!(teams(&["--label", "team=b, c", "-l", "env=test"]), ["b, c"]);
+    assert_eq!(teams(&["--label", "team=b"]), [] as [&str; 0]);
+    assert_eq!(teams(&["--error", "EXIT code"]), ["b, c"]);
+    assert_eq!(teams(&["--error", "nothing like it"]), [] as [&str; 0]);
+    assert_eq!(teams(&["--trigger", "manual"]).len(), 2);
+    assert_eq!(teams(&["--trigger", "schedule"]).len(), 0);
+    assert_eq!(teams(&["--since", "1h", "--until", "0s"]).len(), 2);
+    assert_eq!(teams(&["--until", "1h"]).len(), 0);
+    assert_eq!(teams(&["--namespace", "elsewhere"]).len(), 0);
+    let page = place.good(&[
+        "list",
+        "-l",
+        "env=test",
+        "--error",
+        "x'y",
+        "--namespace",
+        "default",
+    ]);
+    assert_eq!(page.out.trim(), "no runs match");
+    let page = place.good(&["list", "-l", "env=test", "--trigger", "manual", "-n", "1"]);
+    assert_eq!(
+        page.out.lines().last().unwrap(),
+        "more: kapell list --trigger manual --label env=test -n 1 --before <run>"
+    );
+    let refused = place.kapell(&["list", "--label", "team"]);
+    assert_eq!(refused.status, 2, "{}", refused.all());
+}
+
+#[test]
 fn a_timeline_tells_waiting_from_failing_without_colours() {
     let text = "\
 workflow: w

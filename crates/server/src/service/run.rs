@@ -16,6 +16,7 @@ use kapell_store::{RunFilter, RunRow};
 use super::{Service, no_run, no_version, page, unexpected};
 use crate::register::NAMESPACE;
 use crate::rows::{self, failure, summary};
+use crate::search;
 
 /// Characters of the end of an id that name a run.
 const SUFFIX: usize = 4;
@@ -60,38 +61,6 @@ impl Service {
         Ok(match found.map_err(failure)?.1.map(|found| found.entity) {
             Some(Entity::Queue(queue)) => queue.why(run.state.meta.id),
             _ => None,
-        })
-    }
-
-    fn filter(query: &RunQuery) -> Result<RunFilter> {
-        let statuses = query
-            .status
-            .split(',')
-            .map(str::trim)
-            .filter(|name| !name.is_empty());
-        let statuses = statuses
-            .map(|name| {
-                RunStatus::ALL
-                    .into_iter()
-                    .find(|status| status.name() == name.replace(['-', ' '], "_"))
-                    .ok_or_else(|| {
-                        let known: Vec<&str> =
-                            RunStatus::ALL.iter().map(|status| status.name()).collect();
-                        Error::new(
-                            ErrorCode::BadRequest,
-                            format!("`{name}` is no status of a run"),
-                        )
-                        .hint(format!("one of {}", known.join(", ")))
-                    })
-            })
-            .collect::<Result<Vec<_>>>()?;
-        Ok(RunFilter {
-            namespace: Some(NAMESPACE.into()),
-            workflow: query.workflow.as_deref().map(Into::into),
-            statuses,
-            parent: query.parent,
-            since: query.since,
-            before: query.before,
         })
     }
 
@@ -146,13 +115,17 @@ impl RunCalls for Service {
     fn list(&self, query: &RunQuery) -> Result<RunPage> {
         let limit = page(query.limit);
         // One more than is shown tells whether there is more.
-        let mut rows = self
+        let found = self
             .store
-            .list_runs(&Self::filter(query)?, limit + 1)
+            .search_runs(&search::filter(query)?, limit + 1)
             .map_err(failure)?;
-        let more = rows.len() > limit;
-        rows.truncate(limit);
-        let next = rows.last().filter(|_| more).map(|row| row.id);
+        let mut rows = found.rows;
+        let next = if rows.len() > limit {
+            rows.truncate(limit);
+            rows.last().map(|row| row.id)
+        } else {
+            found.next
+        };
         Ok(RunPage {
             runs: rows.into_iter().map(summary).collect(),
             next,

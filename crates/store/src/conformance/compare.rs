@@ -7,7 +7,7 @@ use std::sync::Arc;
 use kapell_model::{EntityKey, RunId, RunStatus, Shard, Time};
 
 use super::{advanced, id, lock, row, version_row};
-use crate::{Commit, EntityWrite, Error, Lease, Result, RunFilter, RunRow, Store};
+use crate::{Commit, Document, EntityWrite, Error, Lease, Order, Result, RunFilter, RunRow, Store};
 
 /// Runs `steps` random operations, the same for the same seed, and panics where the stores differ.
 /// `reopen` is called at random between operations: it closes the tested store and opens it again.
@@ -93,6 +93,8 @@ enum Operation {
     Referred(Vec<Arc<str>>),
     BlobsOf(EntityKey, String, usize),
     Workflows(&'static str, usize),
+    Put(Vec<Document>),
+    Documents(Vec<u8>, Option<Vec<u8>>, Order, usize),
     Tidy,
 }
 
@@ -125,6 +127,10 @@ impl Operation {
             Self::Referred(hashes) => told(store.blobs_referred(hashes)),
             Self::BlobsOf(key, after, limit) => told(store.blobs_of(key, after, *limit)),
             Self::Workflows(after, limit) => told(store.list_workflows("default", after, *limit)),
+            Self::Put(documents) => told(store.put_documents(documents)),
+            Self::Documents(prefix, beyond, order, limit) => {
+                told(store.documents(prefix, beyond.as_deref(), *order, *limit))
+            }
             Self::Tidy => told(store.tidy()),
         }
     }
@@ -137,6 +143,7 @@ fn blob(number: usize) -> Arc<str> {
 const CONFLICT: &str = "conflict";
 const REFUSED: &str = "refused";
 const WORKFLOWS: [&str; 3] = ["a", "b", "c"];
+const TRIGGERS: [&str; 3] = ["manual", "schedule", "nightly"];
 
 /// What the operations are about, and what is known of it, so that most of them succeed.
 struct World {
@@ -180,7 +187,7 @@ impl World {
     }
 
     fn operation(&mut self) -> Operation {
-        match self.dice.below(20) {
+        match self.dice.below(22) {
             0 => Operation::Acquire(self.shards()),
             1 => Operation::Register(self.workflow(), self.dice.below(5).to_string()),
             2 => Operation::Delete((0..self.dice.below(6)).map(|_| self.run()).collect()),
@@ -213,6 +220,17 @@ impl World {
                 let after = self.hash().to_string();
                 let after = self.dice.maybe(|_| after).unwrap_or_default();
                 Operation::BlobsOf(self.key(), after, self.dice.below(4))
+            }
+            11 if self.dice.one_in(2) => {
+                let documents = (0..self.dice.below(5)).map(|_| self.document());
+                Operation::Put(documents.collect())
+            }
+            11 => {
+                let (mut prefix, beyond) = (self.document().0, self.document().0);
+                prefix.truncate(self.dice.below(3));
+                let order = *self.dice.pick(&[Order::Forward, Order::Backward]);
+                let beyond = self.dice.maybe(|_| beyond);
+                Operation::Documents(prefix, beyond, order, self.dice.below(9))
             }
             _ => Operation::Commit(self.commit()),
         }
@@ -257,8 +275,35 @@ impl World {
                 None
             },
             since: self.dice.maybe(|dice| Time(dice.time().0 * 150)),
+            until: if self.dice.one_in(4) {
+                Some(Time(self.dice.time().0 * 150))
+            } else {
+                None
+            },
+            trigger: if self.dice.one_in(4) {
+                Some(Arc::from(*self.dice.pick(&TRIGGERS)))
+            } else {
+                None
+            },
+            labels: if self.dice.one_in(4) {
+                vec![(Arc::from("team"), Arc::from(*self.dice.pick(&["a", "b"])))]
+            } else {
+                Vec::new()
+            },
+            error: if self.dice.one_in(6) {
+                Some(self.dice.below(40).to_string().into())
+            } else {
+                None
+            },
             before: self.dice.maybe(|_| before),
         }
+    }
+
+    fn document(&mut self) -> Document {
+        let length = self.dice.below(4);
+        let key = (0..length).map(|_| *self.dice.pick(&[0, 7, 0xff]));
+        let key = key.collect();
+        (key, self.dice.maybe(|dice| dice.roll().to_string()))
     }
 
     fn commit(&mut self) -> Commit {
@@ -281,7 +326,17 @@ impl World {
             shards: shards.into_iter().map(|shard| self.lease(shard)).collect(),
             entities: keys.into_iter().map(|key| self.entity(key)).collect(),
             runs: runs.into_iter().map(|run| self.row(run)).collect(),
-            ..Commit::default()
+            documents: if self.dice.one_in(5) {
+                vec![self.document()]
+            } else {
+                Vec::new()
+            },
+            activated: if self.dice.one_in(12) {
+                let version = u32::try_from(self.dice.below(4)).unwrap_or(0);
+                vec![("default".into(), self.workflow().into(), version)]
+            } else {
+                Vec::new()
+            },
         }
     }
 
@@ -366,6 +421,17 @@ impl World {
             created_at: Time(1_000 * i64::try_from(run.0 >> 7 & 7).unwrap_or(0)),
             counts: [self.dice.roll() >> 1, 0, 7],
             error: self.dice.maybe(|dice| dice.roll().to_string()),
+            trigger: Arc::from(TRIGGERS[usize::try_from(run.0 >> 9 & 1).unwrap_or(0)]),
+            trigger_name: if run.0 >> 10 & 1 == 1 {
+                Some(Arc::from(TRIGGERS[usize::from(moved) + 1]))
+            } else {
+                None
+            },
+            labels: if self.dice.one_in(9) {
+                r#"{"team":"b","x":"y"}"#.to_owned()
+            } else {
+                r#"{"team":"a"}"#.to_owned()
+            },
             ..row(run, if moved { "c" } else { workflow }, status)
         }
     }
@@ -431,6 +497,7 @@ fn everything(store: &dyn Store, world: &World) -> String {
     add(told(store.due(Time(i64::MAX), None, usize::MAX)));
     add(told(store.expired_runs(None, Time(i64::MAX), usize::MAX)));
     add(told(store.list_workflows("default", "", usize::MAX)));
+    add(told(store.documents(b"", None, Order::Forward, usize::MAX)));
     for workflow in WORKFLOWS {
         let versions = [None, Some(1), Some(2), Some(5)]
             .map(|version| store.version("default", workflow, version));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use kapell_model::{EntityKey, RunId, RunStatus, Time};
 
+use super::lists::many;
 use super::{Case, append, id, row, wrote};
 use crate::{EntityWrite, RunFilter, RunRow, Store};
 
@@ -14,7 +15,6 @@ pub(super) const CASES: &[Case] = &[
         "runs are found by the end of their id",
         runs_are_found_by_suffix,
     ),
-    ("lists filter, newest first", lists_filter),
     (
         "lists go by the time of creation, whatever the id says",
         lists_go_by_creation,
@@ -23,7 +23,6 @@ pub(super) const CASES: &[Case] = &[
         "a list goes on after a run that is gone",
         a_list_goes_on_after_a_run_that_is_gone,
     ),
-    ("pages of a list meet without gaps", pages_of_a_list_meet),
     ("counts follow every change", counts_follow_every_change),
     (
         "expired runs come by their end",
@@ -56,6 +55,11 @@ fn a_row_is_replaced(store: &dyn Store) {
     all.push(RunRow {
         parent: Some(id(0, 1, 9)),
         error: None,
+        ..running.clone()
+    });
+    all.push(RunRow {
+        trigger_name: Some(Arc::from("nightly")),
+        scheduled_at: None,
         ..running.clone()
     });
     all.push(RunRow {
@@ -110,112 +114,6 @@ fn runs_are_found_by_suffix(store: &dyn Store) {
         &id(9, 1, 1).to_string(),
     ] {
         assert_eq!(find(nothing, 9), [], "{nothing}");
-    }
-}
-
-/// Runs of several namespaces, workflows, statuses and parents, newest last.
-fn many(store: &dyn Store) -> Vec<RunRow> {
-    let parents = [None, Some(id(1, 0, 1)), Some(id(1, 0, 2))];
-    let rows: Vec<RunRow> = (0_u16..240)
-        .map(|number| {
-            let place = usize::from(number);
-            let status = RunStatus::ALL[place * 7 % 9];
-            let run = id(
-                if number % 10 == 7 {
-                    0
-                } else {
-                    i64::from(number / 3)
-                },
-                number * 17 % 4096,
-                1000 + u128::from(number),
-            );
-            RunRow {
-                namespace: Arc::from(["default", "other"][place / 5 % 2]),
-                parent: parents[place % 3],
-                ended_at: status.ended().then_some(Time(i64::from(number * 31 % 100))),
-                // Three at a time are made at once; of every ten one has an id from a key, which is
-                // as old as can be.
-                created_at: Time(i64::from(number / 3) * 1000),
-                ..row(run, ["a", "b", "c"][place % 3], status)
-            }
-        })
-        .collect();
-    for rows in rows.chunks(50) {
-        wrote(store, vec![], rows.to_vec());
-    }
-    let mut rows = rows;
-    rows.sort_unstable_by_key(|row| (row.created_at, row.id));
-    rows
-}
-
-fn filters() -> Vec<RunFilter> {
-    let mut filters = Vec::new();
-    let statuses: [&[RunStatus]; 4] = [
-        &[],
-        &[RunStatus::Failed],
-        &[
-            RunStatus::Succeeded,
-            RunStatus::Queued,
-            RunStatus::Succeeded,
-        ],
-        &RunStatus::ALL,
-    ];
-    for namespace in [None, Some("default"), Some("nowhere")] {
-        for workflow in [None, Some("b")] {
-            for parent in [None, Some(id(1, 0, 1))] {
-                for statuses in statuses {
-                    for since in [None, Some(Time(40_000))] {
-                        filters.push(RunFilter {
-                            namespace: namespace.map(Arc::from),
-                            workflow: workflow.map(Arc::from),
-                            statuses: statuses.to_vec(),
-                            parent,
-                            since,
-                            before: None,
-                        });
-                    }
-                }
-            }
-        }
-    }
-    filters
-}
-
-fn wanted(rows: &[RunRow], filter: &RunFilter) -> Vec<RunRow> {
-    let wanted = rows.iter().rev().filter(|row| {
-        filter
-            .namespace
-            .as_ref()
-            .is_none_or(|namespace| row.namespace == *namespace)
-            && filter
-                .workflow
-                .as_ref()
-                .is_none_or(|workflow| row.workflow == *workflow)
-            && (filter.statuses.is_empty() || filter.statuses.contains(&row.status))
-            && (filter.parent.is_none() || row.parent == filter.parent)
-            && filter.since.is_none_or(|since| row.created_at >= since)
-            && filter.before.is_none_or(|before| {
-                let place = rows.iter().find(|row| row.id == before);
-                place.is_some_and(|place| (row.created_at, row.id) < (place.created_at, place.id))
-            })
-    });
-    wanted.cloned().collect()
-}
-
-fn lists_filter(store: &dyn Store) {
-    let rows = many(store);
-    for filter in filters() {
-        let list = store.list_runs(&filter, 1000).expect("list");
-        assert!(list == wanted(&rows, &filter), "{filter:?}");
-        assert!(store.list_runs(&filter, 0).expect("list").is_empty());
-        for before in [rows[0].id, rows[100].id, rows[101].id, rows[239].id] {
-            let filter = RunFilter {
-                before: Some(before),
-                ..filter.clone()
-            };
-            let list = store.list_runs(&filter, 1000).expect("list");
-            assert!(list == wanted(&rows, &filter), "{filter:?}");
-        }
     }
 }
 
@@ -280,31 +178,6 @@ fn a_list_goes_on_after_a_run_that_is_gone(store: &dyn Store) {
     };
     let rest = store.list_runs(&filter, 9).expect("list");
     assert_eq!(rest, [rows[1].clone(), rows[0].clone()]);
-}
-
-fn pages_of_a_list_meet(store: &dyn Store) {
-    let rows = many(store);
-    for filter in filters() {
-        let mut paged: Vec<RunRow> = Vec::new();
-        loop {
-            let before = paged.last().map(|row| row.id);
-            let page = store
-                .list_runs(
-                    &RunFilter {
-                        before,
-                        ..filter.clone()
-                    },
-                    7,
-                )
-                .expect("list");
-            let last = page.len() < 7;
-            paged.extend(page);
-            if last {
-                break;
-            }
-        }
-        assert!(paged == wanted(&rows, &filter), "{filter:?}");
-    }
 }
 
 fn counts_follow_every_change(store: &dyn Store) {

@@ -1,17 +1,17 @@
 //! What only reads. Each function runs on a reader's connection, inside one transaction where it
 //! needs more than one statement.
 
-use std::cmp::Reverse;
 use std::sync::Arc;
 
 use kapell_model::{EntityKey, RunId, RunStatus, Time};
 use rusqlite::types::Type;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::merge::merge;
+use crate::check::DOCUMENT_KEY_BYTES;
 use crate::refs::{self, Hash};
 use crate::suffix::{NEWEST_SEARCHED, Suffix};
-use crate::{Loaded, Order, RunFilter, RunRow, VersionRow, time_in};
+use crate::{Loaded, Order, RunRow, VersionRow};
 
 type Outcome<T> = rusqlite::Result<T>;
 
@@ -20,18 +20,14 @@ pub(super) const DUE: &str = "SELECT wake_at, entity FROM wakes INDEXED BY wakes
 
 pub(super) const NEXT_WAKE: &str = "SELECT wake_at FROM wakes INDEXED BY wakes_by_time WHERE wake_at > ?1 ORDER BY wake_at LIMIT 1";
 
-pub(super) const BY_STATUS: &str = "SELECT created_at, id FROM runs INDEXED BY runs_by_status
-         WHERE workflow_id = ?1 AND status = ?2 AND created_at >= ?3 AND (created_at, id) < (?4, ?5)
-         ORDER BY created_at DESC, id DESC LIMIT ?6";
-
-pub(super) const CHILDREN: &str = "SELECT created_at, id FROM runs INDEXED BY runs_by_parent
-         WHERE parent = ?1 AND status = ?2 AND created_at >= ?3 AND (created_at, id) < (?4, ?5)
-             AND EXISTS (SELECT 1 FROM workflows w WHERE w.id = workflow_id
-                 AND (?6 IS NULL OR w.namespace = ?6) AND (?7 IS NULL OR w.name = ?7))
-         ORDER BY created_at DESC, id DESC LIMIT ?8";
-
 pub(super) const NEWEST_IDS: &str =
     "SELECT id FROM runs INDEXED BY runs_by_creation ORDER BY created_at DESC, id DESC LIMIT ?1";
+
+pub(super) const DOCUMENTS: &str =
+    "SELECT key, body FROM documents WHERE key >= ?1 AND key < ?2 ORDER BY key LIMIT ?3";
+
+pub(super) const DOCUMENTS_BACKWARD: &str =
+    "SELECT key, body FROM documents WHERE key >= ?1 AND key < ?2 ORDER BY key DESC LIMIT ?3";
 
 pub(super) const BLOBS_OF: &str =
     "SELECT hash FROM blob_refs WHERE entity = ?1 AND hash > ?2 ORDER BY hash LIMIT ?3";
@@ -112,7 +108,7 @@ pub(super) fn next_wake(connection: &Connection, now: Time) -> Outcome<Option<Ti
 
 const ROW: &str =
     "r.id, w.namespace, w.name, r.version, r.status, r.created_at, r.started_at, r.ended_at,
-     r.parent, r.trigger, r.good, r.bad, r.known, r.error, r.labels";
+     r.parent, r.trigger, r.good, r.bad, r.known, r.error, r.labels, r.scheduled_at, r.trigger_name";
 
 pub(super) fn run(connection: &Connection, id: RunId) -> Outcome<Option<RunRow>> {
     connection
@@ -140,10 +136,12 @@ fn run_row(row: &Row<'_>) -> Outcome<RunRow> {
         counts: [row.get(10)?, row.get(11)?, row.get(12)?],
         error: row.get(13)?,
         labels: row.get(14)?,
+        scheduled_at: row.get::<_, Option<i64>>(15)?.map(Time),
+        trigger_name: row.get(16)?,
     })
 }
 
-fn run_id(row: &Row<'_>, column: usize) -> Outcome<RunId> {
+pub(super) fn run_id(row: &Row<'_>, column: usize) -> Outcome<RunId> {
     row.get::<_, [u8; 16]>(column).map(RunId::from_bytes)
 }
 
@@ -169,167 +167,6 @@ pub(super) fn find_runs(
                 .collect()
         }
     }
-}
-
-/// A run's place in a list: when it was made, and its id.
-type Place = (Time, RunId);
-
-/// Which part of a list is wanted.
-#[derive(Clone, Copy)]
-struct Part {
-    /// Made at or after.
-    since: Time,
-    /// Before this place, in the order of time.
-    before: Place,
-}
-
-impl Part {
-    /// What is left after the last one that was found.
-    fn after(self, last: Option<Reverse<Place>>) -> Self {
-        Self {
-            before: last.map_or(self.before, |Reverse(last)| last),
-            ..self
-        }
-    }
-}
-
-pub(super) fn list_runs(
-    connection: &Connection,
-    filter: &RunFilter,
-    limit: usize,
-) -> Outcome<Vec<RunRow>> {
-    let before = match filter.before {
-        // No id is greater, so no run that was ever made is left out.
-        None => (Time(i64::MAX), RunId(u128::MAX)),
-        Some(before) => place(connection, before)?,
-    };
-    let part = Part {
-        since: filter.since.unwrap_or(Time(i64::MIN)),
-        before,
-    };
-    let statuses = if filter.statuses.is_empty() {
-        &RunStatus::ALL[..]
-    } else {
-        &filter.statuses
-    };
-    let mut statuses = statuses.to_vec();
-    statuses.sort_unstable();
-    statuses.dedup();
-    let ids = if let Some(parent) = filter.parent {
-        children(connection, parent, &statuses, filter, part, limit)?
-    } else if filter.namespace.is_some()
-        || filter.workflow.is_some()
-        || statuses.len() < RunStatus::ALL.len()
-    {
-        by_status(connection, &statuses, filter, part, limit)?
-    } else {
-        return newest(connection, part, limit);
-    };
-    ids.into_iter()
-        .filter_map(|Reverse((_, id))| run(connection, id).transpose())
-        .collect()
-}
-
-fn place(connection: &Connection, id: RunId) -> Outcome<Place> {
-    let made = connection
-        .prepare_cached("SELECT created_at FROM runs WHERE id = ?1")?
-        .query_row([id.to_bytes()], |row| row.get(0).map(Time))
-        .optional()?;
-    Ok((made.unwrap_or_else(|| time_in(id)), id))
-}
-
-fn newest(connection: &Connection, part: Part, limit: usize) -> Outcome<Vec<RunRow>> {
-    let (at, id) = part.before;
-    connection
-        .prepare_cached(&newest_sql())?
-        .query_map((part.since.0, at.0, id.to_bytes(), bound(limit)), run_row)?
-        .collect()
-}
-
-pub(super) fn newest_sql() -> String {
-    format!(
-        "SELECT {ROW} FROM runs r INDEXED BY runs_by_creation CROSS JOIN workflows w ON w.id = r.workflow_id
-         WHERE r.created_at >= ?1 AND (r.created_at, r.id) < (?2, ?3)
-         ORDER BY r.created_at DESC, r.id DESC LIMIT ?4"
-    )
-}
-
-/// Merges the ranges of every wanted workflow and status that has runs, which the counts tell.
-fn by_status(
-    connection: &Connection,
-    statuses: &[RunStatus],
-    filter: &RunFilter,
-    part: Part,
-    limit: usize,
-) -> Outcome<Vec<Reverse<Place>>> {
-    let ranges = ranges(connection, filter)?;
-    let ranges: Vec<(i64, u8)> = ranges
-        .into_iter()
-        .filter(|(_, number)| statuses.iter().any(|status| status.number() == *number))
-        .collect();
-    let mut range = connection.prepare_cached(BY_STATUS)?;
-    merge(&ranges, limit, |(workflow, status), last, limit| {
-        let part = part.after(last);
-        let (at, id) = part.before;
-        let key = (
-            workflow,
-            status,
-            part.since.0,
-            at.0,
-            id.to_bytes(),
-            bound(limit),
-        );
-        range.query_map(key, place_of)?.collect()
-    })
-}
-
-fn place_of(row: &Row<'_>) -> Outcome<Reverse<Place>> {
-    Ok(Reverse((Time(row.get(0)?), run_id(row, 1)?)))
-}
-
-fn ranges(connection: &Connection, filter: &RunFilter) -> Outcome<Vec<(i64, u8)>> {
-    let sql = match (&filter.namespace, &filter.workflow) {
-        (Some(_), Some(_)) => {
-            "SELECT workflow_id, status FROM run_counts WHERE runs > 0 AND workflow_id =
-                 (SELECT id FROM workflows WHERE namespace = ?1 AND name = ?2)"
-        }
-        _ => {
-            "SELECT c.workflow_id, c.status FROM run_counts c JOIN workflows w ON w.id = c.workflow_id
-             WHERE c.runs > 0 AND (?1 IS NULL OR w.namespace = ?1) AND (?2 IS NULL OR w.name = ?2)"
-        }
-    };
-    connection
-        .prepare_cached(sql)?
-        .query_map((&filter.namespace, &filter.workflow), |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })?
-        .collect()
-}
-
-fn children(
-    connection: &Connection,
-    parent: RunId,
-    statuses: &[RunStatus],
-    filter: &RunFilter,
-    part: Part,
-    limit: usize,
-) -> Outcome<Vec<Reverse<Place>>> {
-    let mut range = connection.prepare_cached(CHILDREN)?;
-    merge(statuses, limit, |status, last, limit| {
-        let part = part.after(last);
-        let (at, id) = part.before;
-        let key = params![
-            parent.to_bytes(),
-            status.number(),
-            part.since.0,
-            at.0,
-            id.to_bytes(),
-            filter.namespace,
-            filter.workflow,
-            bound(limit)
-        ];
-        range.query_map(key, place_of)?.collect()
-    })
 }
 
 pub(super) fn run_counts(
@@ -445,7 +282,7 @@ pub(super) fn blobs_referred(connection: &Connection, hashes: &[Hash]) -> Outcom
     hashes.iter().map(|hash| refers.exists([hash])).collect()
 }
 
-fn bound(limit: usize) -> i64 {
+pub(super) fn bound(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
@@ -453,16 +290,17 @@ fn odd(column: usize, kind: Type, what: &str) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(column, kind, what.into())
 }
 
-/// The least key that is greater than all that start so; none if there is none.
-fn after_all(prefix: &[u8]) -> Option<Vec<u8>> {
+/// The least key that is greater than all that start so.
+fn after_all(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {
         if let Some(next) = last.checked_add(1) {
             end.push(next);
-            return Some(end);
+            return end;
         }
     }
-    None
+    // No key is as long.
+    vec![u8::MAX; DOCUMENT_KEY_BYTES + 1]
 }
 
 pub(super) fn documents(
@@ -472,22 +310,23 @@ pub(super) fn documents(
     order: Order,
     limit: usize,
 ) -> Outcome<Vec<(Vec<u8>, String)>> {
-    let (sql, beyond) = match order {
-        Order::Forward => (
-            "SELECT key, body FROM documents
-             WHERE key >= ?1 AND (?2 IS NULL OR key < ?2) AND key > ?3 ORDER BY key LIMIT ?4",
-            beyond.map_or(Some(Vec::new()), |beyond| Some(beyond.to_vec())),
-        ),
-        Order::Backward => (
-            "SELECT key, body FROM documents
-             WHERE key >= ?1 AND (?2 IS NULL OR key < ?2) AND (?3 IS NULL OR key < ?3)
-             ORDER BY key DESC LIMIT ?4",
-            beyond.map(<[u8]>::to_vec),
-        ),
+    let (mut from, mut to) = (prefix.to_vec(), after_all(prefix));
+    let sql = match order {
+        Order::Forward => {
+            // The least key that is greater.
+            from = beyond
+                .map_or_else(Vec::new, |beyond| [beyond, &[0]].concat())
+                .max(from);
+            DOCUMENTS
+        }
+        Order::Backward => {
+            to = beyond.map_or_else(|| to.clone(), <[u8]>::to_vec).min(to);
+            DOCUMENTS_BACKWARD
+        }
     };
     connection
         .prepare_cached(sql)?
-        .query_map((prefix, after_all(prefix), beyond, bound(limit)), |row| {
+        .query_map((from, to, bound(limit)), |row| {
             Ok((row.get(0)?, row.get(1)?))
         })?
         .collect()

@@ -251,12 +251,18 @@ fn lists_use_their_indexes() {
     for sql in [
         read::DUE,
         read::NEXT_WAKE,
-        read::BY_STATUS,
-        read::CHILDREN,
         read::EXPIRED,
         read::BLOBS_OF,
         read::REFERRED,
-        &read::newest_sql(),
+        read::DOCUMENTS,
+        read::DOCUMENTS_BACKWARD,
+        search::NEWEST,
+        search::BY_STATUS,
+        search::CHILDREN,
+        search::BY_LABEL,
+        search::BY_TRIGGER,
+        search::BY_TRIGGER_NAME,
+        search::WITH_ERROR,
     ] {
         let plan = plan(sql);
         assert!(

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use kapell_model::{EntityKey, RunId, RunStatus, Shard, Time};
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use super::failure::Failure;
 use crate::check::drops_entity;
+use crate::filter::{indexed, labels};
 use crate::refs;
 use crate::{Commit, Document, EntityWrite, Error, Lease, RunRow, VersionRow};
 
@@ -237,20 +238,19 @@ fn drop_entity(tx: &Transaction<'_>, key: &[u8]) -> rusqlite::Result<()> {
 
 fn write_runs(tx: &Transaction<'_>, ids: &mut WorkflowIds, rows: &[RunRow]) -> Outcome<()> {
     let mut deltas = Deltas::default();
-    let mut find = tx
-        .prepare_cached("SELECT workflow_id, status, parent, created_at FROM runs WHERE id = ?1")?;
+    let mut find = tx.prepare_cached(
+        "SELECT workflow_id, status, parent, created_at, trigger, trigger_name, scheduled_at, labels
+         FROM runs WHERE id = ?1",
+    )?;
     for row in rows {
         let id = row.id.to_bytes();
         let workflow = ids.of(tx, &row.namespace, &row.workflow)?;
-        let found: Option<(i64, u8, Option<[u8; 16]>, i64)> = find
-            .query_row([id], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-            })
+        let found = find
+            .query_row([id], |found| Found::read(found, workflow, row))
             .optional()?;
         let status = row.status.number();
-        let parent = row.parent.map(RunId::to_bytes);
         match found {
-            Some((of, was, from, at)) if (of, from, at) == (workflow, parent, row.created_at.0) => {
+            Some(Found { was, moved: None }) => {
                 if was == status && !row.status.ended() {
                     update_row(tx, row)?;
                 } else {
@@ -260,10 +260,11 @@ fn write_runs(tx: &Transaction<'_>, ids: &mut WorkflowIds, rows: &[RunRow]) -> O
                 }
             }
             found => {
-                if let Some((of, was, ..)) = found {
-                    tx.prepare_cached("DELETE FROM runs WHERE id = ?1")?
-                        .execute([id])?;
-                    deltas.add(of, was, -1);
+                if let Some(Found { was, moved }) = found {
+                    if let Some((of, created_at, labels)) = moved {
+                        delete_row(tx, row.id, created_at, &labels)?;
+                        deltas.add(of, was, -1);
+                    }
                 }
                 insert_row(tx, workflow, row)?;
                 deltas.add(workflow, status, 1);
@@ -273,11 +274,36 @@ fn write_runs(tx: &Transaction<'_>, ids: &mut WorkflowIds, rows: &[RunRow]) -> O
     deltas.write(tx)
 }
 
+/// A row as it was.
+struct Found {
+    was: u8,
+    /// Its workflow, creation and labels, if anything changes that an index holds beside the status:
+    /// then it is written anew.
+    moved: Option<(i64, i64, String)>,
+}
+
+impl Found {
+    fn read(found: &Row<'_>, workflow: i64, row: &RunRow) -> rusqlite::Result<Self> {
+        let (of, created_at) = (found.get(0)?, found.get(3)?);
+        let same = (of, created_at) == (workflow, row.created_at.0)
+            && found.get::<_, Option<[u8; 16]>>(2)? == row.parent.map(RunId::to_bytes)
+            && found.get_ref(4)?.as_str()? == &*row.trigger
+            && found.get_ref(5)?.as_str_or_null()? == row.trigger_name.as_deref()
+            && found.get::<_, Option<i64>>(6)? == row.scheduled_at.map(|at| at.0)
+            && found.get_ref(7)?.as_str()? == row.labels;
+        let moved = (!same).then(|| Ok::<_, rusqlite::Error>((of, created_at, found.get(7)?)));
+        Ok(Self {
+            was: found.get(1)?,
+            moved: moved.transpose()?,
+        })
+    }
+}
+
 fn insert_row(tx: &Transaction<'_>, workflow: i64, row: &RunRow) -> rusqlite::Result<()> {
     tx.prepare_cached(
         "INSERT INTO runs (id, workflow_id, version, status, created_at, started_at, ended_at,
-             parent, trigger, good, bad, known, error, labels)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+             parent, trigger, good, bad, known, error, labels, scheduled_at, trigger_name)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
     )?
     .execute(params![
         row.id.to_bytes(),
@@ -294,27 +320,45 @@ fn insert_row(tx: &Transaction<'_>, workflow: i64, row: &RunRow) -> rusqlite::Re
         row.counts[2],
         row.error,
         row.labels,
-    ])
-    .map(drop)
+        row.scheduled_at.map(|at| at.0),
+        row.trigger_name,
+    ])?;
+    for (key, value) in labels(&row.labels) {
+        tx.prepare_cached(
+            "INSERT INTO run_labels (key, value, created_at, id) VALUES (?1, ?2, ?3, ?4)",
+        )?
+        .execute((key, indexed(&value), row.created_at.0, row.id.to_bytes()))?;
+    }
+    Ok(())
 }
 
-/// All that can change while a run goes on and that no index holds: no index is touched.
+fn delete_row(tx: &Transaction<'_>, id: RunId, created_at: i64, of: &str) -> rusqlite::Result<()> {
+    tx.prepare_cached("DELETE FROM runs WHERE id = ?1")?
+        .execute([id.to_bytes()])?;
+    for (key, value) in labels(of) {
+        tx.prepare_cached(
+            "DELETE FROM run_labels WHERE key = ?1 AND value = ?2 AND created_at = ?3 AND id = ?4",
+        )?
+        .execute((key, indexed(&value), created_at, id.to_bytes()))?;
+    }
+    Ok(())
+}
+
+/// All that can change while a run goes on and that no index holds but that of errors.
 fn update_row(tx: &Transaction<'_>, row: &RunRow) -> rusqlite::Result<()> {
     tx.prepare_cached(
-        "UPDATE runs SET version = ?2, started_at = ?3, trigger = ?4, good = ?5, bad = ?6,
-             known = ?7, error = ?8, labels = ?9, ended_at = ?10
+        "UPDATE runs SET version = ?2, started_at = ?3, good = ?4, bad = ?5, known = ?6, error = ?7,
+             ended_at = ?8
          WHERE id = ?1",
     )?
     .execute(params![
         row.id.to_bytes(),
         row.version,
         row.started_at.map(|at| at.0),
-        row.trigger,
         row.counts[0],
         row.counts[1],
         row.counts[2],
         row.error,
-        row.labels,
         row.ended_at.map(|at| at.0),
     ])
     .map(drop)
@@ -322,20 +366,18 @@ fn update_row(tx: &Transaction<'_>, row: &RunRow) -> rusqlite::Result<()> {
 
 fn update_row_and_status(tx: &Transaction<'_>, row: &RunRow) -> rusqlite::Result<()> {
     tx.prepare_cached(
-        "UPDATE runs SET version = ?2, started_at = ?3, trigger = ?4, good = ?5, bad = ?6,
-             known = ?7, error = ?8, labels = ?9, ended_at = ?10, status = ?11
+        "UPDATE runs SET version = ?2, started_at = ?3, good = ?4, bad = ?5, known = ?6, error = ?7,
+             ended_at = ?8, status = ?9
          WHERE id = ?1",
     )?
     .execute(params![
         row.id.to_bytes(),
         row.version,
         row.started_at.map(|at| at.0),
-        row.trigger,
         row.counts[0],
         row.counts[1],
         row.counts[2],
         row.error,
-        row.labels,
         row.ended_at.map(|at| at.0),
         row.status.number(),
     ])
@@ -405,17 +447,17 @@ pub(super) fn register(
 pub(super) fn delete_runs(tx: &Transaction<'_>, ids: &[RunId]) -> Outcome<u64> {
     let mut deltas = Deltas::default();
     let mut deleted = 0;
-    let mut find = tx.prepare_cached("SELECT workflow_id, status FROM runs WHERE id = ?1")?;
+    let mut find = tx
+        .prepare_cached("SELECT workflow_id, status, created_at, labels FROM runs WHERE id = ?1")?;
     for id in ids {
-        let found: Option<(i64, u8)> = find
-            .query_row([id.to_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
+        let found: Option<(i64, u8, i64, String)> = find
+            .query_row([id.to_bytes()], |row| row.try_into())
             .optional()?;
-        let Some((workflow, status)) = found else {
+        let Some((workflow, status, created_at, labels)) = found else {
             continue;
         };
         if RunStatus::from_number(status).is_some_and(RunStatus::ended) {
-            tx.prepare_cached("DELETE FROM runs WHERE id = ?1")?
-                .execute([id.to_bytes()])?;
+            delete_row(tx, *id, created_at, &labels)?;
             drop_entity(tx, &EntityKey::Run(*id).to_bytes())?;
             deltas.add(workflow, status, -1);
             deleted += 1;
