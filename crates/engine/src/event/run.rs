@@ -2,7 +2,7 @@
 
 use prost::Message;
 
-use super::{Stored, StoredBlob, StoredError, UnitRef};
+use super::{Stored, StoredBlob, StoredBreak, StoredError, UnitRef};
 
 /// See [`super::Fact::RunCreated`].
 #[derive(Clone, PartialEq, Message)]
@@ -58,6 +58,9 @@ pub struct RunCreated {
     /// Run queues that runs above it hold places in.
     #[prost(message, repeated, tag = "17")]
     pub held_queues: Vec<RunQueueRef>,
+    /// Breakpoints that runs of its workflow have when they are made, beside those of the definition.
+    #[prost(message, repeated, tag = "40")]
+    pub breakpoints: Vec<StoredBreak>,
 }
 
 /// A run queue.
