@@ -162,6 +162,12 @@ pub struct StepRecord {
     /// The lock it asked for and did not get.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lock: Option<String>,
+    /// A signal, people or a breakpoint that it waits for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
+    /// Names of the signals that it sent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sent: Vec<String>,
     /// Who ended it by hand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,

@@ -234,6 +234,14 @@ impl Store for Recorder {
         self.inner.blobs_referred(hashes)
     }
 
+    fn search_runs(
+        &self,
+        filter: &kapell_store::RunFilter,
+        limit: usize,
+    ) -> kapell_store::Result<kapell_store::RunsFound> {
+        self.inner.search_runs(filter, limit)
+    }
+
     fn documents(
         &self,
         prefix: &[u8],

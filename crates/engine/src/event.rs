@@ -7,6 +7,7 @@
 mod run;
 mod stored;
 mod unit;
+mod wait;
 
 use kapell_model::{RunId, Time};
 use prost::Message;
@@ -14,6 +15,7 @@ use prost::Message;
 pub use run::*;
 pub use stored::*;
 pub use unit::*;
+pub use wait::*;
 
 /// One fact about a run.
 #[derive(Clone, PartialEq, Message)]
@@ -24,7 +26,7 @@ pub struct Event {
     /// What became true.
     #[prost(
         oneof = "Fact",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 40, 41, 42, 43, 44, 45, 46, 47"
     )]
     pub fact: Option<Fact>,
 }
@@ -116,6 +118,30 @@ pub enum Fact {
     /// The run will never start.
     #[prost(message, tag = "29")]
     RunDiscarded(RunDiscarded),
+    /// A unit waits for a signal.
+    #[prost(message, tag = "40")]
+    AwaitStarted(AwaitStarted),
+    /// A unit waits for people.
+    #[prost(message, tag = "41")]
+    ApprovalAsked(ApprovalAsked),
+    /// One of them said yes, and more must.
+    #[prost(message, tag = "42")]
+    ApprovalGiven(ApprovalGiven),
+    /// A unit that has ended sent its signals, or could not.
+    #[prost(message, tag = "43")]
+    SignalsSent(SignalsSent),
+    /// A unit stopped at a breakpoint.
+    #[prost(message, tag = "44")]
+    BreakReached(BreakReached),
+    /// It goes on.
+    #[prost(message, tag = "45")]
+    BreakPassed(BreakPassed),
+    /// The run has other breakpoints.
+    #[prost(message, tag = "46")]
+    BreakpointsChanged(BreakpointsChanged),
+    /// A parameter of the run has another value.
+    #[prost(message, tag = "47")]
+    ParamChanged(ParamChanged),
 }
 
 impl Event {

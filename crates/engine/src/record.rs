@@ -14,6 +14,7 @@ mod reopen;
 mod tests;
 mod tree;
 mod unit;
+mod waits;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -134,7 +135,9 @@ impl<'p> Fold<'p> {
             Fact::RunPaused(_)
             | Fact::RunResumed(_)
             | Fact::CancelRequested(_)
-            | Fact::PriorityChanged(_) => {
+            | Fact::PriorityChanged(_)
+            | Fact::BreakpointsChanged(_)
+            | Fact::ParamChanged(_) => {
                 self.requested(at, fact);
             }
             Fact::ScopeOpened(opened) => self.scope_opened(at, opened),
@@ -170,6 +173,12 @@ impl<'p> Fold<'p> {
                 items.to,
                 status(items.status),
             ),
+            Fact::AwaitStarted(_)
+            | Fact::ApprovalAsked(_)
+            | Fact::ApprovalGiven(_)
+            | Fact::SignalsSent(_)
+            | Fact::BreakReached(_)
+            | Fact::BreakPassed(_) => self.wait_fact(event, fact),
             _ => self.unit_fact(event, fact),
         }
     }
@@ -316,6 +325,29 @@ impl<'p> Fold<'p> {
             Fact::PriorityChanged(changed) => {
                 self.record.priority = u8::try_from(changed.priority).unwrap_or(100);
                 format!("priority set to {} by {}", changed.priority, changed.by)
+            }
+            Fact::BreakpointsChanged(changed) => {
+                let stepping = if changed.stepping {
+                    ", and every step stops"
+                } else {
+                    ""
+                };
+                let count = changed.breakpoints.len();
+                format!("{count} breakpoints set by {}{stepping}", changed.by)
+            }
+            Fact::ParamChanged(changed) => {
+                let value = changed.value.value();
+                let text = format!(
+                    "parameter `{}` set to {} by {}",
+                    changed.name,
+                    value.text(),
+                    changed.by
+                );
+                let params = self.record.params.as_map();
+                let mut params = params.map(|params| (**params).clone()).unwrap_or_default();
+                params.insert(changed.name.as_str().into(), value);
+                self.record.params = Value::Map(params.into());
+                text
             }
             _ => return,
         };

@@ -34,6 +34,7 @@ mod ask;
 mod event;
 mod index;
 
+pub(crate) use ask::fits;
 pub use event::TopicEvent;
 pub use index::{equals, signal_value};
 

@@ -62,6 +62,8 @@ codes! {
     FileNotFound = "file-not-found", 404, 2, false;
     /// The run or step is not in a state that allows this.
     NotAllowedNow = "not-allowed-now", 409, 2, false;
+    /// The question is not for whoever answers it.
+    NotYours = "not-yours", 403, 2, false;
     /// The definition is valid, but uses what this version of Kapell does not run.
     NotAvailable = "not-available", 501, 2, false;
     /// A bound of the product is reached.

@@ -135,6 +135,8 @@ pub const SIGNALS_PAGE: usize = 64;
 pub const SUBSCRIPTION_EQUALS: usize = 8;
 /// Bytes of a text that a subscription is found by; a longer one is compared by who listens.
 pub const SUBSCRIPTION_TEXT: usize = 256;
+/// Breakpoints that somebody sets on one run.
+pub const BREAKPOINTS: usize = 100;
 /// Runs in a row of which each was started by a signal of the one before.
 pub const HOPS: u32 = 100;
 /// Triggers of one workflow.

@@ -27,8 +27,23 @@ pub fn bind(
     source: Source,
     run: &Value,
 ) -> Result<Map, Vec<Diagnostic>> {
+    bind_input(&spec.workflow, &spec.params, supplied, source, run)
+}
+
+/// The same for what somebody fills in where `of` asks for `params`.
+///
+/// # Errors
+/// As [`bind`].
+pub fn bind_input(
+    of: &str,
+    params: &[Param],
+    supplied: &Map,
+    source: Source,
+    run: &Value,
+) -> Result<Map, Vec<Diagnostic>> {
     let mut binding = Binding {
-        spec,
+        of,
+        params,
         run,
         values: Map::new(),
         failed: BTreeSet::new(),
@@ -37,7 +52,7 @@ pub fn bind(
     for (name, value) in supplied {
         binding.supply(name, value, source);
     }
-    for param in &spec.params {
+    for param in params {
         binding.fill(param);
     }
     let size: usize = binding
@@ -62,8 +77,35 @@ pub fn bind(
     }
 }
 
+/// One parameter of a run that is there already, checked against its type and bounds.
+///
+/// # Errors
+/// Codes: `unknown-param`, `fixed-param`, `bad-param`.
+pub fn check_param(
+    spec: &Spec,
+    name: &Arc<str>,
+    value: &Value,
+    source: Source,
+) -> Result<Value, Diagnostic> {
+    let mut binding = Binding {
+        of: &spec.workflow,
+        params: &spec.params,
+        run: &Value::Null,
+        values: Map::new(),
+        failed: BTreeSet::new(),
+        problems: Vec::new(),
+    };
+    binding.supply(name, value, source);
+    match binding.problems.pop() {
+        Some(problem) => Err(problem),
+        None => Ok(binding.values.remove(name).unwrap_or_default()),
+    }
+}
+
 struct Binding<'a> {
-    spec: &'a Spec,
+    /// Whose parameters they are.
+    of: &'a str,
+    params: &'a [Param],
     run: &'a Value,
     values: Map,
     /// Names whose problem is already said.
@@ -81,17 +123,17 @@ impl Binding<'_> {
     }
 
     fn supply(&mut self, name: &Arc<str>, value: &Value, source: Source) {
-        let Some(param) = self.spec.params.iter().find(|param| param.name == *name) else {
-            let known = self.spec.params.iter().map(|param| &*param.name);
+        let Some(param) = self.params.iter().find(|param| param.name == *name) else {
+            let known = self.params.iter().map(|param| &*param.name);
             let hint = match nearest(name, known.clone()) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None if self.spec.params.is_empty() => "the workflow has no parameters".to_owned(),
+                None if self.params.is_empty() => "the workflow has no parameters".to_owned(),
                 None => format!(
                     "its parameters are {}",
                     known.collect::<Vec<_>>().join(", ")
                 ),
             };
-            let message = format!("`{}` has no parameter `{name}`", self.spec.workflow);
+            let message = format!("`{}` has no parameter `{name}`", self.of);
             return self.problem("unknown-param", name, message, Some(hint));
         };
         if param.fixed {
@@ -123,7 +165,6 @@ impl Binding<'_> {
         };
         for name in references(default, "params") {
             if let Some(read) = self
-                .spec
                 .params
                 .iter()
                 .find(|other| other.name == name && other.name != param.name)

@@ -2,7 +2,7 @@
 
 use prost::Message;
 
-use super::{Stored, StoredBlob, StoredError, UnitRef};
+use super::{Stored, StoredBlob, StoredBreak, StoredError, UnitRef};
 
 /// See [`super::Fact::RunCreated`].
 #[derive(Clone, PartialEq, Message)]
@@ -73,6 +73,9 @@ pub struct RunCreated {
     /// The backfill that wants it, by its id; empty is none.
     #[prost(string, tag = "22")]
     pub backfill: String,
+    /// Breakpoints that runs of its workflow have when they are made, beside those of the definition.
+    #[prost(message, repeated, tag = "40")]
+    pub breakpoints: Vec<StoredBreak>,
 }
 
 /// A time between two instants, microseconds since 1970.

@@ -97,6 +97,8 @@ fn unit(
         child: unit.child,
         until: unit.until,
         lock: unit.lock.clone(),
+        waits_for: unit.waits_for.clone(),
+        sent: unit.sent.clone(),
         by: unit.by.clone(),
         tolerated: unit.tolerated,
         children,

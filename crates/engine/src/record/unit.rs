@@ -40,6 +40,10 @@ pub(super) struct UnitFold {
     pub(super) error: Option<Box<TaskError>>,
     pub(super) child: Option<kapell_model::RunId>,
     pub(super) lock: Option<String>,
+    /// A signal, people or a breakpoint.
+    pub(super) waits_for: Option<String>,
+    /// Names of the signals that it sent.
+    pub(super) sent: Vec<String>,
     pub(super) by: Option<String>,
     pub(super) tolerated: bool,
     pub(super) inner: Vec<u32>,
@@ -98,6 +102,7 @@ impl UnitFold {
         self.output_bytes = bytes;
         self.until = None;
         self.lock = None;
+        self.waits_for = None;
         for attempt in &mut self.attempts {
             if attempt.result == Result::Running {
                 attempt.result = Result::Lost;
@@ -115,6 +120,8 @@ impl UnitFold {
         self.error = None;
         self.by = None;
         self.tolerated = false;
+        self.waits_for = None;
+        self.sent = Vec::new();
     }
 
     /// Keeps an attempt, in place of what was known of the same before.

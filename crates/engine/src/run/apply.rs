@@ -3,6 +3,7 @@
 mod reopen;
 mod scopes;
 mod units;
+mod waits;
 
 use std::sync::Arc;
 
@@ -105,6 +106,7 @@ impl State {
                 {
                     step.as_success = ended.as_success;
                 }
+                let ended_before = self.unit(place).is_some_and(|unit| unit.status.ended());
                 self.end_unit(
                     plan,
                     place,
@@ -114,6 +116,9 @@ impl State {
                     error(ended.error.as_ref()),
                     ended.tolerated,
                 );
+                if !ended_before {
+                    self.note_emits(plan, place);
+                }
             }
             Fact::ForeachExpanded(expanded) => self.foreach_expanded(plan, event, expanded),
             Fact::ScopeOpened(opened) => self.scope_opened(plan, event, opened),
@@ -298,6 +303,14 @@ impl State {
                 self.leave_ready(plan, place);
                 self.foreach_waits(plan, place);
             }
+            Fact::AwaitStarted(_)
+            | Fact::ApprovalAsked(_)
+            | Fact::ApprovalGiven(_)
+            | Fact::SignalsSent(_)
+            | Fact::BreakReached(_)
+            | Fact::BreakPassed(_)
+            | Fact::BreakpointsChanged(_)
+            | Fact::ParamChanged(_) => self.apply_wait(plan, event, fact),
         }
     }
 
@@ -360,6 +373,7 @@ impl State {
             bundle: created.bundle.as_ref().map(BlobRef::from),
             last_success: Value::Null,
         };
+        self.breaks = created.breakpoints.iter().map(Into::into).collect();
         self.status = RunStatus::Queued;
     }
 }

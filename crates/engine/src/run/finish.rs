@@ -12,8 +12,8 @@ use super::names::{At, error_value};
 use super::state::{Inner, Unit};
 use super::{Decider, Refusal, Stop};
 use crate::event::{
-    AttemptEnded, AttemptResult, Fact, HandlingStarted, Next, RunEnded, ScopeKind, ScopeOpened,
-    StepsEnded, UnitEnded, UnitRetrying,
+    AttemptEnded, AttemptResult, BreakAt, Fact, HandlingStarted, Next, RunEnded, ScopeKind,
+    ScopeOpened, StepsEnded, UnitEnded, UnitRetrying,
 };
 use crate::message::Message;
 use crate::run_queue::Success;
@@ -57,7 +57,14 @@ impl Decider<'_> {
         if let Outcome::Succeeded(output) = outcome {
             let enough = self.enough(place, &output)?;
             self.run.land(place);
-            self.release_locks(place);
+            self.release(place);
+            if self.stops(place, BreakAt::After)? {
+                // How it ends is stated where it stops.
+                fact.next = Next::End as u32;
+                self.emit(Fact::AttemptEnded(fact));
+                self.end(place, StepStatus::Succeeded, output, None);
+                return Ok(());
+            }
             if !output.is_null() {
                 fact.output = Some(self.stored(&output));
             }
@@ -86,7 +93,7 @@ impl Decider<'_> {
             }
         );
         self.run.land(place);
-        self.release_locks(place);
+        self.release(place);
         match verdict {
             Verdict::Retry(at) => {
                 fact.error = failure(&outcome)
@@ -311,6 +318,10 @@ impl Decider<'_> {
         status: StepStatus,
         error: Option<TaskError>,
     ) {
+        let with = (&Value::Null, error.as_ref());
+        if self.stopped_at_end(place, BreakAt::OnFailure, status, with) {
+            return;
+        }
         let state = &self.run.state;
         let unit = state.unit(place).cloned().unwrap_or_default();
         let handler = state
@@ -325,7 +336,7 @@ impl Decider<'_> {
             return;
         };
         self.run.land(place);
-        self.release_locks(place);
+        self.release(place);
         self.emit(Fact::HandlingStarted(HandlingStarted {
             unit: place.into(),
             status: u32::from(status.number()),
@@ -349,6 +360,9 @@ impl Decider<'_> {
         output: Value,
         error: Option<TaskError>,
     ) {
+        if self.stopped_at_end(place, BreakAt::After, status, (&output, error.as_ref())) {
+            return;
+        }
         let tolerated = status.bad()
             && self
                 .run
@@ -362,7 +376,7 @@ impl Decider<'_> {
                     OnFailure::Policy => false,
                 });
         self.run.land(place);
-        self.release_locks(place);
+        self.release(place);
         let enough = status.good() && matches!(self.enough(place, &output), Ok(true));
         let output = (!output.is_null()).then(|| self.stored(&output));
         self.emit(Fact::UnitEnded(UnitEnded {
@@ -390,8 +404,9 @@ impl Decider<'_> {
         }
     }
 
-    /// Gives back every lock a unit holds or asks for.
-    pub(super) fn release_locks(&mut self, place: Place) {
+    /// Gives back every lock a unit holds or asks for, and waits for no signal any more.
+    pub(super) fn release(&mut self, place: Place) {
+        self.unsubscribe(place);
         let Some(locks) = self.run.state.locks.get(&place) else {
             return;
         };
@@ -484,6 +499,7 @@ impl Decider<'_> {
         self.tell_parent(status, outputs, message);
         self.tell_queue(status);
         self.tell_trigger(status);
+        self.tell_end(status);
     }
 
     /// Whoever keeps account of due times hears how the run for one of them has ended.

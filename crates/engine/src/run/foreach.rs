@@ -142,6 +142,11 @@ impl Decider<'_> {
         if unit.status.ended() {
             return Ok(());
         }
+        if self.run.state.waits.contains_key(&place) {
+            // It stopped at a breakpoint, and all its items have ended.
+            self.done_looking(place);
+            return Ok(());
+        }
         if foreach.ended() {
             return self.foreach_ended(place);
         }

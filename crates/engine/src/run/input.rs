@@ -12,6 +12,7 @@ use kapell_model::{
 
 use super::finish::Ended;
 use super::state::{Inner, TimerKind};
+use super::waiting::Waiting;
 use super::{Decider, Effect, Flight, Holding, Input, Refusal, Stop};
 use crate::event::{
     AttemptStarted, ByPerson, CancelRequested, Fact, RunDiscarded, RunStarted, ScopeKind,
@@ -104,6 +105,12 @@ impl Decider<'_> {
                 self.emit(Fact::LockGranted(place.into()));
                 Ok(())
             }
+            Input::Signals {
+                place,
+                signals,
+                older,
+            } => self.signals_came(place, &signals, older),
+            Input::AwaitRefused { place, topic } => self.await_refused(place, &topic),
             Input::RetryChild => self.retry_child(),
             Input::Wake => self.wake(),
             Input::Request(request) => self.request(request),
@@ -359,11 +366,11 @@ impl Decider<'_> {
             }
             TimerKind::TotalTimeout => {
                 self.run.state.timers.unset(place, kind);
-                self.time_out(
-                    place,
-                    "it took too long in all, waits included",
-                    "total_timeout",
-                )?;
+                let (reason, message) = self.waited_too_long(place).unwrap_or_else(|| {
+                    let message = "it took too long in all, waits included";
+                    ("total_timeout", message.to_owned())
+                });
+                self.time_out(place, &message, reason)?;
             }
             TimerKind::GiveUp => {
                 let flight = self.run.flight(place);
@@ -409,6 +416,18 @@ impl Decider<'_> {
         if unit_status.ended() {
             return;
         }
+        let ends = matches!(
+            self.run.state.waits.get(&place),
+            Some(Waiting::Break { ends: Some(_), .. })
+        );
+        if ends {
+            // How it ends is known already, and stays so.
+            self.go_on(place, "kapell");
+            return;
+        }
+        let Some(unit) = self.run.state.unit(place) else {
+            return;
+        };
         if unit.stop.is_some() && unit_status == StepStatus::Cancelling {
             if let (Inner::Child(child), true) = (inner, now) {
                 let reason = "the step that waits for it ends now".to_owned();

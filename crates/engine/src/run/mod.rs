@@ -15,12 +15,15 @@
 //! | `finish` | how units end: retries, handlers, policies |
 //! | `foreach`, `cycle` | items; loops and switches |
 //! | `child`, `locks` | runs that steps make; locks that they ask for |
+//! | `signals`, `approval`, `breakpoint` | what steps wait for that others decide; signals they send |
 //! | `fork` | what a fork keeps |
 //! | `grant`, `render` | tasks for workers |
 //! | `names` | what expressions see |
 //! | `view` | what people see |
 
 mod apply;
+mod approval;
+mod breakpoint;
 mod child;
 mod cycle;
 mod decider;
@@ -34,8 +37,10 @@ mod names;
 mod people;
 mod render;
 mod settle;
+mod signals;
 pub mod state;
 pub mod view;
+pub mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -48,9 +53,10 @@ use kapell_model::{EntityKey, Error, Offer, RunId, RunStatus, Time};
 pub(crate) use decider::{Decider, Stop};
 pub use state::State;
 use state::Unit;
+pub use waiting::Break;
 
 use crate::event::{Event, RunCreated};
-use crate::message::Message;
+use crate::message::{Message, Signal};
 use crate::place_map::PlaceMap;
 use crate::plan::Plan;
 use crate::run_queue::Entry;
@@ -170,6 +176,22 @@ pub enum Input {
         /// The name.
         name: Arc<str>,
     },
+    /// Signals that a unit may wait for have come.
+    Signals {
+        /// The unit.
+        place: Place,
+        /// Newest first.
+        signals: Vec<Arc<Signal>>,
+        /// Where the older ones begin, if there are any.
+        older: Option<u64>,
+    },
+    /// A unit cannot wait for a signal: too many do.
+    AwaitRefused {
+        /// The unit.
+        place: Place,
+        /// The signal's name.
+        topic: Arc<str>,
+    },
     /// Its parent starts again the step that waits for it.
     RetryChild,
     /// Time has passed, or what was needed is loaded.
@@ -205,6 +227,19 @@ impl Input {
             Message::PauseChild { paused: true } => Self::Request(Request::Pause { by: by() }),
             Message::PauseChild { paused: false } => Self::Request(Request::Resume { by: by() }),
             Message::LockGranted { place, name } => Self::LockGranted { place, name },
+            Message::Signals {
+                place,
+                signals,
+                older,
+            } => Self::Signals {
+                place,
+                signals,
+                older,
+            },
+            Message::SubscriptionRefused { place, topic } => Self::AwaitRefused {
+                place: place?,
+                topic,
+            },
             Message::Admitted { last_success } => Self::Admitted { last_success },
             Message::Discarded { reason } => Self::Discarded { reason },
             Message::Superseded { by } => Self::Request(Request::Cancel {
@@ -225,10 +260,8 @@ impl Input {
             | Message::TriggerRemoved
             | Message::WorkflowPaused(_)
             | Message::Signal(_)
-            | Message::Signals { .. }
             | Message::Subscribe(_)
-            | Message::Unsubscribe { .. }
-            | Message::SubscriptionRefused { .. } => return None,
+            | Message::Unsubscribe { .. } => return None,
         })
     }
 }
@@ -290,6 +323,56 @@ pub enum Request {
         /// 0 to 100.
         priority: u8,
     },
+    /// Answer what a step asks people.
+    Answer(Answer),
+    /// Let steps go on that stopped at breakpoints.
+    Continue {
+        /// Who.
+        by: String,
+        /// Path of the step; none is every one that stopped.
+        step: Option<String>,
+        /// The steps that come next stop before they start.
+        stepping: bool,
+    },
+    /// Set all breakpoints beside those of the definition.
+    Breakpoints {
+        /// Who.
+        by: String,
+        /// All of them.
+        breakpoints: Vec<Break>,
+        /// Every step stops before it starts.
+        stepping: bool,
+    },
+    /// Change a parameter while a step is stopped or the run is paused.
+    SetParam {
+        /// Who.
+        by: String,
+        /// Which.
+        name: Arc<str>,
+        /// Its value.
+        value: Value,
+        /// It is text to be parsed by the parameter's type.
+        text: bool,
+    },
+}
+
+/// What a person says to a step that asks.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// Who.
+    pub by: String,
+    /// Groups that they are in.
+    pub groups: Vec<String>,
+    /// Path of the step or item.
+    pub step: String,
+    /// Yes, or no.
+    pub approved: bool,
+    /// What they say with it.
+    pub comment: String,
+    /// What they fill in: a map, or null.
+    pub input: Value,
+    /// Its values are text to be parsed by their types.
+    pub text: bool,
 }
 
 /// What was decided: facts, and what to do once they are safe.

@@ -298,6 +298,24 @@ impl<'a> At<'a> {
             .ok_or_else(|| EvalError::Missing(format!("there is no item {item}")))
     }
 
+    /// Everything of `run`.
+    pub(super) fn run_value(&self) -> Value {
+        Value::map(
+            RUN_FIELDS
+                .iter()
+                .map(|name| (name, self.run_field(name).unwrap_or_default())),
+        )
+    }
+
+    /// `run.interval.start`.
+    pub(super) fn interval_start(&self) -> Time {
+        let interval = self.run_field("interval").unwrap_or_default();
+        match interval.as_map().and_then(|interval| interval.get("start")) {
+            Some(Value::Timestamp(at)) => (*at).into(),
+            _ => self.run.state.meta.scheduled_at,
+        }
+    }
+
     fn run_field(&self, field: &str) -> Option<Value> {
         let state = &self.run.state;
         let meta = &state.meta;
@@ -384,7 +402,7 @@ pub(crate) fn error_value(error: &TaskError) -> Value {
     ])
 }
 
-fn run_error_value(error: &RunError) -> Value {
+pub(crate) fn run_error_value(error: &RunError) -> Value {
     Value::map([
         ("step", Value::string(&error.step)),
         ("kind", Value::string(error.error.kind.name())),
@@ -409,14 +427,7 @@ impl Names for At<'_> {
             },
             "run" => match path.get(1) {
                 Some(field) => Ok(self.run_field(field).map(|value| (value, 2))),
-                None => Ok(Some((
-                    Value::map(
-                        RUN_FIELDS
-                            .iter()
-                            .map(|name| (name, self.run_field(name).unwrap_or_default())),
-                    ),
-                    1,
-                ))),
+                None => Ok(Some((self.run_value(), 1))),
             },
             "vars" => Ok(self
                 .chain()

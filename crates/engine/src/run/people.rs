@@ -6,11 +6,12 @@ use kapell_model::{Error, ErrorCode, RunStatus, StepStatus};
 
 use super::input::Taken;
 use super::state::Inner;
+use super::waiting::Waiting;
 use super::{Decider, Refusal, Request};
 use crate::event::{ByPerson, Fact, PriorityChanged, RunReopened, UnitEnded, UnitRef};
 use crate::message::Message;
 
-fn not_now(message: impl Into<String>, hint: &str) -> Refusal {
+pub(super) fn not_now(message: impl Into<String>, hint: &str) -> Refusal {
     Refusal::Reject(Error::new(ErrorCode::NotAllowedNow, message).hint(hint))
 }
 
@@ -56,6 +57,21 @@ impl Decider<'_> {
                 }));
                 Ok(())
             }
+            Request::Answer(answer) => self.answer(answer),
+            Request::Continue { by, step, stepping } => {
+                self.request_continue(&by, step.as_deref(), stepping)
+            }
+            Request::Breakpoints {
+                by,
+                breakpoints,
+                stepping,
+            } => self.request_breakpoints(&by, &breakpoints, stepping),
+            Request::SetParam {
+                by,
+                name,
+                value,
+                text,
+            } => self.request_param(&by, &name, &value, text),
         }
     }
 
@@ -165,7 +181,7 @@ impl Decider<'_> {
         Ok(())
     }
 
-    fn find(&self, path: &str) -> Result<Place, Refusal> {
+    pub(super) fn find(&self, path: &str) -> Result<Place, Refusal> {
         self.run.state.find(&self.run.plan, path).ok_or_else(|| {
             Refusal::Reject(
                 Error::new(
@@ -220,7 +236,11 @@ impl Decider<'_> {
                 .step(place.scope, place.step)
                 .and_then(|step| step.foreach.as_ref())
                 .is_some_and(|foreach| !foreach.ended());
-        let active = (unit.inner != Inner::None || items) && !unit.status.ended();
+        let stopped = matches!(
+            self.run.state.waits.get(&place),
+            Some(Waiting::Break { .. })
+        );
+        let active = (unit.inner != Inner::None || items) && !unit.status.ended() && !stopped;
         if self.run.flight(place).is_some() || active {
             return Err(not_now(
                 format!("`{path}` is {}", unit.status),
@@ -236,7 +256,7 @@ impl Decider<'_> {
             StepStatus::Skipped
         };
         let output = output.map(|output| self.stored(&output));
-        self.release_locks(place);
+        self.release(place);
         self.emit(Fact::UnitEnded(UnitEnded {
             unit: place.into(),
             status: u32::from(status.number()),

@@ -7,6 +7,7 @@ use kapell_model::{StepStatus, Time};
 
 use super::names::At;
 use super::state::{Inner, Todo};
+use super::waiting::Waiting;
 use super::{Decider, SETTLE_STEPS, Stop};
 use crate::event::{Fact, ScopeKind, ScopeOpened, ScopeRef, UnitReady, WaitStarted};
 
@@ -42,6 +43,11 @@ impl Decider<'_> {
 
     fn settle_one(&mut self, todo: Todo) -> Result<(), Stop> {
         match todo {
+            Todo::Emit(scope, step) => self.send_signals(Place {
+                scope,
+                step,
+                item: Place::NO_ITEM,
+            }),
             Todo::Fail(scope) => {
                 self.scope_failed(scope);
                 Ok(())
@@ -110,7 +116,12 @@ impl Decider<'_> {
         let Some(step) = self.run.state.step(place.scope, place.step) else {
             return false;
         };
+        let ends = matches!(
+            self.run.state.waits.get(&place),
+            Some(Waiting::Break { ends: Some(_), .. })
+        );
         matches!(step.unit.status, StepStatus::Queued | StepStatus::Waiting)
+            && !ends
             && step.unit.attempts == 0
             && step.foreach.is_none()
             && step.unit.inner == Inner::None
@@ -204,6 +215,9 @@ impl Decider<'_> {
                 }
                 Err(stop) => return self.failed_by(place, "if", stop),
             }
+        }
+        if self.stopped_before(place)? {
+            return Ok(());
         }
         match &step.foreach {
             Some(foreach) => match self.expand(place, foreach, &step) {
@@ -300,11 +314,8 @@ impl Decider<'_> {
                 wait,
             } => self.start_child(place, &step, (name, *version), *wait, total),
             Verb::Wait(wait) => self.wait(place, wait),
-            // Refused before a run exists: see `Spec::runnable`.
-            Verb::Await(_) | Verb::Approval(_) => {
-                let message = "this version does not wait for signals or people".to_owned();
-                self.failed_by(place, "await", Stop::Failed(message))
-            }
+            Verb::Await(wanted) => self.await_signal(place, wanted),
+            Verb::Approval(approval) => self.ask_people(place, approval),
             Verb::Set { values } => {
                 match self.named(values, &At::unit(self.run, place, self.now)) {
                     Ok(value) => self.end(place, StepStatus::Succeeded, value, None),
@@ -403,7 +414,11 @@ impl Decider<'_> {
         }
     }
 
-    fn instant(&self, template: &Template, names: &At<'_>) -> Result<Option<Time>, Stop> {
+    pub(super) fn instant(
+        &self,
+        template: &Template,
+        names: &At<'_>,
+    ) -> Result<Option<Time>, Stop> {
         let zone = self.run.state.meta.timezone.clone();
         let midnight = |date: jiff::civil::Date| {
             date.in_tz(&zone)

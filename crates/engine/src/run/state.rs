@@ -9,7 +9,8 @@ use kapell_model::spec::StepIndex;
 use kapell_model::{EntityKey, Offer, RunId, RunStatus, StepStatus, Time, limits};
 use serde::{Deserialize, Serialize};
 
-use crate::event::ScopeKind;
+use super::waiting::{Break, Waiting};
+use crate::event::{BreakAt, ScopeKind};
 use crate::message::StartClass;
 use crate::plan::{GraphId, Plan};
 
@@ -60,6 +61,14 @@ pub struct State {
     pub counts: [u64; 3],
     /// When the last event happened.
     pub last_at: Time,
+    /// Units that wait for what somebody else decides.
+    pub waits: BTreeMap<Place, Waiting>,
+    /// Breakpoints that somebody set.
+    pub breaks: Vec<Break>,
+    /// Every step stops before it starts.
+    pub stepping: bool,
+    /// Breakpoints that units have passed, until they begin or end.
+    pub passed: BTreeSet<(Place, BreakAt)>,
 }
 
 /// What a run was made with.
@@ -363,6 +372,8 @@ pub fn split(item: u32) -> (usize, usize) {
 /// What must be decided, in the order in which it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Todo {
+    /// The step has ended and sends signals: nothing that follows from its end is decided before.
+    Emit(u32, StepIndex),
     /// The scope has a failed step.
     Fail(u32),
     /// The step's needs have all ended.
@@ -590,7 +601,7 @@ impl State {
             RunStatus::Running | RunStatus::Cancelling => self.todo.first().copied(),
             RunStatus::Paused => {
                 let counts = |todo: &&Todo| match todo {
-                    Todo::Fail(_) | Todo::Page(..) | Todo::Scope(_) => true,
+                    Todo::Emit(..) | Todo::Fail(_) | Todo::Page(..) | Todo::Scope(_) => true,
                     Todo::Step(..) | Todo::Foreach(..) | Todo::Lock(_) => false,
                 };
                 self.todo.iter().find(counts).copied()

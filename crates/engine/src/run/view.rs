@@ -5,10 +5,14 @@ use kapell_model::spec::Verb;
 use kapell_model::{RunId, RunStatus, StepStatus, Time, limits};
 use serde::{Deserialize, Serialize};
 
-use super::state::{Inner, Page, StepState, TimerKind};
+use super::state::{Inner, Page, StepState, TimerKind, Unit};
 use super::{Flight, Run};
 use crate::event::ScopeKind;
 use crate::plan::StepPlan;
+
+mod waits;
+
+pub use waits::{ApprovalView, GivenView, InputView, StoppedView};
 
 /// Where a run stands.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -68,6 +72,10 @@ pub struct StepView {
     pub error: Option<TaskError>,
     /// The run that it waits for.
     pub child: Option<RunId>,
+    /// What it asks people, if it does.
+    pub approval: Option<ApprovalView>,
+    /// What it shows at the breakpoint where it stopped, if it did.
+    pub stopped: Option<StoppedView>,
 }
 
 /// Items of a foreach.
@@ -148,17 +156,49 @@ impl Run {
             into.push(self.view_unit(place, depth, step, now));
             self.view_inner(&step.unit.inner, depth, now, into);
             let mut shown = 0;
-            for page in step.foreach.iter().flat_map(|foreach| &foreach.pages) {
+            for (page_index, page) in step
+                .foreach
+                .iter()
+                .flat_map(|foreach| foreach.pages.iter().enumerate())
+            {
                 let Page::Open { units, .. } = page else {
                     continue;
                 };
-                for unit in units.iter().filter(|unit| unit.inner != Inner::None) {
-                    if shown < VIEW_ITEMS {
+                for (offset, unit) in units.iter().enumerate() {
+                    if unit.inner != Inner::None && shown < VIEW_ITEMS {
                         shown += 1;
                         self.view_inner(&unit.inner, depth, now, into);
                     }
+                    let item = u32::try_from(page_index * limits::FOREACH_PAGE + offset);
+                    let item = Place {
+                        item: item.unwrap_or(Place::NO_ITEM),
+                        ..place
+                    };
+                    if self.state.waits.contains_key(&item) && shown < VIEW_ITEMS {
+                        shown += 1;
+                        into.push(self.view_item(item, depth + 1, unit));
+                    }
                 }
             }
+        }
+    }
+
+    /// An item that waits for a signal or for people.
+    fn view_item(&self, place: Place, depth: u32, unit: &Unit) -> StepView {
+        StepView {
+            path: self.state.path(&self.plan, place),
+            depth,
+            status: unit.status,
+            attempts: unit.attempts,
+            ready_at: Some(unit.ready_at),
+            started_at: Some(unit.started_at),
+            ended_at: None,
+            items: None,
+            waits_for: self.waits_for_others(place),
+            error: None,
+            child: None,
+            approval: self.approval_view(place),
+            stopped: None,
         }
     }
 
@@ -211,6 +251,8 @@ impl Run {
                 Inner::Child(child) => Some(child),
                 _ => None,
             },
+            approval: self.approval_view(place),
+            stopped: self.stopped_view(place, now),
         }
     }
 
@@ -248,6 +290,7 @@ impl Run {
                 timer(TimerKind::Retry)
                     .map(|at| format!("try {} at {at}, after: {error}", unit.attempts + 1))
             }
+            StepStatus::Waiting if state.waits.contains_key(&place) => self.waits_for_others(place),
             StepStatus::Waiting => {
                 if let Some(name) = state
                     .locks

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Deciding, Kind, QueueEvent, Rule, mode_number};
 use crate::message::{Message, TriggerSet};
+use crate::run::Break;
 
 /// Properties of a workflow that are not versioned. Written as JSON: a field that is not there has its
 /// default.
@@ -37,6 +38,9 @@ pub struct Settings {
     /// Goes before what its versions say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retention: Option<Retention>,
+    /// Breakpoints that each new run has beside those of its definition.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub breaks: Vec<Break>,
     /// Nothing of it starts any more; what ran is kept as long as its retention says.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub deleted: bool,
@@ -105,6 +109,8 @@ pub struct Change {
     pub owner: Option<Option<String>>,
     /// Override the retention, or no longer.
     pub retention: Option<Option<Retention>>,
+    /// All breakpoints that new runs have beside those of their definition.
+    pub breaks: Option<Vec<Break>>,
     /// No version is active any more.
     pub deactivate: bool,
     /// Nothing of it starts any more.
@@ -201,6 +207,9 @@ impl Deciding<'_> {
         }
         if let Some(retention) = change.retention {
             settings.retention = retention;
+        }
+        if let Some(breaks) = change.breaks {
+            settings.breaks = breaks;
         }
         if let Some(strategy) = change.strategy {
             settings.strategy = strategy;

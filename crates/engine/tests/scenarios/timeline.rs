@@ -9,6 +9,7 @@ use kapell_engine::Plan;
 use kapell_engine::event::{Event, Fact, UnitRef};
 use kapell_engine::run::State;
 use kapell_engine::run::state::{Inner, TimerKind, Unit};
+use kapell_engine::run::waiting::Waiting;
 use kapell_expr::{Value, format_duration};
 use kapell_model::{RunId, StepStatus, Time};
 
@@ -166,7 +167,24 @@ impl Timeline {
                     self.note(at, run, &path, status.unwrap_or_default().name());
                 }
             }
-            Fact::StepsEnded(_)
+            Fact::AwaitStarted(fact) => self.unit(at, fact.unit, after),
+            Fact::ApprovalAsked(fact) => self.unit(at, fact.unit, after),
+            Fact::ApprovalGiven(fact) => self.unit(at, fact.unit, after),
+            Fact::SignalsSent(fact) => {
+                self.unit(at, fact.unit, after);
+                let path = after.state.path(after.plan, fact.unit.into());
+                for sent in &fact.sent {
+                    self.say(at, run, &path, format!("sends `{}`", sent.signal));
+                }
+            }
+            Fact::BreakReached(fact) => self.unit(at, fact.unit, after),
+            Fact::BreakPassed(fact) => self.unit(at, fact.unit, after),
+            Fact::ParamChanged(fact) => {
+                let value = fact.value.value().to_json();
+                self.say(at, run, "run", format!("has `{}` {value}", fact.name));
+            }
+            Fact::BreakpointsChanged(_)
+            | Fact::StepsEnded(_)
             | Fact::PageClosed(_)
             | Fact::ScopeStopped(_)
             | Fact::ForeachStopped(_) => {}
@@ -284,7 +302,19 @@ fn unit_text(place: Place, unit: &Unit, after: &After<'_>) -> String {
             (Inner::None | Inner::Scope(_), None) => {}
         },
         StepStatus::Waiting => {
-            if let Some(name) = after
+            if let Some(waits) = after.state.waits.get(&place) {
+                match waits {
+                    Waiting::Signal { signal, .. } => {
+                        let _ = write!(text, " (for the signal `{signal}`)");
+                    }
+                    Waiting::Approval { given, .. } => {
+                        let _ = write!(text, " (for people; {} said yes)", given.len());
+                    }
+                    Waiting::Break { at, .. } => {
+                        let _ = write!(text, " (stopped {})", at.name());
+                    }
+                }
+            } else if let Some(name) = after
                 .state
                 .locks
                 .get(&place)

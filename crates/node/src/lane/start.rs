@@ -7,7 +7,7 @@ use super::{
 };
 use crate::request::StartRun;
 use kapell_engine::Plan;
-use kapell_engine::event::{Fork, Interval, Parent, RunQueueRef};
+use kapell_engine::event::{Fork, Interval, Parent, RunQueueRef, StoredBreak};
 use kapell_engine::message::{StartChild, StartClass, StartTriggered};
 use kapell_engine::run_queue::Entry;
 use kapell_engine::start::Start;
@@ -58,6 +58,7 @@ pub(super) struct Ready {
     params: Value,
     labels: Value,
     queue: Option<(Arc<str>, Rule)>,
+    breaks: Vec<kapell_engine::run::Break>,
 }
 
 impl Making {
@@ -282,6 +283,7 @@ impl Lane {
             return;
         };
         let rule = line.settings.rule(plan.rule);
+        let breaks = line.settings.breaks.clone();
         if making.interval.is_none() {
             let at = making.scheduled_at.unwrap_or(now);
             let calendar = plan.calendar.as_ref();
@@ -295,6 +297,7 @@ impl Lane {
             params,
             labels,
             queue,
+            breaks,
         });
         match ready {
             Ok(ready) => making.ready = Some(Box::new(ready)),
@@ -623,6 +626,7 @@ fn created(id: RunId, making: &Making, ready: &Ready, now: Time) -> RunCreated {
         namespace: making.namespace.to_string(),
         workflow: making.workflow.to_string(),
         version: ready.version.version,
+        breakpoints: ready.breaks.iter().map(StoredBreak::from).collect(),
         params: Some(Stored::new(&ready.params)),
         trigger: making.trigger.to_owned(),
         by: making.by.clone(),

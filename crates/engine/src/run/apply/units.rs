@@ -168,6 +168,7 @@ impl State {
 
     /// What a step does has begun: nothing is to be decided about its needs any more.
     pub(super) fn step_begun(&mut self, place: Place) {
+        self.forget_passed(place);
         self.todo.remove(&Todo::Step(place.scope, place.step));
         self.timers.unset(place, TimerKind::Retry);
         self.timers.unset(place, TimerKind::NotBefore);
@@ -240,6 +241,7 @@ impl State {
         if ended.next == Next::Succeeded as u32 {
             let output = value(ended.output.as_ref());
             self.end_unit(plan, place, at, StepStatus::Succeeded, output, None, false);
+            self.note_emits(plan, place);
         } else if ended.next == Next::Retry as u32 {
             unit.status = StepStatus::Retrying;
             unit.error = error(ended.error.as_deref());
@@ -257,6 +259,7 @@ impl State {
     pub(super) fn forget_attempt(&mut self, plan: &Plan, place: Place) {
         self.started.remove(&place);
         self.locks.remove(&place);
+        self.waits.remove(&place);
         self.todo.remove(&Todo::Lock(place));
         self.timers.unset(place, TimerKind::GiveUp);
         self.timers.unset(place, TimerKind::QueueTimeout);
@@ -280,6 +283,7 @@ impl State {
         tolerated: bool,
     ) {
         self.forget_attempt(plan, place);
+        self.forget_passed(place);
         self.timers.clear(place);
         if status.good() || status == StepStatus::Skipped {
             self.drop_items(place);
@@ -325,11 +329,37 @@ impl State {
         self.todo.remove(&Todo::Step(place.scope, place.step));
         self.todo.remove(&Todo::Foreach(place.scope, place.step));
         let fails = matches!(status, StepStatus::Failed | StepStatus::TimedOut) && !tolerated;
+        if fails {
+            self.step_failed(plan, place);
+        }
+        let Some(scope) = self.scopes.get_mut(&place.scope) else {
+            return;
+        };
+        scope.left = scope.left.saturating_sub(1);
+        if scope.left == 0 {
+            self.todo.insert(Todo::Scope(place.scope));
+        }
+        let Some(graph) = plan.graphs.get(scope.graph as usize) else {
+            return;
+        };
+        for dependent in &graph.steps[usize::from(place.step)].dependents {
+            let Some(step) = scope.steps.get_mut(usize::from(*dependent)) else {
+                continue;
+            };
+            step.needs_left = step.needs_left.saturating_sub(1);
+            if step.needs_left == 0 && step.unit.status == StepStatus::Pending {
+                self.todo.insert(Todo::Step(place.scope, *dependent));
+            }
+        }
+    }
+
+    /// A step's failure is its scope's, and may be the run's.
+    pub(super) fn step_failed(&mut self, plan: &Plan, place: Place) {
         let top = self
             .scopes
             .get(&place.scope)
             .is_some_and(|scope| scope.parent.is_none());
-        if fails && top && self.error.is_none() {
+        if top && self.error.is_none() {
             let cause = self.first_cause(place);
             let error = self
                 .unit(cause)
@@ -344,26 +374,10 @@ impl State {
         let Some(scope) = self.scopes.get_mut(&place.scope) else {
             return;
         };
-        scope.left = scope.left.saturating_sub(1);
-        if fails && scope.failed.is_none() {
+        if scope.failed.is_none() {
             scope.failed = Some(place.step);
             if plan.policy() != FailurePolicy::Continue {
                 self.todo.insert(Todo::Fail(place.scope));
-            }
-        }
-        if scope.left == 0 {
-            self.todo.insert(Todo::Scope(place.scope));
-        }
-        let Some(graph) = plan.graphs.get(scope.graph as usize) else {
-            return;
-        };
-        for dependent in &graph.steps[usize::from(place.step)].dependents {
-            let Some(step) = scope.steps.get_mut(usize::from(*dependent)) else {
-                continue;
-            };
-            step.needs_left = step.needs_left.saturating_sub(1);
-            if step.needs_left == 0 && step.unit.status == StepStatus::Pending {
-                self.todo.insert(Todo::Step(place.scope, *dependent));
             }
         }
     }

@@ -1,0 +1,230 @@
+//! Steps that wait for people to say yes.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use kapell_api::task::{Place, TaskError};
+use kapell_expr::{Map, Value};
+use kapell_model::params::{Source, bind_input};
+use kapell_model::spec::{Approval, OnReject, Verb};
+use kapell_model::{Error, ErrorCode, StepStatus, limits};
+
+use super::input::Taken;
+use super::names::At;
+use super::people::not_now;
+use super::waiting::{Given, Waiting};
+use super::{Answer, Decider, Refusal, Stop};
+use crate::event::{ApprovalAsked, ApprovalGiven, Fact, Stored};
+
+impl Decider<'_> {
+    /// A unit begins to wait for people.
+    pub(super) fn ask_people(&mut self, place: Place, approval: &Approval) -> Result<(), Stop> {
+        let names = At::unit(self.run, place, self.now);
+        let rendered = (|| {
+            let message = match &approval.message {
+                Some(message) => self.render(message, &names)?.text(),
+                None => String::new(),
+            };
+            let timeout = self.wait_bound(approval.timeout.as_ref(), &names)?;
+            Ok::<_, Stop>((message, timeout))
+        })();
+        let (mut message, timeout) = match rendered {
+            Ok(rendered) => rendered,
+            Err(stop) => return self.failed_by(place, "approval", stop),
+        };
+        message.truncate(message.floor_char_boundary(limits::ERROR_BYTES));
+        self.emit(Fact::ApprovalAsked(ApprovalAsked {
+            unit: place.into(),
+            message,
+            timeout,
+        }));
+        Ok(())
+    }
+
+    fn approval(&self, place: Place) -> Option<Approval> {
+        let plan = self.run.state.plan_step(&self.run.plan, place)?;
+        match &plan.step.verb {
+            Verb::Approval(approval) => Some((**approval).clone()),
+            _ => None,
+        }
+    }
+
+    /// How many must say yes.
+    pub(super) fn approvals_wanted(&self, place: Place) -> usize {
+        let wanted = self.approval(place).map_or(1, |approval| approval.count);
+        usize::try_from(wanted.max(1)).unwrap_or(usize::MAX)
+    }
+
+    /// Somebody answers.
+    pub(super) fn answer(&mut self, answer: Answer) -> Taken {
+        let place = self.find(&answer.step)?;
+        let path = &answer.step;
+        let (Some(Waiting::Approval { given, .. }), Some(approval)) =
+            (self.run.state.waits.get(&place), self.approval(place))
+        else {
+            let status = self
+                .run
+                .state
+                .unit(place)
+                .map_or(StepStatus::Pending, |unit| unit.status);
+            return Err(not_now(
+                format!("`{path}` waits for no answer: it is {status}"),
+                "`kapell why` says what the run waits for",
+            ));
+        };
+        self.may_answer(path, &approval, &answer)?;
+        if given.iter().any(|given| *given.by == *answer.by) {
+            return Err(not_now(
+                format!("`{}` has already said yes to `{path}`", answer.by),
+                "somebody else must answer too",
+            ));
+        }
+        let given = given.clone();
+        let input = self.input_of(place, &approval, &answer)?;
+        let mut comment = answer.comment.clone();
+        comment.truncate(comment.floor_char_boundary(limits::ERROR_BYTES));
+        let this = Given {
+            by: answer.by.as_str().into(),
+            at: self.now,
+            comment: comment.as_str().into(),
+            input,
+        };
+        if !answer.approved {
+            self.rejected(place, &approval, &this);
+            return Ok(());
+        }
+        if given.len() + 1 < self.approvals_wanted(place) {
+            self.emit(Fact::ApprovalGiven(ApprovalGiven {
+                unit: place.into(),
+                by: answer.by,
+                comment,
+                input: (!this.input.is_null()).then(|| Stored::new(&this.input)),
+            }));
+            return Ok(());
+        }
+        let everybody: Vec<Arc<str>> = given
+            .iter()
+            .chain([&this])
+            .map(|given| given.by.clone())
+            .collect();
+        let output = output(true, &everybody.join(", "), &this);
+        self.end(place, StepStatus::Succeeded, output, None);
+        Ok(())
+    }
+
+    fn rejected(&mut self, place: Place, approval: &Approval, answer: &Given) {
+        let output = output(false, &answer.by, answer);
+        if approval.on_reject == OnReject::Continue {
+            self.end(place, StepStatus::Succeeded, output, None);
+            return;
+        }
+        let message = if answer.comment.is_empty() {
+            format!("`{}` said no", answer.by)
+        } else {
+            format!("`{}` said no: {}", answer.by, answer.comment)
+        };
+        let error = TaskError {
+            reason: "rejected".into(),
+            message,
+            permanent: true,
+            ..TaskError::default()
+        };
+        self.end_started(place, StepStatus::Failed, Some(error));
+    }
+
+    fn may_answer(&self, path: &str, approval: &Approval, answer: &Answer) -> Result<(), Refusal> {
+        let refused = |message: String, hint: &str| {
+            Refusal::Reject(Error::new(ErrorCode::NotYours, message).hint(hint))
+        };
+        let named = |name: &Arc<str>| {
+            **name == *answer.by || answer.groups.iter().any(|group| **group == **name)
+        };
+        if !approval.by.is_empty() && !approval.by.iter().any(named) {
+            let who: Vec<String> = approval.by.iter().map(|name| format!("`{name}`")).collect();
+            return Err(refused(
+                format!(
+                    "`{}` may not answer `{path}`: {} may",
+                    answer.by,
+                    who.join(", ")
+                ),
+                "ask one of them; `approval.by` names users and groups",
+            ));
+        }
+        if !approval.allow_self && *self.run.state.meta.by == *answer.by {
+            return Err(refused(
+                format!(
+                    "`{}` started the run and may not answer `{path}`",
+                    answer.by
+                ),
+                "somebody else must; `allow_self: true` would let whoever started it",
+            ));
+        }
+        Ok(())
+    }
+
+    /// What was filled in, by its types. A no needs nothing.
+    fn input_of(
+        &self,
+        place: Place,
+        approval: &Approval,
+        answer: &Answer,
+    ) -> Result<Value, Refusal> {
+        if approval.input.is_empty() && answer.input.is_null() || !answer.approved {
+            return Ok(Value::Null);
+        }
+        let none = Arc::new(Map::new());
+        let supplied = match &answer.input {
+            Value::Null => &none,
+            Value::Map(supplied) => supplied,
+            other => {
+                let message = format!("the input must be a map, not a {}", other.type_name());
+                return Err(Refusal::Reject(Error::new(ErrorCode::BadParams, message)));
+            }
+        };
+        let source = if answer.text {
+            Source::Text
+        } else {
+            Source::Typed
+        };
+        let names = At::unit(self.run, place, self.now);
+        bind_input(
+            &answer.step,
+            &approval.input,
+            supplied,
+            source,
+            &names.run_value(),
+        )
+        .map(|input| Value::Map(input.into()))
+        .map_err(|problems| {
+            let text: Vec<&str> = problems.iter().map(|problem| &*problem.message).collect();
+            let error = Error::new(ErrorCode::BadParams, text.join("\n"));
+            let hint = problems.iter().find_map(|problem| problem.hint.clone());
+            Refusal::Reject(match hint {
+                Some(hint) => error.hint(hint),
+                None => error,
+            })
+        })
+    }
+
+    /// Who may answer, as sentences name them.
+    pub(super) fn may_be_answered_by(approval: &Approval, given: &[Given]) -> String {
+        let said: BTreeSet<&str> = given.iter().map(|given| &*given.by).collect();
+        if approval.by.is_empty() {
+            return "somebody".to_owned();
+        }
+        let left = approval.by.iter().filter(|name| !said.contains(&***name));
+        left.map(|name| format!("`{name}`"))
+            .collect::<Vec<_>>()
+            .join(" or ")
+    }
+}
+
+fn output(approved: bool, by: &str, last: &Given) -> Value {
+    Value::map([
+        ("approved", Value::Bool(approved)),
+        ("by", Value::string(by)),
+        ("at", Value::Timestamp(last.at.timestamp())),
+        ("comment", Value::String(last.comment.clone())),
+        ("input", last.input.clone()),
+    ])
+}
