@@ -484,6 +484,7 @@ impl Decider<'_> {
         self.tell_parent(status, outputs, message);
         self.tell_queue(status);
         self.tell_trigger(status);
+        self.tell_end(status);
     }
 
     /// Whoever keeps account of due times hears how the run for one of them has ended.

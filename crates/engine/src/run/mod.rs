@@ -23,6 +23,7 @@
 mod apply;
 mod child;
 mod cycle;
+mod deadline;
 mod decider;
 mod finish;
 mod foreach;
@@ -35,6 +36,7 @@ mod people;
 mod render;
 mod settle;
 pub mod state;
+mod tell;
 pub mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,6 +56,7 @@ use crate::message::Message;
 use crate::place_map::PlaceMap;
 use crate::plan::Plan;
 use crate::run_queue::Entry;
+use crate::run_queue::pace::Pace;
 
 /// A run in memory.
 #[derive(Clone, Debug)]
@@ -170,6 +173,8 @@ pub enum Input {
         /// The name.
         name: Arc<str>,
     },
+    /// Its run queue says how long such runs take.
+    Pace(Pace),
     /// Its parent starts again the step that waits for it.
     RetryChild,
     /// Time has passed, or what was needed is loaded.
@@ -206,6 +211,7 @@ impl Input {
             Message::PauseChild { paused: false } => Self::Request(Request::Resume { by: by() }),
             Message::LockGranted { place, name } => Self::LockGranted { place, name },
             Message::Admitted { last_success } => Self::Admitted { last_success },
+            Message::Pace(pace) => Self::Pace(pace),
             Message::Discarded { reason } => Self::Discarded { reason },
             Message::Superseded { by } => Self::Request(Request::Cancel {
                 by: "its run queue".to_owned(),
@@ -215,6 +221,9 @@ impl Input {
             Message::StartChild(_)
             | Message::Acquire { .. }
             | Message::Release { .. }
+            | Message::Notice(_)
+            | Message::PaceAsked(_)
+            | Message::Outcome(_)
             | Message::Enqueue(_)
             | Message::RunEnded { .. }
             | Message::Reenter(_)
@@ -427,7 +436,7 @@ impl Run {
         let state = &self.state;
         let first = state.timers.first_of(state.status == RunStatus::Paused);
         let timeout = state.timeout_at.filter(|_| state.paused_at.is_none());
-        [first.map(|(at, _, _)| at), timeout]
+        [first.map(|(at, _, _)| at), timeout, self.deadline_timer()]
             .into_iter()
             .flatten()
             .min()

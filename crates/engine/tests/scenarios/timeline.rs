@@ -166,7 +166,21 @@ impl Timeline {
                     self.note(at, run, &path, status.unwrap_or_default().name());
                 }
             }
-            Fact::StepsEnded(_)
+            Fact::DeadlineSet(fact) => {
+                let text = match after.state.deadline.as_ref() {
+                    Some(deadline) => format!("should end by {}", deadline.at),
+                    None => format!("has no deadline: {}", fact.error),
+                };
+                self.say(at, run, "run", text);
+            }
+            Fact::DeadlineAtRisk(_) => {
+                self.say(at, run, "run", "will probably miss its deadline".to_owned());
+            }
+            Fact::DeadlineMissed(_) => {
+                self.say(at, run, "run", "missed its deadline".to_owned());
+            }
+            Fact::DeadlineEstimated(_)
+            | Fact::StepsEnded(_)
             | Fact::PageClosed(_)
             | Fact::ScopeStopped(_)
             | Fact::ForeachStopped(_) => {}
