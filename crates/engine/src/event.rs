@@ -26,7 +26,7 @@ pub struct Event {
     /// What became true.
     #[prost(
         oneof = "Fact",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 40, 41, 42, 43, 44, 45, 46, 47"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 40, 41, 42, 43, 44, 45, 46, 47, 60, 61, 62, 63"
     )]
     pub fact: Option<Fact>,
 }
@@ -142,6 +142,18 @@ pub enum Fact {
     /// A parameter of the run has another value.
     #[prost(message, tag = "47")]
     ParamChanged(ParamChanged),
+    /// When it should have ended.
+    #[prost(message, tag = "60")]
+    DeadlineSet(DeadlineSet),
+    /// When it will be known to be late, by how long such runs take.
+    #[prost(message, tag = "61")]
+    DeadlineEstimated(DeadlineEstimated),
+    /// It will probably miss its deadline.
+    #[prost(message, tag = "62")]
+    DeadlineAtRisk(Nothing),
+    /// It has not ended at its deadline.
+    #[prost(message, tag = "63")]
+    DeadlineMissed(Nothing),
 }
 
 impl Event {

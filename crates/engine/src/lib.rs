@@ -14,6 +14,7 @@ pub mod calendar;
 pub mod event;
 pub mod lock;
 pub mod message;
+pub mod notice;
 pub mod place_map;
 pub mod plan;
 pub mod record;

@@ -121,6 +121,14 @@ pub enum Message {
         /// The topic's name.
         topic: Arc<str>,
     },
+    /// To a channel: tell it.
+    Notice(Box<crate::notice::Notice>),
+    /// To a run queue: how long will this run take?
+    PaceAsked(RunId),
+    /// To a run: so long.
+    Pace(crate::run_queue::pace::Pace),
+    /// To a run queue: what became of a run, where its workflow asks for that.
+    Outcome(Box<crate::run_queue::pace::Outcome>),
     /// To a run queue: a run wants to start.
     Enqueue(Box<crate::run_queue::Entry>),
     /// To a run queue: a run has ended.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use kapell_model::spec::{
-    FailurePolicy, Graph, OnFailure, Spec, Step, StepIndex, TriggerKind, Verb,
+    FailurePolicy, Graph, NotifyOn, OnFailure, Spec, Step, StepIndex, TriggerKind, Verb,
 };
 
 use crate::calendar::Calendar;
@@ -28,6 +28,8 @@ pub struct Plan {
     pub rule: Option<Rule>,
     /// It asks for `run.last_success`, which the run queue remembers.
     pub watermark: bool,
+    /// Its run queue keeps how long its runs take and whether the last one failed.
+    pub paced: bool,
     /// Already what is evaluated before the run is made asks for it.
     pub early_watermark: bool,
     /// Due times of its first schedule: a start by hand stands for the last interval of it.
@@ -109,6 +111,11 @@ impl Plan {
         Self {
             rule: Rule::of(&spec.strategy).or(watermark.then(Rule::default)),
             watermark,
+            paced: spec.deadline.is_some()
+                || spec
+                    .notify
+                    .iter()
+                    .any(|notify| notify.on.contains(&NotifyOn::Recovered)),
             early_watermark: watermark
                 && asks_for_last_success(&(&spec.params, &spec.labels, &spec.strategy)),
             calendar: spec

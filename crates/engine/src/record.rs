@@ -132,7 +132,11 @@ impl<'p> Fold<'p> {
                 self.record.error = error(ended.error.as_ref()).map(|error| *error);
             }
             Fact::RunReopened(reopened) => self.reopened(at, reopened),
-            Fact::RunPaused(_)
+            Fact::DeadlineSet(_)
+            | Fact::DeadlineEstimated(_)
+            | Fact::DeadlineAtRisk(_)
+            | Fact::DeadlineMissed(_)
+            | Fact::RunPaused(_)
             | Fact::RunResumed(_)
             | Fact::CancelRequested(_)
             | Fact::PriorityChanged(_)

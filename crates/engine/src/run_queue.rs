@@ -15,6 +15,7 @@ use crate::message::{Message, StartClass};
 use crate::small::{Ask, Decided, Small, SmallInput, misdirected};
 
 mod decide;
+pub mod pace;
 mod settings;
 mod snapshot;
 mod view;
@@ -105,6 +106,7 @@ pub struct RunQueue {
     pub settings: Settings,
     next_turn: u64,
     last_at: Time,
+    paces: pace::Paces,
     /// The success of each key with the latest due time, where definitions ask for it.
     successes: BTreeMap<Arc<str>, Success>,
 }
@@ -194,6 +196,12 @@ pub struct QueueEvent {
     /// Of an entry: number of its [`StartClass`].
     #[prost(uint32, tag = "16")]
     pub class: u32,
+    /// Of an outcome: microseconds that the run took.
+    #[prost(int64, tag = "20")]
+    pub took: i64,
+    /// Of an outcome.
+    #[prost(bool, tag = "21")]
+    pub failed: bool,
 }
 
 /// What happened. Numbers are stored.
@@ -217,6 +225,8 @@ pub enum Kind {
     Succeeded = 8,
     /// The settings are these.
     Set = 9,
+    /// It is the last run of its line that ended, for whoever asks how they do.
+    Outcome = 20,
 }
 
 /// What a run queue decided: facts, already applied, and messages to send once they are safe.
@@ -335,6 +345,10 @@ impl RunQueue {
                 params: event.params.clone(),
                 outputs: event.outputs.clone(),
             });
+            return;
+        }
+        if event.kind == Kind::Outcome as u32 {
+            self.paces.apply(event);
             return;
         }
         if event.kind == Kind::Set as u32 {

@@ -10,6 +10,7 @@ use kapell_expr::Value;
 use kapell_model::{EntityKey, Error, ErrorCode, Time};
 
 use crate::message::{Message, Signal};
+use crate::notice::NoticeAsk;
 use crate::run_queue::{Activate, Change};
 
 /// What comes to a small entity.
@@ -52,6 +53,8 @@ pub enum Ask {
         /// At most so many, and at most [`kapell_model::limits::LIST_PAGE`].
         limit: usize,
     },
+    /// A channel: what whoever delivers its notices has to say.
+    Notice(NoticeAsk),
 }
 
 /// What was decided: facts, already applied, and what to do once they are safe.

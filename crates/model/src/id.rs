@@ -204,6 +204,13 @@ pub enum EntityKey {
         /// Unique in the workflow.
         id: Arc<str>,
     },
+    /// What is to be told at one place, and is not yet.
+    Channel {
+        /// Namespace of those who tell.
+        namespace: Arc<str>,
+        /// A channel of the server's settings, or an address.
+        name: Arc<str>,
+    },
 }
 
 impl EntityKey {
@@ -229,6 +236,7 @@ impl EntityKey {
                 workflow,
                 id,
             } => joined(6, &[namespace, workflow, id]),
+            Self::Channel { namespace, name } => joined(7, &[namespace, name]),
         }
     }
 
@@ -242,7 +250,9 @@ impl EntityKey {
                 .map(|id| Self::Run(RunId::from_bytes(id)));
         }
         let mut names = rest
-            .splitn(if matches!(kind, 3 | 5) { 2 } else { 3 }, |byte| *byte == 0)
+            .splitn(if matches!(kind, 3 | 5 | 7) { 2 } else { 3 }, |byte| {
+                *byte == 0
+            })
             .map(|name| std::str::from_utf8(name).ok().map(Arc::<str>::from));
         match kind {
             2 => Some(Self::RunQueue {
@@ -267,6 +277,10 @@ impl EntityKey {
                 namespace: names.next()??,
                 workflow: names.next()??,
                 id: names.next()??,
+            }),
+            7 => Some(Self::Channel {
+                namespace: names.next()??,
+                name: names.next()??,
             }),
             _ => None,
         }

@@ -139,6 +139,20 @@ pub const SUBSCRIPTION_TEXT: usize = 256;
 pub const BREAKPOINTS: usize = 100;
 /// Runs in a row of which each was started by a signal of the one before.
 pub const HOPS: u32 = 100;
+/// Notices of one channel that wait to be delivered; the oldest are given up.
+pub const NOTICES: usize = 10_000;
+/// Notices of one channel that could not be delivered and are kept to be looked at; the oldest go.
+pub const NOTICES_FAILED: usize = 1_000;
+/// Bytes of the parameters in a notice; larger ones are left out.
+pub const NOTICE_PARAMS_BYTES: usize = 4 << 10;
+/// Characters of an error's message in a notice.
+pub const NOTICE_ERROR_CHARS: usize = 2_000;
+/// Tries to deliver a notice.
+pub const NOTICE_TRIES: u32 = 12;
+/// Successes of a workflow whose durations tell how long the next one takes.
+pub const PACES: usize = 50;
+/// Successes without which nothing is said of the next one.
+pub const PACES_LEAST: usize = 5;
 /// Triggers of one workflow.
 pub const TRIGGERS: usize = 64;
 /// Signals that one trigger joins.

@@ -9,6 +9,7 @@ mod approval;
 mod attempts;
 mod containers;
 mod cron;
+mod deadline;
 mod fields;
 mod foreach;
 mod graph;

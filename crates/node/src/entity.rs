@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use kapell_engine::event;
 use kapell_engine::lock::Lock;
+use kapell_engine::notice::Channel;
 use kapell_engine::run_queue::RunQueue;
 use kapell_engine::topic::Topic;
 use kapell_engine::trigger::Trigger;
@@ -24,6 +25,8 @@ pub enum Entity {
     Topic(Box<Topic>),
     /// A trigger.
     Trigger(Box<Trigger>),
+    /// A channel.
+    Channel(Box<Channel>),
 }
 
 impl Entity {
@@ -60,6 +63,10 @@ impl Entity {
                 let trigger = read(snapshot, Trigger::from_snapshot)?;
                 replayed(trigger, chunks).map(|trigger| Self::Trigger(Box::new(trigger)))
             }
+            EntityKey::Channel { .. } => {
+                let channel = read(snapshot, Channel::from_snapshot)?;
+                replayed(channel, chunks).map(|channel| Self::Channel(Box::new(channel)))
+            }
             EntityKey::Backfill { .. } => Err("written by a later version".to_owned()),
         }
     }
@@ -73,6 +80,7 @@ impl Entity {
             EntityKey::Topic { .. } => Some(Self::Topic(Box::default())),
             EntityKey::Trigger { .. } => Some(Self::Trigger(Box::default())),
             EntityKey::Backfill { .. } => None,
+            EntityKey::Channel { .. } => Some(Self::Channel(Box::default())),
         }
     }
 
@@ -84,6 +92,7 @@ impl Entity {
             Self::Lock(lock) => Some(&**lock),
             Self::Topic(topic) => Some(&**topic),
             Self::Trigger(trigger) => Some(&**trigger),
+            Self::Channel(channel) => Some(&**channel),
         }
     }
 
@@ -95,6 +104,7 @@ impl Entity {
             Self::Lock(lock) => Some(&mut **lock),
             Self::Topic(topic) => Some(&mut **topic),
             Self::Trigger(trigger) => Some(&mut **trigger),
+            Self::Channel(channel) => Some(&mut **channel),
         }
     }
 

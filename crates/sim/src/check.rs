@@ -133,7 +133,8 @@ impl Checks {
                 EntityKey::Lock { .. } => self.lock_written(&write.key, &write.chunk)?,
                 EntityKey::Trigger { .. }
                 | EntityKey::Topic { .. }
-                | EntityKey::Backfill { .. } => self.small_written(&write.key, &write.chunk)?,
+                | EntityKey::Backfill { .. }
+                | EntityKey::Channel { .. } => self.small_written(&write.key, &write.chunk)?,
             }
         }
         self.watermarks.landed()?;

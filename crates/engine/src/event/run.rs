@@ -252,3 +252,32 @@ pub struct RunDiscarded {
     #[prost(string, tag = "1")]
     pub reason: String,
 }
+
+/// See [`super::Fact::DeadlineSet`].
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct DeadlineSet {
+    /// Microseconds since 1970.
+    #[prost(int64, tag = "1")]
+    pub at: i64,
+    /// Why there is none; empty if there is.
+    #[prost(string, tag = "2")]
+    pub error: String,
+}
+
+/// See [`super::Fact::DeadlineEstimated`].
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct DeadlineEstimated {
+    /// Microseconds since 1970; 0 is never.
+    #[prost(int64, tag = "1")]
+    pub risk_at: i64,
+    /// What half of the last successes took at most, in microseconds.
+    #[prost(int64, tag = "2")]
+    pub usual: i64,
+    /// What nine in ten of them took at most.
+    #[prost(int64, tag = "3")]
+    pub slow: i64,
+}
+
+/// Of a fact that says it all by its kind.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Nothing {}

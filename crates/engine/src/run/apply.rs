@@ -13,8 +13,8 @@ use kapell_model::spec::StepIndex;
 use kapell_model::{RunStatus, StepStatus, Time};
 
 use super::state::{
-    Cancel, Inner, Kept, KeptItems, LockState, Meta, Page, ParentUnit, RunError, State, TimerKind,
-    Todo, Unit,
+    Cancel, Deadline, Inner, Kept, KeptItems, LockState, Meta, Page, ParentUnit, RunError, State,
+    TimerKind, Todo, Unit,
 };
 use crate::event::{Event, Fact, RunCreated, RunQueueRef, Stored, StoredError, run_id};
 use crate::message::StartClass;
@@ -81,6 +81,31 @@ impl State {
                         ..TaskError::default()
                     },
                 }));
+            }
+            Fact::DeadlineSet(set) => {
+                self.deadline_error = (!set.error.is_empty()).then(|| set.error.as_str().into());
+                self.deadline = set.error.is_empty().then(|| {
+                    Box::new(Deadline {
+                        at: Time(set.at),
+                        ..Deadline::default()
+                    })
+                });
+            }
+            Fact::DeadlineEstimated(estimate) => {
+                if let Some(deadline) = &mut self.deadline {
+                    deadline.risk_at = (estimate.risk_at != 0).then_some(Time(estimate.risk_at));
+                    (deadline.usual, deadline.slow) = (estimate.usual, estimate.slow);
+                }
+            }
+            Fact::DeadlineAtRisk(_) => {
+                if let Some(deadline) = &mut self.deadline {
+                    deadline.at_risk = true;
+                }
+            }
+            Fact::DeadlineMissed(_) => {
+                if let Some(deadline) = &mut self.deadline {
+                    deadline.missed = true;
+                }
             }
             Fact::UnitReady(ready) => self.unit_ready(plan, event, ready),
             Fact::AttemptStarted(started) => {

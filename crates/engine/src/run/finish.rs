@@ -499,6 +499,7 @@ impl Decider<'_> {
         self.tell_parent(status, outputs, message);
         self.tell_queue(status);
         self.tell_trigger(status);
+        self.signal_end(status);
         self.tell_end(status);
     }
 

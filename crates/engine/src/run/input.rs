@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use kapell_api::task::{Outcome, Place, Report, TaskError, TaskEvent};
 use kapell_api::worker::Queues;
 use kapell_expr::Value;
-use kapell_model::spec::StepIndex;
+use kapell_model::spec::{NotifyOn, StepIndex};
 use kapell_model::{
     EntityKey, Error, ErrorCode, FailureKind, Offer, RunStatus, StepStatus, limits,
 };
@@ -38,6 +38,7 @@ impl Decider<'_> {
                 self.store_kept(&mut created);
                 let waits = created.queue.is_some();
                 self.emit(Fact::RunCreated(created));
+                self.set_deadline();
                 if !waits {
                     self.start(&Value::Null);
                 }
@@ -70,6 +71,7 @@ impl Decider<'_> {
                 }));
                 self.tell_parent(RunStatus::Discarded, Value::Null, reason);
                 self.tell_trigger(RunStatus::Discarded);
+                self.tell_end(RunStatus::Discarded);
                 Ok(())
             }
             Input::Report(report) => self.report(report),
@@ -111,6 +113,10 @@ impl Decider<'_> {
                 older,
             } => self.signals_came(place, &signals, older),
             Input::AwaitRefused { place, topic } => self.await_refused(place, &topic),
+            Input::Pace(pace) => {
+                self.paced(pace);
+                Ok(())
+            }
             Input::RetryChild => self.retry_child(),
             Input::Wake => self.wake(),
             Input::Request(request) => self.request(request),
@@ -125,6 +131,8 @@ impl Decider<'_> {
             last_success: asked.then(|| Stored::new(last_success)),
         }));
         self.open_top(ScopeKind::Root, 0);
+        self.estimate_again();
+        self.tell(NotifyOn::Started, "started", []);
     }
 
     pub(super) fn open_top(&mut self, kind: ScopeKind, graph: u32) {
@@ -330,6 +338,7 @@ impl Decider<'_> {
         if self.run.state.ended() {
             return Ok(());
         }
+        self.deadline_due();
         let timeout = self.run.state.timeout_at.filter(|at| *at <= self.now);
         if timeout.is_some() && self.run.state.paused_at.is_none() {
             self.cancel("kapell", "the run's timeout passed", false, true);

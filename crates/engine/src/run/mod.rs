@@ -26,6 +26,7 @@ mod approval;
 mod breakpoint;
 mod child;
 mod cycle;
+mod deadline;
 mod decider;
 mod finish;
 mod foreach;
@@ -39,6 +40,7 @@ mod render;
 mod settle;
 mod signals;
 pub mod state;
+mod tell;
 pub mod view;
 pub mod waiting;
 
@@ -60,6 +62,7 @@ use crate::message::{Message, Signal};
 use crate::place_map::PlaceMap;
 use crate::plan::Plan;
 use crate::run_queue::Entry;
+use crate::run_queue::pace::Pace;
 
 /// A run in memory.
 #[derive(Clone, Debug)]
@@ -192,6 +195,8 @@ pub enum Input {
         /// The signal's name.
         topic: Arc<str>,
     },
+    /// Its run queue says how long such runs take.
+    Pace(Pace),
     /// Its parent starts again the step that waits for it.
     RetryChild,
     /// Time has passed, or what was needed is loaded.
@@ -241,6 +246,7 @@ impl Input {
                 topic,
             },
             Message::Admitted { last_success } => Self::Admitted { last_success },
+            Message::Pace(pace) => Self::Pace(pace),
             Message::Discarded { reason } => Self::Discarded { reason },
             Message::Superseded { by } => Self::Request(Request::Cancel {
                 by: "its run queue".to_owned(),
@@ -250,6 +256,9 @@ impl Input {
             Message::StartChild(_)
             | Message::Acquire { .. }
             | Message::Release { .. }
+            | Message::Notice(_)
+            | Message::PaceAsked(_)
+            | Message::Outcome(_)
             | Message::Enqueue(_)
             | Message::RunEnded { .. }
             | Message::Reenter(_)
@@ -510,7 +519,7 @@ impl Run {
         let state = &self.state;
         let first = state.timers.first_of(state.status == RunStatus::Paused);
         let timeout = state.timeout_at.filter(|_| state.paused_at.is_none());
-        [first.map(|(at, _, _)| at), timeout]
+        [first.map(|(at, _, _)| at), timeout, self.deadline_timer()]
             .into_iter()
             .flatten()
             .min()

@@ -270,7 +270,7 @@ impl Decider<'_> {
 
     /// Tells how the run has ended to whoever listens: nobody does to most workflows, and then the
     /// owner drops it.
-    pub(super) fn tell_end(&mut self, status: RunStatus) {
+    pub(super) fn signal_end(&mut self, status: RunStatus) {
         let how = match status {
             RunStatus::Succeeded => "succeeded",
             RunStatus::Failed | RunStatus::TimedOut => "failed",

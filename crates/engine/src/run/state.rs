@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use jiff::SignedDuration;
 use kapell_api::task::{Place, TaskError};
 use kapell_expr::{BlobRef, Value};
 use kapell_model::spec::StepIndex;
@@ -13,6 +14,7 @@ use super::waiting::{Break, Waiting};
 use crate::event::{BreakAt, ScopeKind};
 use crate::message::StartClass;
 use crate::plan::{GraphId, Plan};
+use crate::run_queue::pace::Pace;
 
 /// The durable state of a run: events alone make it, so replaying its history gives the same.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -37,6 +39,12 @@ pub struct State {
     pub paused_at: Option<Time>,
     /// When its timeout ends it.
     pub timeout_at: Option<Time>,
+    /// It had ended and started again.
+    pub reopened: bool,
+    /// When it should have ended.
+    pub deadline: Option<Box<Deadline>>,
+    /// Why it has no deadline though its definition has one.
+    pub deadline_error: Option<Box<str>>,
     /// Open graphs, and those whose failed steps may be retried. Boxed: the map makes room for eleven,
     /// and most runs that wait have one.
     pub scopes: BTreeMap<u32, Box<Scope>>,
@@ -69,6 +77,33 @@ pub struct State {
     pub stepping: bool,
     /// Breakpoints that units have passed, until they begin or end.
     pub passed: BTreeSet<(Place, BreakAt)>,
+}
+
+/// When a run should have ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deadline {
+    /// Then.
+    pub at: Time,
+    /// When it will be known that it probably misses it.
+    pub risk_at: Option<Time>,
+    /// What half of the last successes took at most, in microseconds; 0 is unknown.
+    pub usual: i64,
+    /// What nine in ten of them took at most.
+    pub slow: i64,
+    /// It was said that it probably misses it.
+    pub at_risk: bool,
+    /// It was said that it has missed it.
+    pub missed: bool,
+}
+
+impl Deadline {
+    /// How long such runs take, if that is known.
+    pub fn pace(&self) -> Option<Pace> {
+        (self.slow > 0).then(|| Pace {
+            usual: SignedDuration::from_micros(self.usual),
+            slow: SignedDuration::from_micros(self.slow),
+        })
+    }
 }
 
 /// What a run was made with.

@@ -41,6 +41,12 @@ pub struct RunView {
     pub outputs: serde_json::Value,
     /// The step of the first error, and the error.
     pub error: Option<(String, TaskError)>,
+    /// When it should have ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_at: Option<Time>,
+    /// What is to be said of that: it was missed, probably will be, or cannot be worked out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub late: Option<String>,
     /// What the whole run waits for, if it does.
     pub waits_for: Option<String>,
     /// Its steps in order, inner ones after the step they are in.
@@ -125,9 +131,24 @@ impl Run {
                 .error
                 .as_ref()
                 .map(|error| (error.step.clone(), error.error.clone())),
+            deadline_at: state.deadline.as_ref().map(|deadline| deadline.at),
+            late: self.late(),
             waits_for: self.run_waits_for(),
             steps,
         }
+    }
+
+    fn late(&self) -> Option<String> {
+        if let Some(error) = &self.state.deadline_error {
+            return Some(format!("no deadline: {error}"));
+        }
+        let deadline = self.state.deadline.as_ref()?;
+        let said = match (deadline.missed, deadline.at_risk) {
+            (true, _) => "missed its deadline",
+            (false, true) => "will probably miss its deadline",
+            (false, false) => return None,
+        };
+        Some(said.to_owned())
     }
 
     fn run_waits_for(&self) -> Option<String> {

@@ -24,6 +24,8 @@ impl Deciding<'_> {
                 }
                 self.ended(*run, *status, *by_person);
             }
+            Some(Message::PaceAsked(run)) => self.pace_asked(*run),
+            Some(Message::Outcome(outcome)) => self.outcome(outcome),
             Some(Message::Reenter(entry)) => self.reenter(&self.ruled(entry)),
             _ => {}
         }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use kapell_model::{RunId, Time};
 use prost::Message;
 
+use super::pace::Paces;
 use super::{Entry, Line, MODES, Rule, RunQueue, Settings, Success, mode_number};
 use crate::event::run_id;
 use crate::message::StartClass;
@@ -25,6 +26,12 @@ struct StoredQueue {
     /// As JSON; empty is the default.
     #[prost(bytes = "vec", tag = "5")]
     settings: Vec<u8>,
+    /// Microseconds that the last successes took, oldest first.
+    #[prost(int64, repeated, tag = "20")]
+    took: Vec<i64>,
+    /// Lines whose last run failed.
+    #[prost(string, repeated, tag = "21")]
+    failing: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -192,6 +199,8 @@ impl RunQueue {
             next_turn: self.next_turn,
             last_at: self.last_at.0,
             successes: self.successes.values().map(StoredSuccess::new).collect(),
+            took: self.paces.took.iter().copied().collect(),
+            failing: self.paces.failing.iter().map(ToString::to_string).collect(),
             settings: if self.settings == Settings::default() {
                 Vec::new()
             } else {
@@ -211,6 +220,10 @@ impl RunQueue {
             next_turn: stored.next_turn,
             last_at: Time(stored.last_at),
             settings: serde_json::from_slice(&stored.settings).unwrap_or_default(),
+            paces: Paces {
+                took: stored.took.into_iter().collect(),
+                failing: stored.failing.into_iter().map(Into::into).collect(),
+            },
             ..Self::default()
         };
         for line in stored.lines {

@@ -148,6 +148,7 @@ fn listens(listener: &Listener) -> Value {
         EntityKey::RunQueue { .. }
         | EntityKey::Lock { .. }
         | EntityKey::Topic { .. }
+        | EntityKey::Channel { .. }
         | EntityKey::Backfill { .. } => format!("{:?}", listener.who),
     };
     let equal = listener.equal.iter().map(|equal| {

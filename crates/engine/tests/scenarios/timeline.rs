@@ -183,7 +183,21 @@ impl Timeline {
                 let value = fact.value.value().to_json();
                 self.say(at, run, "run", format!("has `{}` {value}", fact.name));
             }
+            Fact::DeadlineSet(fact) => {
+                let text = match after.state.deadline.as_ref() {
+                    Some(deadline) => format!("should end by {}", deadline.at),
+                    None => format!("has no deadline: {}", fact.error),
+                };
+                self.say(at, run, "run", text);
+            }
+            Fact::DeadlineAtRisk(_) => {
+                self.say(at, run, "run", "will probably miss its deadline".to_owned());
+            }
+            Fact::DeadlineMissed(_) => {
+                self.say(at, run, "run", "missed its deadline".to_owned());
+            }
             Fact::BreakpointsChanged(_)
+            | Fact::DeadlineEstimated(_)
             | Fact::StepsEnded(_)
             | Fact::PageClosed(_)
             | Fact::ScopeStopped(_)

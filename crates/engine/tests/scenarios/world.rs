@@ -16,6 +16,7 @@ use kapell_engine::lock::Lock;
 use kapell_engine::run::grant::{Offers, Room, Seat};
 use kapell_engine::run_queue::RunQueue;
 use kapell_engine::{Decision, Effect, Input, Message, Plan, Ref, Refusal, Run};
+use kapell_expr::Value;
 use kapell_model::{EntityKey, Offer, RunId, SessionId, Time, limits};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -251,6 +252,7 @@ impl World {
         match to {
             EntityKey::Lock { name, .. } => self.lock(&name, Some(&message)),
             EntityKey::RunQueue { workflow, .. } => self.queue(&workflow, Some(&message)),
+            EntityKey::Channel { name, .. } => self.told(&name, &message),
             EntityKey::Trigger { .. } | EntityKey::Topic { .. } | EntityKey::Backfill { .. } => {
                 return Err(format!("nobody hears {message:?}"));
             }
@@ -265,6 +267,23 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Somebody outside hears of a run.
+    fn told(&mut self, channel: &str, message: &Message) {
+        if let Message::Notice(notice) = message
+            && let Some(content) = notice.content.as_map()
+        {
+            let text = |name: &str| {
+                content
+                    .get(name)
+                    .and_then(Value::as_str)
+                    .unwrap_or_default()
+            };
+            let run = text("run").parse().unwrap_or_default();
+            let told = format!("is told: {}", text("text"));
+            self.timeline.say(self.now.since(BEGIN), run, channel, told);
+        }
     }
 
     fn lock(&mut self, name: &Arc<str>, message: Option<&Message>) {

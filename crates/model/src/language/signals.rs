@@ -34,11 +34,11 @@ pub(crate) static NOTIFY: Section = Section {
     name: "`notify`",
     title: "notify",
     doc: "Who is told what became of runs.",
-    example: "notify: { to: [data-team@example.com, on-call], on: [failed, deadline] }\n",
+    example: "notify: { to: on-call, on: [failed, deadline] }\n",
     others: Others::Refused,
     keys: &[
-        Key::new("to", Shape::OneOrMany(&Shape::Literal), "An e-mail address, an `https://` address that is sent the run as JSON, or the name of a channel of the server's settings, which is where secrets belong.").required(),
-        Key::new("on", Shape::OneOrMany(&Shape::Choice(&["started", "succeeded", "failed", "timed_out", "cancelled", "discarded", "deadline"])), "What is told: that a run started, how it ended, or that it missed its `deadline`.").default("[failed, timed_out, deadline]"),
+        Key::new("to", Shape::OneOrMany(&Shape::Literal), "The name of a channel of the server's settings, which is where secrets belong, or an `https://` address that is sent the notice as JSON. E-mail addresses are kept, and nothing is sent to them by this version.").required(),
+        Key::new("on", Shape::OneOrMany(&Shape::Choice(&["started", "succeeded", "failed", "timed_out", "cancelled", "discarded", "deadline", "recovered", "approval"])), "What is told: that a run started, how it ended, that it missed its `deadline` or probably will, that it succeeded after a failure, or that people are asked.").default("[failed, timed_out, deadline]"),
     ],
 };
 

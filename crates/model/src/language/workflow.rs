@@ -3,7 +3,7 @@
 use super::settings::{DEFAULTS, PARAM, RETENTION, STRATEGY};
 use super::signals::NOTIFY;
 use super::triggers::TRIGGER;
-use super::{Key, Others, Section, Shape, Stage};
+use super::{Key, Others, Section, Shape};
 
 pub(crate) static WORKFLOW: Section = Section {
     name: "a workflow",
@@ -27,8 +27,8 @@ pub(crate) static WORKFLOW: Section = Section {
         Key::new("max_parallelism", Shape::Int(1, 1_000_000), "Attempts of one run in flight at once.").default("no bound"),
         Key::new("on_step_failure", Shape::Choice(&["finish_running", "fail_fast", "continue"]), "What a failed step does to the rest of its graph: let what runs end, cancel it too, or go on with all that does not depend on it.").default("finish_running"),
         Key::new("timeout", Shape::Duration, "From the start of the run to its end, paused time left out."),
-        Key::new("deadline", Shape::Dyn(&Shape::Duration), "When a run should have ended, so long after `run.scheduled_at`; an expression over `params` and `run` gives that duration or the timestamp itself. Missing it stops nothing: see `notify`.").stage(Stage::NoEffect),
-        Key::new("notify", Shape::OneOrMany(&Shape::Section(&NOTIFY)), "Who is told what became of runs.").stage(Stage::NoEffect),
+        Key::new("deadline", Shape::Text, "When a run should have ended: `2h` after `run.scheduled_at`, `within 2h of queued`, `07:00 Europe/Berlin` (the first one after it; without a zone in the run's), or an expression over `params` and `run` for the duration or the timestamp. Missing it stops nothing: see `notify`."),
+        Key::new("notify", Shape::OneOrMany(&Shape::Section(&NOTIFY)), "Who is told what became of runs."),
         Key::new("triggers", Shape::List(&Shape::Section(&TRIGGER)), "What starts runs by itself. At most 64."),
         Key::new("retention", Shape::Section(&RETENTION), "How long ended runs are kept.").default("for ever"),
         Key::new("steps", Shape::Steps, "The steps by id.").required(),

@@ -7,7 +7,7 @@ use kapell_expr::Type;
 
 use crate::language;
 use crate::limits;
-use crate::spec::{Await, Breakpoint, Dyn, Emit, EmitWhen, Fairness, Notify, NotifyOn, OffPeak};
+use crate::spec::{Await, Breakpoint, Emit, EmitWhen, Fairness, Notify, NotifyOn, OffPeak};
 use crate::yaml::{Kind, Node};
 
 use super::Context;
@@ -136,18 +136,6 @@ impl Context<'_> {
         })
     }
 
-    /// `deadline`: a duration, or one expression for it or for the instant.
-    pub(crate) fn deadline(
-        &mut self,
-        node: &Node,
-        new: &Scope<'_>,
-    ) -> Option<Dyn<jiff::SignedDuration>> {
-        let types = [Type::Duration, Type::Timestamp, Type::String];
-        self.dynamic(node, "deadline", new, &types, |cx, node| {
-            cx.duration(node, "deadline")
-        })
-    }
-
     /// `notify`: one or a list.
     pub(crate) fn notify(&mut self, node: &Node) -> Vec<Notify> {
         let items = match &node.kind {
@@ -170,6 +158,8 @@ impl Context<'_> {
             ("cancelled", NotifyOn::Cancelled),
             ("discarded", NotifyOn::Discarded),
             ("deadline", NotifyOn::Deadline),
+            ("recovered", NotifyOn::Recovered),
+            ("approval", NotifyOn::Approval),
         ];
         let on = fields.get("on").map_or_else(
             || vec![NotifyOn::Failed, NotifyOn::TimedOut, NotifyOn::Deadline],
@@ -209,7 +199,14 @@ impl Context<'_> {
         }
         if let Some((user, host)) = name.split_once('@') {
             let fine = !user.is_empty() && !host.is_empty() && !host.contains('@') && !blank;
-            if !fine {
+            if fine {
+                self.warn(
+                    "not-yet",
+                    node.span,
+                    "this version sends no e-mail",
+                    "name a channel, or give an `https://` address",
+                );
+            } else {
                 self.error(
                     "bad-name",
                     node.span,

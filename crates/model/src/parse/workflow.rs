@@ -192,22 +192,29 @@ pub(crate) fn timezone(cx: &mut Context<'_>, node: &Node) -> Option<Arc<str>> {
     if TimeZone::get(&name).is_ok() {
         return Some(name);
     }
-    let known: Vec<String> = jiff::tz::db()
-        .available()
-        .map(|name| name.to_string())
-        .collect();
-    let near = cx.nearest(&name, known.iter().map(String::as_str));
-    let hint = near.map_or_else(
-        || "write an IANA name such as `Europe/Berlin`, or `UTC`".to_owned(),
-        |near| format!("did you mean `{near}`?"),
-    );
-    cx.error_hint(
-        "unknown-timezone",
-        node.span,
-        format!("there is no time zone `{name}`"),
-        hint,
-    );
+    cx.no_zone(node, &name);
     None
+}
+
+impl Context<'_> {
+    /// Says that there is no such time zone.
+    pub(crate) fn no_zone(&mut self, node: &Node, name: &str) {
+        let known: Vec<String> = jiff::tz::db()
+            .available()
+            .map(|name| name.to_string())
+            .collect();
+        let near = self.nearest(name, known.iter().map(String::as_str));
+        let hint = near.map_or_else(
+            || "write an IANA name such as `Europe/Berlin`, or `UTC`".to_owned(),
+            |near| format!("did you mean `{near}`?"),
+        );
+        self.error_hint(
+            "unknown-timezone",
+            node.span,
+            format!("there is no time zone `{name}`"),
+            hint,
+        );
+    }
 }
 
 /// `defaults` by key. What its maps hold is checked here, their values with each step.

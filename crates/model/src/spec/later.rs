@@ -78,8 +78,29 @@ pub enum NotifyOn {
     Cancelled,
     /// It was discarded by its workflow's strategy.
     Discarded,
-    /// It has not ended at its deadline.
+    /// It has not ended at its deadline, or will probably not have.
     Deadline,
+    /// It succeeded, and the one before it had not.
+    Recovered,
+    /// People are asked.
+    Approval,
+}
+
+impl NotifyOn {
+    /// Its word in files, messages and answers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Started => "started",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed_out",
+            Self::Cancelled => "cancelled",
+            Self::Discarded => "discarded",
+            Self::Deadline => "deadline",
+            Self::Recovered => "recovered",
+            Self::Approval => "approval",
+        }
+    }
 }
 
 /// Where a run stops until a person lets it go on.

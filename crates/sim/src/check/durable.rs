@@ -78,9 +78,10 @@ impl Checks {
                 .locks
                 .get(key)
                 .map(|lock| Entity::Lock(Box::new(lock.clone())).snapshot()),
-            EntityKey::Trigger { .. } | EntityKey::Topic { .. } | EntityKey::Backfill { .. } => {
-                self.smalls.get(key).map(Entity::snapshot)
-            }
+            EntityKey::Trigger { .. }
+            | EntityKey::Topic { .. }
+            | EntityKey::Backfill { .. }
+            | EntityKey::Channel { .. } => self.smalls.get(key).map(Entity::snapshot),
         };
         if Some(&fresh) != expected.as_ref() {
             return wrong(
@@ -132,6 +133,12 @@ impl Checks {
                             "live",
                             format!("{id} in memory is not as durable: {difference}"),
                         );
+                    }
+                }
+                Entity::Channel(channel) => {
+                    let durable = self.smalls.get(key);
+                    if !matches!(durable, Some(Entity::Channel(durable)) if durable == channel) {
+                        return wrong("live", format!("{key:?} in memory is not as durable"));
                     }
                 }
                 Entity::Queue(queue) => {

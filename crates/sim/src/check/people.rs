@@ -205,7 +205,10 @@ pub(crate) fn facts(commit: &Commit) -> Vec<String> {
                 .iter()
                 .map(|event| format!("{event:?}"))
                 .collect(),
-            EntityKey::Trigger { .. } | EntityKey::Topic { .. } | EntityKey::Backfill { .. } => {
+            EntityKey::Trigger { .. }
+            | EntityKey::Topic { .. }
+            | EntityKey::Backfill { .. }
+            | EntityKey::Channel { .. } => {
                 vec![format!("{} bytes", write.chunk.len())]
             }
         };

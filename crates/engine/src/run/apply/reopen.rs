@@ -16,6 +16,7 @@ impl State {
         } else {
             RunStatus::Running
         };
+        self.reopened = true;
         self.ended_at = None;
         self.outcome = None;
         self.error = None;
