@@ -233,6 +233,21 @@ impl Deciding<'_> {
 }
 
 impl Topic {
+    /// How many listen.
+    pub fn listeners(&self) -> usize {
+        self.listeners.len()
+    }
+
+    /// True if it tells somebody, or one unit of a run, of signals.
+    pub fn tells(&self, who: &EntityKey, place: Option<Place>) -> bool {
+        self.listeners.number_of(who, place).is_some()
+    }
+
+    /// Kept signals, oldest first.
+    pub fn kept(&self) -> impl Iterator<Item = &Arc<Signal>> {
+        self.signals.iter().map(|kept| &kept.signal)
+    }
+
     fn by_id(&self, id: &str) -> Option<&Arc<Signal>> {
         self.ids.get(id).and_then(|number| self.by_number(*number))
     }

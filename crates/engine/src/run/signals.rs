@@ -264,7 +264,12 @@ impl Decider<'_> {
             hops: self.hops() + 1,
             by: format!("run {}", state.meta.id).into(),
         };
-        topic::fits(&signal).map_err(|error| Stop::Failed(error.message))?;
+        topic::fits(&signal).map_err(|_| {
+            Stop::Failed(format!(
+                "its payload is larger than {} bytes",
+                kapell_model::limits::SIGNAL_BYTES
+            ))
+        })?;
         Ok(signal)
     }
 
