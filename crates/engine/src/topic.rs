@@ -238,6 +238,12 @@ impl Topic {
         self.listeners.len()
     }
 
+    /// How many units of runs listen.
+    pub fn runs_that_listen(&self) -> usize {
+        let listeners = self.listeners.iter();
+        listeners.filter(|(_, of)| of.place.is_some()).count()
+    }
+
     /// True if it tells somebody, or one unit of a run, of signals.
     pub fn tells(&self, who: &EntityKey, place: Option<Place>) -> bool {
         self.listeners.number_of(who, place).is_some()

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::parse;
+use crate::spec::Spec;
 
 fn spec(text: &str) -> Arc<Spec> {
     let parsed = parse("w.yaml", text);
