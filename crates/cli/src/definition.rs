@@ -199,7 +199,7 @@ fn names_a_workflow(text: &str) -> bool {
 /// Files, all checked; none if one has errors, which are shown then.
 ///
 /// # Errors
-/// Those of [`read`], and `not-available` for what is valid but not run by this version.
+/// Those of [`read`].
 pub(crate) fn read_these(
     files: &[PathBuf],
     config: &Config,
@@ -210,7 +210,7 @@ pub(crate) fn read_these(
     for file in files {
         let definition = read(file)?;
         match definition.checked(config, printer) {
-            Some(spec) => spec.runnable()?,
+            Some(_) => {}
             None => fine = false,
         }
         all.push(definition);
@@ -248,7 +248,7 @@ fn workflow_files(folder: &Path) -> Vec<PathBuf> {
 /// which are shown then.
 ///
 /// # Errors
-/// Those of [`read`], and `not-available` for what is valid but not run by this version.
+/// Those of [`read`].
 pub(crate) fn read_all(
     path: &Path,
     config: &Config,
@@ -258,7 +258,6 @@ pub(crate) fn read_all(
     let Some(spec) = first.checked(config, printer).cloned() else {
         return Ok(None);
     };
-    spec.runnable()?;
     let mut named: BTreeSet<Arc<str>> = names(&spec);
     let mut all = vec![first];
     if named.is_empty() {
@@ -297,7 +296,6 @@ pub(crate) fn read_all(
         let Some(spec) = definition.checked(config, printer) else {
             return Ok(None);
         };
-        spec.runnable()?;
         named.extend(names(spec));
         all.push(definition);
     }

@@ -233,6 +233,27 @@ impl Deciding<'_> {
 }
 
 impl Topic {
+    /// How many listen.
+    pub fn listeners(&self) -> usize {
+        self.listeners.len()
+    }
+
+    /// How many units of runs listen.
+    pub fn runs_that_listen(&self) -> usize {
+        let listeners = self.listeners.iter();
+        listeners.filter(|(_, of)| of.place.is_some()).count()
+    }
+
+    /// True if it tells somebody, or one unit of a run, of signals.
+    pub fn tells(&self, who: &EntityKey, place: Option<Place>) -> bool {
+        self.listeners.number_of(who, place).is_some()
+    }
+
+    /// Kept signals, oldest first.
+    pub fn kept(&self) -> impl Iterator<Item = &Arc<Signal>> {
+        self.signals.iter().map(|kept| &kept.signal)
+    }
+
     fn by_id(&self, id: &str) -> Option<&Arc<Signal>> {
         self.ids.get(id).and_then(|number| self.by_number(*number))
     }

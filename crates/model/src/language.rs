@@ -72,8 +72,6 @@ pub(crate) enum Stage {
     Works,
     /// Checked and kept, and nothing comes of it.
     NoEffect,
-    /// Checked and kept; running a definition with it is refused.
-    NotRun,
     /// Nothing: using it is an error.
     Later,
 }
@@ -84,7 +82,6 @@ impl Stage {
         match self {
             Self::Works | Self::Later => "",
             Self::NoEffect => " Checked and kept, without effect in this version.",
-            Self::NotRun => " Checked and kept, and not run by this version.",
         }
     }
 }

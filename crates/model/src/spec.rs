@@ -10,7 +10,7 @@ mod later;
 mod trigger;
 
 pub use approval::{Approval, OnReject};
-pub use later::{Await, Breakpoint, Emit, EmitWhen, Fairness, NotYet, Notify, NotifyOn, OffPeak};
+pub use later::{Await, Breakpoint, Emit, EmitWhen, Fairness, Notify, NotifyOn, OffPeak};
 pub use trigger::{
     Catchup, Schedule, SignalSource, SignalTrigger, Timing, Trigger, TriggerKind, Webhook,
 };

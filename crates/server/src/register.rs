@@ -44,7 +44,6 @@ pub(crate) fn checked(
         )
         .hint("`kapell validate FILE` shows them all"));
     };
-    spec.runnable()?;
     let bad = |error: serde_json::Error| Error::new(ErrorCode::Internal, error.to_string());
     let text = serde_json::to_string(&*spec).map_err(bad)?;
     let bundle = workflow

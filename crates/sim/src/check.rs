@@ -7,17 +7,20 @@
 //! | `people` | nothing undurable is shown; what people can ask about |
 //! | `work` | what is handed out: never twice, never too much |
 //! | `steps` | how steps, items and runs end, by rules of its own |
+//! | `signals` | nothing sent or answered is lost, nobody waits for what is there |
 //! | `lines` | what strategies and locks promise |
 //! | `watermark` | `run.last_success` |
 
 mod durable;
 mod lines;
 mod people;
+mod signals;
 mod steps;
 mod watermark;
 mod work;
 
 pub(crate) use people::facts;
+pub(crate) use signals::breakpoints;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -77,6 +80,8 @@ pub struct Checks {
     grants: BTreeMap<EntityKey, VecDeque<Time>>,
     orders: BTreeMap<EntityKey, lines::Order>,
     acknowledged: BTreeSet<RunId>,
+    /// Signals that runs say they sent in the commit that is read.
+    sent: Vec<(EntityKey, String)>,
     watermarks: watermark::Watermarks,
     dirty: BTreeSet<EntityKey>,
     commits: u64,
@@ -138,6 +143,7 @@ impl Checks {
             }
         }
         self.watermarks.landed()?;
+        self.sent_kept()?;
         for write in &commit.entities {
             if let EntityKey::Run(id) = write.key {
                 self.row_right(id, store)?;
@@ -175,6 +181,7 @@ impl Checks {
             };
             shadow.event(event, worker)?;
             self.watermarks.event(&shadow.state, &shadow.plan, event);
+            self.note_sent(id, event);
         }
         Ok(())
     }

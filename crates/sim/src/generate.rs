@@ -90,10 +90,10 @@ fn requests(rng: &mut Rng, span: i64, workflows: usize, definitions: usize) -> V
             });
         }
     }
-    let others = if rng.chance(300) { 0 } else { rng.place(24) };
+    let others = if rng.chance(300) { 0 } else { rng.place(32) };
     for _ in 0..others {
         let dice = rng.bits();
-        let what = match rng.below(13) {
+        let what = match rng.below(22) {
             0 | 1 => Ask::Cancel {
                 dice,
                 now: rng.chance(300),
@@ -111,6 +111,12 @@ fn requests(rng: &mut Rng, span: i64, workflows: usize, definitions: usize) -> V
             },
             10 => Ask::Priority { dice },
             11 => Ask::Dismiss { dice },
+            12..=15 => Ask::Signal {
+                dice,
+                n: rng.between(0, 4),
+            },
+            16..=19 => Ask::Answer { dice },
+            20 => Ask::Break { dice },
             _ => Ask::View { dice },
         };
         list.push(Planned {

@@ -110,6 +110,23 @@ pub enum Ask {
         /// Which.
         dice: u64,
     },
+    /// Send a signal.
+    Signal {
+        /// Which of three, and its id if it has one of its own.
+        dice: u64,
+        /// Its `n`.
+        n: i64,
+    },
+    /// Answer what a step asks, or let one go on that has stopped.
+    Answer {
+        /// Which, and what.
+        dice: u64,
+    },
+    /// Set breakpoints on a run.
+    Break {
+        /// On which, and which.
+        dice: u64,
+    },
     /// Register a definition: it becomes the active version of its workflow.
     Register {
         /// Which of the workflows.

@@ -644,7 +644,7 @@ impl State {
 }
 
 /// Changes whenever the layout of [`State`] does.
-const SNAPSHOT_LAYOUT: u8 = 3;
+const SNAPSHOT_LAYOUT: u8 = 4;
 
 impl Live {
     /// A page that left memory.

@@ -27,10 +27,6 @@ pub(super) fn sends(when: EmitWhen, status: StepStatus) -> bool {
 }
 
 impl Decider<'_> {
-    fn hops(&self) -> u32 {
-        self.run.state.meta.hops
-    }
-
     fn topic(&self, name: &Arc<str>) -> EntityKey {
         EntityKey::Topic {
             namespace: self.run.state.meta.namespace.clone(),
@@ -261,10 +257,15 @@ impl Decider<'_> {
             key: rendered(&emit.key)?,
             payload: rendered(&emit.payload)?,
             sent_at: self.now,
-            hops: self.hops() + 1,
+            hops: self.run.state.meta.hops + 1,
             by: format!("run {}", state.meta.id).into(),
         };
-        topic::fits(&signal).map_err(|error| Stop::Failed(error.message))?;
+        topic::fits(&signal).map_err(|_| {
+            Stop::Failed(format!(
+                "its payload is larger than {} bytes",
+                kapell_model::limits::SIGNAL_BYTES
+            ))
+        })?;
         Ok(signal)
     }
 
@@ -297,7 +298,7 @@ impl Decider<'_> {
             key: Value::Null,
             payload: told(&meta.params, &state.outputs),
             sent_at: self.now,
-            hops: self.hops() + 1,
+            hops: self.run.state.meta.hops + 1,
             by: format!("run {}", meta.id).into(),
         };
         // What does not fit is left out: who listens has the run's id.

@@ -79,8 +79,10 @@ pub struct StepView {
     /// The run that it waits for.
     pub child: Option<RunId>,
     /// What it asks people, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<ApprovalView>,
     /// What it shows at the breakpoint where it stopped, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<StoppedView>,
 }
 

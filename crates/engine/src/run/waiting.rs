@@ -51,10 +51,12 @@ pub struct Given {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Break {
     /// Id of the step, or its path, with or without numbers of iterations; none is every step.
+    #[serde(default)]
     pub step: Option<Arc<str>>,
     /// Where it stops.
     pub at: BreakAt,
     /// It counts only where this expression, over what the step sees, holds.
+    #[serde(default)]
     pub when: Option<Arc<str>>,
 }
 

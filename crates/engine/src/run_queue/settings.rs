@@ -1,11 +1,11 @@
 //! What is said of a workflow beside its versions: which of them is active, whether it starts, by which
 //! rule. Kept by its run queue, which every start passes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use kapell_model::spec::{Retention, Strategy, Trigger};
-use kapell_model::{EntityKey, Time};
+use kapell_model::{EntityKey, Time, limits};
 use serde::{Deserialize, Serialize};
 
 use super::{Deciding, Kind, QueueEvent, Rule, mode_number};
@@ -44,6 +44,9 @@ pub struct Settings {
     /// Nothing of it starts any more; what ran is kept as long as its retention says.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub deleted: bool,
+    /// Those of new runs of one version, beside these.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub breaks_of: BTreeMap<u32, Vec<Break>>,
 }
 
 /// Who did something, and when.
@@ -111,6 +114,8 @@ pub struct Change {
     pub retention: Option<Option<Retention>>,
     /// All breakpoints that new runs have beside those of their definition.
     pub breaks: Option<Vec<Break>>,
+    /// The same for one version, in place of those that it has.
+    pub breaks_of: Option<(u32, Vec<Break>)>,
     /// No version is active any more.
     pub deactivate: bool,
     /// Nothing of it starts any more.
@@ -136,6 +141,13 @@ impl Settings {
             None if self.stopped() => Some(keyed),
             None => version,
         }
+    }
+
+    /// The breakpoints of a run of this version that is made now.
+    pub fn breakpoints(&self, version: u32) -> Vec<Break> {
+        let of = self.breaks_of.get(&version).into_iter().flatten();
+        let all = self.breaks.iter().chain(of);
+        all.take(limits::BREAKPOINTS).cloned().collect()
     }
 
     /// Why nothing starts, for people.
@@ -210,6 +222,12 @@ impl Deciding<'_> {
         }
         if let Some(breaks) = change.breaks {
             settings.breaks = breaks;
+        }
+        if let Some((version, breaks)) = change.breaks_of {
+            settings.breaks_of.remove(&version);
+            if !breaks.is_empty() {
+                settings.breaks_of.insert(version, breaks);
+            }
         }
         if let Some(strategy) = change.strategy {
             settings.strategy = strategy;

@@ -19,7 +19,8 @@ use std::sync::Arc;
 use kapell_engine::lock::Lock;
 use kapell_engine::run::State;
 use kapell_engine::run_queue::RunQueue;
-use kapell_engine::{Plan, Run, event, lock, run_queue};
+use kapell_engine::topic::Topic;
+use kapell_engine::{Plan, Run, Small, event, lock, run_queue};
 use kapell_model::spec::Spec;
 
 use crate::page::{Page, Scenario};
@@ -100,6 +101,7 @@ enum Replayed {
     Run(Arc<Plan>, Box<State>),
     Lock(Lock),
     Queue(RunQueue),
+    Topic(Box<Topic>),
 }
 
 impl History {
@@ -125,6 +127,7 @@ impl History {
             let entity = entities.entry(title.clone()).or_insert_with(|| match word {
                 "lock" => Replayed::Lock(Lock::default()),
                 "queue" => Replayed::Queue(RunQueue::default()),
+                "topic" => Replayed::Topic(Box::default()),
                 other => panic!("`{other}` in {}", self.name),
             });
             let state = entity.read(&chunk);
@@ -159,6 +162,10 @@ impl Replayed {
                 }
                 queue.snapshot()
             }
+            Self::Topic(topic) => {
+                topic.replay(chunk).unwrap();
+                topic.snapshot()
+            }
         }
     }
 
@@ -172,6 +179,13 @@ impl Replayed {
             }
             Self::Lock(lock) => format!("{lock:#?}"),
             Self::Queue(queue) => format!("{queue:#?}"),
+            Self::Topic(topic) => {
+                let mut text = topic.document().unwrap_or_default();
+                for signal in topic.kept() {
+                    write!(text, "\n{signal:?}").unwrap();
+                }
+                text
+            }
         }
     }
 }

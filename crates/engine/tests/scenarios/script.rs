@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use kapell_api::task::{Outcome, TaskError};
+use kapell_engine::event::BreakAt;
+use kapell_engine::run::waiting::Break;
 use kapell_expr::{Value, parse_duration};
 use kapell_model::FailureKind;
 
@@ -83,6 +85,16 @@ pub(crate) enum What {
     Lose(String),
     /// As many attempts fit from now on.
     Workers(usize),
+    /// Sends a signal: its name, its id if it has one of its own, its payload.
+    Send(String, String, Value),
+    /// Answers what a step asks: the step, who with their group, yes or no, what they fill in or say.
+    Answer(String, String, bool, String),
+    /// Sets one more breakpoint.
+    Break(Break),
+    /// Lets steps go on; with `true` the next ones stop.
+    Continue(Option<String>, bool),
+    /// Changes a parameter.
+    Param(String, String),
 }
 
 impl Default for Attempt {
@@ -228,6 +240,42 @@ fn command(text: &str) -> Result<What, String> {
         ("resume", "") => What::Resume,
         ("retry", "") => What::Retry,
         ("dismiss", "") => What::Dismiss,
+        ("send", rest) => {
+            let (name, rest) = rest.split_once(' ').unwrap_or((rest, "null"));
+            let id = rest
+                .strip_prefix("id=")
+                .and_then(|rest| rest.split_once(' '));
+            let (id, payload) = id.unwrap_or(("", rest));
+            What::Send(name.to_owned(), id.to_owned(), json(payload)?)
+        }
+        ("approve" | "reject", rest) => {
+            let (step, rest) = rest.split_once(' ').ok_or("who answers which step?")?;
+            let (who, rest) = rest.split_once(' ').unwrap_or((rest, ""));
+            What::Answer(step.into(), who.into(), verb == "approve", rest.into())
+        }
+        ("break", rest) => {
+            let (rest, when) = match rest.split_once(" if ") {
+                Some((rest, when)) => (rest, Some(when.into())),
+                None => (rest, None),
+            };
+            let (step, at) = rest.split_once(' ').ok_or("break where?")?;
+            let at = match at {
+                "before" => BreakAt::Before,
+                "after" => BreakAt::After,
+                "on_failure" => BreakAt::OnFailure,
+                other => return Err(format!("nothing stops `{other}`")),
+            };
+            let step = (step != "*").then(|| step.into());
+            What::Break(Break { step, at, when })
+        }
+        ("continue", "") => What::Continue(None, false),
+        ("continue", step) => What::Continue(Some(step.to_owned()), false),
+        ("step", "") => What::Continue(None, true),
+        ("step", step) => What::Continue(Some(step.to_owned()), true),
+        ("param", rest) => {
+            let (name, value) = rest.split_once('=').ok_or("which parameter?")?;
+            What::Param(name.to_owned(), value.to_owned())
+        }
         ("why", "") => What::Why,
         ("restart", step) => What::Restart(step.to_owned()),
         ("skip", step) => What::Skip(step.to_owned()),

@@ -4,6 +4,7 @@
 mod checks;
 mod people;
 mod starts;
+mod topics;
 mod workers;
 
 use crate::page::Scenario;
@@ -15,7 +16,7 @@ use kapell_engine::event::{Event, decode_chunk, encode_chunk};
 use kapell_engine::lock::Lock;
 use kapell_engine::run::grant::{Offers, Room, Seat};
 use kapell_engine::run_queue::RunQueue;
-use kapell_engine::{Decision, Effect, Input, Message, Plan, Ref, Refusal, Run};
+use kapell_engine::{Decision, Effect, Input, Message, Plan, Ref, Refusal, Run, SmallInput};
 use kapell_expr::Value;
 use kapell_model::{EntityKey, Offer, RunId, SessionId, Time, limits};
 use std::collections::{BTreeMap, VecDeque};
@@ -46,6 +47,7 @@ pub(crate) struct World {
     runs: Vec<Slot>,
     locks: BTreeMap<Arc<str>, (Lock, Lock)>,
     queues: BTreeMap<Arc<str>, (RunQueue, RunQueue)>,
+    topics: BTreeMap<Arc<str>, topics::Both>,
     messages: VecDeque<(EntityKey, Message)>,
     agenda: BTreeMap<(Time, u64), Happening>,
     order: u64,
@@ -56,7 +58,8 @@ pub(crate) struct World {
     offers: Offers,
     workers: Option<usize>,
     timeline: Timeline,
-    /// Every chunk that was appended, with whose it is: `run ID`, `lock NAME`, `queue WORKFLOW`.
+    /// Every chunk that was appended, with whose it is: `run ID`, `lock NAME`,
+    /// `queue WORKFLOW`, `topic NAME`.
     chunks: Vec<(String, Vec<u8>)>,
 }
 
@@ -124,6 +127,7 @@ impl World {
             runs: Vec::new(),
             locks: BTreeMap::new(),
             queues: BTreeMap::new(),
+            topics: BTreeMap::new(),
             messages: VecDeque::new(),
             agenda: BTreeMap::new(),
             order: 0,
@@ -225,6 +229,10 @@ impl World {
             self.queue(&name, None);
             return Ok(true);
         }
+        if let Some(name) = self.due_topic() {
+            self.topic(&name, SmallInput::Wake);
+            return Ok(true);
+        }
         Ok(false)
     }
 
@@ -253,7 +261,10 @@ impl World {
             EntityKey::Lock { name, .. } => self.lock(&name, Some(&message)),
             EntityKey::RunQueue { workflow, .. } => self.queue(&workflow, Some(&message)),
             EntityKey::Channel { name, .. } => self.told(&name, &message),
-            EntityKey::Trigger { .. } | EntityKey::Topic { .. } | EntityKey::Backfill { .. } => {
+            EntityKey::Topic { name, .. } => {
+                self.topic(&name, SmallInput::Message(Box::new(message)));
+            }
+            EntityKey::Trigger { .. } | EntityKey::Backfill { .. } => {
                 return Err(format!("nobody hears {message:?}"));
             }
             EntityKey::Run(id) => {

@@ -142,18 +142,12 @@ impl Context<'_> {
         let name = key.name;
         match key.stage {
             Stage::Works | Stage::Later => {}
-            Stage::NoEffect | Stage::NotRun if !self.first_use(name) => {}
+            Stage::NoEffect if !self.first_use(name) => {}
             Stage::NoEffect => self.warn(
                 "not-yet",
                 entry.key_span,
                 format!("`{name}` has no effect in this version"),
                 "it is checked and kept with the version",
-            ),
-            Stage::NotRun => self.warn(
-                "not-yet",
-                entry.key_span,
-                format!("`{name}` is not run by this version"),
-                "the definition is checked; running it is refused",
             ),
         }
     }

@@ -445,7 +445,7 @@ fn many_warnings_do_not_make_a_definition_invalid() {
 
 #[test]
 fn what_does_not_work_yet_is_said_once_for_each_key() {
-    let text = "workflow: w\nsteps:\n  a: { noop: , emit: { signal: s } }\n  b: { noop: , emit: { signal: s }, breakpoint: after }\n";
+    let text = "workflow: w\nsteps:\n  a: { noop: , fairness: x }\n  b: { noop: , fairness: x, off_peak: { from: 22:00, to: 06:00 } }\n";
     assert_eq!(codes(text), ["not-yet", "not-yet"]);
 }
 

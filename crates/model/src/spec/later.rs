@@ -1,6 +1,5 @@
-//! What a definition may say before this version does it, and the list of it.
+//! Signals, breakpoints, notifications, and what a step says of when and beside whom it runs.
 
-use std::fmt;
 use std::sync::Arc;
 
 use jiff::SignedDuration;
@@ -8,9 +7,7 @@ use jiff::civil::Time;
 use kapell_expr::{Program, Template};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, ErrorCode};
-
-use super::{Dyn, Graph, OnFailure, Spec, Step, Verb};
+use super::Dyn;
 
 /// A wait for a signal.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -135,98 +132,6 @@ pub struct Fairness {
     pub key: Template,
     /// How many tasks of this key for one of a key with weight 1: 1 to 1,000.
     pub weight: u32,
-}
-
-/// What a definition asks for and this version checks, but does not run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NotYet {
-    /// The ids of the step and of those around it, outermost first, with dots between.
-    pub step: String,
-    /// The key: `await`, `approval` or `emit`.
-    pub what: &'static str,
-}
-
-impl fmt::Display for NotYet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` of the step `{}`", self.what, self.step)
-    }
-}
-
-impl Spec {
-    /// What this version checks but does not run, in the order of the file. A run of a definition
-    /// with any of it must not be started.
-    pub fn not_yet(&self) -> Vec<NotYet> {
-        let mut found = Vec::new();
-        for graph in std::iter::once(&self.graph).chain(&self.finally) {
-            look(graph, "", &mut found);
-        }
-        found
-    }
-
-    /// Refuses a definition with anything in [`Spec::not_yet`].
-    ///
-    /// # Errors
-    /// `not-available`, which names the first few.
-    pub fn runnable(&self) -> Result<(), Error> {
-        const NAMED: usize = 3;
-        let found = self.not_yet();
-        if found.is_empty() {
-            return Ok(());
-        }
-        let mut named: Vec<String> = found.iter().take(NAMED).map(NotYet::to_string).collect();
-        if found.len() > NAMED {
-            named.push(format!("{} more", found.len() - NAMED));
-        }
-        let message = format!(
-            "`{}` is valid, but this version of Kapell does not run {}",
-            self.workflow,
-            named.join(", ")
-        );
-        Err(Error::new(ErrorCode::NotAvailable, message)
-            .hint("nothing was started; remove it, or run a later version"))
-    }
-}
-
-fn look(graph: &Graph, around: &str, found: &mut Vec<NotYet>) {
-    for step in &graph.steps {
-        let path = if around.is_empty() {
-            step.id.to_string()
-        } else {
-            format!("{around}.{}", step.id)
-        };
-        if matches!(step.verb, Verb::Await(_)) {
-            found.push(NotYet {
-                step: path.clone(),
-                what: "await",
-            });
-        }
-        if matches!(step.verb, Verb::Approval(_)) {
-            found.push(NotYet {
-                step: path.clone(),
-                what: "approval",
-            });
-        }
-        if !step.emit.is_empty() {
-            found.push(NotYet {
-                step: path.clone(),
-                what: "emit",
-            });
-        }
-        for inner in step.inner_graphs() {
-            look(inner, &path, found);
-        }
-    }
-}
-
-impl Step {
-    /// The graphs inside: of the verb, then the one that handles its failure.
-    fn inner_graphs(&self) -> Vec<&Graph> {
-        let mut graphs = self.verb.graphs();
-        if let OnFailure::Handle { graph, .. } = &self.on_failure {
-            graphs.push(graph);
-        }
-        graphs
-    }
 }
 
 #[cfg(test)]

@@ -12,8 +12,8 @@ use kapell_engine::message::{StartChild, StartClass, StartTriggered};
 use kapell_engine::run_queue::Entry;
 use kapell_engine::start::Start;
 use kapell_expr::{Budget, Map, MapScope, Value};
-use kapell_model::params;
 use kapell_model::spec::{Spec, StrategyMode};
+use kapell_model::{limits, params};
 
 /// A run that is about to be made.
 #[derive(Clone, Debug)]
@@ -58,7 +58,8 @@ pub(super) struct Ready {
     params: Value,
     labels: Value,
     queue: Option<(Arc<str>, Rule)>,
-    breaks: Vec<kapell_engine::run::Break>,
+    /// Those of all runs of its workflow or version.
+    breakpoints: Vec<StoredBreak>,
 }
 
 impl Making {
@@ -173,6 +174,16 @@ impl Making {
     }
 }
 
+/// Runs that start each other by signals in a circle end here.
+fn too_many_hops() -> Error {
+    let message = format!(
+        "{} runs in a row were each started by a signal of the one before",
+        limits::HOPS
+    );
+    Error::new(ErrorCode::LimitReached, message)
+        .hint("the workflows start each other in a circle: give a trigger a `when` that ends it")
+}
+
 /// An id that depends on a name alone, so that a duplicate meets the same run.
 fn derived_id(name: &[u8]) -> RunId {
     let (low, high) = name.iter().fold((1_u64, 2_u64), |(low, high), byte| {
@@ -283,7 +294,12 @@ impl Lane {
             return;
         };
         let rule = line.settings.rule(plan.rule);
-        let breaks = line.settings.breaks.clone();
+        let breakpoints = line.settings.breakpoints(version.version);
+        let breakpoints = breakpoints.iter().map(StoredBreak::from).collect();
+        if making.hops > limits::HOPS {
+            self.make_failed(making, too_many_hops());
+            return;
+        }
         if making.interval.is_none() {
             let at = making.scheduled_at.unwrap_or(now);
             let calendar = plan.calendar.as_ref();
@@ -297,7 +313,7 @@ impl Lane {
             params,
             labels,
             queue,
-            breaks,
+            breakpoints,
         });
         match ready {
             Ok(ready) => making.ready = Some(Box::new(ready)),
@@ -626,7 +642,6 @@ fn created(id: RunId, making: &Making, ready: &Ready, now: Time) -> RunCreated {
         namespace: making.namespace.to_string(),
         workflow: making.workflow.to_string(),
         version: ready.version.version,
-        breakpoints: ready.breaks.iter().map(StoredBreak::from).collect(),
         params: Some(Stored::new(&ready.params)),
         trigger: making.trigger.to_owned(),
         by: making.by.clone(),
@@ -666,5 +681,6 @@ fn created(id: RunId, making: &Making, ready: &Ready, now: Time) -> RunCreated {
         fork: making.fork.clone(),
         bundle: bundle.map(StoredBlob::from),
         held_queues: making.held_queues.iter().map(reference).collect(),
+        breakpoints: ready.breakpoints.clone(),
     }
 }

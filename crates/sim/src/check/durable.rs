@@ -159,6 +159,7 @@ impl Checks {
                 }
             }
         }
+        self.waits_for_nothing_there()?;
         self.explained()
     }
 

@@ -38,8 +38,9 @@ impl Checks {
                     None => wrong("durable", format!("{} is shown and not durable", view.id)),
                 }
             }
-            Answer::Value(_) => Ok(()),
+            Answer::Value(value) => self.signal_taken(request, value),
             Answer::Done => {
+                self.answer_counts(request)?;
                 let ClientRequest::Run {
                     run,
                     request: Request::Cancel { .. },
@@ -122,6 +123,7 @@ impl Checks {
                 },
             })
             .collect();
+        self.care_for_waits(&mut requests);
         for queue in self.queues.values() {
             for line in queue.lines.values() {
                 requests.extend(line.blocked.map(|run| ClientRequest::Dismiss { run }));

@@ -20,7 +20,7 @@ impl Writer<'_> {
             return self.task(step, place, usable);
         }
         let deep = place.depth >= 3 || self.left == 0;
-        match self.rng.below(20) {
+        match self.rng.below(23) {
             7 | 8 => {
                 step.insert("noop".into(), json!({}));
                 self.task_options(step, place);
@@ -55,11 +55,85 @@ impl Writer<'_> {
                 step.insert("wait".into(), wait);
                 Kind::Other
             }
+            20 => self.awaits(step),
+            21 => self.asks_people(step),
             12..=14 if !deep => self.group(step, place, usable),
             15 if !deep => self.switch(step, place, usable),
             16 | 17 if !deep => self.cycle(step, place, usable),
             18 | 19 if place.depth < 2 => self.child(step, place, usable),
             _ => self.task(step, place, usable),
+        }
+    }
+
+    fn awaits(&mut self, step: &mut Fields) -> Kind {
+        let finished = format!("workflow.w{}.succeeded", self.count - 1);
+        let name = match self.rng.below(4) {
+            3 => finished,
+            number => format!("t{number}"),
+        };
+        let mut wait = Fields::new();
+        wait.insert("signal".into(), json!(name));
+        let matches = [
+            "${{ signal.payload.n == params.n }}",
+            "${{ signal.payload.n >= params.n && signal.payload.ok == true }}",
+            "${{ signal.payload.ok }}",
+        ];
+        if self.rng.chance(600) {
+            let matches = *self.rng.pick(&matches);
+            wait.insert("match".into(), json!(matches));
+        }
+        if self.rng.chance(300) {
+            let since = "${{ run.created_at - duration('1m') }}";
+            wait.insert("since".into(), json!(since));
+        }
+        if self.rng.chance(600) {
+            let span = self.rng.magnitude(1, 300);
+            wait.insert("timeout".into(), json!(format!("{span}s")));
+        }
+        step.insert("await".into(), Value::Object(wait));
+        Kind::Other
+    }
+
+    fn asks_people(&mut self, step: &mut Fields) -> Kind {
+        let mut ask = json!({ "count": self.rng.between(1, 2), "message": "n is ${{ params.n }}" });
+        if self.rng.chance(500) {
+            ask["by"] = json!(["p0", "p1", "leads"]);
+        }
+        if self.rng.chance(500) {
+            ask["timeout"] = json!(format!("{}s", self.rng.magnitude(1, 300)));
+        }
+        if self.rng.chance(300) {
+            ask["on_reject"] = json!("continue");
+        }
+        step.insert("approval".into(), ask);
+        Kind::Other
+    }
+
+    /// Signals that any step sends, and where it stops.
+    pub(super) fn signals(&mut self, step: &mut Fields) {
+        if self.rng.chance(120) {
+            let payloads = [
+                "${{ {'n': params.n, 'ok': true} }}",
+                "${{ {'n': params.n, 'of': output} }}",
+                "${{ json('{}').n }}",
+            ];
+            let choice = if self.rng.chance(700) {
+                1
+            } else {
+                payloads.len()
+            };
+            let payload = *self.rng.pick(&payloads[..choice]);
+            let when = *self.rng.pick(&["succeeded", "failed", "done"]);
+            let name = format!("t{}", self.rng.below(3));
+            step.insert(
+                "emit".into(),
+                json!([{ "signal": name, "payload": payload, "when": when }]),
+            );
+        }
+        if self.rng.chance(40) {
+            let stops = ["before", "after", "on_failure", "${{ params.n > 2 }}"];
+            let stop = *self.rng.pick(&stops);
+            step.insert("breakpoint".into(), json!(stop));
         }
     }
 

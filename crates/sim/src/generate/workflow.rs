@@ -264,6 +264,7 @@ impl<'a> Writer<'a> {
             }
             step.insert("foreach".into(), foreach);
         }
+        self.signals(&mut step);
         if self.rng.chance(200) {
             let on_failure = if self.rng.chance(500) || self.left == 0 || place.depth >= 3 {
                 json!("continue")

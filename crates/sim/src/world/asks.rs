@@ -1,14 +1,42 @@
 //! What people ask, and what they are answered.
 
+use std::sync::Arc;
+
 use kapell_engine::Request;
+use kapell_engine::message::Signal;
 use kapell_expr::Value;
+use kapell_model::{EntityKey, Time};
 use kapell_node::lane::Input;
 use kapell_node::{Answer, ClientRequest, ReplyId, StartRun};
 
 use super::brief::brief_answer;
 use super::{Asked, Happening, NAMESPACE, World};
+use crate::check::breakpoints;
 use crate::rng::Rng;
 use crate::scenario::Ask;
+
+/// A signal from outside; some have an id that others have too.
+fn signal(dice: u64, n: i64) -> ClientRequest {
+    let mut rng = Rng::new(dice);
+    let name: Arc<str> = format!("t{}", rng.below(3)).into();
+    let known = rng.chance(300).then(|| format!("k{}", rng.below(3)));
+    let signal = Signal {
+        id: known.unwrap_or_default().into(),
+        name: name.clone(),
+        key: Value::Null,
+        payload: Value::map([("n", Value::Int(n)), ("ok", Value::Bool(rng.chance(700)))]),
+        sent_at: Time::ZERO,
+        hops: 0,
+        by: "sim".into(),
+    };
+    ClientRequest::Ask {
+        key: EntityKey::Topic {
+            namespace: NAMESPACE.into(),
+            name,
+        },
+        ask: kapell_engine::Ask::Send(Box::new(signal)),
+    }
+}
 
 impl World<'_> {
     pub(super) fn ask(&mut self, ask: &Ask) {
@@ -93,6 +121,9 @@ impl World<'_> {
                 let output = Value::map([("n", Value::Int(1)), ("ok", Value::Bool(true))]);
                 self.to_run(dice, |_| Some(Request::SetOutput { by, step, output }))?
             }
+            Ask::Signal { dice, n } => signal(dice, n),
+            Ask::Answer { dice } => self.checks.any_answer(&mut Rng::new(dice))?,
+            Ask::Break { dice } => self.to_run(dice, |rng| Some(breakpoints(rng)))?,
             Ask::Register { workflow } => {
                 match self.register(workflow) {
                     Ok(()) => self.give_lane(Input::VersionsChanged),

@@ -2,6 +2,8 @@
 
 use super::{BEGIN, Slot, World};
 use kapell_engine::run::Holding;
+use kapell_engine::run::waiting::Waiting;
+use kapell_engine::topic::Topic;
 use kapell_engine::{Input, Run};
 use kapell_model::Offer;
 
@@ -49,6 +51,9 @@ impl World {
         for (queue, replayed) in self.queues.values_mut() {
             *queue = replayed.clone();
         }
+        for (topic, replayed) in self.topics.values_mut() {
+            *topic = replayed.clone();
+        }
         let due = !self.messages.is_empty()
             || self
                 .agenda
@@ -92,6 +97,9 @@ impl World {
                     index + 1
                 ));
             }
+            if run.state.ended() && !run.state.waits.is_empty() {
+                return Err(format!("run #{} has ended and still waits", index + 1));
+            }
             if run.state.ended() && !(run.state.locks.is_empty() && run.state.ready.is_empty()) {
                 return Err(format!(
                     "run #{} has ended and still holds something",
@@ -106,12 +114,45 @@ impl World {
                 ));
             }
         }
+        for (name, (topic, replayed)) in &self.topics {
+            if topic.snapshot() != replayed.snapshot() {
+                return Err(format!(
+                    "topic `{name}`: {topic:?} and, replayed, {replayed:?}"
+                ));
+            }
+            self.check_listeners(name, topic)?;
+        }
         for (name, (queue, replayed)) in &self.queues {
             if queue != replayed {
                 return Err(format!(
                     "run queue of `{name}`: {queue:?} and, replayed, {replayed:?}"
                 ));
             }
+        }
+        Ok(())
+    }
+}
+
+impl World {
+    /// Who listens to a topic is who waits for its signals, and nobody waits for one that is kept.
+    fn check_listeners(&self, name: &str, topic: &Topic) -> Result<(), String> {
+        let mut waiting = 0;
+        for slot in &self.runs {
+            let state = &slot.run.state;
+            for (place, waits) in &state.waits {
+                if matches!(waits, Waiting::Signal { signal, .. } if **signal == *name) {
+                    waiting += 1;
+                    if !topic.tells(&state.meta.id.into(), Some(*place)) {
+                        return Err(format!("`{name}` does not tell {}", state.meta.id));
+                    }
+                }
+            }
+        }
+        let listeners = topic.listeners();
+        if listeners != waiting {
+            return Err(format!(
+                "{listeners} listen to `{name}` and {waiting} wait for it"
+            ));
         }
         Ok(())
     }

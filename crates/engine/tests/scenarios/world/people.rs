@@ -5,10 +5,34 @@ use super::workers::ended;
 use super::{BEGIN, World};
 use crate::script::{Command, What};
 use kapell_api::task::{Outcome, Report};
+use kapell_engine::run::Answer;
 use kapell_engine::{Input, Refusal, Request};
 use kapell_expr::Value;
 use kapell_model::{RunId, RunStatus};
 use std::sync::Arc;
+
+/// `bob/leads` is somebody with a group; what follows fills in a map, or is said with it.
+fn answer(step: String, who: &str, approved: bool, rest: String) -> Result<Request, String> {
+    let (by, groups) = match who.split_once('/') {
+        Some((by, group)) => (by, vec![group.to_owned()]),
+        None => (who, Vec::new()),
+    };
+    let (input, comment) = if rest.starts_with('{') {
+        let json: serde_json::Value = serde_json::from_str(&rest).map_err(|e| e.to_string())?;
+        (Value::from_json(&json), String::new())
+    } else {
+        (Value::Null, rest)
+    };
+    Ok(Request::Answer(Answer {
+        by: by.to_owned(),
+        groups,
+        step,
+        approved,
+        comment,
+        input,
+        text: false,
+    }))
+}
 
 impl World {
     pub(super) fn command(&mut self, command: &Command) -> Result<(), String> {
@@ -37,6 +61,10 @@ impl World {
             self.workers = Some(count);
             return Ok(());
         }
+        if let What::Send(name, id, payload) = &command.what {
+            self.send(name, id, payload);
+            return Ok(());
+        }
         let index = command.run - 1;
         let id = self
             .runs
@@ -48,7 +76,7 @@ impl World {
             .id;
         let by = "ann".to_owned();
         let request = match command.what.clone() {
-            What::Start(..) | What::Workers(_) => return Ok(()),
+            What::Start(..) | What::Workers(_) | What::Send(..) => return Ok(()),
             What::Why => {
                 self.why(index);
                 return Ok(());
@@ -68,6 +96,24 @@ impl World {
             What::Skip(step) => Request::Skip { by, step },
             What::Set(step, output) => Request::SetOutput { by, step, output },
             What::Priority(priority) => Request::Priority { by, priority },
+            What::Answer(step, who, approved, rest) => answer(step, &who, approved, rest)?,
+            What::Break(of) => {
+                let state = &self.runs[index].run.state;
+                let mut breakpoints = state.breaks.clone();
+                breakpoints.push(of);
+                Request::Breakpoints {
+                    by,
+                    breakpoints,
+                    stepping: state.stepping,
+                }
+            }
+            What::Continue(step, stepping) => Request::Continue { by, step, stepping },
+            What::Param(name, value) => Request::SetParam {
+                by,
+                name: name.into(),
+                value: Value::string(value),
+                text: true,
+            },
         };
         let refused = match self.may_reenter(index, &request) {
             Some(refused) => Some(refused),
