@@ -111,7 +111,7 @@ impl<'a> Names<'a> {
             .iter()
             .fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
         let most = u128::try_from(jitter.as_micros().max(0)).unwrap_or(0);
-        let part = most * u128::from(number) >> 64;
+        let part = (most * u128::from(number)) >> 64;
         i64::try_from(part).unwrap_or(0)
     }
 }

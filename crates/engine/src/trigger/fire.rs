@@ -73,9 +73,8 @@ impl Trigger {
         let before_newest = || calendar.previous(newest).unwrap_or(watermark);
         match schedule.catchup {
             Catchup::None if is_late => Next::Miss(newest),
-            Catchup::None => Next::Miss(before_newest()),
             Catchup::Latest if first == newest => Next::Start(newest, class),
-            Catchup::Latest => Next::Miss(before_newest()),
+            Catchup::None | Catchup::Latest => Next::Miss(before_newest()),
             Catchup::All { max, within, .. } => {
                 let oldest = within.map_or(watermark, |within| {
                     let instant = i64::try_from(within.as_micros()).unwrap_or(i64::MAX);
@@ -198,16 +197,7 @@ impl Deciding<'_> {
 
 /// The parameters of a start; none if `when` does not hold.
 pub(super) fn wanted(made: &Made, scope: &MapScope) -> Result<Option<Value>, String> {
-    params(&made.spec.when, &made.spec.with, scope)
-}
-
-/// The same of its parts.
-pub(crate) fn params(
-    when: &Option<kapell_expr::Program>,
-    with: &Option<kapell_expr::Template>,
-    scope: &MapScope,
-) -> Result<Option<Value>, String> {
-    if let Some(when) = when {
+    if let Some(when) = &made.spec.when {
         match when.eval(scope, Budget::default()) {
             Ok(Value::Bool(true)) => {}
             Ok(Value::Bool(false)) => return Ok(None),
@@ -215,7 +205,7 @@ pub(crate) fn params(
             Err(error) => return Err(format!("`when`: {error}")),
         }
     }
-    match with {
+    match &made.spec.with {
         None => Ok(Some(Value::Null)),
         Some(with) => with
             .eval(scope, Budget::default())

@@ -13,15 +13,11 @@ impl Deciding<'_> {
     pub(super) fn hear(&mut self, message: Message) {
         match message {
             Message::TriggerSet(set) => self.set(&set),
-            Message::TriggerRemoved => {
-                if self.trigger.state.defined() {
-                    self.emit(Fact::Removed(Nothing {}));
-                }
+            Message::TriggerRemoved if self.trigger.state.defined() => {
+                self.emit(Fact::Removed(Nothing {}));
             }
-            Message::WorkflowPaused(on) => {
-                if self.trigger.state.workflow_paused != on {
-                    self.emit(Fact::WorkflowPaused(Flag { on }));
-                }
+            Message::WorkflowPaused(on) if self.trigger.state.workflow_paused != on => {
+                self.emit(Fact::WorkflowPaused(Flag { on }));
             }
             Message::StartRefused {
                 scheduled_at,
