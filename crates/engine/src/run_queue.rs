@@ -590,3 +590,6 @@ impl Small for RunQueue {
             .then(|| serde_json::to_string(&self.settings).unwrap_or_default())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kapell_engine::backfill::Backfill;
 use kapell_engine::event;
 use kapell_engine::lock::Lock;
 use kapell_engine::run_queue::RunQueue;
@@ -24,6 +25,8 @@ pub enum Entity {
     Topic(Box<Topic>),
     /// A trigger.
     Trigger(Box<Trigger>),
+    /// A backfill.
+    Backfill(Box<Backfill>),
 }
 
 impl Entity {
@@ -60,19 +63,22 @@ impl Entity {
                 let trigger = read(snapshot, Trigger::from_snapshot)?;
                 replayed(trigger, chunks).map(|trigger| Self::Trigger(Box::new(trigger)))
             }
-            EntityKey::Backfill { .. } => Err("written by a later version".to_owned()),
+            EntityKey::Backfill { .. } => {
+                let backfill = read(snapshot, Backfill::from_snapshot)?;
+                replayed(backfill, chunks).map(|backfill| Self::Backfill(Box::new(backfill)))
+            }
         }
     }
 
     /// An entity that nobody has used yet; none for a run.
     pub fn fresh(key: &EntityKey) -> Option<Self> {
         match key {
-            EntityKey::Run(_) => None,
             EntityKey::RunQueue { .. } => Some(Self::Queue(Box::default())),
             EntityKey::Lock { .. } => Some(Self::Lock(Box::default())),
             EntityKey::Topic { .. } => Some(Self::Topic(Box::default())),
             EntityKey::Trigger { .. } => Some(Self::Trigger(Box::default())),
-            EntityKey::Backfill { .. } => None,
+            EntityKey::Backfill { .. } => Some(Self::Backfill(Box::default())),
+            EntityKey::Run(_) => None,
         }
     }
 
@@ -84,6 +90,7 @@ impl Entity {
             Self::Lock(lock) => Some(&**lock),
             Self::Topic(topic) => Some(&**topic),
             Self::Trigger(trigger) => Some(&**trigger),
+            Self::Backfill(backfill) => Some(&**backfill),
         }
     }
 
@@ -95,6 +102,7 @@ impl Entity {
             Self::Lock(lock) => Some(&mut **lock),
             Self::Topic(topic) => Some(&mut **topic),
             Self::Trigger(trigger) => Some(&mut **trigger),
+            Self::Backfill(backfill) => Some(&mut **backfill),
         }
     }
 
