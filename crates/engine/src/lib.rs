@@ -10,6 +10,7 @@
 //!
 //! Not here: when to commit, where things are stored (`node`, `store`), what a task does (`worker`).
 
+pub mod backfill;
 pub mod calendar;
 pub mod event;
 pub mod lock;

@@ -88,6 +88,15 @@ pub enum Message {
         /// Under `strict_sequential` it keeps back those after it.
         blocks: bool,
     },
+    /// To a backfill: be this.
+    BackfillMade(Box<crate::backfill::State>),
+    /// To a run: somebody who started it wants it to end.
+    CancelRun {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
     /// To a trigger: this is what the active version says of you.
     TriggerSet(Box<TriggerSet>),
     /// To a trigger: the active version does not have you any more.

@@ -474,11 +474,10 @@ impl Line {
     fn line_up(&mut self, entry: Entry) {
         let discards = entry.rule.discards();
         let behind = |other: &Entry| match (entry.class, other.class) {
-            (StartClass::Regular, StartClass::Regular) => false,
+            (StartClass::Regular, StartClass::Regular) | (StartClass::Backfill, _) => false,
             (StartClass::Regular, class) => class == StartClass::Backfill || discards,
             (StartClass::Catchup, StartClass::Catchup) => other.scheduled_at > entry.scheduled_at,
             (StartClass::Catchup, class) => class == StartClass::Backfill,
-            (StartClass::Backfill, _) => false,
         };
         let before = self.waiting.iter().rev().take_while(|other| behind(other));
         let place = self.waiting.len() - before.count();
@@ -605,3 +604,6 @@ impl Small for RunQueue {
             .then(|| serde_json::to_string(&self.settings).unwrap_or_default())
     }
 }
+
+#[cfg(test)]
+mod tests;

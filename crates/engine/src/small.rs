@@ -9,6 +9,7 @@ use std::sync::Arc;
 use kapell_expr::Value;
 use kapell_model::{EntityKey, Error, ErrorCode, Time};
 
+use crate::backfill::AskBackfill;
 use crate::message::{Message, Signal};
 use crate::notice::NoticeAsk;
 use crate::run_queue::{Activate, Change};
@@ -36,6 +37,23 @@ pub enum Ask {
     },
     /// A trigger: go on from now.
     ResumeTrigger {
+        /// Who asks.
+        by: String,
+    },
+    /// A trigger: make up for due times. Answers a map of `id` and `due`, how many there are.
+    Backfill(Box<AskBackfill>),
+    /// A backfill: start nothing more until you are resumed.
+    PauseBackfill {
+        /// Who asks.
+        by: String,
+    },
+    /// A backfill: go on. One that a failed run blocks goes on without it.
+    ResumeBackfill {
+        /// Who asks.
+        by: String,
+    },
+    /// A backfill: start nothing more, and cancel what runs.
+    CancelBackfill {
         /// Who asks.
         by: String,
     },

@@ -37,6 +37,7 @@ mod hear;
 mod show;
 mod state;
 
+pub(crate) use fire::Wanted;
 pub use state::{Fact, State, TriggerEvent};
 
 /// A trigger in memory.
@@ -50,14 +51,14 @@ pub struct Trigger {
 
 /// A definition as it is used.
 #[derive(Debug)]
-struct Made {
+pub(crate) struct Made {
     spec: spec::Trigger,
     /// Of a schedule: its due times, or why it has none.
     calendar: Option<Result<Calendar, String>>,
 }
 
 impl Made {
-    fn read(definition: &str, timezone: &str) -> Option<Arc<Self>> {
+    pub(crate) fn read(definition: &str, timezone: &str) -> Option<Arc<Self>> {
         let spec: spec::Trigger = serde_json::from_str(definition).ok()?;
         let calendar = match &spec.kind {
             TriggerKind::Schedule(schedule) => Some(Calendar::new(schedule, timezone)),
@@ -111,7 +112,7 @@ impl<'a> Names<'a> {
             .iter()
             .fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
         let most = u128::try_from(jitter.as_micros().max(0)).unwrap_or(0);
-        let part = most * u128::from(number) >> 64;
+        let part = (most * u128::from(number)) >> 64;
         i64::try_from(part).unwrap_or(0)
     }
 }

@@ -105,8 +105,12 @@ pub const LOCK_REQUESTS: usize = 100_000;
 pub const TRIGGER_STARTS: usize = 100;
 /// A start is late, and one that was missed, after so long.
 pub const SCHEDULE_GRACE: SignedDuration = SignedDuration::from_mins(1);
-/// Due times that a trigger makes up for at once; also as many are counted.
-pub const CATCHUP_STARTS: usize = 10_000;
+/// Due times of one backfill.
+pub const BACKFILL: usize = 10_000;
+/// Runs of one backfill that are active at once.
+pub const BACKFILL_CONCURRENCY: u32 = 1_000;
+/// Runs for due times that have not ended and that a trigger remembers; the oldest go first.
+pub const DUE_OPEN: usize = 10_000;
 /// Stretches of due times whose success a trigger remembers; the oldest go first.
 pub const DUE_STRETCHES: usize = 1_000;
 /// Due times whose failure a trigger remembers; the oldest go first.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kapell_engine::backfill::Backfill;
 use kapell_engine::event;
 use kapell_engine::lock::Lock;
 use kapell_engine::notice::Channel;
@@ -27,6 +28,8 @@ pub enum Entity {
     Trigger(Box<Trigger>),
     /// A channel.
     Channel(Box<Channel>),
+    /// A backfill.
+    Backfill(Box<Backfill>),
 }
 
 impl Entity {
@@ -67,20 +70,23 @@ impl Entity {
                 let channel = read(snapshot, Channel::from_snapshot)?;
                 replayed(channel, chunks).map(|channel| Self::Channel(Box::new(channel)))
             }
-            EntityKey::Backfill { .. } => Err("written by a later version".to_owned()),
+            EntityKey::Backfill { .. } => {
+                let backfill = read(snapshot, Backfill::from_snapshot)?;
+                replayed(backfill, chunks).map(|backfill| Self::Backfill(Box::new(backfill)))
+            }
         }
     }
 
     /// An entity that nobody has used yet; none for a run.
     pub fn fresh(key: &EntityKey) -> Option<Self> {
         match key {
-            EntityKey::Run(_) => None,
             EntityKey::RunQueue { .. } => Some(Self::Queue(Box::default())),
             EntityKey::Lock { .. } => Some(Self::Lock(Box::default())),
             EntityKey::Topic { .. } => Some(Self::Topic(Box::default())),
             EntityKey::Trigger { .. } => Some(Self::Trigger(Box::default())),
-            EntityKey::Backfill { .. } => None,
             EntityKey::Channel { .. } => Some(Self::Channel(Box::default())),
+            EntityKey::Backfill { .. } => Some(Self::Backfill(Box::default())),
+            EntityKey::Run(_) => None,
         }
     }
 
@@ -93,6 +99,7 @@ impl Entity {
             Self::Topic(topic) => Some(&**topic),
             Self::Trigger(trigger) => Some(&**trigger),
             Self::Channel(channel) => Some(&**channel),
+            Self::Backfill(backfill) => Some(&**backfill),
         }
     }
 
@@ -105,6 +112,7 @@ impl Entity {
             Self::Topic(topic) => Some(&mut **topic),
             Self::Trigger(trigger) => Some(&mut **trigger),
             Self::Channel(channel) => Some(&mut **channel),
+            Self::Backfill(backfill) => Some(&mut **backfill),
         }
     }
 

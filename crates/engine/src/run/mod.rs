@@ -228,6 +228,11 @@ impl Input {
                 reason,
                 now,
             }),
+            Message::CancelRun { by, reason } => Self::Request(Request::Cancel {
+                by,
+                reason,
+                now: false,
+            }),
             Message::RetryChild => Self::RetryChild,
             Message::PauseChild { paused: true } => Self::Request(Request::Pause { by: by() }),
             Message::PauseChild { paused: false } => Self::Request(Request::Resume { by: by() }),
@@ -265,6 +270,7 @@ impl Input {
             | Message::StartTriggered(_)
             | Message::StartRefused { .. }
             | Message::DueRunEnded { .. }
+            | Message::BackfillMade(_)
             | Message::TriggerSet(_)
             | Message::TriggerRemoved
             | Message::WorkflowPaused(_)

@@ -1,8 +1,10 @@
 //! Due times to starts: one each, and what becomes of those that were missed.
 
+use std::sync::Arc;
+
 use kapell_expr::{Budget, Map, MapScope, Value};
 use kapell_model::spec::{Catchup, Schedule};
-use kapell_model::{Time, limits};
+use kapell_model::{EntityKey, Time, limits};
 
 use super::state::{Declined, Due, Fact, Missed, Started};
 use super::{Deciding, Made, Trigger};
@@ -73,16 +75,15 @@ impl Trigger {
         let before_newest = || calendar.previous(newest).unwrap_or(watermark);
         match schedule.catchup {
             Catchup::None if is_late => Next::Miss(newest),
-            Catchup::None => Next::Miss(before_newest()),
             Catchup::Latest if first == newest => Next::Start(newest, class),
-            Catchup::Latest => Next::Miss(before_newest()),
+            Catchup::None | Catchup::Latest => Next::Miss(before_newest()),
             Catchup::All { max, within, .. } => {
                 let oldest = within.map_or(watermark, |within| {
                     let instant = i64::try_from(within.as_micros()).unwrap_or(i64::MAX);
                     watermark.max(Time(now.0.saturating_sub(instant).saturating_sub(1)))
                 });
                 let max = usize::try_from(max).unwrap_or(usize::MAX);
-                let kept = calendar.last(oldest, newest, max.min(limits::CATCHUP_STARTS));
+                let kept = calendar.last(oldest, newest, max.min(limits::CATCHUP as usize));
                 match kept.first() {
                     None => Next::Miss(newest),
                     Some(kept) if *kept > first => {
@@ -112,10 +113,10 @@ impl Deciding<'_> {
             }
             match self.trigger.next_of(schedule, calendar, self.now) {
                 Next::Nothing => return,
-                Next::Start(due, class) => self.start_due(&made, calendar, due, class),
+                Next::Start(due, class) => self.start_due(&made, due, class),
                 Next::Miss(until) => {
                     let from = Time(self.trigger.state.watermark);
-                    let missed = calendar.first(from, until, limits::CATCHUP_STARTS);
+                    let missed = calendar.first(from, until, limits::CATCHUP as usize);
                     self.emit(Fact::Missed(Missed {
                         until: until.0,
                         count: missed.len() as u64,
@@ -126,66 +127,39 @@ impl Deciding<'_> {
         }
     }
 
-    fn start_due(&mut self, made: &Made, calendar: &Calendar, due: Time, class: StartClass) {
-        let timezone = match made.schedule() {
-            Some((Schedule { timezone, .. }, _)) => timezone.clone(),
-            None => None,
-        };
-        let timezone = timezone.unwrap_or_else(|| self.trigger.state.timezone.as_str().into());
-        let by = format!("schedule {}", self.of.name);
-        let interval = calendar.interval(due);
-        let run = Start {
-            namespace: self.of.namespace,
-            workflow: self.of.workflow,
-            kind: "schedule",
-            name: self.of.name,
-            by: &by,
-            created_at: self.now,
-            scheduled_at: due,
-            interval,
-            timezone: &timezone,
-        };
-        let scope = MapScope(Map::from([("run".into(), run.value(Value::Null))]));
-        let params = match wanted(made, &scope) {
-            Ok(Some(params)) => params,
-            Ok(None) => return self.decline(Some(due), String::new()),
-            Err(error) => return self.decline(Some(due), error),
-        };
+    fn start_due(&mut self, made: &Made, due: Time, class: StartClass) {
         let generation = self.trigger.state.generation.to_string();
-        let label = calendar.label(due);
-        let names = [
-            self.of.namespace,
-            self.of.workflow,
-            self.of.name,
-            &*generation,
-            &label,
-        ];
-        let id = derived_id(due, self.of.key.shard(), &names);
-        self.emit(Fact::Started(Started {
-            scheduled_at: due.0,
-            run: id.to_bytes().to_vec(),
-            due: true,
-            class: class as u32,
-        }));
-        let start = StartTriggered {
-            id,
-            from: self.of.key.clone(),
-            namespace: self.of.namespace.clone(),
-            workflow: self.of.workflow.clone(),
-            version: Some(self.trigger.state.version),
-            params,
+        let of = self.of;
+        let timezone = self.trigger.state.timezone.clone();
+        let wanted = Wanted {
+            made,
+            namespace: of.namespace,
+            workflow: of.workflow,
+            name: of.name,
             kind: "schedule",
-            name: self.of.name.clone(),
-            by,
-            scheduled_at: due,
-            interval,
-            timezone,
-            hops: 0,
+            by: format!("schedule {}", of.name),
+            version: self.trigger.state.version,
+            timezone: &timezone,
+            now: self.now,
+            from: of.key,
+            id_at: due,
+            id_from: [of.name, &generation],
             class,
             backfill: None,
         };
+        let start = match wanted.start(due) {
+            Ok(Some(start)) => start,
+            Ok(None) => return self.decline(Some(due), String::new()),
+            Err(error) => return self.decline(Some(due), error),
+        };
+        self.emit(Fact::Started(Started {
+            scheduled_at: due.0,
+            run: start.id.to_bytes().to_vec(),
+            due: true,
+            class: class as u32,
+        }));
         self.messages
-            .push((id.into(), Message::StartTriggered(Box::new(start))));
+            .push((start.id.into(), Message::StartTriggered(Box::new(start))));
     }
 
     pub(super) fn decline(&mut self, due: Option<Time>, error: String) {
@@ -196,18 +170,77 @@ impl Deciding<'_> {
     }
 }
 
-/// The parameters of a start; none if `when` does not hold.
-pub(super) fn wanted(made: &Made, scope: &MapScope) -> Result<Option<Value>, String> {
-    params(&made.spec.when, &made.spec.with, scope)
+/// A start for a due time.
+pub(crate) struct Wanted<'a> {
+    pub made: &'a Made,
+    pub namespace: &'a Arc<str>,
+    pub workflow: &'a Arc<str>,
+    /// Of the schedule.
+    pub name: &'a Arc<str>,
+    pub kind: &'static str,
+    pub by: String,
+    pub version: u32,
+    /// Of the workflow.
+    pub timezone: &'a str,
+    pub now: Time,
+    /// Who is told if it cannot be made.
+    pub from: &'a EntityKey,
+    /// The time in the run's id.
+    pub id_at: Time,
+    /// What makes the run unique beside workflow and due time.
+    pub id_from: [&'a str; 2],
+    pub class: StartClass,
+    pub backfill: Option<Arc<str>>,
 }
 
-/// The same of its parts.
-pub(crate) fn params(
-    when: &Option<kapell_expr::Program>,
-    with: &Option<kapell_expr::Template>,
-    scope: &MapScope,
-) -> Result<Option<Value>, String> {
-    if let Some(when) = when {
+impl Wanted<'_> {
+    /// The start; none if `when` does not hold.
+    pub(crate) fn start(self, due: Time) -> Result<Option<StartTriggered>, String> {
+        let (schedule, calendar) = self.made.schedule().ok_or("it is no schedule")?;
+        let timezone = schedule.timezone.clone();
+        let timezone = timezone.unwrap_or_else(|| self.timezone.into());
+        let interval = calendar.interval(due);
+        let run = Start {
+            namespace: self.namespace,
+            workflow: self.workflow,
+            kind: self.kind,
+            name: self.name,
+            by: &self.by,
+            created_at: self.now,
+            scheduled_at: due,
+            interval,
+            timezone: &timezone,
+        };
+        let scope = MapScope(Map::from([("run".into(), run.value(Value::Null))]));
+        let Some(params) = params(self.made, &scope)? else {
+            return Ok(None);
+        };
+        let label = calendar.label(due);
+        let [first, second] = self.id_from;
+        let names = [self.namespace, self.workflow, first, second, &*label];
+        Ok(Some(StartTriggered {
+            id: derived_id(self.id_at, self.from.shard(), &names),
+            from: self.from.clone(),
+            namespace: self.namespace.clone(),
+            workflow: self.workflow.clone(),
+            version: Some(self.version),
+            params,
+            kind: self.kind,
+            name: self.name.clone(),
+            by: self.by,
+            scheduled_at: due,
+            interval,
+            timezone,
+            hops: 0,
+            class: self.class,
+            backfill: self.backfill,
+        }))
+    }
+}
+
+/// The parameters of a start; none if `when` does not hold.
+pub(super) fn params(made: &Made, scope: &MapScope) -> Result<Option<Value>, String> {
+    if let Some(when) = &made.spec.when {
         match when.eval(scope, Budget::default()) {
             Ok(Value::Bool(true)) => {}
             Ok(Value::Bool(false)) => return Ok(None),
@@ -215,7 +248,7 @@ pub(crate) fn params(
             Err(error) => return Err(format!("`when`: {error}")),
         }
     }
-    match with {
+    match &made.spec.with {
         None => Ok(Some(Value::Null)),
         Some(with) => with
             .eval(scope, Budget::default())

@@ -1,11 +1,14 @@
 //! What comes to a trigger: what the active version says of it, people, ends of its runs.
 
+use std::sync::Arc;
+
 use kapell_expr::Value;
 use kapell_model::spec::{self, TriggerKind};
-use kapell_model::{Error, RunStatus, Time};
+use kapell_model::{EntityKey, Error, ErrorCode, RunStatus, Time, limits};
 
-use super::state::{ByPerson, Ended, Fact, Flag, Nothing, Problem, Set};
+use super::state::{ByPerson, Ended, Fact, Flag, Nothing, Refused, Set};
 use super::{Deciding, unknown};
+use crate::backfill::{self, AskBackfill, Only};
 use crate::message::{Message, TriggerSet};
 use crate::small::{Ask, misdirected};
 
@@ -13,26 +16,21 @@ impl Deciding<'_> {
     pub(super) fn hear(&mut self, message: Message) {
         match message {
             Message::TriggerSet(set) => self.set(&set),
-            Message::TriggerRemoved => {
-                if self.trigger.state.defined() {
-                    self.emit(Fact::Removed(Nothing {}));
-                }
+            Message::TriggerRemoved if self.trigger.state.defined() => {
+                self.emit(Fact::Removed(Nothing {}));
             }
-            Message::WorkflowPaused(on) => {
-                if self.trigger.state.workflow_paused != on {
-                    self.emit(Fact::WorkflowPaused(Flag { on }));
-                }
+            Message::WorkflowPaused(on) if self.trigger.state.workflow_paused != on => {
+                self.emit(Fact::WorkflowPaused(Flag { on }));
             }
             Message::StartRefused {
                 scheduled_at,
                 error,
                 ..
             } => {
-                let problem = Problem {
-                    at: self.now.0,
+                self.emit(Fact::Refused(Refused {
+                    scheduled_at: scheduled_at.0,
                     message: format!("the run for {scheduled_at}: {}", error.message),
-                };
-                self.emit(Fact::Refused(problem));
+                }));
             }
             Message::DueRunEnded {
                 scheduled_at,
@@ -81,7 +79,8 @@ impl Deciding<'_> {
         };
         let succeeded = status == RunStatus::Succeeded;
         let state = &self.trigger.state;
-        if state.has_succeeded(due) || !succeeded && state.has_failed(due) {
+        let known = state.has_succeeded(due) || !succeeded && state.has_failed(due);
+        if known && !state.is_open(due) {
             return;
         }
         let ended = Ended {
@@ -102,11 +101,85 @@ impl Deciding<'_> {
         match ask {
             Ask::PauseTrigger { by } if !paused => self.emit(Fact::Paused(ByPerson { by })),
             Ask::ResumeTrigger { by } if paused => self.emit(Fact::Resumed(ByPerson { by })),
+            Ask::Backfill(ask) => return self.backfill(*ask),
             Ask::PauseTrigger { .. } | Ask::ResumeTrigger { .. } | Ask::View => {}
             _ => return Err(misdirected()),
         }
         let shown = self.trigger.shown().unwrap_or_default();
         Ok(Value::from_json(&shown))
+    }
+}
+
+impl Deciding<'_> {
+    /// Hands the due times that are wanted to a backfill of their own.
+    fn backfill(&mut self, ask: AskBackfill) -> Result<Value, Error> {
+        let made = self.trigger.made.clone();
+        let Some((_, calendar)) = made.as_ref().and_then(|made| made.schedule()) else {
+            let message = format!("the trigger `{}` is no schedule", self.of.name);
+            return Err(Error::new(ErrorCode::BadRequest, message)
+                .hint("only schedules have due times that a backfill can make up for"));
+        };
+        let state = &self.trigger.state;
+        // What is still to come is the schedule's own.
+        let last = ask.until.0.saturating_sub(1).min(self.now.0);
+        let all = calendar.first(
+            Time(ask.from.0.saturating_sub(1)),
+            Time(last),
+            limits::BACKFILL + 1,
+        );
+        if all.len() > limits::BACKFILL {
+            let message = format!(
+                "more than {} due times lie between {} and {}",
+                limits::BACKFILL,
+                ask.from,
+                ask.until
+            );
+            return Err(Error::new(ErrorCode::LimitReached, message)
+                .hint("backfill a shorter range, then the next one"));
+        }
+        let is_wanted = |due: &Time| match ask.only {
+            Only::Missing => !state.has_succeeded(*due) && !state.is_open(*due),
+            Only::Failed => state.has_failed(*due) && !state.is_open(*due),
+            Only::All => true,
+        };
+        let mut due: Vec<i64> = all.into_iter().filter(is_wanted).map(|due| due.0).collect();
+        if ask.newest_first {
+            due.reverse();
+        }
+        let id: Arc<str> = if ask.id.is_empty() {
+            format!("{}-{}", self.of.name, state.backfills + 1).into()
+        } else {
+            ask.id.clone()
+        };
+        let answer = Value::map([
+            ("id", Value::String(id.clone())),
+            ("due", Value::Int(i64::try_from(due.len()).unwrap_or(0))),
+        ]);
+        let backfill = backfill::State {
+            trigger: self.of.name.to_string(),
+            definition: state.definition.clone(),
+            version: state.version,
+            timezone: state.timezone.clone(),
+            from: ask.from.0,
+            until: ask.until.0,
+            only: ask.only as u32,
+            newest_first: ask.newest_first,
+            concurrency: ask.concurrency.clamp(1, limits::BACKFILL_CONCURRENCY),
+            by: ask.by,
+            created_at: self.now.0,
+            total: u32::try_from(due.len()).unwrap_or(u32::MAX),
+            due,
+            ..backfill::State::default()
+        };
+        self.emit(Fact::Backfilled(Nothing {}));
+        let key = EntityKey::Backfill {
+            namespace: self.of.namespace.clone(),
+            workflow: self.of.workflow.clone(),
+            id,
+        };
+        self.messages
+            .push((key, Message::BackfillMade(Box::new(backfill))));
+        Ok(answer)
     }
 }
 

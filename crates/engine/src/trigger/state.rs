@@ -67,6 +67,12 @@ pub struct State {
     /// Due times with a run that ended otherwise and none that succeeded, in order.
     #[prost(int64, repeated, tag = "20")]
     pub failed: Vec<i64>,
+    /// Due times with a run that has not ended, in order.
+    #[prost(int64, repeated, tag = "21")]
+    pub open: Vec<i64>,
+    /// Backfills that were asked for.
+    #[prost(uint64, tag = "22")]
+    pub backfills: u64,
 }
 
 /// Due times next to each other.
@@ -98,7 +104,7 @@ pub struct TriggerEvent {
     #[prost(int64, tag = "1")]
     pub at: i64,
     /// What.
-    #[prost(oneof = "Fact", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
+    #[prost(oneof = "Fact", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
     pub fact: Option<Fact>,
 }
 
@@ -134,10 +140,13 @@ pub enum Fact {
     Declined(Declined),
     /// A run could not be made.
     #[prost(message, tag = "11")]
-    Refused(Problem),
+    Refused(Refused),
     /// A run for a due time has ended.
     #[prost(message, tag = "12")]
     Ended(Ended),
+    /// A backfill was asked for.
+    #[prost(message, tag = "13")]
+    Backfilled(Nothing),
 }
 
 /// See [`Fact::Removed`].
@@ -222,6 +231,17 @@ pub struct Started {
     pub class: u32,
 }
 
+/// See [`Fact::Refused`].
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Refused {
+    /// Its due time.
+    #[prost(int64, tag = "1")]
+    pub scheduled_at: i64,
+    /// Why, for people.
+    #[prost(string, tag = "2")]
+    pub message: String,
+}
+
 /// See [`Fact::Declined`].
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct Declined {
@@ -270,12 +290,12 @@ impl State {
             Some(Fact::Paused(paused)) => self.paused_by = Some(paused.by.clone()),
             Some(Fact::Resumed(_)) => {
                 self.paused_by = None;
-                self.from_now(at);
+                self.go_on_at(at);
             }
             Some(Fact::WorkflowPaused(paused)) => {
                 self.workflow_paused = paused.on;
                 if !paused.on {
-                    self.from_now(at);
+                    self.go_on_at(at);
                 }
             }
             Some(Fact::Missed(missed)) => {
@@ -289,6 +309,7 @@ impl State {
                         self.paced_at = at;
                     }
                     self.pass(started.scheduled_at);
+                    insert(&mut self.open, started.scheduled_at, limits::DUE_OPEN);
                 }
                 self.started += 1;
                 self.last = Some(started.clone());
@@ -308,11 +329,18 @@ impl State {
                     });
                 }
             }
-            Some(Fact::Refused(problem)) => {
+            Some(Fact::Refused(refused)) => {
                 self.refused += 1;
-                self.problem = Some(problem.clone());
+                self.problem = Some(Problem {
+                    at,
+                    message: refused.message.clone(),
+                });
+                if remove(&mut self.open, refused.scheduled_at) {
+                    insert(&mut self.failed, refused.scheduled_at, limits::DUE_FAILURES);
+                }
             }
             Some(Fact::Ended(ended)) => self.ended(ended),
+            Some(Fact::Backfilled(_)) => self.backfills += 1,
             None => {}
         }
     }
@@ -324,12 +352,12 @@ impl State {
         self.delay = set.delay;
         if let Some(paused) = set.paused {
             if !paused && self.paused_by.is_some() {
-                self.from_now(at);
+                self.go_on_at(at);
             }
             self.paused_by = paused.then(|| "its definition".to_owned());
         }
         if self.workflow_paused && !set.workflow_paused {
-            self.from_now(at);
+            self.go_on_at(at);
         }
         self.workflow_paused = set.workflow_paused;
         if set.anew {
@@ -337,12 +365,13 @@ impl State {
             self.problem = None;
             self.succeeded.clear();
             self.failed.clear();
-            self.from_now(at);
+            self.open.clear();
+            self.go_on_at(at);
         }
     }
 
     /// What was due is over.
-    fn from_now(&mut self, at: i64) {
+    fn go_on_at(&mut self, at: i64) {
         self.pass(at);
         self.catching_up = 0;
     }
@@ -353,24 +382,17 @@ impl State {
 
     fn ended(&mut self, ended: &Ended) {
         let due = ended.due;
+        remove(&mut self.open, due);
         let place = self.succeeded.partition_point(|known| known.last < due);
         let known = self.succeeded.get(place);
         if known.is_some_and(|known| known.first <= due) {
             return;
         }
-        let failed = self.failed.binary_search(&due);
-        match (ended.succeeded, failed) {
-            (false, Err(place)) => {
-                self.failed.insert(place, due);
-                if self.failed.len() > limits::DUE_FAILURES {
-                    self.failed.remove(0);
-                }
-                return;
-            }
-            (false, Ok(_)) => return,
-            (true, Ok(place)) => drop(self.failed.remove(place)),
-            (true, Err(_)) => {}
+        if !ended.succeeded {
+            insert(&mut self.failed, due, limits::DUE_FAILURES);
+            return;
         }
+        remove(&mut self.failed, due);
         let (mut first, mut last) = (due, due);
         let mut place = place;
         if let Some(after) = self.succeeded.get(place)
@@ -397,8 +419,31 @@ impl State {
         known.is_some_and(|known| known.first <= due.0)
     }
 
+    /// True if a run for this due time has not ended.
+    pub(super) fn is_open(&self, due: Time) -> bool {
+        self.open.binary_search(&due.0).is_ok()
+    }
+
     /// True if a run for this due time is known, none of which succeeded.
     pub(super) fn has_failed(&self, due: Time) -> bool {
         self.failed.binary_search(&due.0).is_ok()
     }
+}
+
+/// Puts a due time in its place; the oldest goes if there are too many.
+fn insert(times: &mut Vec<i64>, due: i64, most: usize) {
+    if let Err(place) = times.binary_search(&due) {
+        times.insert(place, due);
+    }
+    if times.len() > most {
+        times.remove(0);
+    }
+}
+
+fn remove(times: &mut Vec<i64>, due: i64) -> bool {
+    let place = times.binary_search(&due);
+    place.is_ok_and(|place| {
+        times.remove(place);
+        true
+    })
 }

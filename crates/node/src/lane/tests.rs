@@ -250,6 +250,8 @@ fn blake3_of(file: &str) -> Arc<str> {
     format!("{:064x}", file.len()).into()
 }
 
+mod triggers;
+
 const ONE: &str = "workflow: w\nsteps:\n  a: { shell: 'true' }\n";
 
 #[test]
