@@ -148,7 +148,8 @@ fn listens(listener: &Listener) -> Value {
         EntityKey::RunQueue { .. }
         | EntityKey::Lock { .. }
         | EntityKey::Topic { .. }
-        | EntityKey::Backfill { .. } => format!("{:?}", listener.who),
+        | EntityKey::Backfill { .. }
+        | EntityKey::Channel { .. } => format!("{:?}", listener.who),
     };
     let equal = listener.equal.iter().map(|equal| {
         let path = equal.path.join(".");
