@@ -3,6 +3,7 @@
 //! Whoever holds the data directory answers the same trait in process.
 
 mod blob;
+mod channel;
 mod deploy;
 mod health;
 mod log;
@@ -27,6 +28,7 @@ use self::target::Connection;
 use crate::http::{ANSWER_BYTES, Problem};
 
 pub use blob::BlobCalls;
+pub use channel::ChannelCalls;
 pub use deploy::DeployCalls;
 pub use health::HealthCalls;
 pub use log::LogCalls;
@@ -40,12 +42,26 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// Everything a client can ask, a trait a noun. Calls block.
 pub trait Api:
-    RunCalls + WorkflowCalls + DeployCalls + BlobCalls + LogCalls + HealthCalls + TokenCalls
+    RunCalls
+    + WorkflowCalls
+    + DeployCalls
+    + BlobCalls
+    + LogCalls
+    + HealthCalls
+    + ChannelCalls
+    + TokenCalls
 {
 }
 
 impl<T> Api for T where
-    T: RunCalls + WorkflowCalls + DeployCalls + BlobCalls + LogCalls + HealthCalls + TokenCalls
+    T: RunCalls
+        + WorkflowCalls
+        + DeployCalls
+        + BlobCalls
+        + LogCalls
+        + HealthCalls
+        + ChannelCalls
+        + TokenCalls
 {
 }
 

@@ -3,6 +3,7 @@
 //! other crates.
 
 mod action;
+mod channel;
 mod deploy;
 mod health;
 mod log;
@@ -13,6 +14,7 @@ mod token;
 mod workflow;
 
 pub use action::*;
+pub use channel::*;
 pub use deploy::*;
 pub use health::*;
 pub use log::*;

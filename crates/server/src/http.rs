@@ -7,6 +7,7 @@
 mod action;
 mod answer;
 mod blob;
+mod channel;
 mod deploy;
 mod document;
 mod gate;
@@ -46,6 +47,7 @@ fn parts() -> (Router<Arc<Service>>, OpenApi) {
         .merge(run::routes())
         .merge(action::routes())
         .merge(log::routes())
+        .merge(channel::routes())
         .merge(token::routes());
     OpenApiRouter::with_openapi(document::head())
         .nest(BASE, nouns)

@@ -18,6 +18,7 @@ pub mod http;
 pub mod local;
 mod logs;
 pub mod net;
+pub mod notify;
 mod register;
 mod rows;
 mod search;

@@ -25,7 +25,7 @@ use parking_lot::Mutex;
 use crate::net::{self, Listener, Served, TlsFiles};
 use crate::register::NAMESPACE;
 use crate::rows::failure;
-use crate::{Service, http};
+use crate::{Service, http, notify};
 
 /// How soon after the start upkeep is done, so that short commands do none.
 const FIRST_UPKEEP: Duration = Duration::from_secs(5);
@@ -86,6 +86,9 @@ pub struct Local {
     threads: Option<Threads>,
     worker: Arc<Hand>,
     _upkeep: Option<Upkeep>,
+    notify: Option<notify::Sender>,
+    store: Arc<dyn Store>,
+    node: Option<Node>,
     socket: Option<Socket>,
     /// Listeners at addresses.
     listening: Vec<Served>,
@@ -237,6 +240,7 @@ fn assemble(data_dir: &Path, store: Arc<dyn Store>, want: Want) -> Result<Local,
                 format!("no thread for upkeep: {error}"),
             )
         })?;
+    let (kept_store, kept_node) = (Arc::clone(&store), node.clone());
     let service = Arc::new(Service::new(data_dir, store, blobs, node, working));
     // Who only looks or records is done in a moment: others wait for the directory itself.
     let socket = if working {
@@ -251,6 +255,9 @@ fn assemble(data_dir: &Path, store: Arc<dyn Store>, want: Want) -> Result<Local,
         socket,
         listening: Vec::new(),
         _upkeep: upkeep,
+        notify: None,
+        store: kept_store,
+        node: kept_node,
     })
 }
 
@@ -329,6 +336,20 @@ impl Local {
         Ok(bound)
     }
 
+    /// Delivers notices of runs from now on.
+    ///
+    /// # Errors
+    /// Code `internal`: no thread could be started, or nobody decides here.
+    pub fn notify(&mut self, receivers: notify::Receivers) -> Result<(), Error> {
+        let failed = |message: String| Error::new(ErrorCode::Internal, message);
+        let node = self.node.clone();
+        let node = node.ok_or_else(|| failed("there is no node to ask for notices".to_owned()))?;
+        let sender = notify::Sender::start(node, Arc::clone(&self.store), receivers)
+            .map_err(|error| failed(format!("no thread for notices: {error}")))?;
+        self.notify = Some(sender);
+        Ok(())
+    }
+
     /// Stops: nothing more starts, running attempts get `grace` to end, everything that is known is
     /// written.
     pub fn stop(mut self, grace: Duration) {
@@ -336,6 +357,8 @@ impl Local {
     }
 
     fn shut_down(&mut self, grace: Duration) {
+        // It asks the node, which is still there.
+        self.notify.take();
         self.service.stop();
         for served in self.listening.drain(..) {
             served.close();

@@ -65,6 +65,8 @@ pub(crate) fn view(row: RunRow, view: view::RunView) -> RunView {
         outputs: view.outputs,
         failed_step,
         failure,
+        deadline_at: view.deadline_at,
+        late: view.late,
         waits_for: view.waits_for,
         steps: view.steps.into_iter().map(step).collect(),
     }

@@ -2,6 +2,7 @@
 //! a file a noun.
 
 mod blob;
+mod channel;
 mod deploy;
 mod health;
 mod log;

@@ -185,6 +185,17 @@ pub struct RunView {
     /// The first error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<TaskError>,
+    /// When it should have ended.
+    #[serde(
+        default,
+        with = "crate::stamp::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(value_type = Option<schema::Timestamp>)]
+    pub deadline_at: Option<Time>,
+    /// What is to be said of that: it was missed, probably will be, or cannot be worked out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub late: Option<String>,
     /// What the whole run waits for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<String>,

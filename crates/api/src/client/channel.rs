@@ -1,0 +1,31 @@
+//! Channels.
+
+use super::{Client, Result, encoded};
+use crate::http::{ChannelPage, ChannelView, NoticeAction};
+
+/// What can be asked of channels.
+pub trait ChannelCalls: Send + Sync {
+    /// Channels with notices that wait or were given up.
+    fn channels(&self) -> Result<ChannelPage>;
+    /// A channel with what was given up.
+    fn channel(&self, name: &str) -> Result<ChannelView>;
+    /// Does something with a notice that was given up.
+    fn notice(&self, channel: &str, number: u64, action: NoticeAction) -> Result<()>;
+}
+
+impl ChannelCalls for Client {
+    fn channels(&self) -> Result<ChannelPage> {
+        self.get("/channels")
+    }
+
+    fn channel(&self, name: &str) -> Result<ChannelView> {
+        self.get(&format!("/channels/{}", encoded(name)))
+    }
+
+    fn notice(&self, channel: &str, number: u64, action: NoticeAction) -> Result<()> {
+        self.post(
+            &format!("/channels/{}/notices/{number}", encoded(channel)),
+            &action,
+        )
+    }
+}

@@ -1,0 +1,218 @@
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, channel};
+
+use kapell_expr::{Map, Value};
+use serde_json::json;
+
+use super::post::{agent, body, post};
+use super::{ChannelSettings, Due, Kind, NotifySettings, Receivers};
+
+fn settings(url: &str, kind: Kind, template: Option<&str>) -> NotifySettings {
+    let channel = ChannelSettings {
+        url: url.to_owned(),
+        kind,
+        template: template.map(ToOwned::to_owned),
+        headers: BTreeMap::from([("authorization".to_owned(), "Bearer abc".to_owned())]),
+    };
+    NotifySettings {
+        channels: BTreeMap::from([("on-call".to_owned(), channel)]),
+        public_url: "https://kapell.example/".to_owned(),
+    }
+}
+
+fn due() -> Due {
+    let content: Map = [
+        ("event", Value::string("failed")),
+        ("text", Value::string("`report` failed")),
+        ("workflow", Value::string("report")),
+        ("run", Value::string("01run")),
+        ("params", Value::map([("day", Value::string("2026-01-31"))])),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.into(), value))
+    .collect();
+    Due {
+        number: 3,
+        id: "01run-failed-5".to_owned(),
+        at: Value::string("2026-01-31T00:00:00Z"),
+        content: Value::Map(content.into()),
+    }
+}
+
+fn made(kind: Kind, template: Option<&str>) -> serde_json::Value {
+    let receivers = Receivers::new(&settings("https://hooks.example/x", kind, template)).unwrap();
+    body(&receivers.get("on-call").unwrap(), &receivers, &due()).unwrap()
+}
+
+/// Answers one request after another, each with the next of these, and gives what came.
+fn answering(answers: Vec<&'static str>) -> (String, Receiver<(String, String)>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/hook/secret", listener.local_addr().unwrap());
+    let (came, coming) = channel();
+    std::thread::spawn(move || {
+        for answer in answers {
+            let (stream, _) = listener.accept().unwrap();
+            came.send(exchange(stream, answer)).unwrap();
+        }
+    });
+    (url, coming)
+}
+
+fn exchange(stream: TcpStream, answer: &str) -> (String, String) {
+    let mut reader = BufReader::new(stream);
+    let mut head = String::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        if line == "\r\n" {
+            break;
+        }
+        head.push_str(&line.to_lowercase());
+    }
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "))
+        .map_or(0, |length| length.trim().parse().unwrap());
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).unwrap();
+    let mut stream = reader.into_inner();
+    stream.write_all(answer.as_bytes()).unwrap();
+    (head, String::from_utf8(body).unwrap())
+}
+
+#[test]
+fn a_json_channel_gets_the_whole_notice() {
+    let made = made(Kind::Json, None);
+    assert_eq!(
+        made,
+        json!({
+            "event": "failed", "text": "`report` failed", "workflow": "report", "run": "01run",
+            "params": { "day": "2026-01-31" }, "id": "01run-failed-5",
+            "at": "2026-01-31T00:00:00Z", "url": "https://kapell.example/runs/01run",
+        })
+    );
+}
+
+#[test]
+fn a_slack_channel_gets_a_text_with_the_address_of_the_run() {
+    let made = made(Kind::Slack, None);
+    assert_eq!(
+        made,
+        json!({ "text": "`report` failed\nhttps://kapell.example/runs/01run" })
+    );
+}
+
+#[test]
+fn a_template_makes_the_text_or_the_whole_body() {
+    let text = made(
+        Kind::Slack,
+        Some("${{ workflow }} of ${{ params.day }}: ${{ event }}"),
+    );
+    assert_eq!(text, json!({ "text": "report of 2026-01-31: failed" }));
+    let text = made(Kind::Json, Some("no ${{ workflow }}"));
+    assert_eq!(text["text"], "no report");
+    assert_eq!(text["event"], "failed");
+    let whole = made(
+        Kind::Slack,
+        Some("${{ {'summary': text, 'late': missed == true} }}"),
+    );
+    assert_eq!(
+        whole,
+        json!({ "summary": "`report` failed", "late": false })
+    );
+}
+
+#[test]
+fn settings_that_cannot_work_are_refused_with_the_channels_name() {
+    let refused = |url: &str, template| {
+        let refused = Receivers::new(&settings(url, Kind::Json, template))
+            .err()
+            .unwrap();
+        format!("{} ({})", refused.message, refused.hint.unwrap_or_default())
+    };
+    assert_eq!(
+        refused("hooks.example", None),
+        "the channel `on-call`: `hooks.example` is no address (write `https://…` or `http://…`)"
+    );
+    let unknown = refused("https://hooks.example", Some("${{ workflo }}"));
+    assert!(
+        unknown.contains("on-call") && unknown.contains("`workflow`"),
+        "{unknown}"
+    );
+    let open = refused("https://hooks.example", Some("${{ workflow"));
+    assert!(open.contains("on-call"), "{open}");
+}
+
+#[test]
+fn a_channel_that_nobody_defined_is_given_up_with_the_reason() {
+    let receivers = Receivers::new(&NotifySettings::default()).unwrap();
+    let error = receivers.get("on-call").unwrap_err();
+    assert!(error.contains("`on-call`"), "{error}");
+    assert_eq!(
+        receivers.get("https://hooks.example/x").unwrap().url,
+        "https://hooks.example/x"
+    );
+    assert!(
+        receivers.get("http://hooks.example/x").is_err(),
+        "in clear only by the settings"
+    );
+}
+
+#[test]
+fn a_post_carries_the_id_of_the_notice_and_the_channels_headers() {
+    let (url, coming) = answering(vec!["HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"]);
+    let receivers = Receivers::new(&settings(&url, Kind::Json, None)).unwrap();
+    let channel = receivers.get("on-call").unwrap();
+    post(&agent(), &channel, &receivers, &due()).unwrap();
+    let (head, body) = coming.recv().unwrap();
+    assert!(head.starts_with("post /hook/secret "), "{head}");
+    assert!(head.contains("idempotency-key: 01run-failed-5"), "{head}");
+    assert!(head.contains("authorization: bearer abc"), "{head}");
+    assert!(body.contains("`report` failed"), "{body}");
+}
+
+#[test]
+fn what_a_receiver_answers_decides_whether_it_is_asked_again() {
+    let (url, coming) = answering(vec![
+        "HTTP/1.1 503 Busy\r\nretry-after: 60\r\ncontent-length: 4\r\nconnection: close\r\n\r\nbusy",
+        "HTTP/1.1 404 Gone\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+        "HTTP/1.1 302 Moved\r\nlocation: http://169.254.169.254/\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+    ]);
+    let receivers = Receivers::new(&settings(&url, Kind::Json, None)).unwrap();
+    let channel = receivers.get("on-call").unwrap();
+    let tried = || post(&agent(), &channel, &receivers, &due()).unwrap_err();
+    let busy = tried();
+    assert!(!busy.hopeless);
+    assert_eq!(busy.after, Some(jiff::SignedDuration::from_secs(60)));
+    assert!(
+        busy.error.contains("503") && busy.error.contains("busy"),
+        "{}",
+        busy.error
+    );
+    assert!(
+        !busy.error.contains("secret"),
+        "an address may be a secret: {}",
+        busy.error
+    );
+    assert!(tried().hopeless, "404");
+    assert!(tried().hopeless, "a redirect is not followed");
+    assert_eq!(coming.iter().count(), 3);
+}
+
+#[test]
+fn a_receiver_that_is_not_there_is_asked_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    drop(listener);
+    let receivers = Receivers::new(&settings(&url, Kind::Json, None)).unwrap();
+    let failure = post(
+        &agent(),
+        &receivers.get("on-call").unwrap(),
+        &receivers,
+        &due(),
+    )
+    .unwrap_err();
+    assert!(!failure.hopeless, "{}", failure.error);
+}
