@@ -9,6 +9,7 @@ mod log;
 mod run;
 mod target;
 mod token;
+mod worker;
 mod workflow;
 
 use std::fmt::Write as _;
@@ -31,8 +32,9 @@ pub use deploy::DeployCalls;
 pub use health::HealthCalls;
 pub use log::LogCalls;
 pub use run::RunCalls;
-pub use target::{HttpServer, Target, short};
+pub use target::{HttpServer, Target, Wire, short};
 pub use token::TokenCalls;
+pub use worker::WorkerCalls;
 pub use workflow::WorkflowCalls;
 
 /// An answer, or a public failure.
@@ -40,12 +42,26 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// Everything a client can ask, a trait a noun. Calls block.
 pub trait Api:
-    RunCalls + WorkflowCalls + DeployCalls + BlobCalls + LogCalls + HealthCalls + TokenCalls
+    RunCalls
+    + WorkflowCalls
+    + DeployCalls
+    + BlobCalls
+    + LogCalls
+    + HealthCalls
+    + TokenCalls
+    + WorkerCalls
 {
 }
 
 impl<T> Api for T where
-    T: RunCalls + WorkflowCalls + DeployCalls + BlobCalls + LogCalls + HealthCalls + TokenCalls
+    T: RunCalls
+        + WorkflowCalls
+        + DeployCalls
+        + BlobCalls
+        + LogCalls
+        + HealthCalls
+        + TokenCalls
+        + WorkerCalls
 {
 }
 
