@@ -174,6 +174,14 @@ impl Store for Recorder {
         self.inner.find_runs(suffix, limit)
     }
 
+    fn search_runs(
+        &self,
+        filter: &kapell_store::RunFilter,
+        limit: usize,
+    ) -> kapell_store::Result<kapell_store::RunsFound> {
+        self.inner.search_runs(filter, limit)
+    }
+
     fn list_runs(
         &self,
         filter: &kapell_store::RunFilter,

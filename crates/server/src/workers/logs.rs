@@ -137,7 +137,7 @@ mod tests {
         let (one, two) = (line("one"), line("two"));
         let after = one.len() as u64;
         let mut logs = LogFiles::default();
-        let mut append = |logs: &mut LogFiles, offset, bytes: &[u8]| {
+        let append = |logs: &mut LogFiles, offset, bytes: &[u8]| {
             logs.append(dir.path(), (RUN, "a", 1), (offset, bytes), Time(9))
                 .unwrap();
         };

@@ -33,7 +33,7 @@ const CHUNKS: usize = 4;
 const MERGED: usize = 64;
 
 /// Where workers of other processes connect: routes for the same listener as all others.
-pub fn routes(workers: Arc<Workers>) -> axum::Router {
+pub fn routes<S: Clone + Send + Sync + 'static>(workers: Arc<Workers>) -> axum::Router<S> {
     let service = WorkersServer::new(Face(workers))
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(2 * MESSAGE_BYTES);
