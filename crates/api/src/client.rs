@@ -10,6 +10,7 @@ mod log;
 mod run;
 mod target;
 mod token;
+mod worker;
 mod workflow;
 
 use std::fmt::Write as _;
@@ -33,8 +34,9 @@ pub use deploy::DeployCalls;
 pub use health::HealthCalls;
 pub use log::LogCalls;
 pub use run::RunCalls;
-pub use target::{HttpServer, Target, short};
+pub use target::{HttpServer, Target, Wire, short};
 pub use token::TokenCalls;
+pub use worker::WorkerCalls;
 pub use workflow::WorkflowCalls;
 
 /// An answer, or a public failure.
@@ -50,6 +52,7 @@ pub trait Api:
     + HealthCalls
     + ChannelCalls
     + TokenCalls
+    + WorkerCalls
 {
 }
 
@@ -62,6 +65,7 @@ impl<T> Api for T where
         + HealthCalls
         + ChannelCalls
         + TokenCalls
+        + WorkerCalls
 {
 }
 

@@ -11,6 +11,7 @@ mod problem;
 mod run;
 pub mod schema;
 mod token;
+mod worker;
 mod workflow;
 
 pub use action::*;
@@ -21,6 +22,7 @@ pub use log::*;
 pub use problem::*;
 pub use run::*;
 pub use token::*;
+pub use worker::*;
 pub use workflow::*;
 
 /// Where everything is.

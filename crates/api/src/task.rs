@@ -177,7 +177,7 @@ impl SecretText {
 }
 
 /// What an attempt takes of its worker while it runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct TaskResources {
     /// Thousandths of a core; 0 takes a slot and no core of its own.
     pub cpu_millis: u64,

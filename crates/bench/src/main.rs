@@ -38,6 +38,8 @@ fn main() -> Result<()> {
             println!("{}", serde_json::to_string(&figures)?);
             Ok(())
         }
+        // What `remote` starts.
+        ["work", url, dir] => workloads::remote::work(url, dir),
         // What `recover` starts and kills.
         ["make", case, dir, n] => workloads::recover::make(case, dir, n.parse()?),
         [] => table::all(&[], 5),

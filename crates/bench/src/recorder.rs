@@ -174,6 +174,14 @@ impl Store for Recorder {
         self.inner.find_runs(suffix, limit)
     }
 
+    fn search_runs(
+        &self,
+        filter: &kapell_store::RunFilter,
+        limit: usize,
+    ) -> kapell_store::Result<kapell_store::RunsFound> {
+        self.inner.search_runs(filter, limit)
+    }
+
     fn list_runs(
         &self,
         filter: &kapell_store::RunFilter,
@@ -232,14 +240,6 @@ impl Store for Recorder {
 
     fn blobs_referred(&self, hashes: &[Arc<str>]) -> kapell_store::Result<Vec<bool>> {
         self.inner.blobs_referred(hashes)
-    }
-
-    fn search_runs(
-        &self,
-        filter: &kapell_store::RunFilter,
-        limit: usize,
-    ) -> kapell_store::Result<kapell_store::RunsFound> {
-        self.inner.search_runs(filter, limit)
     }
 
     fn documents(

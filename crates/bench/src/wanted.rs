@@ -102,6 +102,13 @@ pub(crate) const WANTED: &[Wanted] = &[
     row("shell of a bare loop", ("shell", 2_000), "%", (70.0, 90.0))
         .pick(Pick::Share)
         .up(),
+    row(
+        "remote",
+        ("remote", 100_000),
+        "steps/s",
+        (5_000.0, 20_000.0),
+    )
+    .up(),
     row("python", ("python", 10_000), "calls/s", (5_000.0, 15_000.0)).up(),
     row("python fib chain", ("fib", 40), "ms", (100.0, 50.0)),
     row("start", ("start", 20), "ms", (50.0, 20.0)),

@@ -13,6 +13,7 @@ mod flow;
 mod parked;
 mod process;
 pub(crate) mod recover;
+pub(crate) mod remote;
 mod start;
 
 /// What one run of a workload measured.
@@ -45,6 +46,7 @@ pub(crate) fn run(name: &str, n: usize) -> Result<Figures> {
         "recover-groups" => recover::recover(dir, recover::Case::Groups, n),
         "recover-runs" => recover::recover(dir, recover::Case::Runs, n),
         "recover-ended" => recover::recover(dir, recover::Case::Ended, n),
+        "remote" => remote::remote(dir, n),
         "parked" => parked::parked(dir, n),
         _ => bail!("there is no workload `{name}`"),
     }?;

@@ -8,6 +8,7 @@ use kapell_api::task::{Place, Task};
 use kapell_model::{Error, ErrorCode, Offer, RunId};
 use kapell_node::clock;
 use kapell_server::local::{self, Hire, Local, LocalWorker, Opened, Want};
+use kapell_server::workers::Settings;
 use kapell_worker::Worker;
 
 use crate::config::{self, Config};
@@ -94,6 +95,10 @@ fn work(config: &Config, slots: Option<u16>) -> Want {
     Want::Work {
         process_window: capacity.slots + capacity.slots.div_ceil(4),
         hire,
+        workers: Settings {
+            secrets: Box::new(|_, name| config::secret(name)),
+            ..Settings::default()
+        },
     }
 }
 

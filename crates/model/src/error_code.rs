@@ -58,6 +58,8 @@ codes! {
     TriggerNotFound = "trigger-not-found", 404, 2, false;
     /// There is no such step, item or attempt in the run.
     StepNotFound = "step-not-found", 404, 2, false;
+    /// There is no such worker.
+    WorkerNotFound = "worker-not-found", 404, 2, false;
     /// There is no such file.
     FileNotFound = "file-not-found", 404, 2, false;
     /// The run or step is not in a state that allows this.

@@ -17,6 +17,7 @@ mod run;
 #[cfg(test)]
 mod tests;
 mod token;
+mod worker;
 mod workflow;
 
 use std::sync::Arc;
@@ -29,7 +30,7 @@ use kapell_api::http::{BASE, REQUEST_BYTES};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::Service;
+use crate::{Service, workers};
 use gate::Gate;
 
 pub use document::openapi;
@@ -48,7 +49,8 @@ fn parts() -> (Router<Arc<Service>>, OpenApi) {
         .merge(action::routes())
         .merge(log::routes())
         .merge(channel::routes())
-        .merge(token::routes());
+        .merge(token::routes())
+        .merge(worker::routes());
     OpenApiRouter::with_openapi(document::head())
         .nest(BASE, nouns)
         .merge(health::probes())
@@ -60,8 +62,10 @@ pub fn router(service: Arc<Service>, request_rate: u32) -> Router {
     let (routes, document) = parts();
     let document = document::finished(&document);
     let gate = Arc::new(Gate::new(Arc::clone(&service), &document, request_rate));
+    let workers = service.workers().map(workers::routes);
     routes
         .merge(document::routes(&document))
+        .merge(workers.unwrap_or_default())
         .fallback(async || StatusCode::NOT_FOUND)
         .layer(DefaultBodyLimit::max(REQUEST_BYTES))
         .layer(from_fn_with_state(gate, gate::pass))

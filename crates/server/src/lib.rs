@@ -23,6 +23,7 @@ mod register;
 mod rows;
 mod search;
 mod service;
+pub mod workers;
 
 pub use register::version_hash;
 pub use service::Service;

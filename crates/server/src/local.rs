@@ -13,18 +13,19 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use axum::Router;
 use kapell_api::client::{self, Api};
 use kapell_api::http::SOCKET;
 use kapell_api::task::{Blobs, Outcome, Place, Report, Task, TaskEvent};
 use kapell_model::{Error, ErrorCode, Offer, RunId, Time};
-use kapell_node::drive::{Node, Threads, Workers};
+use kapell_node::drive::{Node, Prepared, Threads};
 use kapell_node::{BlobFolder, clock, upkeep};
 use kapell_store::{FileBlobs, SqliteStore, Store};
-use parking_lot::Mutex;
 
 use crate::net::{self, Listener, Served, TlsFiles};
 use crate::register::NAMESPACE;
 use crate::rows::failure;
+use crate::workers::{Settings, Workers};
 use crate::{Service, http, notify};
 
 /// How soon after the start upkeep is done, so that short commands do none.
@@ -64,6 +65,8 @@ pub enum Want {
         process_window: usize,
         /// Starts the worker.
         hire: Hire,
+        /// What is asked of workers in other processes.
+        workers: Settings,
     },
 }
 
@@ -84,7 +87,7 @@ pub enum Opened {
 pub struct Local {
     service: Arc<Service>,
     threads: Option<Threads>,
-    worker: Arc<Hand>,
+    workers: Option<Arc<Workers>>,
     _upkeep: Option<Upkeep>,
     notify: Option<notify::Sender>,
     store: Arc<dyn Store>,
@@ -170,21 +173,33 @@ fn assemble(data_dir: &Path, store: Arc<dyn Store>, want: Want) -> Result<Local,
     };
     let files = FileBlobs::open(data_dir).map_err(|error| unusable(&error))?;
     let blobs: Arc<dyn Blobs> = Arc::new(BlobFolder(files.clone()));
-    let worker = Arc::new(Hand::default());
+    let mut workers = None;
+    let mut open = |prepared: &Prepared, settings| {
+        let (store, blobs) = (Arc::clone(&store), Arc::clone(&blobs));
+        let opened = Workers::open(data_dir, prepared.node(), store, blobs, settings)?;
+        workers = Some(Arc::clone(&opened));
+        Ok::<_, Error>(opened)
+    };
     let (node, window, working) = match want {
         Want::Look => (None, 0, false),
-        Want::Record => (Some(Node::prepare()), 0, false),
+        Want::Record => {
+            let prepared = Node::prepare();
+            open(&prepared, Settings::default())?;
+            (Some(prepared), 0, false)
+        }
         Want::Work {
             process_window,
             hire,
+            workers,
         } => {
             let prepared = Node::prepare();
+            let workers = open(&prepared, workers)?;
             let node = prepared.node();
             let (hired, lost) = hire(
                 Arc::clone(&blobs),
                 Box::new(move |reports| node.reports(reports)),
             )?;
-            *worker.0.lock() = Some(hired);
+            workers.hire(hired);
             if !lost.is_empty() {
                 // The worker died with its Kapell. If it ran several attempts, its death says nothing
                 // of any of them.
@@ -199,7 +214,8 @@ fn assemble(data_dir: &Path, store: Arc<dyn Store>, want: Want) -> Result<Local,
             (Some(prepared), process_window, true)
         }
     };
-    let threads = node.map(|prepared| {
+    let handed_to = workers.clone();
+    let threads = node.zip(handed_to).map(|(prepared, workers)| {
         let config = kapell_node::Config {
             seed: seed(),
             process_window: window,
@@ -208,12 +224,7 @@ fn assemble(data_dir: &Path, store: Arc<dyn Store>, want: Want) -> Result<Local,
         };
         let node = prepared.node();
         let threads = prepared
-            .start(
-                config,
-                Arc::clone(&store),
-                Arc::clone(&blobs),
-                Arc::clone(&worker) as Arc<dyn Workers>,
-            )
+            .start(config, Arc::clone(&store), Arc::clone(&blobs), workers)
             .map_err(|error| {
                 Error::new(
                     ErrorCode::Internal,
@@ -242,16 +253,22 @@ fn assemble(data_dir: &Path, store: Arc<dyn Store>, want: Want) -> Result<Local,
         })?;
     let (kept_store, kept_node) = (Arc::clone(&store), node.clone());
     let service = Arc::new(Service::new(data_dir, store, blobs, node, working));
+    if let Some(workers) = &workers {
+        service.set_workers(Arc::clone(workers));
+    }
     // Who only looks or records is done in a moment: others wait for the directory itself.
-    let socket = if working {
-        Some(Socket::serve(data_dir, Arc::clone(&service)).map_err(|error| unusable(&error))?)
-    } else {
-        None
-    };
+    let socket = workers
+        .as_ref()
+        .filter(|_| working)
+        .map(|_| {
+            let routes = http::router(Arc::clone(&service), REQUEST_RATE);
+            Socket::serve(data_dir, routes).map_err(|error| unusable(&error))
+        })
+        .transpose()?;
     Ok(Local {
         service,
         threads,
-        worker,
+        workers,
         socket,
         listening: Vec::new(),
         _upkeep: upkeep,
@@ -360,10 +377,13 @@ impl Local {
         // It asks the node, which is still there.
         self.notify.take();
         self.service.stop();
+        if let Some(workers) = &self.workers {
+            workers.close();
+        }
         for served in self.listening.drain(..) {
             served.close();
         }
-        let worker = self.worker.0.lock().take();
+        let worker = self.workers.as_ref().and_then(|workers| workers.dismiss());
         if let Some(worker) = worker {
             worker.stop(grace);
         }
@@ -423,24 +443,6 @@ impl Drop for Upkeep {
     }
 }
 
-/// The worker as the node holds it: gone once this process stops.
-#[derive(Default)]
-struct Hand(Mutex<Option<Box<dyn LocalWorker>>>);
-
-impl Workers for Hand {
-    fn offer(&self, tasks: Vec<Task>) {
-        if let Some(worker) = &*self.0.lock() {
-            worker.offer(tasks);
-        }
-    }
-
-    fn stop(&self, attempts: &[(RunId, Place, Offer)]) {
-        if let Some(worker) = &*self.0.lock() {
-            worker.cancel(attempts);
-        }
-    }
-}
-
 /// The socket of a data directory, served by a thread of its own.
 struct Socket {
     path: PathBuf,
@@ -448,13 +450,12 @@ struct Socket {
 }
 
 impl Socket {
-    fn serve(data_dir: &Path, service: Arc<Service>) -> std::io::Result<Self> {
+    fn serve(data_dir: &Path, routes: Router) -> std::io::Result<Self> {
         let path = data_dir.join(SOCKET);
         let listener = Listener::Unix(listen(data_dir, &path)?);
-        let router = http::router(service, REQUEST_RATE);
         Ok(Self {
             path,
-            served: Served::start(listener, router, 1)?,
+            served: Served::start(listener, routes, 1)?,
         })
     }
 

@@ -8,11 +8,12 @@ mod health;
 mod log;
 mod run;
 mod token;
+mod worker;
 mod workflow;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use kapell_api::client::Result;
 use kapell_api::task::Blobs;
@@ -25,6 +26,7 @@ use tokio::sync::oneshot;
 
 use crate::auth::{Audit, Tokens};
 use crate::rows::failure;
+use crate::workers::Workers;
 
 /// Answers clients.
 pub struct Service {
@@ -38,6 +40,8 @@ pub struct Service {
     pub(crate) tokens: Tokens,
     pub(crate) audit: Audit,
     stopping: AtomicBool,
+    /// Set where work is done.
+    workers: OnceLock<Arc<Workers>>,
 }
 
 /// Counts changes of rows, so that whoever waits for one misses none.
@@ -74,6 +78,7 @@ impl Service {
             node,
             working,
             changes,
+            workers: OnceLock::new(),
         }
     }
 
@@ -94,6 +99,17 @@ impl Service {
     /// From now on the service is not ready any more.
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// The workers, where work is done.
+    pub(crate) fn workers(&self) -> Option<Arc<Workers>> {
+        self.workers.get().cloned()
+    }
+
+    /// The workers that it is asked about.
+    pub(crate) fn set_workers(&self, workers: Arc<Workers>) {
+        // Set once, where everything is put together.
+        let _ = self.workers.set(workers);
     }
 
     /// Asks the node and waits for its answer.

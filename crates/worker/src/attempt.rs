@@ -15,6 +15,7 @@ use crate::launch::Job;
 use crate::logs::AttemptLog;
 use crate::mask::Masker;
 use crate::os::{self, Exit};
+use crate::shared::Far;
 use crate::timers::Timer;
 
 /// An attempt from its admission to its report.
@@ -60,6 +61,8 @@ pub(crate) enum Stop {
     Timeout,
     /// The worker ends.
     Shutdown,
+    /// The worker's server cannot be reached.
+    Away,
 }
 
 /// A process with its pipes, of an attempt or of a host.
@@ -93,14 +96,18 @@ impl Proc {
 
 impl Attempt {
     /// Just admitted.
-    pub(crate) fn new(job: Arc<Job>, log: PathBuf) -> Self {
+    pub(crate) fn new(job: Arc<Job>, log: PathBuf, far: Option<Arc<dyn Far>>) -> Self {
         let masker = Arc::<Masker>::default();
+        let mut log = AttemptLog::new(log, Arc::clone(&masker));
+        if let Some(far) = far {
+            log = log.sent_to(far, Arc::clone(&job));
+        }
         Self {
             job,
             phase: Phase::Preparing,
             stop: None,
             started_at: None,
-            log: AttemptLog::new(log, Arc::clone(&masker)),
+            log,
             masker,
             dir: None,
             made: Vec::new(),
@@ -116,6 +123,10 @@ impl Attempt {
             Stop::Cancel => Outcome::Cancelled,
             Stop::Shutdown => Outcome::Lost {
                 reason: "its worker was stopped".to_owned(),
+                explained: true,
+            },
+            Stop::Away => Outcome::Lost {
+                reason: "its worker could not reach the server".to_owned(),
                 explained: true,
             },
             Stop::Timeout => {

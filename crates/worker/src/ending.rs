@@ -12,7 +12,7 @@ use kapell_model::{Offer, RunId, limits};
 
 use crate::attempt::{Attempt, Phase, Proc, Stop};
 use crate::dirs::Dirs;
-use crate::executor::{Executor, report};
+use crate::executor::{Executor, ended, report};
 use crate::os;
 use crate::shared::Shared;
 use crate::survivors;
@@ -159,7 +159,7 @@ impl Executor {
             .job
             .process()
             .map_or(limits::GRACE, |process| process.grace);
-        let grace = if why == Stop::Shutdown {
+        let grace = if matches!(why, Stop::Shutdown | Stop::Away) {
             grace.min(SHUTDOWN_GRACE)
         } else {
             grace
@@ -183,6 +183,22 @@ impl Executor {
                 self.kill_host(host);
             }
             Phase::Preparing | Phase::Waiting | Phase::Request | Phase::Collecting => {}
+        }
+    }
+
+    /// Ends what is here as lost, and goes on.
+    pub(crate) fn abandon(&mut self) {
+        let waiting = self.shared.admission.lock().withdraw(|_| true);
+        let lost = || Outcome::Lost {
+            reason: "its worker could not reach the server".to_owned(),
+            explained: true,
+        };
+        for task in waiting {
+            self.reports.push(ended(&task, self.now, lost()));
+        }
+        let keys: Vec<u64> = self.attempts.keys().copied().collect();
+        for key in keys {
+            self.end_from_outside(key, Stop::Away);
         }
     }
 

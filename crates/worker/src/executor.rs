@@ -168,6 +168,7 @@ impl Executor {
                 }
             }
             Message::Cancel(offers) => offers.iter().for_each(|offer| self.cancel(*offer)),
+            Message::Abandon => self.abandon(),
             Message::Stop(grace) => self.stop(grace),
         }
     }
@@ -202,8 +203,9 @@ impl Executor {
         let path = job.process().map_or("", |process| &*process.path);
         let log = log::file(&self.shared.logs, task.run, path, task.attempt);
         self.offers.insert((task.run, task.place, task.offer), key);
+        let far = self.shared.far.clone();
         self.attempts
-            .insert(key, Attempt::new(Arc::clone(&job), log));
+            .insert(key, Attempt::new(Arc::clone(&job), log, far));
         match &job.task.work {
             Work::Shell { .. } | Work::Exec { .. } => {
                 self.await_start(key);

@@ -5,12 +5,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use kapell_api::task::{Blobs, Input, SecretText, Task, TaskError, TextPart};
+use kapell_api::task::{Blobs, Input, Process, SecretText, Task, TaskError, TextPart};
 use kapell_expr::Value;
 use kapell_model::limits;
 
 use crate::failure;
 use crate::mask::Masker;
+use crate::shared::{Far, Shared};
 
 /// `env:` of a task with its secrets in place; `None` unsets.
 pub(crate) type Env = Vec<(Arc<str>, Option<String>)>;
@@ -21,16 +22,38 @@ pub(crate) type Secrets = dyn Fn(&str) -> Option<String> + Send + Sync;
 /// Resolves secrets of one attempt and remembers them for its masker.
 pub(crate) struct Resolver<'a> {
     secrets: &'a Secrets,
+    far: Option<&'a dyn Far>,
+    task: &'a Task,
     used: Vec<String>,
 }
 
 impl<'a> Resolver<'a> {
-    /// Nothing resolved yet.
-    pub(crate) fn new(secrets: &'a Secrets) -> Self {
+    /// Nothing of this task resolved yet.
+    pub(crate) fn new(shared: &'a Shared, task: &'a Task) -> Self {
         Self {
-            secrets,
+            secrets: &*shared.secrets,
+            far: shared.far.as_deref(),
+            task,
             used: Vec::new(),
         }
+    }
+
+    /// A secret of this worker, else of its server.
+    fn secret(&self, name: &str) -> Result<String, Box<TaskError>> {
+        if let Some(value) = (self.secrets)(name) {
+            return Ok(value);
+        }
+        let found = match self.far {
+            Some(far) => far.secret(self.task, name).map_err(|why| {
+                let message = format!("the secret `{name}` did not come: {why}");
+                failure::platform("secret", message)
+            })?,
+            None => None,
+        };
+        found.ok_or_else(|| {
+            let message = format!("the secret `{name}` is not set on this worker");
+            failure::user("secret", message)
+        })
     }
 
     /// The text with its secrets in place.
@@ -40,12 +63,7 @@ impl<'a> Resolver<'a> {
             match part {
                 TextPart::Text(text) => whole.push_str(text),
                 TextPart::Secret(name) => {
-                    let value = (self.secrets)(name).ok_or_else(|| {
-                        failure::user(
-                            "secret",
-                            format!("the secret `{name}` is not set on this worker"),
-                        )
-                    })?;
+                    let value = self.secret(name)?;
                     whole.push_str(&value);
                     self.used.push(value);
                 }
@@ -101,6 +119,13 @@ impl<'a> Resolver<'a> {
     pub(crate) fn masker(&self) -> Arc<Masker> {
         Arc::new(Masker::new(self.used.iter().map(String::as_str)))
     }
+}
+
+/// True if secrets stand in the inputs or the environment.
+pub(crate) fn names_secrets(process: &Process) -> bool {
+    let is_secret = |part: &TextPart| matches!(part, TextPart::Secret(_));
+    let mut texts = process.env.iter().filter_map(|(_, text)| text.as_ref());
+    !process.with.secrets.is_empty() || texts.any(|text| text.0.iter().any(is_secret))
 }
 
 /// True if a part of the value is kept elsewhere.

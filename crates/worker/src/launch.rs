@@ -117,6 +117,7 @@ pub(crate) fn is_long(shared: &Shared, process: &Process) -> bool {
             .is_some_and(|bundle| bundle.paths().count() > 32)
         || !process.artifacts_in.is_empty()
         || input::has_blobs(&process.with.value)
+        || shared.far.is_some() && input::names_secrets(process)
 }
 
 /// Makes everything ready for the process of a `shell` or `exec` task. Blocks.
@@ -124,7 +125,7 @@ pub(crate) fn prepare(shared: &Shared, job: &Job) -> Result<Prepared, Box<TaskEr
     let process = job
         .process()
         .ok_or_else(|| failure::platform("spawn", "the task starts no process"))?;
-    let mut resolver = Resolver::new(&*shared.secrets);
+    let mut resolver = Resolver::new(shared, &job.task);
     let mut variables = variables(shared, job, &mut resolver)?;
     let with = resolver.with(&process.with, &*shared.blobs)?;
     let has_input = with.is_some();

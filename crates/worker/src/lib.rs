@@ -36,6 +36,7 @@ mod mask;
 mod os;
 mod output;
 mod python;
+pub mod remote;
 mod runtime;
 mod shared;
 mod slots;

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use kapell_api::log::{self, Line, Stream};
 use kapell_model::{Time, limits};
 
+use crate::launch::Job;
 use crate::mask::Masker;
+use crate::shared::Far;
 
 /// Lines of standard error kept for the error's message.
 const TAIL_LINES: usize = 10;
@@ -22,6 +24,8 @@ const OUTPUT_MARK: &[u8] = b"::output ";
 pub(crate) struct AttemptLog {
     path: PathBuf,
     file: Option<File>,
+    /// Where lines go instead of a file, and bytes that went there.
+    far: Option<(Arc<dyn Far>, Arc<Job>)>,
     written: u64,
     bound: u64,
     lost: u64,
@@ -49,6 +53,7 @@ impl AttemptLog {
         Self {
             path,
             file: None,
+            far: None,
             written: 0,
             bound: limits::LOG_BYTES / 2,
             lost: 0,
@@ -61,6 +66,12 @@ impl AttemptLog {
             outputs_bytes: 0,
             outputs_over: false,
         }
+    }
+
+    /// The same in a server's file instead of one here.
+    pub(crate) fn sent_to(mut self, far: Arc<dyn Far>, job: Arc<Job>) -> Self {
+        self.far = Some((far, job));
+        self
     }
 
     /// Hides these secrets from now on.
@@ -177,6 +188,12 @@ impl AttemptLog {
     /// Writes what is encoded. A full disk loses lines, never the attempt.
     fn write(&mut self) {
         if self.encoded.is_empty() {
+            return;
+        }
+        if let Some((far, job)) = &self.far {
+            far.log(&job.task, self.written, &self.encoded);
+            self.written += self.encoded.len() as u64;
+            self.encoded.clear();
             return;
         }
         let mut encoded = std::mem::take(&mut self.encoded);

@@ -467,6 +467,17 @@ pub(crate) fn become_subreaper() {
     unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
 }
 
+/// Milliseconds since boot, suspended time included.
+pub(crate) fn boot_millis() -> u64 {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the pointer is to a live local.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now) };
+    u64::try_from(now.tv_sec * 1_000 + now.tv_nsec / 1_000_000).unwrap_or(0)
+}
+
 /// Clock ticks since boot, suspended time included: the unit of a process's start time.
 pub(crate) fn boot_ticks() -> u64 {
     let mut now = libc::timespec {

@@ -135,7 +135,7 @@ pub(crate) fn prepare(shared: &Shared, job: &Job) -> Result<Ready, Box<TaskError
     else {
         return Err(failure::platform("spawn", "the task is no function"));
     };
-    let mut resolver = Resolver::new(&*shared.secrets);
+    let mut resolver = Resolver::new(shared, &job.task);
     let env = resolver.env(&process.env)?;
     let with = if process.with.secrets.is_empty() && !input::has_blobs(&process.with.value) {
         if process.with.value.is_null() {

@@ -31,6 +31,8 @@ use crate::threads::Pool;
 pub(crate) struct Shared {
     pub(crate) clock: fn() -> Time,
     pub(crate) secrets: Arc<Secrets>,
+    /// Of a worker whose server is another process: where log lines go, and who has more secrets.
+    pub(crate) far: Option<Arc<dyn Far>>,
     pub(crate) blobs: Arc<dyn Blobs>,
     pub(crate) reports: Box<dyn Fn(Vec<Report>) + Send + Sync>,
     pub(crate) env: BaseEnv,
@@ -64,6 +66,14 @@ pub(crate) struct Shared {
     pub(crate) requests: Pool,
 }
 
+/// What a worker asks of a server in another process.
+pub(crate) trait Far: Send + Sync {
+    /// A secret that a task names; none if there is no such secret. Blocks.
+    fn secret(&self, task: &Task, name: &str) -> Result<Option<String>, String>;
+    /// Log lines of a task, of whose log `offset` bytes came before. Does not block.
+    fn log(&self, task: &Task, offset: u64, text: &[u8]);
+}
+
 /// What the event loop is told.
 pub(crate) enum Message {
     /// Tasks were admitted; known before their start is reported.
@@ -80,6 +90,8 @@ pub(crate) enum Message {
     Note(u64, String),
     /// These are not wanted any more.
     Cancel(Vec<(RunId, Place, Offer)>),
+    /// End what is here as lost, and go on.
+    Abandon,
     /// End everything, at the latest after this long.
     Stop(Duration),
 }

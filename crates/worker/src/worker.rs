@@ -27,7 +27,7 @@ use crate::input::BaseEnv;
 use crate::launch::{self, Job, Launched};
 use crate::os::{self, Spawner};
 use crate::runtime::http::Client;
-use crate::shared::{Inbox, Message, Shared, Start, Starts};
+use crate::shared::{Far, Inbox, Message, Shared, Start, Starts};
 use crate::slots::{Record, Slots};
 use crate::survivors;
 use crate::threads::Pool;
@@ -60,11 +60,31 @@ impl Worker {
         Self::start_with(config, blobs, reports, Containment::Cgroups)
     }
 
+    /// The same for a server in another process.
+    pub(crate) fn start_far(
+        config: Config,
+        blobs: Arc<dyn Blobs>,
+        reports: Box<dyn Fn(Vec<Report>) + Send + Sync>,
+        far: Arc<dyn Far>,
+    ) -> Result<(Self, Vec<LostAttempt>), Error> {
+        Self::begin(config, blobs, reports, Containment::Cgroups, Some(far))
+    }
+
     pub(crate) fn start_with(
         config: Config,
         blobs: Arc<dyn Blobs>,
         reports: Box<dyn Fn(Vec<Report>) + Send + Sync>,
         containment: Containment,
+    ) -> Result<(Self, Vec<LostAttempt>), Error> {
+        Self::begin(config, blobs, reports, containment, None)
+    }
+
+    fn begin(
+        config: Config,
+        blobs: Arc<dyn Blobs>,
+        reports: Box<dyn Fn(Vec<Report>) + Send + Sync>,
+        containment: Containment,
+        far: Option<Arc<dyn Far>>,
     ) -> Result<(Self, Vec<LostAttempt>), Error> {
         let id = data_id(&config.data_dir)?;
         let slot_dir = directory(&config.data_dir, "slots")?;
@@ -81,7 +101,10 @@ impl Worker {
             os::become_subreaper();
         }
         end_survivors(&id, &held, same_boot);
-        let shared = Arc::new(shared(config, blobs, reports, id, slots, cgroups)?);
+        let shared = Arc::new(Shared {
+            far,
+            ..shared(config, blobs, reports, id, slots, cgroups)?
+        });
         let total = shared.admission.lock().free();
         let mut worker = Self {
             shared,
@@ -159,6 +182,11 @@ impl Worker {
         self.shared.inbox.send(Message::Cancel(offers.to_vec()));
     }
 
+    /// Ends attempts also once the worker itself is being stopped.
+    pub(crate) fn canceller(&self) -> Canceller {
+        Canceller(Arc::clone(&self.shared))
+    }
+
     /// What is free once everything offered so far has started.
     pub fn usage(&self) -> Capacity {
         self.shared.admission.lock().free()
@@ -207,6 +235,21 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.shut_down(Duration::ZERO);
+    }
+}
+
+/// Ends attempts of a worker.
+pub(crate) struct Canceller(Arc<Shared>);
+
+impl Canceller {
+    /// As [`Worker::cancel`].
+    pub(crate) fn cancel(&self, offers: &[(RunId, Place, Offer)]) {
+        self.0.inbox.send(Message::Cancel(offers.to_vec()));
+    }
+
+    /// Ends what is here as lost; the worker goes on.
+    pub(crate) fn abandon(&self) {
+        self.0.inbox.send(Message::Abandon);
     }
 }
 
@@ -305,6 +348,7 @@ fn shared(
         client: Client::new(&env),
         clock: config.clock,
         secrets: config.secrets,
+        far: None,
         blobs,
         reports,
         env,

@@ -118,17 +118,22 @@ impl HttpServer {
         }
     }
 
-    async fn open(&self) -> std::io::Result<Connection> {
+    async fn wire(&self) -> std::io::Result<Box<dyn Wire>> {
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
         stream.set_nodelay(true)?;
         let Some(tls) = &self.tls else {
-            return over(stream).await;
+            return Ok(Box::new(stream));
         };
         let name = ServerName::try_from(self.host.clone()).map_err(std::io::Error::other)?;
         let connector = TlsConnector::from(Arc::clone(tls));
-        over(connector.connect(name, stream).await?).await
+        Ok(Box::new(connector.connect(name, stream).await?))
     }
 }
+
+/// A connection, whatever it goes over.
+pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
 /// What is trusted: certificates of a file, or those of the system.
 fn trust(ca: Option<&Path>) -> Result<Arc<ClientConfig>> {
@@ -186,16 +191,27 @@ where
 }
 
 impl Target {
-    pub(super) async fn open(&self) -> Result<Connection> {
-        let open = async {
-            match self {
-                Self::Socket(socket) => {
-                    let (path, _directory) = short(socket)?;
-                    over(UnixStream::connect(&path).await?).await
-                }
-                Self::Http(server) => server.open().await,
+    /// A connection over which nothing was said yet.
+    pub async fn wire(&self) -> std::io::Result<Box<dyn Wire>> {
+        match self {
+            Self::Socket(socket) => {
+                let (path, _directory) = short(socket)?;
+                Ok(Box::new(UnixStream::connect(&path).await?))
             }
-        };
+            Self::Http(server) => server.wire().await,
+        }
+    }
+
+    /// The token that is shown there.
+    pub fn token(&self) -> Option<&str> {
+        match self {
+            Self::Socket(_) => None,
+            Self::Http(server) => server.token.as_deref(),
+        }
+    }
+
+    pub(super) async fn open(&self) -> Result<Connection> {
+        let open = async { over(self.wire().await?).await };
         match tokio::time::timeout(CONNECT_PATIENCE, open).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(self.unreachable(&error)),

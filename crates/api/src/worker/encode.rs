@@ -55,6 +55,11 @@ pub fn holding(held: &Holding, path: &str, workflow: &str, queue: &str) -> proto
     }
 }
 
+/// Bytes of a task in a message.
+pub fn size(task: &proto::Task) -> usize {
+    prost::Message::encoded_len(task)
+}
+
 /// A task.
 pub fn task(task: &task::Task) -> proto::Task {
     proto::Task {
@@ -222,6 +227,11 @@ fn stored(value: &Value) -> Vec<u8> {
 
 fn micros(span: Duration) -> u64 {
     u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Bytes of a report in a message.
+pub fn report_size(report: &proto::Report) -> usize {
+    prost::Message::encoded_len(report)
 }
 
 /// What a worker says of a task, under a number of its own.

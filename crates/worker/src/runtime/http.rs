@@ -163,7 +163,7 @@ pub(crate) fn run(shared: &Shared, job: &Job) -> Result<Value, Box<TaskError>> {
     let Work::Http { request, process } = &job.task.work else {
         return Err(failure::platform("connection", "the task is no request"));
     };
-    let mut resolver = Resolver::new(&*shared.secrets);
+    let mut resolver = Resolver::new(shared, &job.task);
     let made = build(request, process, &mut resolver)?;
     let masker = resolver.masker();
     let agents = shared.client.begin(job.key);

@@ -14,7 +14,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("server", &["node", "api"]),
     ("cli", &["server", "worker"]),
     ("sim", &["node"]),
-    ("bench", &["node", "worker"]),
+    ("bench", &["server", "worker"]),
     ("xtask", &["model", "server"]),
 ];
 

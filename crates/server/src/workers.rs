@@ -1,0 +1,404 @@
+//! The workers of a server: the one in its process, and those of other processes by their sessions.
+//!
+//! Start reading at [`Workers`], which is what the node hands tasks to; then `service`, the gRPC face
+//! that workers of other processes connect to, and `session`, one of them.
+//!
+//! A session begins when a worker says hello, and is over when the worker goes, or when it was not
+//! heard of for its lease; then what it held is reported lost, and what it says later is refused. A
+//! worker that connects again within the lease goes on with its session.
+//!
+//! - **Crash**: the sessions' rows say which workers may hold attempts. What stood ready in their
+//!   queues is not handed out again until each has said what it holds, or a whole lease has passed.
+//! - **Slow store**: reports are acknowledged later; workers keep them until then.
+//! - **Slow worker**: what waits for it is bounded; then its connection ends, and it may come again.
+//! - **Clock jump**: leases count on a clock that does not jump.
+
+mod logs;
+mod opening;
+mod service;
+mod session;
+mod stored;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak, mpsc};
+use std::time::Duration;
+
+use kapell_api::http::{WorkerAttempt, WorkerView};
+use kapell_api::task::{Blobs, Outcome, Place, Report, Task, TaskEvent};
+use kapell_api::worker::Queues;
+use kapell_model::{Error, ErrorCode, Offer, RunId, SessionId, limits};
+use kapell_node::clock;
+use kapell_node::drive::Node;
+use kapell_node::lane::SessionChange;
+use kapell_store::Store;
+use parking_lot::Mutex;
+
+use crate::local::LocalWorker;
+
+pub use service::routes;
+use session::{Name, Session, ToWorker, named};
+
+/// How often leases are looked at.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Attempts of one worker that are listed.
+const LISTED: usize = 100;
+
+/// Gives a secret by its namespace and name.
+pub type Secrets = Box<dyn Fn(&str, &str) -> Option<String> + Send + Sync>;
+
+/// What is asked of workers in other processes.
+pub struct Settings {
+    /// How long one that is not heard of keeps its session.
+    pub lease: Duration,
+    /// Secrets that their attempts may ask for.
+    pub secrets: Secrets,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            lease: limits::SESSION_LEASE,
+            secrets: Box::new(|_, _| None),
+        }
+    }
+}
+
+/// See the module.
+pub struct Workers {
+    node: Node,
+    store: Arc<dyn Store>,
+    blobs: Arc<dyn Blobs>,
+    data_dir: PathBuf,
+    settings: Settings,
+    here: Mutex<Option<Box<dyn LocalWorker>>>,
+    sessions: Mutex<BTreeMap<SessionId, Session>>,
+    /// No worker is let in any more.
+    closed: AtomicBool,
+    /// Dropped with it: ends the thread that looks at leases.
+    stop: Mutex<Option<mpsc::Sender<()>>>,
+}
+
+impl Workers {
+    /// Workers of a node that is not started yet: it is told of sessions that may hold attempts.
+    ///
+    /// # Errors
+    /// `store-unavailable` and others of the store, if the sessions cannot be read.
+    pub(crate) fn open(
+        data_dir: &Path,
+        node: Node,
+        store: Arc<dyn Store>,
+        blobs: Arc<dyn Blobs>,
+        settings: Settings,
+    ) -> Result<Arc<Self>, Error> {
+        let mut sessions = BTreeMap::new();
+        let deadline = clock::steady() + settings.lease;
+        for (id, about) in stored::read(&*store)? {
+            node.session(id, SessionChange::Unheard(about.queues.clone()));
+            sessions.insert(id, Session::new(about, deadline, true));
+        }
+        let (stop, stopped) = mpsc::channel();
+        let workers = Arc::new(Self {
+            node,
+            store,
+            blobs,
+            data_dir: data_dir.to_owned(),
+            settings,
+            here: Mutex::default(),
+            sessions: Mutex::new(sessions),
+            closed: AtomicBool::new(false),
+            stop: Mutex::new(Some(stop)),
+        });
+        let watched = Arc::downgrade(&workers);
+        std::thread::Builder::new()
+            .name("kapell-leases".to_owned())
+            .spawn(move || watch(&watched, &stopped))
+            .map_err(|error| {
+                let message = format!("no thread for the leases of workers: {error}");
+                Error::new(ErrorCode::Internal, message)
+            })?;
+        Ok(workers)
+    }
+
+    /// The worker in this process.
+    pub(crate) fn hire(&self, worker: Box<dyn LocalWorker>) {
+        *self.here.lock() = Some(worker);
+    }
+
+    /// Takes the worker in this process away, to stop it.
+    pub(crate) fn dismiss(&self) -> Option<Box<dyn LocalWorker>> {
+        self.here.lock().take()
+    }
+
+    /// Ends all connections; sessions stay, for the next process.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        self.stop.lock().take();
+        for session in self.sessions.lock().values_mut() {
+            session.disconnect();
+        }
+    }
+
+    /// The workers in other processes, by name.
+    pub fn list(&self) -> Vec<WorkerView> {
+        let sessions = self.sessions.lock();
+        let mut views: Vec<WorkerView> = sessions
+            .iter()
+            .map(|(id, session)| view(*id, session))
+            .collect();
+        views.sort_by(|a, b| (&a.name, &a.session).cmp(&(&b.name, &b.session)));
+        views
+    }
+
+    /// Lets workers of this name or session take nothing more, end what they run within the grace,
+    /// and go. What is not over by then is done elsewhere.
+    ///
+    /// # Errors
+    /// `worker-not-found` if there is none.
+    pub fn drain(&self, worker: &str, grace: Duration) -> Result<Vec<WorkerView>, Error> {
+        let mut sessions = self.sessions.lock();
+        let mut drained = Vec::new();
+        for (id, session) in sessions.iter_mut() {
+            if session.about.name == worker || id.to_string() == worker {
+                session.draining = Some(grace);
+                session.send(ToWorker::Drain(grace));
+                self.seat(*id, session);
+                drained.push(view(*id, session));
+            }
+        }
+        if drained.is_empty() {
+            let message = format!("there is no worker `{worker}`");
+            return Err(Error::new(ErrorCode::WorkerNotFound, message)
+                .hint("`kapell workers` lists them; the one inside the server has no session"));
+        }
+        Ok(drained)
+    }
+
+    /// A secret that an attempt of a session names.
+    fn secret(
+        &self,
+        session: SessionId,
+        name: &Name,
+        secret: &str,
+    ) -> Result<Option<String>, Error> {
+        let sessions = self.sessions.lock();
+        let held = sessions
+            .get(&session)
+            .and_then(|session| session.held.get(name));
+        let refused = |why: &str| {
+            let message = format!("the secret `{secret}` is not given: {why}");
+            Err(Error::new(ErrorCode::NotAllowedNow, message))
+        };
+        let Some(held) = held else {
+            return refused("the session does not hold this attempt");
+        };
+        match &held.secrets {
+            None => refused("the attempt was handed out before the server's restart"),
+            Some(names) if names.iter().any(|name| **name == *secret) => {
+                let namespace = held.namespace.clone();
+                drop(sessions);
+                Ok((self.settings.secrets)(&namespace, secret))
+            }
+            Some(_) => refused("the step does not name it"),
+        }
+    }
+
+    /// True if the session may ask for contents.
+    fn is_session(&self, session: SessionId) -> bool {
+        self.sessions.lock().contains_key(&session)
+    }
+
+    /// Tells the node what a session has to give now.
+    fn seat(&self, id: SessionId, session: &Session) {
+        let seat = session.seat();
+        let holds = Vec::new();
+        if !session.unheard {
+            self.node.session(id, SessionChange::Open { seat, holds });
+        }
+    }
+
+    /// A session is over: what it held is lost.
+    fn end(&self, id: SessionId, reason: &str, explained: bool) {
+        {
+            let mut sessions = self.sessions.lock();
+            let Some(session) = sessions.remove(&id) else {
+                return;
+            };
+            // If it ran several attempts, its end says nothing of any of them.
+            let processes = session.held.values().filter(|held| !held.light).count();
+            let lost = |name: &Name| gone(*name, reason, explained || processes > 1);
+            let lost: Vec<Report> = session.held.keys().map(lost).collect();
+            tracing::warn!(
+                worker = named(id, &session.about),
+                lost = lost.len(),
+                reason,
+                "the session of a worker is over"
+            );
+            // Under the lock: nothing of this session is told to the node afterwards.
+            self.node.reports(lost);
+            self.node.session(id, SessionChange::Over);
+        }
+        if let Err(error) = stored::remove(&*self.store, id) {
+            tracing::error!(%error, session = %id, "the row of a session was not removed");
+        }
+    }
+
+    /// Ends sessions whose lease has passed.
+    fn look_at_leases(&self) {
+        let now = clock::steady();
+        let passed: Vec<SessionId> = {
+            let sessions = self.sessions.lock();
+            let passed = sessions
+                .iter()
+                .filter(|(_, session)| session.deadline <= now);
+            passed.map(|(id, _)| *id).collect()
+        };
+        for id in passed {
+            let reason = format!(
+                "its worker was not heard of for {} seconds",
+                self.settings.lease.as_secs()
+            );
+            self.end(id, &reason, false);
+        }
+    }
+
+    fn logs(&self) -> PathBuf {
+        self.data_dir.join("logs")
+    }
+}
+
+fn watch(workers: &Weak<Workers>, stopped: &mpsc::Receiver<()>) {
+    while stopped.recv_timeout(LOOK) == Err(mpsc::RecvTimeoutError::Timeout) {
+        let Some(workers) = workers.upgrade() else {
+            return;
+        };
+        workers.look_at_leases();
+    }
+}
+
+impl kapell_node::drive::Workers for Workers {
+    fn offer(&self, tasks: Vec<Task>) {
+        let remote = tasks.iter().any(|task| task.session != SessionId::HERE);
+        if !remote {
+            if let Some(worker) = &*self.here.lock() {
+                worker.offer(tasks);
+            }
+            return;
+        }
+        let mut by_session: BTreeMap<SessionId, Vec<Task>> = BTreeMap::new();
+        for task in tasks {
+            by_session.entry(task.session).or_default().push(task);
+        }
+        let now = clock::now();
+        let mut sessions = self.sessions.lock();
+        for (id, tasks) in by_session {
+            if id == SessionId::HERE {
+                if let Some(worker) = &*self.here.lock() {
+                    worker.offer(tasks);
+                }
+            } else if let Some(session) = sessions.get_mut(&id) {
+                if !session.offer(tasks, now) {
+                    self.seat(id, session);
+                }
+            } else {
+                let lost = tasks.iter().map(|task| {
+                    let name = (task.run, task.place, task.offer);
+                    gone(name, "its worker was gone before it began", true)
+                });
+                self.node.reports(lost.collect());
+            }
+        }
+    }
+
+    fn stop(&self, attempts: &[(RunId, Place, Offer)]) {
+        if let Some(worker) = &*self.here.lock() {
+            worker.cancel(attempts);
+        }
+        for (id, session) in self.sessions.lock().iter_mut() {
+            let stops: Vec<Name> = attempts
+                .iter()
+                .filter(|name| session.may_hold(name))
+                .copied()
+                .collect();
+            if !stops.is_empty() && !session.stop(stops) {
+                self.seat(*id, session);
+            }
+        }
+    }
+
+    fn taken(&self, attempts: &[(RunId, Place, Offer)]) {
+        for (id, session) in self.sessions.lock().iter_mut() {
+            if session.held.is_empty() {
+                continue;
+            }
+            let numbers: Vec<u64> = attempts
+                .iter()
+                .filter_map(|name| session.taken(name))
+                .collect();
+            if !numbers.is_empty() && !session.send(ToWorker::Taken(numbers)) {
+                self.seat(*id, session);
+            }
+        }
+    }
+}
+
+/// An attempt whose worker is gone.
+fn gone((run, place, offer): Name, reason: &str, explained: bool) -> Report {
+    let now = clock::now();
+    Report {
+        run,
+        place,
+        offer,
+        event: TaskEvent::Ended {
+            started_at: now,
+            ended_at: now,
+            outcome: Outcome::Lost {
+                reason: reason.to_owned(),
+                explained,
+            },
+            usage: None,
+        },
+    }
+}
+
+fn view(id: SessionId, session: &Session) -> WorkerView {
+    let about = &session.about;
+    let mut attempts: Vec<WorkerAttempt> = session
+        .held
+        .iter()
+        .filter(|(_, held)| !held.light)
+        .map(|((run, _, _), held)| WorkerAttempt {
+            run: *run,
+            workflow: held.workflow.to_string(),
+            step: held.path.to_string(),
+            attempt: held.attempt,
+            queue: held.queue.to_string(),
+            granted_at: held.granted_at,
+        })
+        .collect();
+    attempts.sort_by(|a, b| (a.granted_at, a.run, &a.step).cmp(&(b.granted_at, b.run, &b.step)));
+    let count = attempts.len();
+    attempts.truncate(LISTED);
+    WorkerView {
+        session: id.to_string(),
+        name: about.name.clone(),
+        version: about.version.clone(),
+        labels: about.labels.clone(),
+        queues: match &about.queues {
+            Queues::Named(names) => names.iter().map(ToString::to_string).collect(),
+            Queues::Others => Vec::new(),
+        },
+        capacity: about.capacity,
+        slots: about.slots,
+        runtimes: about.runtimes.clone(),
+        opened_at: about.opened_at,
+        connected: session.is_connected(),
+        draining: session.draining.is_some(),
+        attempts,
+        count,
+    }
+}

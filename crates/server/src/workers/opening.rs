@@ -1,0 +1,370 @@
+//! How a session begins, goes on after a break, and hears what its worker says.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use kapell_api::task::{Report, TaskEvent};
+use kapell_api::worker::{Holding, PROTOCOL, Queues, decode, proto};
+use kapell_model::{Error, ErrorCode, SessionId, Time, limits};
+use kapell_node::clock;
+use kapell_node::lane::SessionChange;
+
+use super::session::{About, HeldTask, LinkEnd, Name, Session, ToWorker, named};
+use super::{Workers, gone, stored};
+
+/// A worker's place once it is welcome.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    /// Its session.
+    pub(crate) session: SessionId,
+    /// True if it was in this session before.
+    pub(crate) resumed: bool,
+    /// Which connection of the session this is.
+    pub(crate) link: u64,
+    /// Log lines that need not be said again.
+    pub(crate) logs_taken: u64,
+    /// How long it is not looked for.
+    pub(crate) lease: Duration,
+    /// What goes to it.
+    pub(crate) end: LinkEnd,
+}
+
+impl Workers {
+    /// A worker says hello. Blocks.
+    ///
+    /// # Errors
+    /// `bad-request` for a hello that makes no sense, `limit-reached` if there are too many sessions,
+    /// those of the store.
+    pub(crate) fn hello(&self, hello: proto::Hello) -> Result<Opened, Error> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(
+                Error::new(ErrorCode::StoreUnavailable, "the server is ending")
+                    .hint("connect again after its restart"),
+            );
+        }
+        let about = about(&hello)?;
+        let holds = holds(&hello)?;
+        let previous = SessionId(hello.session);
+        if hello.same_process {
+            if let Some(opened) = self.resume(previous, &about, &hello, &holds) {
+                return Ok(opened);
+            }
+        } else if self.is_session(previous) {
+            self.died(previous, &hello)?;
+        }
+        let id = SessionId(getrandom::u64().unwrap_or(0).max(1));
+        if self.sessions.lock().len() >= limits::SESSIONS {
+            let message = format!("there are {} workers already", limits::SESSIONS);
+            return Err(Error::new(ErrorCode::LimitReached, message)
+                .hint("let some go with `kapell workers drain`"));
+        }
+        // Before the first task: a process after this one must know of it.
+        stored::write(&*self.store, id, &about)?;
+        tracing::info!(worker = named(id, &about), "a worker is here");
+        let mut sessions = self.sessions.lock();
+        let deadline = clock::steady() + self.settings.lease;
+        let session = sessions
+            .entry(id)
+            .or_insert_with(|| Session::new(about, deadline, false));
+        session.draining = hello.draining.then_some(Duration::ZERO);
+        let end = session.connect();
+        self.seat(id, session);
+        Ok(Opened {
+            session: id,
+            resumed: false,
+            link: session.links,
+            logs_taken: 0,
+            lease: self.settings.lease,
+            end,
+        })
+    }
+
+    /// A worker goes on with its session; none if that is over.
+    fn resume(
+        &self,
+        id: SessionId,
+        about: &About,
+        hello: &proto::Hello,
+        holds: &[(Holding, HeldTask)],
+    ) -> Option<Opened> {
+        let mut sessions = self.sessions.lock();
+        let session = sessions.get_mut(&id)?;
+        session.about = About {
+            opened_at: session.about.opened_at,
+            ..about.clone()
+        };
+        session.deadline = clock::steady() + self.settings.lease;
+        session.received(hello.received);
+        if hello.draining && session.draining.is_none() {
+            session.draining = Some(Duration::ZERO);
+        }
+        let list: Vec<Holding> = holds.iter().map(|(held, _)| *held).collect();
+        let missing = session.missing(&list);
+        let mut attached = Vec::new();
+        for (held, task) in holds {
+            let name = (held.run, held.place, held.offer);
+            if !session.held.contains_key(&name) {
+                session.held.insert(name, task.clone());
+                attached.push(*held);
+            }
+        }
+        session.unheard = false;
+        let end = session.connect();
+        let seat = session.seat();
+        let holds = attached;
+        self.node.session(id, SessionChange::Open { seat, holds });
+        let lost = |name| gone(name, "it did not arrive at its worker", true);
+        self.node.reports(missing.into_iter().map(lost).collect());
+        session.say_again();
+        if let Some(grace) = session.draining.filter(|_| !hello.draining) {
+            session.send(ToWorker::Drain(grace));
+        }
+        tracing::info!(worker = named(id, &session.about), "a worker is here again");
+        Some(Opened {
+            session: id,
+            resumed: true,
+            link: session.links,
+            logs_taken: session.logs_taken,
+            lease: self.settings.lease,
+            end,
+        })
+    }
+
+    /// The process of a session died, and another came in its place: what it says of attempts is
+    /// heard first, the rest is lost without being to blame.
+    fn died(&self, id: SessionId, hello: &proto::Hello) -> Result<(), Error> {
+        let several = hello.lost.len() > 1;
+        let mut lost = Vec::new();
+        for attempt in hello.lost.iter().take(limits::SESSION_HELD) {
+            let name = decode::attempt(attempt.attempt.as_ref()).map_err(|error| bad(&error))?;
+            lost.push(gone(name, "its worker died", attempt.explained || several));
+        }
+        if let Some(session) = self.sessions.lock().get_mut(&id) {
+            for report in &lost {
+                session
+                    .held
+                    .remove(&(report.run, report.place, report.offer));
+            }
+        }
+        self.node.reports(lost);
+        self.end(id, "its worker died", true);
+        Ok(())
+    }
+
+    /// A connection says something. False: the connection is of no use any more.
+    ///
+    /// # Errors
+    /// `bad-request` if it makes no sense.
+    pub(crate) fn heard(
+        &self,
+        id: SessionId,
+        link: u64,
+        message: proto::FromWorker,
+    ) -> Result<bool, Error> {
+        let reports = decoded(message.reports)?;
+        let mut sessions = self.sessions.lock();
+        let Some(session) = sessions
+            .get_mut(&id)
+            .filter(|session| session.links == link)
+        else {
+            return Ok(false);
+        };
+        session.received(message.received);
+        let mut open = true;
+        if message.beat > 0 {
+            session.deadline = clock::steady() + self.settings.lease;
+            open &= session.send(ToWorker::Beat(message.beat));
+        }
+        if message.draining && session.draining.is_none() {
+            session.draining = Some(Duration::ZERO);
+            self.seat(id, session);
+        }
+        let mut known = Vec::new();
+        let mut unknown = Vec::new();
+        for (number, report) in reports {
+            let name: Name = (report.run, report.place, report.offer);
+            let ended = matches!(report.event, TaskEvent::Ended { .. });
+            if !ended {
+                if session.held.contains_key(&name) {
+                    known.push(report);
+                }
+            } else if session.reported(name, number) {
+                known.push(report);
+            } else {
+                // It was taken, or refused for good: an attempt is held until then.
+                unknown.push(number);
+            }
+        }
+        if !unknown.is_empty() {
+            open &= session.send(ToWorker::Taken(unknown));
+        }
+        if !open {
+            self.seat(id, session);
+        }
+        // Under the lock, so that they come before word of the session's end.
+        if !known.is_empty() {
+            self.node.reports(known);
+        }
+        drop(sessions);
+        if message.leaving {
+            self.end(id, "its worker has gone", true);
+            return Ok(false);
+        }
+        Ok(open)
+    }
+
+    /// Writes log lines. Blocks.
+    pub(crate) fn logged(&self, id: SessionId, link: u64, number: u64, parts: &[proto::LogPart]) {
+        let mut files = {
+            let mut sessions = self.sessions.lock();
+            let session = sessions
+                .get_mut(&id)
+                .filter(|session| session.links == link);
+            let Some(files) = session.and_then(|session| session.logs.take()) else {
+                return;
+            };
+            files
+        };
+        for part in parts {
+            let Ok(name) = decode::attempt(part.attempt.as_ref()) else {
+                continue;
+            };
+            let of = self.sessions.lock().get(&id).and_then(|session| {
+                let held = session.held.get(&name)?;
+                Some((held.path.clone(), held.attempt))
+            });
+            // A late line of an attempt whose end was taken has no place any more.
+            let Some((path, attempt)) = of else { continue };
+            let of = (name.0, &*path, attempt);
+            let now = clock::now();
+            if let Err(error) = files.append(&self.logs(), of, (part.offset, &part.text), now) {
+                tracing::warn!(%error, "log lines of a worker were not written");
+            }
+        }
+        let mut sessions = self.sessions.lock();
+        if let Some(session) = sessions.get_mut(&id) {
+            session.logs = Some(files);
+            session.logs_taken = session.logs_taken.max(number);
+            let taken = session.logs_taken;
+            if !session.send(ToWorker::LogsTaken(taken)) {
+                self.seat(id, session);
+            }
+        }
+    }
+
+    /// A connection has ended.
+    pub(crate) fn hung_up(&self, id: SessionId, link: u64) {
+        let mut sessions = self.sessions.lock();
+        let session = sessions
+            .get_mut(&id)
+            .filter(|session| session.links == link);
+        if let Some(session) = session {
+            session.disconnect();
+            self.seat(id, session);
+            tracing::info!(worker = named(id, &session.about), "a worker is away");
+        }
+    }
+}
+
+fn bad(error: &decode::Malformed) -> Error {
+    Error::new(ErrorCode::BadRequest, error.to_string())
+}
+
+fn decoded(reports: Vec<proto::Report>) -> Result<Vec<(u64, Report)>, Error> {
+    let reports = reports.into_iter().map(decode::report);
+    reports
+        .collect::<Result<_, _>>()
+        .map_err(|error| bad(&error))
+}
+
+/// What a worker says of itself, checked.
+fn about(hello: &proto::Hello) -> Result<About, Error> {
+    let refused = |what: String| Err(Error::new(ErrorCode::BadRequest, what));
+    if hello.protocol != PROTOCOL {
+        return refused(format!(
+            "the worker `{}` speaks version {} of the protocol, this server version {PROTOCOL}",
+            hello.name, hello.protocol
+        ));
+    }
+    let is_name = |name: &str| {
+        !name.is_empty() && name.len() <= limits::NAME_CHARS && !name.contains(char::is_control)
+    };
+    if !is_name(&hello.name) {
+        return refused(format!("`{}` is no name of a worker", hello.name));
+    }
+    if let Some(queue) = hello.queues.iter().find(|queue| !is_name(queue)) {
+        return refused(format!("`{queue}` is no name of a queue"));
+    }
+    let mut texts = hello.labels.iter().flat_map(|(name, value)| [name, value]);
+    if texts.any(|text| text.len() > limits::NAME_CHARS) {
+        return refused(format!(
+            "a label of the worker `{}` is longer than {} bytes",
+            hello.name,
+            limits::NAME_CHARS
+        ));
+    }
+    let names = [hello.queues.len(), hello.labels.len(), hello.runtimes.len()];
+    if names.iter().any(|count| *count > limits::SESSION_NAMES) {
+        return refused(format!(
+            "the worker `{}` has more than {} queues, labels or runtimes",
+            hello.name,
+            limits::SESSION_NAMES
+        ));
+    }
+    if hello.slots == 0 || hello.slots > limits::SESSION_SLOTS {
+        return refused(format!(
+            "the worker `{}` has {} slots: a number from 1 to {}",
+            hello.name,
+            hello.slots,
+            limits::SESSION_SLOTS
+        ));
+    }
+    let queues: BTreeSet<_> = hello
+        .queues
+        .iter()
+        .map(|name| name.as_str().into())
+        .collect();
+    Ok(About {
+        name: hello.name.clone(),
+        version: hello.version.clone(),
+        labels: hello.labels.clone().into_iter().collect(),
+        queues: if queues.is_empty() {
+            Queues::Others
+        } else {
+            Queues::Named(queues)
+        },
+        capacity: decode::resources(hello.capacity),
+        slots: hello.slots,
+        runtimes: hello.runtimes.clone(),
+        opened_at: clock::now(),
+    })
+}
+
+/// What a worker says that it holds.
+fn holds(hello: &proto::Hello) -> Result<Vec<(Holding, HeldTask)>, Error> {
+    if hello.holds.len() > limits::SESSION_HELD {
+        let message = format!(
+            "the worker `{}` holds more than {} attempts",
+            hello.name,
+            limits::SESSION_HELD
+        );
+        return Err(Error::new(ErrorCode::LimitReached, message));
+    }
+    let now: Time = clock::now();
+    let holds = hello.holds.iter().map(|message| {
+        let held = decode::holding(message).map_err(|error| bad(&error))?;
+        let task = HeldTask {
+            path: message.path.as_str().into(),
+            namespace: "".into(),
+            workflow: message.workflow.as_str().into(),
+            queue: message.queue.as_str().into(),
+            attempt: held.attempt,
+            light: held.light,
+            granted_at: now,
+            secrets: None,
+        };
+        Ok((held, task))
+    });
+    holds.collect()
+}

@@ -1,0 +1,317 @@
+//! One worker's session, as the server knows it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kapell_api::task::{Place, SecretText, Task, TaskResources, TextPart, Work};
+use kapell_api::worker::{Holding, Queues};
+use kapell_model::{Offer, RunId, SessionId, Time, limits};
+use kapell_node::lane::Seat;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+use super::logs::LogFiles;
+
+/// Names one handing-out.
+pub(crate) type Name = (RunId, Place, Offer);
+
+/// Attempts that start nothing, in flight at one worker.
+const LIGHT_WINDOW: usize = 4_096;
+
+/// What a worker says of itself. Kept in the store under [`super::stored`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct About {
+    /// What its owner calls it.
+    pub name: String,
+    /// Its Kapell.
+    pub version: String,
+    /// What its owner says of it.
+    pub labels: std::collections::BTreeMap<String, String>,
+    /// What it serves.
+    pub queues: Queues,
+    /// What it has to give.
+    pub capacity: TaskResources,
+    /// Attempts at a time.
+    pub slots: u32,
+    /// Verbs that it can do.
+    pub runtimes: Vec<String>,
+    /// Since when.
+    pub opened_at: Time,
+}
+
+/// An attempt that the worker has.
+#[derive(Clone, Debug)]
+pub(crate) struct HeldTask {
+    pub(crate) path: Arc<str>,
+    pub(crate) namespace: Arc<str>,
+    pub(crate) workflow: Arc<str>,
+    pub(crate) queue: Arc<str>,
+    pub(crate) attempt: u32,
+    pub(crate) light: bool,
+    pub(crate) granted_at: Time,
+    /// Secrets that it names. None if it was handed out before this process began.
+    pub(crate) secrets: Option<Vec<Arc<str>>>,
+}
+
+impl HeldTask {
+    /// Of a task that is handed out now.
+    pub(crate) fn of(task: &Task, now: Time) -> Self {
+        let nothing = || Arc::from("");
+        let process = task.work.process();
+        Self {
+            path: process.map_or_else(nothing, |process| process.path.clone()),
+            namespace: process.map_or_else(nothing, |process| process.namespace.clone()),
+            workflow: process.map_or_else(nothing, |process| process.workflow.clone()),
+            queue: task.queue.clone(),
+            attempt: task.attempt,
+            light: process.is_none(),
+            granted_at: now,
+            secrets: Some(secrets_of(&task.work)),
+        }
+    }
+}
+
+/// The names of the secrets that a task is given.
+fn secrets_of(work: &Work) -> Vec<Arc<str>> {
+    let Some(process) = work.process() else {
+        return Vec::new();
+    };
+    let mut texts: Vec<&SecretText> = process.env.iter().flat_map(|(_, text)| text).collect();
+    texts.extend(process.with.secrets.iter().map(|(_, text)| text));
+    if let Work::Http { request, .. } = work {
+        use kapell_api::task::HttpCredentials::{Basic, Bearer};
+        texts.extend(request.headers.iter().map(|(_, text)| text));
+        match &request.auth {
+            None => {}
+            Some(Bearer(token)) => texts.push(token),
+            Some(Basic { user, password }) => texts.extend([user, password]),
+        }
+    }
+    let parts = texts.into_iter().flat_map(|text| &text.0);
+    let names = parts.filter_map(|part| match part {
+        TextPart::Secret(name) => Some(name.clone()),
+        TextPart::Text(_) => None,
+    });
+    names.collect()
+}
+
+/// What goes to a worker.
+#[derive(Debug)]
+pub(crate) enum ToWorker {
+    /// A batch of tasks, with its number.
+    Tasks(u64, Vec<Task>),
+    /// Attempts to stop.
+    Stops(Vec<Name>),
+    /// Reports that need not be said again.
+    Taken(Vec<u64>),
+    /// Log lines that need not be said again.
+    LogsTaken(u64),
+    /// The lease is renewed.
+    Beat(u64),
+    /// It is to go.
+    Drain(Duration),
+}
+
+/// A connection of a worker. Dropping it ends the connection.
+#[derive(Debug)]
+pub(crate) struct Link {
+    to: mpsc::Sender<ToWorker>,
+    _open: oneshot::Sender<()>,
+}
+
+/// The other end of a [`Link`].
+#[derive(Debug)]
+pub(crate) struct LinkEnd {
+    /// What goes to the worker.
+    pub(crate) messages: mpsc::Receiver<ToWorker>,
+    /// Ends when the server ends the connection.
+    pub(crate) closed: oneshot::Receiver<()>,
+}
+
+impl Link {
+    fn new() -> (Self, LinkEnd) {
+        let (to, messages) = mpsc::channel(limits::SESSION_OUTBOX);
+        let (open, closed) = oneshot::channel();
+        (Self { to, _open: open }, LinkEnd { messages, closed })
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) about: About,
+    /// When it is over unless it is heard of.
+    pub(crate) deadline: Instant,
+    link: Option<Link>,
+    /// Counts connections, so that an old one says nothing for a new one.
+    pub(crate) links: u64,
+    pub(crate) held: HashMap<Name, HeldTask>,
+    /// Numbers of reports that wait for their commit.
+    numbers: HashMap<Name, u64>,
+    batch: u64,
+    /// Batches that the worker has not confirmed.
+    unreceived: VecDeque<(u64, Vec<Task>)>,
+    /// Attempts to stop that were named while the worker was away.
+    stops: Vec<Name>,
+    /// It takes nothing more, and this long may be taken to end what runs.
+    pub(crate) draining: Option<Duration>,
+    /// It was there before this process, and has not said what it holds.
+    pub(crate) unheard: bool,
+    /// Taken out while lines are written.
+    pub(crate) logs: Option<LogFiles>,
+    pub(crate) logs_taken: u64,
+}
+
+impl Session {
+    /// Without a connection.
+    pub(crate) fn new(about: About, deadline: Instant, unheard: bool) -> Self {
+        Self {
+            about,
+            deadline,
+            link: None,
+            links: 0,
+            held: HashMap::new(),
+            numbers: HashMap::new(),
+            batch: 0,
+            unreceived: VecDeque::new(),
+            stops: Vec::new(),
+            draining: None,
+            unheard,
+            logs: Some(LogFiles::default()),
+            logs_taken: 0,
+        }
+    }
+
+    /// Connects, in place of a connection before.
+    pub(crate) fn connect(&mut self) -> LinkEnd {
+        let (link, end) = Link::new();
+        self.link = Some(link);
+        self.links += 1;
+        end
+    }
+
+    /// Ends the connection.
+    pub(crate) fn disconnect(&mut self) {
+        self.link = None;
+    }
+
+    /// True if the worker is there.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.link.is_some()
+    }
+
+    /// Sends; without a connection, or if the worker does not read, it is not sent and the connection
+    /// ends. False if the connection ended now.
+    pub(crate) fn send(&mut self, message: ToWorker) -> bool {
+        let Some(link) = &self.link else { return true };
+        if link.to.try_send(message).is_err() {
+            self.link = None;
+            return false;
+        }
+        true
+    }
+
+    /// Hands out tasks. False if the connection ended now.
+    pub(crate) fn offer(&mut self, tasks: Vec<Task>, now: Time) -> bool {
+        for task in &tasks {
+            let name = (task.run, task.place, task.offer);
+            self.held.insert(name, HeldTask::of(task, now));
+        }
+        self.batch += 1;
+        self.unreceived.push_back((self.batch, tasks.clone()));
+        self.send(ToWorker::Tasks(self.batch, tasks))
+    }
+
+    /// The worker has everything up to this batch.
+    pub(crate) fn received(&mut self, batch: u64) {
+        while self
+            .unreceived
+            .front()
+            .is_some_and(|(number, _)| *number <= batch)
+        {
+            self.unreceived.pop_front();
+        }
+    }
+
+    /// True if the worker has the attempt, or has not said what it has.
+    pub(crate) fn may_hold(&self, name: &Name) -> bool {
+        self.unheard || self.held.contains_key(name)
+    }
+
+    /// Stops attempts, at the latest once the worker is here. False if the connection ended now.
+    pub(crate) fn stop(&mut self, names: Vec<Name>) -> bool {
+        if self.link.is_some() {
+            return self.send(ToWorker::Stops(names));
+        }
+        let room = limits::SESSION_HELD.saturating_sub(self.stops.len());
+        self.stops.extend(names.into_iter().take(room));
+        true
+    }
+
+    /// Sends again what did not arrive, and what was said while the worker was away.
+    pub(crate) fn say_again(&mut self) {
+        let stops = std::mem::take(&mut self.stops);
+        let stops: Vec<Name> = stops
+            .into_iter()
+            .filter(|name| self.held.contains_key(name))
+            .collect();
+        if !stops.is_empty() {
+            self.send(ToWorker::Stops(stops));
+        }
+        let batches: Vec<_> = self.unreceived.iter().cloned().collect();
+        for (number, tasks) in batches {
+            self.send(ToWorker::Tasks(number, tasks));
+        }
+    }
+
+    /// What was handed out and neither arrived nor is on its way.
+    pub(crate) fn missing(&self, holds: &[Holding]) -> Vec<Name> {
+        let mut there: std::collections::HashSet<Name> = holds
+            .iter()
+            .map(|held| (held.run, held.place, held.offer))
+            .collect();
+        let on_the_way = self.unreceived.iter().flat_map(|(_, tasks)| tasks);
+        there.extend(on_the_way.map(|task| (task.run, task.place, task.offer)));
+        let held = self.held.keys();
+        held.filter(|name| !there.contains(*name))
+            .copied()
+            .collect()
+    }
+
+    /// The worker gave its report of this end a number; false if nobody waits for it.
+    pub(crate) fn reported(&mut self, name: Name, number: u64) -> bool {
+        let held = self.held.contains_key(&name);
+        if held {
+            self.numbers.insert(name, number);
+        }
+        held
+    }
+
+    /// What was said of this end is durable; the number of that report.
+    pub(crate) fn taken(&mut self, name: &Name) -> Option<u64> {
+        let held = self.held.remove(name)?;
+        if let Some(logs) = &mut self.logs {
+            logs.close(name.0, &held.path, held.attempt);
+        }
+        self.numbers.remove(name)
+    }
+
+    /// What it has to give: nothing while it is away or drains.
+    pub(crate) fn seat(&self) -> Seat {
+        let open = self.link.is_some() && self.draining.is_none();
+        let slots = usize::try_from(self.about.slots).unwrap_or(usize::MAX);
+        Seat {
+            queues: self.about.queues.clone(),
+            // A few more than run, so that the next one is there when a slot is free.
+            process_window: if open { slots + slots.div_ceil(4) } else { 0 },
+            light_window: if open { LIGHT_WINDOW } else { 0 },
+            total: self.about.capacity,
+        }
+    }
+}
+
+/// A session's name and its worker's, for people.
+pub(crate) fn named(session: SessionId, about: &About) -> String {
+    format!("worker `{}` (session {session})", about.name)
+}
