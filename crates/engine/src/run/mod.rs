@@ -412,6 +412,8 @@ pub enum Effect {
     Stop(Vec<(Place, Offer)>),
     /// Tell another entity.
     Send(EntityKey, Message),
+    /// The run has ended: send [`Run::end_signal`] if anybody may listen to it.
+    Finished,
 }
 
 /// Why an input was not taken.

@@ -43,7 +43,7 @@ impl World {
     /// The owner is another, with nothing in memory.
     fn restarted(&mut self) {
         let config = Config {
-            seed: 8,
+            seed: 100 + self.next_reply,
             process_window: 10_000,
             light_window: 10_000,
             idle_micros: 60_000_000,
