@@ -93,6 +93,10 @@ impl Checks {
             return wrong("approval", format!("{run} was answered and is not durable"));
         };
         let place = shadow.state.find(&shadow.plan, &said.step);
+        let place = place.filter(|place| {
+            // The iteration that it was about may be over.
+            shadow.state.path(&shadow.plan, *place) == said.step
+        });
         let waits = place.and_then(|place| shadow.state.waits.get(&place));
         match waits {
             Some(Waiting::Approval { given, .. })
