@@ -282,17 +282,12 @@ impl Topic {
                 .binary_search_by_key(&number, |kept| kept.number)
                 .ok()
         };
-        let mut candidates: Box<dyn Iterator<Item = &Kept>> = match numbers {
-            Some(numbers) => Box::new(
-                numbers
-                    .range(..before)
-                    .rev()
-                    .filter_map(|number| self.signals.get(place(*number)?)),
-            ),
-            None => {
-                let end = self.signals.partition_point(|kept| kept.number < before);
-                Box::new(self.signals.range(..end).rev())
-            }
+        let mut candidates: Box<dyn Iterator<Item = &Kept>> = if let Some(numbers) = numbers {
+            let numbers = numbers.range(..before).rev();
+            Box::new(numbers.filter_map(|number| self.signals.get(place(*number)?)))
+        } else {
+            let end = self.signals.partition_point(|kept| kept.number < before);
+            Box::new(self.signals.range(..end).rev())
         };
         let mut bytes = 0;
         let mut last = None;

@@ -1,6 +1,9 @@
 //! Rows and views in the form of the wire, and errors of the store in the form of failures.
 
-use kapell_api::http::{ItemCounts, RunSummary, RunView, StepView};
+use kapell_api::http::{
+    ApprovalView, GivenView, InputView, ItemCounts, RunSummary, RunView, SettingView, StepView,
+    StoppedView,
+};
 use kapell_engine::run::view;
 use kapell_model::{Error, ErrorCode};
 use kapell_store::RunRow;
@@ -91,5 +94,47 @@ fn step(step: view::StepView) -> StepView {
         waits_for: step.waits_for,
         error: step.error,
         child: step.child,
+        approval: step.approval.map(approval),
+        stopped: step.stopped.map(stopped),
+    }
+}
+
+fn approval(asked: view::ApprovalView) -> ApprovalView {
+    let given = asked.given.into_iter().map(|given| GivenView {
+        by: given.by,
+        at: given.at,
+        comment: given.comment,
+    });
+    let input = asked.input.into_iter().map(|input| InputView {
+        name: input.name,
+        ty: input.ty,
+        description: input.description,
+        required: input.required,
+        allowed: input.allowed,
+    });
+    ApprovalView {
+        message: asked.message,
+        by: asked.by,
+        not_by: asked.not_by,
+        count: asked.count,
+        given: given.collect(),
+        input: input.collect(),
+        until: asked.until,
+        reject_fails: asked.reject_fails,
+    }
+}
+
+fn stopped(stopped: view::StoppedView) -> StoppedView {
+    let inputs = stopped.inputs.into_iter().map(|(name, shown)| {
+        let (value, error) = match shown {
+            Ok(value) => (value, None),
+            Err(error) => (serde_json::Value::Null, Some(error)),
+        };
+        SettingView { name, value, error }
+    });
+    StoppedView {
+        at: stopped.at.word().to_owned(),
+        inputs: inputs.collect(),
+        output: stopped.output,
     }
 }

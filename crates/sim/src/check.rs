@@ -179,6 +179,7 @@ impl Checks {
             let Some(shadow) = self.runs.get_mut(&id) else {
                 return wrong("history", format!("{id} has events before it was made"));
             };
+            signals::approved_by_enough(shadow, event)?;
             shadow.event(event, worker)?;
             self.watermarks.event(&shadow.state, &shadow.plan, event);
             self.note_sent(id, event);

@@ -9,6 +9,7 @@ const SEEDS: u64 = 250;
 
 /// Keys and values of the language, requests and faults.
 const WORDS: &str = "
+    await approval emit breakpoint answer break signal
     noop fail shell exec python http set wait steps switch else loop while until next
     max_iterations on_max delay workflow foreach concurrency min_success chunk zip stop_when
     retry limit platform when backoff timeout attempt total queue locks per once idempotent
@@ -285,4 +286,28 @@ fn a_run_without_its_finally_is_seen() {
         }
     };
     is_caught(Sabotage::Definition(change), &["finally"]);
+}
+
+#[test]
+fn a_run_that_waits_for_a_signal_that_is_there_is_seen() {
+    let change = |definition: &mut Value| {
+        each_step(definition, &|step| {
+            if let Some(wait) = step.get_mut("await") {
+                wait["match"] = json!("${{ signal.payload.n == -1 }}");
+            }
+        });
+    };
+    is_caught(Sabotage::Definition(change), &["signals"]);
+}
+
+#[test]
+fn an_approval_by_too_few_is_seen() {
+    let change = |definition: &mut Value| {
+        each_step(definition, &|step| {
+            if let Some(asks) = step.get_mut("approval") {
+                asks["count"] = json!(1);
+            }
+        });
+    };
+    is_caught(Sabotage::Definition(change), &["approval"]);
 }

@@ -252,6 +252,97 @@ pub struct StepView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::RunId>)]
     pub child: Option<RunId>,
+    /// What it asks people, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<ApprovalView>,
+    /// What it shows at the breakpoint where it stopped, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<StoppedView>,
+}
+
+/// What a step asks people.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ApprovalView {
+    /// What they are asked.
+    pub message: String,
+    /// Users and groups that may answer; empty is everybody.
+    pub by: Vec<String>,
+    /// Whoever started the run, where they may not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_by: Option<String>,
+    /// How many must say yes.
+    pub count: u32,
+    /// Who has.
+    pub given: Vec<GivenView>,
+    /// What they fill in.
+    pub input: Vec<InputView>,
+    /// When it is too late.
+    #[serde(
+        default,
+        with = "crate::stamp::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(value_type = Option<schema::Timestamp>)]
+    pub until: Option<Time>,
+    /// A no fails the step.
+    pub reject_fails: bool,
+}
+
+/// A yes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct GivenView {
+    /// Who.
+    pub by: String,
+    /// When.
+    #[serde(with = "crate::stamp")]
+    #[schema(value_type = schema::Timestamp)]
+    pub at: Time,
+    /// What they said with it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub comment: String,
+}
+
+/// Something that people fill in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct InputView {
+    /// Its name.
+    pub name: String,
+    /// Its type, as in definitions.
+    #[serde(rename = "type")]
+    pub ty: String,
+    /// What it is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// It must be given.
+    pub required: bool,
+    /// Its only values, if it has such.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed: Option<Vec<serde_json::Value>>,
+}
+
+/// A step that stopped at a breakpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct StoppedView {
+    /// Where: `before`, `after` or `on_failure`.
+    pub at: String,
+    /// What it starts with, as expressions give it now.
+    pub inputs: Vec<SettingView>,
+    /// What it gives, if it has been tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<serde_json::Value>,
+}
+
+/// A setting of a step, evaluated.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SettingView {
+    /// Its key: `with`, `env.NAME`, `foreach.name`, `set.name`.
+    pub name: String,
+    /// Its value.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub value: serde_json::Value,
+    /// Why it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// Items of a foreach.

@@ -121,6 +121,15 @@ impl BreakAt {
         }
     }
 
+    /// Its word in files, requests and answers.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Before => "before",
+            Self::After => "after",
+            Self::OnFailure => "on_failure",
+        }
+    }
+
     /// As people say it.
     pub fn name(self) -> &'static str {
         match self {

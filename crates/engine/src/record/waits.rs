@@ -75,7 +75,7 @@ impl Fold<'_> {
             }
             Fact::BreakPassed(passed) => {
                 self.unit(passed.unit.into(), StepStatus::Pending, |unit| {
-                    unit.waits_for = None
+                    unit.waits_for = None;
                 });
                 self.note(at, format!("a breakpoint passed by {}", passed.by));
             }

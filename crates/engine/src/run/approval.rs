@@ -6,12 +6,13 @@ use std::sync::Arc;
 use kapell_api::task::{Place, TaskError};
 use kapell_expr::{Map, Value};
 use kapell_model::params::{Source, bind_input};
-use kapell_model::spec::{Approval, OnReject, Verb};
+use kapell_model::spec::{Approval, NotifyOn, OnReject, Verb};
 use kapell_model::{Error, ErrorCode, StepStatus, limits};
 
 use super::input::Taken;
 use super::names::At;
 use super::people::not_now;
+use super::tell::shortened;
 use super::waiting::{Given, Waiting};
 use super::{Answer, Decider, Refusal, Stop};
 use crate::event::{ApprovalAsked, ApprovalGiven, Fact, Stored};
@@ -33,11 +34,18 @@ impl Decider<'_> {
             Err(stop) => return self.failed_by(place, "approval", stop),
         };
         message.truncate(message.floor_char_boundary(limits::ERROR_BYTES));
+        let path = self.run.state.path(&self.run.plan, place);
+        let told = if message.is_empty() {
+            format!("waits for somebody to approve `{path}`")
+        } else {
+            format!("asks at `{path}`: {}", shortened(&message))
+        };
         self.emit(Fact::ApprovalAsked(ApprovalAsked {
             unit: place.into(),
             message,
             timeout,
         }));
+        self.tell(NotifyOn::Approval, &told, [("step", Value::string(path))]);
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use kapell_model::{EntityKey, FailureKind, Offer, RunStatus, StepStatus, Time, l
 
 use super::names::{At, error_value};
 use super::state::{Inner, Unit};
-use super::{Decider, Refusal, Stop};
+use super::{Decider, Effect, Refusal, Stop};
 use crate::event::{
     AttemptEnded, AttemptResult, BreakAt, Fact, HandlingStarted, Next, RunEnded, ScopeKind,
     ScopeOpened, StepsEnded, UnitEnded, UnitRetrying,
@@ -499,8 +499,8 @@ impl Decider<'_> {
         self.tell_parent(status, outputs, message);
         self.tell_queue(status);
         self.tell_trigger(status);
-        self.signal_end(status);
         self.tell_end(status);
+        self.out.effects.push(Effect::Finished);
     }
 
     /// Whoever keeps account of due times hears how the run for one of them has ended.

@@ -37,6 +37,7 @@ mod locks;
 mod names;
 mod people;
 mod render;
+mod request;
 mod settle;
 mod signals;
 pub mod state;
@@ -53,6 +54,7 @@ use kapell_expr::{BlobRef, EvalError, Value};
 use kapell_model::{EntityKey, Error, Offer, RunId, RunStatus, Time};
 
 pub(crate) use decider::{Decider, Stop};
+pub use request::{Answer, Request};
 pub use state::State;
 use state::Unit;
 pub use waiting::Break;
@@ -281,115 +283,6 @@ impl Input {
     }
 }
 
-/// What a person can do to a run.
-#[derive(Clone, Debug)]
-pub enum Request {
-    /// End it.
-    Cancel {
-        /// Who.
-        by: String,
-        /// Why.
-        reason: String,
-        /// Without `finally`.
-        now: bool,
-    },
-    /// Start nothing more until resumed.
-    Pause {
-        /// Who.
-        by: String,
-    },
-    /// Go on.
-    Resume {
-        /// Who.
-        by: String,
-    },
-    /// Do again what did not succeed.
-    Retry {
-        /// Who.
-        by: String,
-    },
-    /// Do a step and everything after it again.
-    Restart {
-        /// Who.
-        by: String,
-        /// Path of the step.
-        from: String,
-    },
-    /// End a step with output null; dependants go on as after success.
-    Skip {
-        /// Who.
-        by: String,
-        /// Path of the step or item.
-        step: String,
-    },
-    /// Give a step an output; it has succeeded.
-    SetOutput {
-        /// Who.
-        by: String,
-        /// Path of the step or item.
-        step: String,
-        /// The output.
-        output: Value,
-    },
-    /// Change its priority.
-    Priority {
-        /// Who.
-        by: String,
-        /// 0 to 100.
-        priority: u8,
-    },
-    /// Answer what a step asks people.
-    Answer(Answer),
-    /// Let steps go on that stopped at breakpoints.
-    Continue {
-        /// Who.
-        by: String,
-        /// Path of the step; none is every one that stopped.
-        step: Option<String>,
-        /// The steps that come next stop before they start.
-        stepping: bool,
-    },
-    /// Set all breakpoints beside those of the definition.
-    Breakpoints {
-        /// Who.
-        by: String,
-        /// All of them.
-        breakpoints: Vec<Break>,
-        /// Every step stops before it starts.
-        stepping: bool,
-    },
-    /// Change a parameter while a step is stopped or the run is paused.
-    SetParam {
-        /// Who.
-        by: String,
-        /// Which.
-        name: Arc<str>,
-        /// Its value.
-        value: Value,
-        /// It is text to be parsed by the parameter's type.
-        text: bool,
-    },
-}
-
-/// What a person says to a step that asks.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    /// Who.
-    pub by: String,
-    /// Groups that they are in.
-    pub groups: Vec<String>,
-    /// Path of the step or item.
-    pub step: String,
-    /// Yes, or no.
-    pub approved: bool,
-    /// What they say with it.
-    pub comment: String,
-    /// What they fill in: a map, or null.
-    pub input: Value,
-    /// Its values are text to be parsed by their types.
-    pub text: bool,
-}
-
 /// What was decided: facts, and what to do once they are safe.
 #[derive(Debug, Default)]
 pub struct Decision {
@@ -412,6 +305,8 @@ pub enum Effect {
     Stop(Vec<(Place, Offer)>),
     /// Tell another entity.
     Send(EntityKey, Message),
+    /// The run has ended: send [`Run::end_signal`] if anybody may listen to it.
+    Finished,
 }
 
 /// Why an input was not taken.

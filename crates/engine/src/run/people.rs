@@ -15,6 +15,14 @@ pub(super) fn not_now(message: impl Into<String>, hint: &str) -> Refusal {
     Refusal::Reject(Error::new(ErrorCode::NotAllowedNow, message).hint(hint))
 }
 
+/// True if the numbers of iterations in a path that somebody gave are those of the step it leads to: an
+/// answer to a question of an iteration that is over is none to the next one's.
+fn same_iterations(given: &str, found: &str) -> bool {
+    let number = |part: &str| part.split_once('#').map(|(_, number)| number.to_owned());
+    let mut pairs = given.split('.').zip(found.split('.'));
+    pairs.all(|(given, found)| number(given).is_none_or(|given| number(found) == Some(given)))
+}
+
 impl Decider<'_> {
     pub(super) fn request(&mut self, request: Request) -> Taken {
         match request {
@@ -182,7 +190,15 @@ impl Decider<'_> {
     }
 
     pub(super) fn find(&self, path: &str) -> Result<Place, Refusal> {
-        self.run.state.find(&self.run.plan, path).ok_or_else(|| {
+        let found = self.run.state.find(&self.run.plan, path);
+        let open = found.map(|place| self.run.state.path(&self.run.plan, place));
+        if let Some(open) = open.filter(|open| !same_iterations(path, open)) {
+            return Err(not_now(
+                format!("`{path}` is over: the loop is at `{open}`"),
+                "without a number the iteration that is open is meant",
+            ));
+        }
+        found.ok_or_else(|| {
             Refusal::Reject(
                 Error::new(
                     ErrorCode::StepNotFound,

@@ -11,7 +11,7 @@ use super::input::Taken;
 use super::names::{At, error_value, run_error_value};
 use super::state::Todo;
 use super::waiting::Waiting;
-use super::{Decider, Refusal, Stop};
+use super::{Decider, Refusal, Run, Stop};
 use crate::event::{AwaitStarted, Fact, SentSignal, SignalsSent};
 use crate::message::{Message, Signal, Subscribe};
 use crate::topic::{self, signal_value};
@@ -268,16 +268,18 @@ impl Decider<'_> {
         })?;
         Ok(signal)
     }
+}
 
-    /// Tells how the run has ended to whoever listens: nobody does to most workflows, and then the
-    /// owner drops it.
-    pub(super) fn signal_end(&mut self, status: RunStatus) {
-        let how = match status {
+impl Run {
+    /// How the run has ended, as the topic that tells it is told. Who owns the run sends it only where
+    /// somebody listens: nobody does to most workflows. None for ends that nobody can listen to.
+    pub fn end_signal(&self) -> Option<(EntityKey, Message)> {
+        let state = &self.state;
+        let how = match state.status {
             RunStatus::Succeeded => "succeeded",
             RunStatus::Failed | RunStatus::TimedOut => "failed",
-            _ => return,
+            _ => return None,
         };
-        let state = &self.run.state;
         let meta = &state.meta;
         let name: Arc<str> = format!("{}{}.{how}", topic::FINISHED, meta.workflow).into();
         let error = state.error.as_deref().map_or(Value::Null, run_error_value);
@@ -293,12 +295,12 @@ impl Decider<'_> {
             ])
         };
         let mut signal = Signal {
-            id: format!("{}/{}", meta.id, self.now.0).into(),
+            id: format!("{}/{}", meta.id, state.last_at.0).into(),
             name: name.clone(),
             key: Value::Null,
             payload: told(&meta.params, &state.outputs),
-            sent_at: self.now,
-            hops: self.run.state.meta.hops + 1,
+            sent_at: state.last_at,
+            hops: meta.hops + 1,
             by: format!("run {}", meta.id).into(),
         };
         // What does not fit is left out: who listens has the run's id.
@@ -308,8 +310,11 @@ impl Decider<'_> {
         if topic::fits(&signal).is_err() {
             signal.payload = told(&Value::Null, &Value::Null);
         }
-        let to = self.topic(&name);
-        self.send(to, Message::Signal(Arc::new(signal)));
+        let to = EntityKey::Topic {
+            namespace: meta.namespace.clone(),
+            name,
+        };
+        Some((to, Message::Signal(Arc::new(signal))))
     }
 }
 

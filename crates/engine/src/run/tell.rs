@@ -210,7 +210,7 @@ impl Run {
     }
 }
 
-fn shortened(message: &str) -> String {
+pub(super) fn shortened(message: &str) -> String {
     match message.char_indices().nth(limits::NOTICE_ERROR_CHARS) {
         Some((end, _)) => format!("{}…", &message[..end]),
         None => message.to_owned(),

@@ -188,6 +188,9 @@ impl Run {
                     continue;
                 };
                 for (offset, unit) in units.iter().enumerate() {
+                    if unit.inner == Inner::None && self.state.waits.is_empty() {
+                        continue;
+                    }
                     if unit.inner != Inner::None && shown < VIEW_ITEMS {
                         shown += 1;
                         self.view_inner(&unit.inner, depth, now, into);

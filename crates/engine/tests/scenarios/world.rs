@@ -399,6 +399,7 @@ impl World {
                     }
                 }
                 Effect::Send(to, message) => self.messages.push_back((to, message)),
+                Effect::Finished => self.messages.extend(self.runs[index].run.end_signal()),
             }
         }
         Ok(())

@@ -242,6 +242,7 @@ impl Lane {
                         .extend(stops.into_iter().map(|(place, offer)| (id, place, offer)));
                 }
                 Effect::Send(to, message) => self.send(to, message),
+                Effect::Finished => self.finished(key),
             }
         }
         let Some(slot) = self.slots.get(key) else {

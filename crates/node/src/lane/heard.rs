@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use kapell_engine::{Message, topic};
 use kapell_model::EntityKey;
 
-use super::{Lane, Output};
+use super::{Entity, Lane, Output};
 
 /// See the module. It only grows, so it outlives the lane's memory.
 #[derive(Debug, Default)]
@@ -20,6 +20,11 @@ impl Heard {
     /// True once they were read.
     pub(super) fn is_known(&self) -> bool {
         self.known
+    }
+
+    /// True if surely nobody listens to how any run ends.
+    fn is_empty(&self) -> bool {
+        self.known && self.topics.is_empty()
     }
 
     /// True if a message is of use to whom it is for: the end of a run that nobody listens to is not.
@@ -43,6 +48,20 @@ impl Heard {
 }
 
 impl Lane {
+    /// A run has ended: whoever listens is told.
+    pub(super) fn finished(&mut self, key: &EntityKey) {
+        if self.heard.is_empty() {
+            return;
+        }
+        let slot = self.slots.get(key).map(|slot| &slot.entity);
+        let Some(Entity::Run(run)) = slot else { return };
+        if let Some((to, message)) = run.end_signal()
+            && self.heard.wants(&to, &message)
+        {
+            self.send(to, message);
+        }
+    }
+
     pub(super) fn heard(&mut self, result: kapell_store::Result<Vec<EntityKey>>) {
         match result {
             Ok(topics) => {

@@ -1,7 +1,8 @@
 //! Signals, people and breakpoints: nothing that was sent or answered is lost, and nobody waits for
 //! what is there.
 
-use kapell_engine::event::{Event, Fact};
+use kapell_api::task::Place;
+use kapell_engine::event::{Event, Fact, Stored};
 use kapell_engine::run::waiting::Waiting;
 use kapell_engine::run::{Answer as Said, Request};
 use kapell_engine::topic::{Topic, signal_value};
@@ -93,6 +94,10 @@ impl Checks {
             return wrong("approval", format!("{run} was answered and is not durable"));
         };
         let place = shadow.state.find(&shadow.plan, &said.step);
+        let place = place.filter(|place| {
+            // The iteration that it was about may be over.
+            shadow.state.path(&shadow.plan, *place) == said.step
+        });
         let waits = place.and_then(|place| shadow.state.waits.get(&place));
         match waits {
             Some(Waiting::Approval { given, .. })
@@ -212,6 +217,38 @@ impl Checks {
     }
 }
 
+/// A step that people approved was approved by as many as it asks for, each of whom may.
+pub(super) fn approved_by_enough(shadow: &Shadow, event: &Event) -> Verdict {
+    let Some(Fact::UnitEnded(ended)) = &event.fact else {
+        return Ok(());
+    };
+    let place = ended.unit.into();
+    let Some(Waiting::Approval { given, .. }) = shadow.state.waits.get(&place) else {
+        return Ok(());
+    };
+    let output = ended.output.as_ref().map(Stored::value).unwrap_or_default();
+    let output = output.as_map().cloned().unwrap_or_default();
+    if !ended.by.is_empty() || output.get("approved") != Some(&Value::Bool(true)) {
+        return Ok(());
+    }
+    let Some(Verb::Approval(approval)) = verb(shadow, place) else {
+        return Ok(());
+    };
+    let said_yes = given.len() + 1;
+    if said_yes < approval.count as usize {
+        let id = shadow.state.meta.id;
+        let detail = format!("{id} goes on with {said_yes} of {} yeses", approval.count);
+        return wrong("approval", detail);
+    }
+    Ok(())
+}
+
+fn verb(shadow: &Shadow, place: Place) -> Option<&Verb> {
+    let scope = shadow.state.scopes.get(&place.scope)?;
+    let graph = shadow.plan.graphs.get(scope.graph as usize)?;
+    Some(&graph.steps.get(usize::from(place.step))?.step.verb)
+}
+
 fn said(by: String, groups: Vec<String>, step: String, approved: bool) -> Request {
     Request::Answer(Said {
         by,
@@ -225,15 +262,8 @@ fn said(by: String, groups: Vec<String>, step: String, approved: bool) -> Reques
 }
 
 /// The id of a kept signal that a unit waits for.
-fn wanted(
-    shadow: &Shadow,
-    place: kapell_api::task::Place,
-    since: Time,
-    topic: &Topic,
-) -> Option<String> {
-    let scope = shadow.state.scopes.get(&place.scope)?;
-    let graph = shadow.plan.graphs.get(scope.graph as usize)?;
-    let Verb::Await(wanted) = &graph.steps.get(usize::from(place.step))?.step.verb else {
+fn wanted(shadow: &Shadow, place: Place, since: Time, topic: &Topic) -> Option<String> {
+    let Some(Verb::Await(wanted)) = verb(shadow, place) else {
         return None;
     };
     let found = topic.kept().find(|signal| {

@@ -85,7 +85,7 @@ impl Run {
         let input = approval.input.iter().map(|param| InputView {
             name: param.name.to_string(),
             ty: params::type_name(param),
-            description: param.description.to_string(),
+            description: param.description.clone(),
             required: param.default.is_none(),
             allowed: param
                 .allowed

@@ -1,0 +1,116 @@
+//! What people ask of a run.
+
+use std::sync::Arc;
+
+use kapell_expr::Value;
+
+use super::Break;
+
+/// What a person can do to a run.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// End it.
+    Cancel {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+        /// Without `finally`.
+        now: bool,
+    },
+    /// Start nothing more until resumed.
+    Pause {
+        /// Who.
+        by: String,
+    },
+    /// Go on.
+    Resume {
+        /// Who.
+        by: String,
+    },
+    /// Do again what did not succeed.
+    Retry {
+        /// Who.
+        by: String,
+    },
+    /// Do a step and everything after it again.
+    Restart {
+        /// Who.
+        by: String,
+        /// Path of the step.
+        from: String,
+    },
+    /// End a step with output null; dependants go on as after success.
+    Skip {
+        /// Who.
+        by: String,
+        /// Path of the step or item.
+        step: String,
+    },
+    /// Give a step an output; it has succeeded.
+    SetOutput {
+        /// Who.
+        by: String,
+        /// Path of the step or item.
+        step: String,
+        /// The output.
+        output: Value,
+    },
+    /// Change its priority.
+    Priority {
+        /// Who.
+        by: String,
+        /// 0 to 100.
+        priority: u8,
+    },
+    /// Answer what a step asks people.
+    Answer(Answer),
+    /// Let steps go on that stopped at breakpoints.
+    Continue {
+        /// Who.
+        by: String,
+        /// Path of the step; none is every one that stopped.
+        step: Option<String>,
+        /// The steps that come next stop before they start.
+        stepping: bool,
+    },
+    /// Set all breakpoints beside those of the definition.
+    Breakpoints {
+        /// Who.
+        by: String,
+        /// All of them.
+        breakpoints: Vec<Break>,
+        /// Every step stops before it starts.
+        stepping: bool,
+    },
+    /// Change a parameter while a step is stopped or the run is paused.
+    SetParam {
+        /// Who.
+        by: String,
+        /// Which.
+        name: Arc<str>,
+        /// Its value.
+        value: Value,
+        /// It is text to be parsed by the parameter's type.
+        text: bool,
+    },
+}
+
+/// What a person says to a step that asks.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// Who.
+    pub by: String,
+    /// Groups that they are in.
+    pub groups: Vec<String>,
+    /// Path of the step or item.
+    pub step: String,
+    /// Yes, or no.
+    pub approved: bool,
+    /// What they say with it.
+    pub comment: String,
+    /// What they fill in: a map, or null.
+    pub input: Value,
+    /// Its values are text to be parsed by their types.
+    pub text: bool,
+}
