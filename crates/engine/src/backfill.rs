@@ -180,7 +180,6 @@ impl Deciding<'_> {
         let over = state.ended_at > 0 || state.cancelled_by.is_some();
         let held = state.paused_by.is_some() || state.blocked_by.is_some();
         match ask {
-            Ask::View => {}
             Ask::PauseBackfill { .. } | Ask::ResumeBackfill { .. } | Ask::CancelBackfill { .. }
                 if over =>
             {
@@ -189,7 +188,7 @@ impl Deciding<'_> {
             }
             Ask::PauseBackfill { by } => self.emit(Fact::Paused(By { by })),
             Ask::ResumeBackfill { by } if held => self.emit(Fact::Resumed(By { by })),
-            Ask::ResumeBackfill { .. } => {}
+            Ask::ResumeBackfill { .. } | Ask::View => {}
             Ask::CancelBackfill { by } => {
                 for active in &self.backfill.state.active {
                     let message = Message::CancelRun {

@@ -42,6 +42,9 @@ pub enum Ask {
     },
     /// A trigger: make up for due times. Answers a map of `id` and `due`, how many there are.
     Backfill(Box<AskBackfill>),
+    /// A webhook's trigger: a request has come. `sent_at` is set when it is taken; an empty `id` is given
+    /// one, another is taken once. Answers a map of `run`, null if it starts none.
+    Deliver(Box<Signal>),
     /// A backfill: start nothing more until you are resumed.
     PauseBackfill {
         /// Who asks.

@@ -11,6 +11,7 @@
 //! | `state` | what is remembered (also which due times have a run that succeeded), and facts to state |
 //! | `hear` | what comes: what the active version says, people, ends of runs |
 //! | `fire` | due times to starts: one each, and what becomes of those that were missed |
+//! | `listen` | signals to starts: conditions, joins, what is the same as before |
 //! | `show` | what people see |
 //!
 //! - **One due time, one run**: the watermark is part of the commit that makes the run, and the run's
@@ -34,6 +35,7 @@ use crate::small::{Decided, Small, SmallInput};
 
 mod fire;
 mod hear;
+mod listen;
 mod show;
 mod state;
 

@@ -105,6 +105,12 @@ pub const LOCK_REQUESTS: usize = 100_000;
 pub const TRIGGER_STARTS: usize = 100;
 /// A start is late, and one that was missed, after so long.
 pub const SCHEDULE_GRACE: SignedDuration = SignedDuration::from_mins(1);
+/// Signals that wait in one trigger for others to be joined with; the oldest go first.
+pub const JOIN_SIGNALS: usize = 10_000;
+/// Bytes of them.
+pub const JOIN_BYTES: usize = 8 << 20;
+/// Values of `dedupe` that one trigger remembers, for as long as topics keep signals.
+pub const DEDUPE_VALUES: usize = 10_000;
 /// Due times of one backfill.
 pub const BACKFILL: usize = 10_000;
 /// Runs of one backfill that are active at once.

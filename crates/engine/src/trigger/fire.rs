@@ -157,6 +157,7 @@ impl Deciding<'_> {
             run: start.id.to_bytes().to_vec(),
             due: true,
             class: class as u32,
+            ..Started::default()
         }));
         self.messages
             .push((start.id.into(), Message::StartTriggered(Box::new(start))));
@@ -166,6 +167,7 @@ impl Deciding<'_> {
         self.emit(Fact::Declined(Declined {
             due: due.map(|due| due.0),
             error,
+            used: Vec::new(),
         }));
     }
 }

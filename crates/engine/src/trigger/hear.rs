@@ -17,7 +17,14 @@ impl Deciding<'_> {
         match message {
             Message::TriggerSet(set) => self.set(&set),
             Message::TriggerRemoved if self.trigger.state.defined() => {
+                let before = self.trigger.made.clone();
                 self.emit(Fact::Removed(Nothing {}));
+                self.listen(before.as_deref());
+            }
+            Message::Signal(signal) => self.signalled(&signal),
+            Message::SubscriptionRefused { topic, .. } => {
+                let error = format!("the topic `{topic}` takes no more subscriptions");
+                self.decline(None, error);
             }
             Message::WorkflowPaused(on) if self.trigger.state.workflow_paused != on => {
                 self.emit(Fact::WorkflowPaused(Flag { on }));
@@ -68,7 +75,11 @@ impl Deciding<'_> {
             && state.timezone == fact.timezone
             && state.workflow_paused == fact.workflow_paused;
         if !same {
+            let before = self.trigger.made.clone();
             self.emit(Fact::Set(fact));
+            if anew {
+                self.listen(before.as_deref());
+            }
         }
     }
 
@@ -102,6 +113,7 @@ impl Deciding<'_> {
             Ask::PauseTrigger { by } if !paused => self.emit(Fact::Paused(ByPerson { by })),
             Ask::ResumeTrigger { by } if paused => self.emit(Fact::Resumed(ByPerson { by })),
             Ask::Backfill(ask) => return self.backfill(*ask),
+            Ask::Deliver(signal) => return self.delivered(*signal),
             Ask::PauseTrigger { .. } | Ask::ResumeTrigger { .. } | Ask::View => {}
             _ => return Err(misdirected()),
         }

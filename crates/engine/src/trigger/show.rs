@@ -62,6 +62,8 @@ impl Trigger {
             "missed": state.missed,
             "declined": state.declined,
             "refused": state.refused,
+            "duplicates": state.duplicates,
+            "waiting_signals": state.pending.len(),
             "problem": problem,
         }))
     }

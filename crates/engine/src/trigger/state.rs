@@ -1,8 +1,11 @@
 //! What is remembered of a trigger, and facts to state. Both are stored: tags keep their meaning for
 //! ever. Instants are microseconds since 1970.
 
+use kapell_expr::Value;
 use kapell_model::{Time, limits};
 use prost::Message;
+
+use crate::message::Signal;
 
 /// What a trigger's facts say: its snapshot.
 #[derive(Clone, PartialEq, Message)]
@@ -73,6 +76,72 @@ pub struct State {
     /// Backfills that were asked for.
     #[prost(uint64, tag = "22")]
     pub backfills: u64,
+    /// Signals that wait for others to be joined with, in the order in which they came.
+    #[prost(message, repeated, tag = "23")]
+    pub pending: Vec<Pending>,
+    /// The number of the last of them.
+    #[prost(uint64, tag = "24")]
+    pub last_pending: u64,
+    /// What started runs in the last days, so that it starts no other.
+    #[prost(message, repeated, tag = "25")]
+    pub seen: Vec<Seen>,
+    /// Signals that were the same as one before.
+    #[prost(uint64, tag = "26")]
+    pub duplicates: u64,
+}
+
+/// A signal that waits for others to be joined with.
+#[derive(Clone, PartialEq, Message)]
+pub struct Pending {
+    /// Unique in the trigger.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    /// Place of the source that took it.
+    #[prost(uint32, tag = "2")]
+    pub source: u32,
+    /// What it is joined by, a stored value.
+    #[prost(bytes = "vec", tag = "3")]
+    pub key: Vec<u8>,
+    /// The signal.
+    #[prost(message, required, tag = "4")]
+    pub signal: StoredSignal,
+}
+
+/// A signal as it is stored.
+#[derive(Clone, PartialEq, Message)]
+pub struct StoredSignal {
+    /// See [`Signal::id`].
+    #[prost(string, tag = "1")]
+    pub id: String,
+    /// See [`Signal::name`].
+    #[prost(string, tag = "2")]
+    pub name: String,
+    /// See [`Signal::key`]; a stored value.
+    #[prost(bytes = "vec", tag = "3")]
+    pub key: Vec<u8>,
+    /// See [`Signal::payload`]; a stored value.
+    #[prost(bytes = "vec", tag = "4")]
+    pub payload: Vec<u8>,
+    /// See [`Signal::sent_at`].
+    #[prost(int64, tag = "5")]
+    pub sent_at: i64,
+    /// See [`Signal::hops`].
+    #[prost(uint32, tag = "6")]
+    pub hops: u32,
+    /// See [`Signal::by`].
+    #[prost(string, tag = "7")]
+    pub by: String,
+}
+
+/// What has started a run.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Seen {
+    /// Hash of the value.
+    #[prost(bytes = "vec", tag = "1")]
+    pub hash: Vec<u8>,
+    /// When.
+    #[prost(int64, tag = "2")]
+    pub at: i64,
 }
 
 /// Due times next to each other.
@@ -104,7 +173,10 @@ pub struct TriggerEvent {
     #[prost(int64, tag = "1")]
     pub at: i64,
     /// What.
-    #[prost(oneof = "Fact", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
+    #[prost(
+        oneof = "Fact",
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15"
+    )]
     pub fact: Option<Fact>,
 }
 
@@ -147,6 +219,20 @@ pub enum Fact {
     /// A backfill was asked for.
     #[prost(message, tag = "13")]
     Backfilled(Nothing),
+    /// A signal waits for others to be joined with.
+    #[prost(message, tag = "14")]
+    Waits(Box<Pending>),
+    /// A signal, or what was joined, is the same as one before.
+    #[prost(message, tag = "15")]
+    Duplicate(Used),
+}
+
+/// Signals that waited and wait no more.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Used {
+    /// Their numbers.
+    #[prost(uint64, repeated, tag = "1")]
+    pub numbers: Vec<u64>,
 }
 
 /// See [`Fact::Removed`].
@@ -229,6 +315,12 @@ pub struct Started {
     /// Number of its class.
     #[prost(uint32, tag = "4")]
     pub class: u32,
+    /// Signals that waited and were joined for it.
+    #[prost(uint64, repeated, tag = "5")]
+    pub used: Vec<u64>,
+    /// Hash of what starts no other run.
+    #[prost(bytes = "vec", tag = "6")]
+    pub seen: Vec<u8>,
 }
 
 /// See [`Fact::Refused`].
@@ -251,6 +343,9 @@ pub struct Declined {
     /// Why it could not be evaluated; empty: `when` is false.
     #[prost(string, tag = "2")]
     pub error: String,
+    /// Signals that waited and were joined for it.
+    #[prost(uint64, repeated, tag = "3")]
+    pub used: Vec<u64>,
 }
 
 /// See [`Fact::Ended`].
@@ -284,6 +379,7 @@ impl State {
             Some(Fact::Set(set)) => self.set(at, set),
             Some(Fact::Removed(_)) => {
                 self.definition.clear();
+                self.pending.clear();
                 self.paused_by = None;
                 self.catching_up = 0;
             }
@@ -311,14 +407,21 @@ impl State {
                     self.pass(started.scheduled_at);
                     insert(&mut self.open, started.scheduled_at, limits::DUE_OPEN);
                 }
+                self.use_up(&started.used);
+                self.see(at, &started.seen);
                 self.started += 1;
-                self.last = Some(started.clone());
+                self.last = Some(Started {
+                    used: Vec::new(),
+                    seen: Vec::new(),
+                    ..started.clone()
+                });
                 self.last_started_at = at;
             }
             Some(Fact::Declined(declined)) => {
                 if let Some(due) = declined.due {
                     self.pass(due);
                 }
+                self.use_up(&declined.used);
                 if declined.error.is_empty() {
                     self.declined += 1;
                 } else {
@@ -341,6 +444,11 @@ impl State {
             }
             Some(Fact::Ended(ended)) => self.ended(ended),
             Some(Fact::Backfilled(_)) => self.backfills += 1,
+            Some(Fact::Waits(pending)) => self.wait_for_others(pending),
+            Some(Fact::Duplicate(used)) => {
+                self.use_up(&used.numbers);
+                self.duplicates += 1;
+            }
             None => {}
         }
     }
@@ -366,7 +474,41 @@ impl State {
             self.succeeded.clear();
             self.failed.clear();
             self.open.clear();
+            self.pending.clear();
             self.go_on_at(at);
+        }
+    }
+
+    /// The oldest go if there are too many.
+    fn wait_for_others(&mut self, pending: &Pending) {
+        self.last_pending = pending.number;
+        self.pending.push(pending.clone());
+        let mut bytes: usize = self.pending.iter().map(Message::encoded_len).sum();
+        while self.pending.len() > limits::JOIN_SIGNALS || bytes > limits::JOIN_BYTES {
+            bytes -= self.pending.remove(0).encoded_len();
+            self.missed = self.missed.saturating_add(1);
+        }
+    }
+
+    fn use_up(&mut self, used: &[u64]) {
+        if !used.is_empty() {
+            self.pending
+                .retain(|pending| !used.contains(&pending.number));
+        }
+    }
+
+    fn see(&mut self, at: i64, hash: &[u8]) {
+        if hash.is_empty() {
+            return;
+        }
+        let kept = i64::try_from(limits::TOPIC_KEEPS.as_micros()).unwrap_or(i64::MAX);
+        self.seen.retain(|seen| seen.at > at.saturating_sub(kept));
+        self.seen.push(Seen {
+            hash: hash.to_vec(),
+            at,
+        });
+        if self.seen.len() > limits::DEDUPE_VALUES {
+            self.seen.remove(0);
         }
     }
 
@@ -446,4 +588,33 @@ fn remove(times: &mut Vec<i64>, due: i64) -> bool {
         times.remove(place);
         true
     })
+}
+
+impl From<&Signal> for StoredSignal {
+    fn from(signal: &Signal) -> Self {
+        Self {
+            id: signal.id.to_string(),
+            name: signal.name.to_string(),
+            key: signal.key.to_stored(),
+            payload: signal.payload.to_stored(),
+            sent_at: signal.sent_at.0,
+            hops: signal.hops,
+            by: signal.by.to_string(),
+        }
+    }
+}
+
+impl From<&StoredSignal> for Signal {
+    fn from(stored: &StoredSignal) -> Self {
+        let value = |bytes: &[u8]| Value::from_stored(bytes).unwrap_or_default();
+        Self {
+            id: stored.id.as_str().into(),
+            name: stored.name.as_str().into(),
+            key: value(&stored.key),
+            payload: value(&stored.payload),
+            sent_at: Time(stored.sent_at),
+            hops: stored.hops,
+            by: stored.by.as_str().into(),
+        }
+    }
 }

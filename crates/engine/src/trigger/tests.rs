@@ -7,8 +7,11 @@ use kapell_model::{RunId, RunStatus, limits};
 use proptest::prelude::*;
 
 use super::*;
+
 use crate::message::{StartClass, StartTriggered, TriggerSet};
 use crate::small::Ask;
+
+mod signals;
 
 fn at(text: &str) -> Time {
     text.parse::<Timestamp>().unwrap().into()
@@ -59,6 +62,8 @@ fn all() -> Schedule {
 struct Bench {
     trigger: Trigger,
     starts: Vec<StartTriggered>,
+    /// What it told others.
+    others: Vec<(EntityKey, Message)>,
 }
 
 impl Bench {
@@ -82,7 +87,7 @@ impl Bench {
                     assert_eq!(to, start.id.into());
                     self.starts.push(*start);
                 }
-                other => panic!("{other:?}"),
+                other => self.others.push((to, other)),
             }
         }
         Ok(decided.answer)

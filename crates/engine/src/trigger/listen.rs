@@ -1,0 +1,334 @@
+//! Signals to starts: conditions, joins, and what is the same as before.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use kapell_expr::{Budget, EvalError, Map, MapScope, Template, Value};
+use kapell_model::spec::{SignalSource, TriggerKind};
+use kapell_model::{EntityKey, Error, ErrorCode, RunId, Time, limits};
+
+use super::fire::params;
+use super::state::{Declined, Fact, Pending, Seen, Started, Used};
+use super::{Deciding, Made};
+use crate::message::{Message, Signal, StartClass, StartTriggered, Subscribe};
+use crate::start::{Start, derived_id};
+use crate::topic::{equals, signal_value};
+
+/// What a run is started with.
+struct Found {
+    kind: &'static str,
+    /// `signal`, or `signals`.
+    names: Map,
+    /// They are told by these.
+    signals: Vec<Arc<Signal>>,
+    /// Numbers of those that waited.
+    used: Vec<u64>,
+}
+
+impl Made {
+    /// Topics that it listens to, in order.
+    fn topics(&self) -> BTreeSet<&Arc<str>> {
+        match &self.spec.kind {
+            TriggerKind::Signal(of) => of.sources.iter().map(|source| &source.signal).collect(),
+            TriggerKind::Schedule(_) | TriggerKind::Webhook(_) => BTreeSet::new(),
+        }
+    }
+
+    fn dedupe(&self) -> Option<&Template> {
+        match &self.spec.kind {
+            TriggerKind::Signal(of) => of.dedupe.as_ref(),
+            TriggerKind::Webhook(of) => of.dedupe.as_ref(),
+            TriggerKind::Schedule(_) => None,
+        }
+    }
+}
+
+impl Deciding<'_> {
+    fn topic(&self, name: &Arc<str>) -> EntityKey {
+        EntityKey::Topic {
+            namespace: self.of.namespace.clone(),
+            name: name.clone(),
+        }
+    }
+
+    /// Listens to the topics of its definition, and no more to those of the one before.
+    pub(super) fn listen(&mut self, before: Option<&Made>) {
+        let made = self.trigger.made.clone();
+        let now = made.as_ref().map(|made| made.topics()).unwrap_or_default();
+        for name in before.map(Made::topics).unwrap_or_default() {
+            if !now.contains(name) {
+                let message = Message::Unsubscribe {
+                    who: self.of.key.clone(),
+                    place: None,
+                };
+                self.messages.push((self.topic(name), message));
+            }
+        }
+        let Some(TriggerKind::Signal(of)) = made.as_ref().map(|made| &made.spec.kind) else {
+            return;
+        };
+        for name in now {
+            let mut sources = of.sources.iter().filter(|source| source.signal == *name);
+            let first = sources.next().and_then(|source| source.matches.as_ref());
+            // Where two look at one topic, what one asks for says nothing of the other.
+            let alone = sources.next().is_none();
+            let subscribe = Subscribe {
+                who: self.of.key.clone(),
+                place: None,
+                since: None,
+                before: None,
+                equal: equals(first.filter(|_| alone), &MapScope::default()),
+            };
+            self.messages
+                .push((self.topic(name), Message::Subscribe(Box::new(subscribe))));
+        }
+    }
+
+    /// A signal has come on a topic.
+    pub(super) fn signalled(&mut self, signal: &Arc<Signal>) {
+        let Some(made) = self.trigger.made.clone() else {
+            return;
+        };
+        let TriggerKind::Signal(of) = &made.spec.kind else {
+            return;
+        };
+        if !self.trigger.is_active() {
+            return;
+        }
+        let value = signal_value(signal);
+        let scope = MapScope(Map::from([("signal".into(), value.clone())]));
+        let mut fits = of.sources.iter().enumerate();
+        let found = fits.find(|(_, source)| {
+            source.signal == signal.name
+                && source.matches.as_ref().is_none_or(|matches| {
+                    // What is not there does not match, and neither does what cannot be compared.
+                    matches.eval(&scope, Budget::default()) == Ok(Value::Bool(true))
+                })
+        });
+        let Some((place, source)) = found else { return };
+        if of.sources.len() == 1 {
+            let found = Found {
+                kind: "signal",
+                names: scope.0,
+                signals: vec![signal.clone()],
+                used: Vec::new(),
+            };
+            self.start_by(&made, found);
+            return;
+        }
+        let key = match key_of(source, signal, &scope) {
+            Ok(Some(key)) => key,
+            Ok(None) => return,
+            Err(error) => return self.decline(None, error),
+        };
+        self.emit(Fact::Waits(Box::new(Pending {
+            number: self.trigger.state.last_pending + 1,
+            source: u32::try_from(place).unwrap_or(u32::MAX),
+            key: key.to_stored(),
+            signal: (&**signal).into(),
+        })));
+        let within = of.within.unwrap_or_else(|| {
+            jiff::SignedDuration::try_from(limits::TOPIC_KEEPS).unwrap_or_default()
+        });
+        if let Some(found) = self.joined(&of.sources, &key, self.now.plus(-within)) {
+            self.start_by(&made, found);
+        }
+    }
+
+    /// The oldest of each source with this key, if there is one of each that is not too old.
+    fn joined(&self, sources: &[SignalSource], key: &Value, since: Time) -> Option<Found> {
+        let key = key.to_stored();
+        let mut signals = Vec::new();
+        let mut used = Vec::new();
+        let mut names = Vec::new();
+        for (place, source) in sources.iter().enumerate() {
+            let pending = self.trigger.state.pending.iter().find(|pending| {
+                pending.source as usize == place
+                    && pending.key == key
+                    && pending.signal.sent_at >= since.0
+            })?;
+            let signal = Arc::new(Signal::from(&pending.signal));
+            names.push((source.alias.clone(), signal_value(&signal)));
+            used.push(pending.number);
+            signals.push(signal);
+        }
+        Some(Found {
+            kind: "signal",
+            names: Map::from([("signals".into(), Value::map(names))]),
+            signals,
+            used,
+        })
+    }
+
+    /// A request from outside: its signal starts a run by itself.
+    pub(super) fn delivered(&mut self, mut signal: Signal) -> Result<Value, Error> {
+        let Some(made) = self.trigger.made.clone() else {
+            return Err(super::unknown(self.of));
+        };
+        if !matches!(made.spec.kind, TriggerKind::Webhook(_)) {
+            let message = format!("the trigger `{}` is no webhook", self.of.name);
+            return Err(Error::new(ErrorCode::BadRequest, message)
+                .hint("send a signal to start the runs of a signal's trigger"));
+        }
+        if !self.trigger.is_active() {
+            let message = format!("the trigger `{}` is paused", self.of.name);
+            return Err(Error::new(ErrorCode::NotAllowedNow, message)
+                .hint("send the request again once it is resumed"));
+        }
+        let state = &self.trigger.state;
+        let taken = state.started + state.declined + state.refused + state.duplicates;
+        if signal.id.is_empty() {
+            signal.id = format!("n{}", taken + 1).into();
+        }
+        signal.sent_at = self.now;
+        let names = Map::from([("signal".into(), signal_value(&signal))]);
+        let run = self.start_by(
+            &made,
+            Found {
+                kind: "webhook",
+                names,
+                signals: vec![Arc::new(signal)],
+                used: Vec::new(),
+            },
+        );
+        Ok(Value::map([(
+            "run",
+            run.map_or(Value::Null, |run| Value::string(run.to_string())),
+        )]))
+    }
+
+    /// Starts a run with what was found, unless it is the same as before, or is not wanted.
+    fn start_by(&mut self, made: &Made, found: Found) -> Option<RunId> {
+        match self.made_of(made, &found) {
+            Ok(Some((start, seen))) => {
+                let run = start.id;
+                self.emit(Fact::Started(Started {
+                    scheduled_at: start.scheduled_at.0,
+                    run: run.to_bytes().to_vec(),
+                    due: false,
+                    class: StartClass::Regular as u32,
+                    used: found.used,
+                    seen,
+                }));
+                self.messages
+                    .push((run.into(), Message::StartTriggered(Box::new(start))));
+                Some(run)
+            }
+            Ok(None) => {
+                self.emit(Fact::Duplicate(Used {
+                    numbers: found.used,
+                }));
+                None
+            }
+            Err(error) => {
+                self.emit(Fact::Declined(Declined {
+                    due: None,
+                    error,
+                    used: found.used,
+                }));
+                None
+            }
+        }
+    }
+
+    /// The start, with the hash of what is to start no other; none if it is the same as one before.
+    /// The error is empty if `when` does not hold.
+    fn made_of(
+        &self,
+        made: &Made,
+        found: &Found,
+    ) -> Result<Option<(StartTriggered, Vec<u8>)>, String> {
+        let state = &self.trigger.state;
+        let hops = found.signals.iter().map(|signal| signal.hops).max();
+        let hops = hops.unwrap_or(0).saturating_add(1);
+        if hops > limits::HOPS {
+            return Err(format!(
+                "more than {} runs in a row were each started by a signal of the one before",
+                limits::HOPS
+            ));
+        }
+        let senders: BTreeSet<&str> = found.signals.iter().map(|signal| &*signal.by).collect();
+        let by = senders.into_iter().collect::<Vec<_>>().join(", ");
+        let timezone: Arc<str> = state.timezone.as_str().into();
+        let run = Start {
+            namespace: self.of.namespace,
+            workflow: self.of.workflow,
+            kind: found.kind,
+            name: self.of.name,
+            by: &by,
+            created_at: self.now,
+            scheduled_at: self.now,
+            interval: (self.now, self.now),
+            timezone: &timezone,
+        };
+        let mut names = found.names.clone();
+        names.insert("run".into(), run.value(Value::Null));
+        let scope = MapScope(names);
+        let ids: Vec<&str> = found.signals.iter().map(|signal| &*signal.id).collect();
+        let ids = ids.join("\n");
+        let same = match made.dedupe() {
+            Some(dedupe) => match dedupe.eval(&scope, Budget::default()) {
+                Ok(value) => value.to_stored(),
+                Err(error) => return Err(format!("`dedupe`: {error}")),
+            },
+            None => ids.as_bytes().to_vec(),
+        };
+        // A topic keeps no signal twice and tells each once.
+        let seen = if made.dedupe().is_some() || found.kind == "webhook" {
+            blake3::hash(&same).as_bytes()[..16].to_vec()
+        } else {
+            Vec::new()
+        };
+        let kept = i64::try_from(limits::TOPIC_KEEPS.as_micros()).unwrap_or(i64::MAX);
+        let since = self.now.0.saturating_sub(kept);
+        let known = |known: &Seen| known.hash == seen && known.at > since;
+        if !seen.is_empty() && state.seen.iter().any(known) {
+            return Ok(None);
+        }
+        let Some(params) = params(made, &scope)? else {
+            return Err(String::new());
+        };
+        let generation = state.generation.to_string();
+        let names = [
+            self.of.namespace,
+            self.of.workflow,
+            self.of.name,
+            &*generation,
+            &ids,
+        ];
+        let start = StartTriggered {
+            id: derived_id(self.now, self.of.key.shard(), &names),
+            from: self.of.key.clone(),
+            namespace: self.of.namespace.clone(),
+            workflow: self.of.workflow.clone(),
+            version: Some(state.version),
+            params,
+            kind: found.kind,
+            name: self.of.name.clone(),
+            by,
+            scheduled_at: self.now,
+            interval: (self.now, self.now),
+            timezone,
+            hops,
+            class: StartClass::Regular,
+            backfill: None,
+        };
+        Ok(Some((start, seen)))
+    }
+}
+
+/// What a signal is joined by; none if it has not what `key` asks for.
+fn key_of(
+    source: &SignalSource,
+    signal: &Signal,
+    scope: &MapScope,
+) -> Result<Option<Value>, String> {
+    match &source.key {
+        None => Ok(Some(signal.key.clone())),
+        Some(key) => match key.eval(scope, Budget::default()) {
+            Ok(value) => Ok((!value.is_null()).then_some(value)),
+            Err(EvalError::Missing(_)) => Ok(None),
+            Err(error) => Err(format!("`signals.{}.key`: {error}", source.alias)),
+        },
+    }
+}

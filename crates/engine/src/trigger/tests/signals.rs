@@ -1,0 +1,243 @@
+//! Triggers that listen.
+
+use kapell_expr::Value;
+use kapell_model::spec::{SignalSource, SignalTrigger, Webhook};
+
+use super::*;
+use crate::message::Signal;
+
+fn payload(fields: &[(&str, i64)]) -> Value {
+    Value::map(
+        fields
+            .iter()
+            .map(|(name, value)| (name, Value::Int(*value))),
+    )
+}
+
+fn signal(name: &str, id: &str, payload: Value, sent_at: &str) -> Signal {
+    Signal {
+        id: id.into(),
+        name: name.into(),
+        key: Value::Null,
+        payload,
+        sent_at: at(sent_at),
+        hops: 2,
+        by: "run 7".into(),
+    }
+}
+
+fn source(alias: &str, name: &str, matches: Option<&str>, key: Option<&str>) -> SignalSource {
+    SignalSource {
+        alias: alias.into(),
+        signal: name.into(),
+        matches: matches.map(|text| Program::parse(text).unwrap()),
+        key: key.map(|text| Template::parse(text).unwrap()),
+    }
+}
+
+fn by_signals(sources: Vec<SignalSource>, with: &str) -> spec::Trigger {
+    spec::Trigger {
+        kind: TriggerKind::Signal(Box::new(SignalTrigger {
+            sources,
+            within: Some(SignedDuration::from_hours(24)),
+            dedupe: None,
+        })),
+        with: Some(Template::parse(with).unwrap()),
+        ..on(hourly())
+    }
+}
+
+const NOW: &str = "2026-05-01T10:00:00Z";
+
+impl Bench {
+    fn signal(&mut self, name: &str, id: &str, fields: &[(&str, i64)], now: &str) -> usize {
+        let before = self.starts.len();
+        let signal = signal(name, id, payload(fields), now);
+        self.tell(Message::Signal(Arc::new(signal)), now);
+        self.starts.len() - before
+    }
+}
+
+fn orders() -> spec::Trigger {
+    by_signals(
+        vec![source(
+            "",
+            "orders",
+            Some("signal.payload.table == 1"),
+            None,
+        )],
+        "${{ {'day': signal.payload.day} }}",
+    )
+}
+
+#[test]
+fn a_signal_that_matches_starts_a_run() {
+    let mut bench = Bench::new(orders(), NOW);
+    let topic = EntityKey::Topic {
+        namespace: "default".into(),
+        name: "orders".into(),
+    };
+    assert!(
+        matches!(&bench.others[..], [(to, Message::Subscribe(of))] if *to == topic && of.who == key())
+    );
+    assert_eq!(
+        bench.signal("orders", "a", &[("table", 1), ("day", 4)], NOW),
+        1
+    );
+    assert_eq!(
+        bench.signal("orders", "b", &[("table", 2), ("day", 4)], NOW),
+        0
+    );
+    // What is not there is not equal.
+    assert_eq!(bench.signal("orders", "c", &[("day", 4)], NOW), 0);
+    assert_eq!(bench.trigger.state.refused, 0);
+    let start = &bench.starts[0];
+    assert_eq!((start.kind, &*start.by, start.hops), ("signal", "run 7", 3));
+    assert_eq!(*field(&start.params, "day"), Value::Int(4));
+    assert_eq!(start.scheduled_at, at(NOW));
+    bench.tell(Message::TriggerRemoved, NOW);
+    assert!(matches!(&bench.others[1], (to, Message::Unsubscribe { .. }) if *to == topic));
+    assert_eq!(
+        bench.signal("orders", "d", &[("table", 1), ("day", 4)], NOW),
+        0
+    );
+}
+
+#[test]
+fn other_signals_than_before_are_listened_to_anew() {
+    let mut bench = Bench::new(orders(), NOW);
+    bench.set(2, orders(), NOW);
+    assert_eq!(bench.others.len(), 1, "another version with the same");
+    let rates = by_signals(vec![source("", "rates", None, None)], "${{ {} }}");
+    bench.set(3, rates, NOW);
+    assert!(matches!(&bench.others[1].1, Message::Unsubscribe { .. }));
+    assert!(matches!(&bench.others[2].1, Message::Subscribe(_)));
+}
+
+fn joined() -> spec::Trigger {
+    by_signals(
+        vec![
+            source("orders", "orders", None, Some("${{ signal.payload.day }}")),
+            source("rates", "rates", None, Some("${{ signal.payload.date }}")),
+        ],
+        "${{ {'order': signals.orders.id, 'rate': signals.rates.id} }}",
+    )
+}
+
+#[test]
+fn signals_are_joined_on_equal_keys_the_oldest_first_and_used_once() {
+    let mut bench = Bench::new(joined(), NOW);
+    assert_eq!(bench.signal("orders", "o1", &[("day", 1)], NOW), 0);
+    assert_eq!(bench.signal("orders", "o2", &[("day", 1)], NOW), 0);
+    assert_eq!(bench.signal("rates", "r2", &[("date", 2)], NOW), 0);
+    assert_eq!(bench.signal("rates", "none", &[("day", 1)], NOW), 0);
+    assert_eq!(bench.signal("rates", "r1", &[("date", 1)], NOW), 1);
+    assert_eq!(
+        *field(&bench.starts[0].params, "order"),
+        Value::string("o1")
+    );
+    assert_eq!(bench.signal("rates", "r3", &[("date", 1)], NOW), 1);
+    assert_eq!(
+        *field(&bench.starts[1].params, "order"),
+        Value::string("o2")
+    );
+    assert_eq!(*field(&bench.starts[1].params, "rate"), Value::string("r3"));
+    assert_eq!(bench.signal("rates", "r4", &[("date", 1)], NOW), 0);
+    assert_eq!(bench.signal("orders", "o3", &[("day", 2)], NOW), 1);
+    assert_eq!(bench.trigger.state.pending.len(), 1);
+}
+
+#[test]
+fn signals_too_far_apart_are_not_joined() {
+    let mut bench = Bench::new(joined(), NOW);
+    bench.signal("orders", "o1", &[("day", 1)], NOW);
+    assert_eq!(
+        bench.signal("rates", "r1", &[("date", 1)], "2026-05-02T10:00:01Z"),
+        0
+    );
+    assert_eq!(
+        bench.signal("orders", "o2", &[("day", 1)], "2026-05-03T10:00:00Z"),
+        1
+    );
+}
+
+#[test]
+fn of_signals_with_an_equal_value_one_starts_a_run() {
+    let mut trigger = orders();
+    if let TriggerKind::Signal(of) = &mut trigger.kind {
+        of.dedupe = Some(Template::parse("${{ signal.payload.day }}").unwrap());
+    }
+    let mut bench = Bench::new(trigger, NOW);
+    assert_eq!(
+        bench.signal("orders", "a", &[("table", 1), ("day", 4)], NOW),
+        1
+    );
+    assert_eq!(
+        bench.signal("orders", "b", &[("table", 1), ("day", 4)], NOW),
+        0
+    );
+    assert_eq!(
+        bench.signal("orders", "c", &[("table", 1), ("day", 5)], NOW),
+        1
+    );
+    assert_eq!(bench.trigger.state.duplicates, 1);
+    // It is remembered for as long as topics keep signals.
+    let later = "2026-05-09T10:00:00Z";
+    assert_eq!(
+        bench.signal("orders", "d", &[("table", 1), ("day", 5)], later),
+        1
+    );
+}
+
+#[test]
+fn a_paused_trigger_hears_nothing_and_circles_end() {
+    let mut bench = Bench::new(orders(), NOW);
+    let by = || "ann".to_owned();
+    bench.ask(Ask::PauseTrigger { by: by() }, NOW).unwrap();
+    assert_eq!(
+        bench.signal("orders", "a", &[("table", 1), ("day", 4)], NOW),
+        0
+    );
+    bench.ask(Ask::ResumeTrigger { by: by() }, NOW).unwrap();
+    let mut far = signal("orders", "b", payload(&[("table", 1), ("day", 4)]), NOW);
+    far.hops = limits::HOPS;
+    bench.tell(Message::Signal(Arc::new(far)), NOW);
+    assert_eq!(bench.starts.len(), 0);
+    let problem = bench.trigger.state.problem.clone().unwrap();
+    assert!(problem.message.contains("in a row"), "{}", problem.message);
+}
+
+#[test]
+fn a_request_from_outside_starts_a_run_and_the_same_request_none() {
+    let webhook = spec::Trigger {
+        kind: TriggerKind::Webhook(Webhook {
+            path: "hook".into(),
+            secret: None,
+            dedupe: None,
+        }),
+        with: Some(Template::parse("${{ {'n': signal.payload.n} }}").unwrap()),
+        ..on(hourly())
+    };
+    let mut bench = Bench::new(webhook, NOW);
+    let mut deliver = |id: &str, fields: &[(&str, i64)]| {
+        let signal = signal("hook", id, payload(fields), NOW);
+        let answer = bench.ask(Ask::Deliver(Box::new(signal)), NOW).unwrap();
+        !field(&answer, "run").is_null()
+    };
+    assert!(deliver("", &[("n", 1)]));
+    assert!(deliver("", &[("n", 1)]));
+    assert!(deliver("x", &[("n", 2)]));
+    assert!(!deliver("x", &[("n", 2)]));
+    // Nobody can make a run of it.
+    assert!(!deliver("y", &[("m", 2)]));
+    assert_eq!(bench.starts.len(), 3);
+    assert_eq!(bench.starts[2].kind, "webhook");
+    assert_eq!(bench.trigger.state.refused, 1);
+    let error = Bench::new(orders(), NOW)
+        .ask(
+            Ask::Deliver(Box::new(signal("hook", "", Value::Null, NOW))),
+            NOW,
+        )
+        .unwrap_err();
+    assert_eq!(error.code, ErrorCode::BadRequest);
+}
