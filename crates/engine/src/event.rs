@@ -196,6 +196,6 @@ pub fn decode_chunk(mut bytes: &[u8]) -> Result<Vec<Event>, prost::DecodeError> 
 }
 
 /// The id in stored bytes; zero if they are not one.
-pub(crate) fn run_id(bytes: &[u8]) -> RunId {
+pub fn run_id(bytes: &[u8]) -> RunId {
     bytes.try_into().map(RunId::from_bytes).unwrap_or_default()
 }

@@ -153,6 +153,11 @@ impl Trigger {
         Ok(trigger)
     }
 
+    /// What a schedule says and when it is due; none of one that is no schedule, or none any more.
+    pub fn schedule(&self) -> Option<(&Schedule, &Calendar)> {
+        self.made.as_ref()?.schedule()
+    }
+
     /// Makes the state that the event says.
     pub fn apply(&mut self, event: &TriggerEvent) {
         let before = self.state.defined();

@@ -10,7 +10,9 @@
 //! | `signals` | nothing sent or answered is lost, nobody waits for what is there |
 //! | `lines` | what strategies and locks promise |
 //! | `watermark` | `run.last_success` |
+//! | `due` | each due time makes exactly one run, and none is missed |
 
+mod due;
 mod durable;
 mod lines;
 mod people;
@@ -83,6 +85,7 @@ pub struct Checks {
     /// Signals that runs say they sent in the commit that is read.
     sent: Vec<(EntityKey, String)>,
     watermarks: watermark::Watermarks,
+    due: due::DueTimes,
     dirty: BTreeSet<EntityKey>,
     commits: u64,
     quiets: u64,
@@ -136,13 +139,14 @@ impl Checks {
                 EntityKey::Run(id) => self.run_written(*id, &write.chunk, worker)?,
                 EntityKey::RunQueue { .. } => self.queue_written(&write.key, &write.chunk)?,
                 EntityKey::Lock { .. } => self.lock_written(&write.key, &write.chunk)?,
-                EntityKey::Trigger { .. }
-                | EntityKey::Topic { .. }
+                EntityKey::Trigger { .. } => self.trigger_written(&write.key, &write.chunk)?,
+                EntityKey::Topic { .. }
                 | EntityKey::Backfill { .. }
                 | EntityKey::Channel { .. } => self.small_written(&write.key, &write.chunk)?,
             }
         }
         self.watermarks.landed()?;
+        self.due_times_made()?;
         self.sent_kept()?;
         for write in &commit.entities {
             if let EntityKey::Run(id) = write.key {
@@ -175,6 +179,7 @@ impl Checks {
                     return wrong("created", "of an unknown workflow");
                 };
                 self.runs.insert(id, Shadow::new(plan));
+                self.due.created(id, created)?;
             }
             let Some(shadow) = self.runs.get_mut(&id) else {
                 return wrong("history", format!("{id} has events before it was made"));
@@ -210,6 +215,7 @@ impl Checks {
         }
         self.restarted(store)?;
         self.lines_empty()?;
+        self.due_times_done()?;
         let counts = store.run_counts(NAMESPACE).unwrap_or_default();
         let sum: u64 = counts.iter().map(|(_, _, count)| *count).sum();
         if sum != self.runs.len() as u64 {

@@ -3,7 +3,7 @@
 mod steps;
 mod workflow;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::rng::Rng;
 use crate::scenario::{Ask, Fate, Fault, Knobs, Planned, Scenario};
@@ -24,19 +24,66 @@ pub fn scenario(seed: u64) -> Scenario {
         }
     }
     let span = rng.magnitude(20 * SECOND, 1_800 * SECOND);
-    let requests = requests(&mut rng, span, count, workflows.len());
+    let mut requests = requests(&mut rng, span, count, workflows.len());
     let faults = if rng.chance(250) {
         Vec::new()
     } else {
         faults(&mut rng, span)
     };
+    let seed = rng.bits();
+    let knobs = knobs(&mut rng);
+    for (index, workflow) in workflows.iter_mut().take(count).enumerate() {
+        // What strategies promise is checked without starts that they never discard.
+        if workflow.get("strategy").is_none() && rng.chance(250) {
+            triggers(&mut rng, workflow, index, span, &mut requests);
+        }
+    }
+    requests.sort_by_key(|planned| planned.at);
     Scenario {
         note: String::new(),
-        seed: rng.bits(),
+        seed,
         workflows,
         requests,
         faults,
-        knobs: knobs(&mut rng),
+        knobs,
+    }
+}
+
+/// A workflow that starts itself for a while, and people who steer that.
+fn triggers(
+    rng: &mut Rng,
+    workflow: &mut Value,
+    index: usize,
+    span: i64,
+    requests: &mut Vec<Planned<Ask>>,
+) {
+    let catchup = match rng.below(5) {
+        0 => json!("latest"),
+        1 => json!("none"),
+        _ => json!({ "mode": "all", "max": 10_000 }),
+    };
+    let mut trigger =
+        json!({ "name": "due", "catchup": catchup, "with": { "n": rng.between(0, 4) } });
+    if rng.chance(500) {
+        trigger["cron"] = json!(format!("*/{} * * * *", rng.between(2, 12)));
+    } else {
+        trigger["every"] = json!(format!("{}s", rng.between(100, 900)));
+    }
+    if rng.chance(300) {
+        trigger["jitter"] = json!("1m");
+    }
+    // An hour after the world begins, so that all has an end.
+    trigger["end"] = json!("2027-01-15T09:00:00Z");
+    workflow["triggers"] = json!([trigger]);
+    requests.push(Planned {
+        at: rng.between(0, span / 2),
+        what: Ask::Activate { workflow: index },
+    });
+    for _ in 0..rng.place(6) {
+        requests.push(Planned {
+            at: rng.between(0, 3 * span),
+            what: Ask::Trigger { dice: rng.bits() },
+        });
     }
 }
 

@@ -127,6 +127,16 @@ pub enum Ask {
         /// On which, and which.
         dice: u64,
     },
+    /// Make the first definition of a workflow the active one: its triggers are set.
+    Activate {
+        /// Which of the workflows.
+        workflow: usize,
+    },
+    /// Pause a trigger, resume it, or backfill it; or the same to a backfill.
+    Trigger {
+        /// Which, and what.
+        dice: u64,
+    },
     /// Register a definition: it becomes the active version of its workflow.
     Register {
         /// Which of the workflows.

@@ -17,7 +17,7 @@ const WORDS: &str = "
     strategy key debounce env with label labels until if run_if all_succeeded all_done any_succeeded any_failed
     none_failed parallel sequential strict_sequential first_only last_only serial_latest
     finish_running fail_fast continue start cancel pause resume restart skip set_output fork
-    view dismiss register crash lost_answer thief full slow clock reads
+    view dismiss register activate trigger triggers cron every catchup jitter crash lost_answer thief full slow clock reads
 ";
 
 fn passes(name: &str, scenario: &Scenario) {

@@ -18,6 +18,8 @@ pub(crate) struct Script {
     pub commands: Vec<Command>,
     /// Attempts that start something and fit at once.
     pub workers: Option<usize>,
+    /// When it is over, since the beginning; none: once nothing more happens.
+    pub until: Option<SignedDuration>,
 }
 
 /// How the attempts of a step go.
@@ -95,6 +97,15 @@ pub(crate) enum What {
     Continue(Option<String>, bool),
     /// Changes a parameter.
     Param(String, String),
+    /// The triggers of every workflow are set.
+    Deploy,
+    /// Nobody is there for so long: what is due meanwhile happens afterwards.
+    Away(SignedDuration),
+    /// Pauses a trigger of the first workflow, or resumes it.
+    Trigger(String, bool),
+    /// Backfills a trigger of the first workflow: its name, from and until since the beginning, which
+    /// due times, how many at once.
+    Backfill(String, SignedDuration, SignedDuration, String, u32),
 }
 
 impl Default for Attempt {
@@ -119,6 +130,10 @@ impl Script {
             let bad = |error: String| format!("`{line}`: {error}");
             if let Some(count) = line.strip_prefix("workers ") {
                 script.workers = Some(count.trim().parse().map_err(|_| bad("how many?".into()))?);
+                continue;
+            }
+            if let Some(span) = line.strip_prefix("until ") {
+                script.until = Some(parse_duration(span.trim()).map_err(bad)?);
                 continue;
             }
             let first = line.split_whitespace().next().unwrap_or_default();
@@ -150,7 +165,7 @@ impl Script {
         if !script
             .commands
             .iter()
-            .any(|command| matches!(command.what, What::Start(..)))
+            .any(|command| matches!(command.what, What::Start(..) | What::Deploy))
         {
             let start = What::Start(None, Vec::new());
             script.commands.insert(
@@ -234,6 +249,11 @@ fn command(text: &str) -> Result<What, String> {
                 .to_owned(),
             pairs(rest),
         ),
+        ("deploy", "") => What::Deploy,
+        ("away", span) => What::Away(parse_duration(span)?),
+        ("pause-trigger", name) => What::Trigger(name.to_owned(), true),
+        ("resume-trigger", name) => What::Trigger(name.to_owned(), false),
+        ("backfill", rest) => backfill(rest)?,
         ("cancel", "") => What::Cancel { now: false },
         ("cancel", "now") => What::Cancel { now: true },
         ("pause", "") => What::Pause,
@@ -294,6 +314,28 @@ fn command(text: &str) -> Result<What, String> {
         }
         _ => return Err(format!("nobody knows how to `{verb}`")),
     })
+}
+
+/// `nightly 0s 3h only=failed concurrency=2`.
+fn backfill(text: &str) -> Result<What, String> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let [name, from, until, options @ ..] = words.as_slice() else {
+        return Err("of which trigger, from when until when?".to_owned());
+    };
+    let option = |wanted: &str| {
+        let mut pairs = options.iter().filter_map(|word| word.split_once('='));
+        pairs
+            .find(|(name, _)| *name == wanted)
+            .map(|(_, value)| value)
+    };
+    let concurrency = option("concurrency").unwrap_or("1").parse();
+    Ok(What::Backfill(
+        (*name).to_owned(),
+        parse_duration(from)?,
+        parse_duration(until)?,
+        option("only").unwrap_or("missing").to_owned(),
+        concurrency.map_err(|_| "how many at once?")?,
+    ))
 }
 
 fn json(text: &str) -> Result<Value, String> {

@@ -5,6 +5,7 @@ mod checks;
 mod people;
 mod starts;
 mod topics;
+mod triggers;
 mod workers;
 
 use crate::page::Scenario;
@@ -48,6 +49,7 @@ pub(crate) struct World {
     locks: BTreeMap<Arc<str>, (Lock, Lock)>,
     queues: BTreeMap<Arc<str>, (RunQueue, RunQueue)>,
     topics: BTreeMap<Arc<str>, topics::Both>,
+    triggers: BTreeMap<EntityKey, triggers::Both>,
     messages: VecDeque<(EntityKey, Message)>,
     agenda: BTreeMap<(Time, u64), Happening>,
     order: u64,
@@ -128,6 +130,7 @@ impl World {
             locks: BTreeMap::new(),
             queues: BTreeMap::new(),
             topics: BTreeMap::new(),
+            triggers: BTreeMap::new(),
             messages: VecDeque::new(),
             agenda: BTreeMap::new(),
             order: 0,
@@ -176,9 +179,15 @@ impl World {
                 .values()
                 .filter_map(|(queue, _)| queue.wake_at());
             let agenda = self.agenda.keys().next().map(|(at, _)| *at);
-            let Some(next) = timers.chain(locks).chain(queues).chain(agenda).min() else {
+            let triggers = self.triggers.values().filter_map(triggers::wake_at);
+            let all = timers.chain(locks).chain(queues).chain(agenda);
+            let Some(next) = all.chain(triggers).min() else {
                 break;
             };
+            if let Some(until) = self.script.until.filter(|until| next > BEGIN.plus(*until)) {
+                self.now = self.now.max(BEGIN.plus(until));
+                break;
+            }
             self.now = self.now.max(next);
         }
         self.say_what_waits();
@@ -229,6 +238,10 @@ impl World {
             self.queue(&name, None);
             return Ok(true);
         }
+        if let Some(key) = self.due_trigger() {
+            let _ = self.trigger(&key, SmallInput::Wake);
+            return Ok(true);
+        }
         if let Some(name) = self.due_topic() {
             self.topic(&name, SmallInput::Wake);
             return Ok(true);
@@ -257,6 +270,9 @@ impl World {
         if let Message::StartChild(child) = message {
             return self.start_child(*child);
         }
+        if let Message::StartTriggered(start) = message {
+            return self.start_triggered(start);
+        }
         match to {
             EntityKey::Lock { name, .. } => self.lock(&name, Some(&message)),
             EntityKey::RunQueue { workflow, .. } => self.queue(&workflow, Some(&message)),
@@ -265,7 +281,7 @@ impl World {
                 self.topic(&name, SmallInput::Message(Box::new(message)));
             }
             EntityKey::Trigger { .. } | EntityKey::Backfill { .. } => {
-                return Err(format!("nobody hears {message:?}"));
+                let _ = self.trigger(&to, SmallInput::Message(Box::new(message)));
             }
             EntityKey::Run(id) => {
                 let index = self

@@ -134,7 +134,7 @@ impl Checks {
 
     /// True if no run is left.
     pub(crate) fn all_ended(&self) -> bool {
-        self.runs.values().all(|shadow| shadow.state.ended())
+        self.runs.values().all(|shadow| shadow.state.ended()) && self.starts_no_more()
     }
 
     /// Runs that have not ended, for people.

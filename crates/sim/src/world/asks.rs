@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use kapell_engine::Request;
+use kapell_engine::backfill::{AskBackfill, Only};
 use kapell_engine::message::Signal;
+use kapell_engine::run_queue::Activate;
 use kapell_expr::Value;
 use kapell_model::{EntityKey, Time};
 use kapell_node::lane::Input;
 use kapell_node::{Answer, ClientRequest, ReplyId, StartRun};
 
 use super::brief::brief_answer;
-use super::{Asked, Happening, NAMESPACE, World};
+use super::{Asked, BEGINNING, Happening, NAMESPACE, World};
 use crate::check::breakpoints;
 use crate::rng::Rng;
 use crate::scenario::Ask;
@@ -47,6 +49,38 @@ impl World<'_> {
         if let Some(request) = self.request(ask) {
             self.send(request);
         }
+    }
+
+    /// Something that people ask of what starts runs by itself.
+    fn to_trigger(&self, rng: &mut Rng) -> Option<ClientRequest> {
+        let keys = self.checks.starters();
+        if keys.is_empty() {
+            return None;
+        }
+        let key = rng.pick(&keys).clone();
+        let by = "sim".to_owned();
+        let backfill = matches!(key, EntityKey::Backfill { .. });
+        let ask = match (backfill, rng.below(6)) {
+            (false, 0) => kapell_engine::Ask::PauseTrigger { by },
+            (false, 1 | 2) => kapell_engine::Ask::ResumeTrigger { by },
+            (false, _) => {
+                let only = [Only::Missing, Only::Failed, Only::All];
+                let from = Time(BEGINNING + rng.between(-3_600_000_000, 3_600_000_000));
+                kapell_engine::Ask::Backfill(Box::new(AskBackfill {
+                    id: "".into(),
+                    from,
+                    until: self.wall(),
+                    only: *rng.pick(&only),
+                    newest_first: rng.chance(300),
+                    concurrency: u32::try_from(rng.between(1, 4)).ok()?,
+                    by,
+                }))
+            }
+            (true, 0) => kapell_engine::Ask::PauseBackfill { by },
+            (true, 1) => kapell_engine::Ask::CancelBackfill { by },
+            (true, _) => kapell_engine::Ask::ResumeBackfill { by },
+        };
+        Some(ClientRequest::Ask { key, ask })
     }
 
     pub(super) fn send(&mut self, request: ClientRequest) {
@@ -124,6 +158,26 @@ impl World<'_> {
             Ask::Signal { dice, n } => signal(dice, n),
             Ask::Answer { dice } => self.checks.any_answer(&mut Rng::new(dice))?,
             Ask::Break { dice } => self.to_run(dice, |rng| Some(breakpoints(rng)))?,
+            Ask::Activate { workflow } => {
+                let name = self.scenario.workflows.get(workflow)?.get("workflow")?;
+                let name: Arc<str> = name.as_str()?.into();
+                let plan = self.checks.plans.get(&(name.clone(), 1))?;
+                let activate = Activate {
+                    version: 1,
+                    triggers: plan.spec.triggers.clone(),
+                    timezone: plan.spec.timezone.clone(),
+                    rule: plan.rule,
+                };
+                ClientRequest::Ask {
+                    key: EntityKey::RunQueue {
+                        namespace: NAMESPACE.into(),
+                        workflow: name,
+                        key: "".into(),
+                    },
+                    ask: kapell_engine::Ask::Activate(Box::new(activate)),
+                }
+            }
+            Ask::Trigger { dice } => self.to_trigger(&mut Rng::new(dice))?,
             Ask::Register { workflow } => {
                 match self.register(workflow) {
                     Ok(()) => self.give_lane(Input::VersionsChanged),

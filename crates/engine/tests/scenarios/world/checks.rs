@@ -54,6 +54,9 @@ impl World {
         for (topic, replayed) in self.topics.values_mut() {
             *topic = replayed.clone();
         }
+        for (trigger, replayed) in self.triggers.values_mut() {
+            *trigger = replayed.clone();
+        }
         let due = !self.messages.is_empty()
             || self
                 .agenda
@@ -122,6 +125,11 @@ impl World {
             }
             self.check_listeners(name, topic)?;
         }
+        for (key, (trigger, replayed)) in &self.triggers {
+            if trigger.to_bytes() != replayed.to_bytes() {
+                return Err(format!("{key:?}: {trigger:?} and, replayed, {replayed:?}"));
+            }
+        }
         for (name, (queue, replayed)) in &self.queues {
             if queue != replayed {
                 return Err(format!(
@@ -148,6 +156,8 @@ impl World {
                 }
             }
         }
+        let triggers = self.triggers.keys();
+        waiting += triggers.filter(|key| topic.tells(key, None)).count();
         let listeners = topic.listeners();
         if listeners != waiting {
             return Err(format!(

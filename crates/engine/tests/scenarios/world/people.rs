@@ -65,6 +65,9 @@ impl World {
             self.send(name, id, payload);
             return Ok(());
         }
+        if self.steers_triggers(&command.what)? {
+            return Ok(());
+        }
         let index = command.run - 1;
         let id = self
             .runs
@@ -76,7 +79,13 @@ impl World {
             .id;
         let by = "ann".to_owned();
         let request = match command.what.clone() {
-            What::Start(..) | What::Workers(_) | What::Send(..) => return Ok(()),
+            What::Start(..)
+            | What::Workers(_)
+            | What::Send(..)
+            | What::Deploy
+            | What::Away(_)
+            | What::Trigger(..)
+            | What::Backfill(..) => return Ok(()),
             What::Why => {
                 self.why(index);
                 return Ok(());

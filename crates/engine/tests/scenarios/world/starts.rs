@@ -1,10 +1,12 @@
 //! Starts, as a node makes them.
 
-use super::{Slot, World};
-use kapell_engine::event::{Fork, Parent, RunCreated, RunQueueRef, Stored};
-use kapell_engine::message::StartChild;
+use super::triggers::made_by;
+use super::{BEGIN, Slot, World};
+use kapell_engine::event::{Fork, Interval, Parent, RunCreated, RunQueueRef, Stored};
+use kapell_engine::message::{StartChild, StartTriggered};
 use kapell_engine::run::state::ParentUnit;
 use kapell_engine::run_queue::Entry;
+use kapell_engine::start::Start;
 use kapell_engine::{Input, Message, Run};
 use kapell_expr::{Budget, Map, MapScope, Value};
 use kapell_model::params::{Source, bind};
@@ -23,6 +25,7 @@ pub(super) struct Making {
     pub(super) priority: Option<u8>,
     pub(super) held_queues: Vec<(Arc<str>, Arc<str>, Arc<str>)>,
     pub(super) fork: Option<Fork>,
+    pub(super) by_trigger: Option<Box<StartTriggered>>,
 }
 
 impl World {
@@ -38,6 +41,7 @@ impl World {
             priority: Some(child.priority),
             held_queues: child.held_queues,
             fork: None,
+            by_trigger: None,
         })?;
         if let Some(error) = refused.filter(|_| parent.waits) {
             let message = Message::ChildEnded {
@@ -58,8 +62,28 @@ impl World {
             return Ok(Some(format!("there is no workflow `{}`", making.workflow)));
         };
         let spec = plan.spec.clone();
-        let begin = Value::Timestamp(self.now.timestamp());
-        let run_value = Value::map([("scheduled_at", begin.clone()), ("created_at", begin)]);
+        let namespace: Arc<str> = "default".into();
+        let trigger = making.by_trigger.as_deref();
+        let scheduled_at = trigger.map_or(self.now, |start| start.scheduled_at);
+        let last = plan.calendar.as_ref();
+        let last = last.and_then(|calendar| calendar.last_interval(scheduled_at));
+        let interval = match trigger {
+            Some(start) => start.interval,
+            None => last.unwrap_or((scheduled_at, scheduled_at)),
+        };
+        let timezone = trigger.map_or(&spec.timezone, |start| &start.timezone);
+        let start = Start {
+            namespace: &namespace,
+            workflow: &making.workflow,
+            kind: trigger.map_or("manual", |start| start.kind),
+            name: trigger.map_or("manual", |start| &start.name),
+            by: trigger.map_or("ann", |start| &start.by),
+            created_at: self.now,
+            scheduled_at,
+            interval,
+            timezone,
+        };
+        let run_value = start.value(Value::Null);
         let supplied = making
             .params
             .as_map()
@@ -78,7 +102,6 @@ impl World {
             ("params".into(), params.clone()),
             ("run".into(), run_value),
         ]));
-        let namespace: Arc<str> = "default".into();
         let line: Arc<str> = match &spec.strategy.key {
             None => "".into(),
             Some(key) => key
@@ -103,10 +126,21 @@ impl World {
             workflow: making.workflow.to_string(),
             version: 1,
             params: Some(Stored::new(&params)),
-            trigger: "manual".to_owned(),
-            by: "ann".to_owned(),
-            scheduled_at: self.now.0,
-            timezone: spec.timezone.to_string(),
+            trigger: start.kind.to_owned(),
+            by: start.by.to_owned(),
+            scheduled_at: scheduled_at.0,
+            timezone: timezone.to_string(),
+            trigger_name: trigger.map_or(String::new(), |start| start.name.to_string()),
+            interval: (interval != (scheduled_at, scheduled_at)).then_some(Interval {
+                start: interval.0.0,
+                end: interval.1.0,
+            }),
+            hops: trigger.map_or(0, |start| start.hops),
+            class: trigger.map_or(0, |start| start.class as u32),
+            backfill: trigger
+                .and_then(|start| start.backfill.as_deref())
+                .unwrap_or_default()
+                .to_owned(),
             parent: making.parent.map(|parent| Parent {
                 run: parent.run.to_bytes().to_vec(),
                 unit: parent.place.into(),
@@ -120,6 +154,10 @@ impl World {
             ..RunCreated::default()
         };
         self.timeline.numbers.insert(id, self.runs.len() + 1);
+        if let Some(start) = trigger {
+            self.timeline
+                .say(self.now.since(BEGIN), id, "run", made_by(start));
+        }
         self.runs.push(Slot {
             run: Run::new(plan),
             replayed: kapell_engine::run::State::default(),
@@ -134,7 +172,11 @@ impl World {
                 key,
                 rule,
                 inside,
-                ..Entry::default()
+                class: making
+                    .by_trigger
+                    .map(|start| start.class)
+                    .unwrap_or_default(),
+                scheduled_at,
             };
             let to = EntityKey::RunQueue {
                 namespace,
