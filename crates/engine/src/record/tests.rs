@@ -11,7 +11,7 @@ use crate::event::{
     UnitReady, UnitRef,
 };
 
-fn plan(text: &str) -> Plan {
+pub(super) fn plan(text: &str) -> Plan {
     let parsed = kapell_model::parse("test.yaml", text);
     let spec: Arc<Spec> = parsed
         .spec
@@ -19,7 +19,7 @@ fn plan(text: &str) -> Plan {
     Plan::new(spec)
 }
 
-fn unit(step: u16, item: u32) -> UnitRef {
+pub(super) fn unit(step: u16, item: u32) -> UnitRef {
     Place {
         scope: 0,
         step,
@@ -28,13 +28,13 @@ fn unit(step: u16, item: u32) -> UnitRef {
     .into()
 }
 
-const WHOLE: u32 = Place::NO_ITEM;
+pub(super) const WHOLE: u32 = Place::NO_ITEM;
 
-fn at(seconds: i64, fact: Fact) -> Event {
+pub(super) fn at(seconds: i64, fact: Fact) -> Event {
     Event::new(Time(seconds * 1_000_000), fact)
 }
 
-fn created() -> Event {
+pub(super) fn created() -> Event {
     at(
         0,
         Fact::RunCreated(Box::new(RunCreated {
@@ -46,7 +46,13 @@ fn created() -> Event {
     )
 }
 
-fn opened(scope: u32, unit: Option<UnitRef>, kind: ScopeKind, graph: u32, iteration: u32) -> Fact {
+pub(super) fn opened(
+    scope: u32,
+    unit: Option<UnitRef>,
+    kind: ScopeKind,
+    graph: u32,
+    iteration: u32,
+) -> Fact {
     Fact::ScopeOpened(ScopeOpened {
         scope,
         unit,
@@ -84,7 +90,7 @@ fn attempt(unit: UnitRef, attempt: u32, good: bool, next: Next) -> Fact {
     })
 }
 
-fn ended(unit: UnitRef, status: StepStatus) -> Fact {
+pub(super) fn ended(unit: UnitRef, status: StepStatus) -> Fact {
     Fact::UnitEnded(UnitEnded {
         unit,
         status: u32::from(status.number()),

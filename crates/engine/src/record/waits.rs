@@ -45,13 +45,18 @@ impl Fold<'_> {
                 let failed = error(sent.error.as_ref());
                 let names = sent.sent.iter().map(|sent| sent.signal.clone());
                 let ended = self.unit_of(sent.unit.into()).map(|unit| unit.status);
-                let status = match (&failed, ended) {
-                    (Some(_), Some(status)) if status.good() => StepStatus::Failed,
-                    (_, ended) => ended.unwrap_or_default(),
+                let fails = failed.is_some() && ended.is_some_and(StepStatus::good);
+                let status = if fails {
+                    StepStatus::Failed
+                } else {
+                    ended.unwrap_or_default()
                 };
+                if let Some(error) = failed.as_ref().filter(|_| !fails) {
+                    self.note(at, format!("of a step that has failed, {}", error.message));
+                }
                 self.unit(sent.unit.into(), status, |unit| {
                     unit.sent.extend(names);
-                    if status == StepStatus::Failed && failed.is_some() {
+                    if fails {
                         unit.error = failed;
                     }
                 });
@@ -83,3 +88,6 @@ impl Fold<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

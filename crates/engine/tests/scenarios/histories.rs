@@ -100,7 +100,7 @@ fn written(name: &str) -> String {
 enum Replayed {
     Run(Arc<Plan>, Box<State>),
     Lock(Lock),
-    Queue(RunQueue),
+    Queue(Box<RunQueue>),
     Topic(Box<Topic>),
 }
 
@@ -126,7 +126,7 @@ impl History {
             }
             let entity = entities.entry(title.clone()).or_insert_with(|| match word {
                 "lock" => Replayed::Lock(Lock::default()),
-                "queue" => Replayed::Queue(RunQueue::default()),
+                "queue" => Replayed::Queue(Box::default()),
                 "topic" => Replayed::Topic(Box::default()),
                 other => panic!("`{other}` in {}", self.name),
             });

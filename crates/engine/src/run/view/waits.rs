@@ -2,7 +2,7 @@
 
 use kapell_api::task::Place;
 use kapell_expr::{Budget, Part, Template, Value};
-use kapell_model::spec::{Approval, OnReject, Verb};
+use kapell_model::spec::{Approval, OnReject, Step, Verb, Wait};
 use kapell_model::{Time, params};
 use serde::{Deserialize, Serialize};
 
@@ -136,47 +136,22 @@ impl Run {
         let Some(plan) = self.state.plan_step(&self.plan, place) else {
             return Vec::new();
         };
-        let step = &plan.step;
         let names = At::unit(self, place, now);
-        let mut found = Vec::new();
-        let mut show = |name: String, template: &Template| {
-            let shown = match template {
-                Template::Text(text)
-                    if text
-                        .parts
-                        .iter()
-                        .any(|part| matches!(part, Part::Secret(_))) =>
-                {
-                    Ok(Value::string("(holds a secret)"))
-                }
-                template => template.eval(&names, Budget::default()),
-            };
-            let shown = shown
+        let shown = |template: &Template| {
+            let holds_secret = matches!(template, Template::Text(text)
+                if text.parts.iter().any(|part| matches!(part, Part::Secret(_))));
+            if holds_secret {
+                return Ok("(holds a secret)".into());
+            }
+            let value = template.eval(&names, Budget::default());
+            value
                 .map(|value| value.to_json())
-                .map_err(|error| error.to_string());
-            found.push((name, shown));
+                .map_err(|error| error.to_string())
         };
-        if let Some(foreach) = &step.foreach {
-            for (name, list) in &foreach.vars {
-                show(format!("foreach.{name}"), list);
-            }
-        } else {
-            if let Some(with) = &step.with {
-                show("with".to_owned(), with);
-            }
-            for (name, value) in &step.env {
-                if let Some(value) = value {
-                    show(format!("env.{name}"), value);
-                }
-            }
-            if let Verb::Set { values } = &step.verb {
-                for (name, value) in values {
-                    show(format!("set.{name}"), value);
-                }
-            }
-        }
-        found.truncate(INPUTS);
-        found
+        let settings = settings(&plan.step).into_iter().take(INPUTS);
+        settings
+            .map(|(name, template)| (name, shown(template)))
+            .collect()
     }
 
     /// What a unit that waits for somebody else's decision waits for.
@@ -223,6 +198,58 @@ impl Run {
     }
 }
 
+/// What a step starts with, as its definition says: of a foreach its lists.
+fn settings(step: &Step) -> Vec<(String, &Template)> {
+    if let Some(foreach) = &step.foreach {
+        let lists = foreach.vars.iter();
+        return lists
+            .map(|(name, list)| (format!("foreach.{name}"), list))
+            .collect();
+    }
+    let mut found: Vec<(String, &Template)> = Vec::new();
+    found.extend(step.with.iter().map(|with| ("with".to_owned(), with)));
+    for (name, value) in &step.env {
+        found.extend(value.iter().map(|value| (format!("env.{name}"), value)));
+    }
+    let numbered = |key: &'static str, list: &'_ [Template]| {
+        let names = (0..list.len()).map(move |at| format!("{key}[{at}]"));
+        names.collect::<Vec<_>>()
+    };
+    match &step.verb {
+        Verb::Shell { args, .. } => found.extend(numbered("args", args).into_iter().zip(args)),
+        Verb::Exec { argv } => found.extend(numbered("exec", argv).into_iter().zip(argv)),
+        Verb::Http(http) => {
+            found.push(("http.url".to_owned(), &http.url));
+            let parts = [
+                ("query", &http.query),
+                ("json", &http.json),
+                ("body", &http.body),
+            ];
+            for (name, part) in parts {
+                found.extend(part.iter().map(|part| (format!("http.{name}"), part)));
+            }
+        }
+        Verb::Set { values } => {
+            found.extend(
+                values
+                    .iter()
+                    .map(|(name, value)| (format!("set.{name}"), value)),
+            );
+        }
+        Verb::Loop(cycle) => {
+            found.extend(
+                cycle
+                    .vars
+                    .iter()
+                    .map(|(name, value)| (format!("vars.{name}"), value)),
+            );
+        }
+        Verb::Wait(Wait::Until(until)) => found.push(("wait.until".to_owned(), until)),
+        _ => {}
+    }
+    found
+}
+
 fn given_view(given: &Given) -> GivenView {
     GivenView {
         by: given.by.to_string(),
@@ -230,3 +257,6 @@ fn given_view(given: &Given) -> GivenView {
         comment: given.comment.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests;

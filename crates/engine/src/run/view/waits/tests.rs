@@ -1,0 +1,91 @@
+use std::sync::Arc;
+
+use kapell_model::{RunId, StepStatus};
+
+use super::super::RunView;
+use super::*;
+use crate::event::{RunCreated, Stored};
+use crate::plan::Plan;
+use crate::run::{Input, Request};
+
+/// What is seen of the first step of a run once it has begun, and the run itself.
+fn begun(text: &str) -> (Run, RunView) {
+    let parsed = kapell_model::parse("w.yaml", text);
+    let spec = parsed
+        .spec
+        .unwrap_or_else(|| panic!("{:?}", parsed.diagnostics));
+    let mut run = Run::new(Arc::new(Plan::new(spec)));
+    let created = RunCreated {
+        id: RunId(7).to_bytes().to_vec(),
+        workflow: "w".into(),
+        by: "ann".into(),
+        params: Some(Stored::new(&Value::map([("n", Value::Int(3))]))),
+        ..RunCreated::default()
+    };
+    run.decide(Input::Create(Box::new(created)), Time(1))
+        .unwrap();
+    while run.unsettled() {
+        run.decide(Input::Wake, Time(1)).unwrap();
+    }
+    let view = run.view(Time(1));
+    (run, view)
+}
+
+#[test]
+fn a_stopped_step_shows_what_it_would_start_with_and_no_secret() {
+    let (mut run, view) = begun(
+        "workflow: w\nparams: { n: { type: int } }\nsteps:\n  a:\n    breakpoint: before\n    exec: [echo, \"${{ params.n }}\"]\n    env: { N: \"n is ${{ params.n }}\", KEY: \"${{ secrets.key }}\", BAD: \"${{ json('{}').x }}\" }\n",
+    );
+    let step = &view.steps[0];
+    assert_eq!(step.status, StepStatus::Waiting);
+    let stopped = step.stopped.as_ref().unwrap();
+    assert_eq!((stopped.at, &stopped.output), (BreakAt::Before, &None));
+    let shown = |name: &str| {
+        let found = stopped.inputs.iter().find(|(other, _)| other == name);
+        found.map(|(_, shown)| shown.clone()).unwrap()
+    };
+    assert_eq!(shown("env.N"), Ok("n is 3".into()));
+    assert_eq!(shown("env.KEY"), Ok("(holds a secret)".into()));
+    assert!(shown("env.BAD").is_err());
+    assert_eq!(shown("exec[1]"), Ok(3.into()));
+    let request = Request::SetParam {
+        by: "ann".to_owned(),
+        name: "n".into(),
+        value: Value::Int(4),
+        text: false,
+    };
+    run.decide(Input::Request(request), Time(2)).unwrap();
+    let view = run.view(Time(2));
+    let stopped = view.steps[0].stopped.as_ref().unwrap();
+    assert!(
+        stopped
+            .inputs
+            .contains(&("exec[1]".to_owned(), Ok(4.into())))
+    );
+}
+
+#[test]
+fn a_question_is_shown_with_all_that_an_answer_needs() {
+    let (_, view) = begun(
+        "workflow: w\nparams: { n: { type: int } }\nsteps:\n  a:\n    approval:\n      by: [leads]\n      count: 2\n      message: \"n is ${{ params.n }}?\"\n      input: { rate: { type: float, enum: [0.5, 1.0] }, note: { type: string, default: x } }\n      timeout: 1h\n",
+    );
+    let asked = view.steps[0].approval.as_ref().unwrap();
+    assert_eq!(asked.message, "n is 3?");
+    assert_eq!((&asked.by[..], asked.count), (&["leads".to_owned()][..], 2));
+    assert_eq!(asked.not_by.as_deref(), Some("ann"));
+    assert_eq!(asked.until, Some(Time(3_600_000_001)));
+    assert!(asked.reject_fails);
+    let rate = asked
+        .input
+        .iter()
+        .find(|input| input.name == "rate")
+        .unwrap();
+    assert_eq!((&*rate.ty, rate.required), ("float", true));
+    assert_eq!(rate.allowed.as_ref().map(Vec::len), Some(2));
+    let note = asked
+        .input
+        .iter()
+        .find(|input| input.name == "note")
+        .unwrap();
+    assert!(!note.required);
+}
