@@ -51,11 +51,10 @@ impl Context<'_> {
             "the answer",
             [
                 ("approved", Type::Bool),
-                // A name, or names where several must agree.
-                ("by", Type::Any),
+                // A name, or several with commas between them.
+                ("by", Type::String),
                 ("at", Type::Timestamp),
-                // Null where nothing was said.
-                ("comment", Type::Any),
+                ("comment", Type::String),
                 ("input", input_type),
             ],
         );

@@ -1,6 +1,8 @@
 //! What definitions mean once they are parsed: defaults filled in, text kept, places exact, bounds
 //! held.
 
+mod triggers;
+
 use std::fmt::Write as _;
 
 use kapell_expr::{Template, Type, Value};
@@ -468,94 +470,4 @@ fn a_text_of_mistakes_alone_is_given_up() {
     let found = codes(&text);
     assert!((1..50).contains(&found.len()), "{found:?}");
     assert!(found.iter().all(|code| *code == "yaml"), "{found:?}");
-}
-
-fn triggers(yaml: &str) -> Vec<crate::spec::Trigger> {
-    let text = format!(
-        "workflow: w\ntimezone: Europe/Berlin\nsteps: {{ a: {{ noop: }} }}\ntriggers:\n{yaml}"
-    );
-    let parsed = parse("w.yaml", &text);
-    assert!(parsed.spec.is_some(), "{:?}", parsed.diagnostics);
-    parsed.spec.unwrap().triggers.clone()
-}
-
-fn schedule(trigger: &crate::spec::Trigger) -> &crate::spec::Schedule {
-    match &trigger.kind {
-        crate::spec::TriggerKind::Schedule(schedule) => schedule,
-        other => panic!("{other:?}"),
-    }
-}
-
-#[test]
-fn a_trigger_is_named_after_its_kind() {
-    let found = triggers(
-        "  - cron: '0 2 * * *'\n  - every: 1m\n  - signal: a\n  - webhook: { path: p, secret: s }\n  - { name: b, signal: a }\n",
-    );
-    let names: Vec<&str> = found.iter().map(|trigger| &*trigger.name).collect();
-    assert_eq!(names, ["cron", "every", "signal", "webhook", "b"]);
-}
-
-#[test]
-fn a_cron_expression_is_kept_as_five_or_six_fields_with_one_space_between() {
-    use crate::spec::Timing;
-    let found = triggers("  - cron: ' 0  2 * *   MON '\n  - { name: b, cron: '@Daily' }\n");
-    assert_eq!(
-        schedule(&found[0]).timing,
-        Timing::Cron("0 2 * * MON".into())
-    );
-    assert_eq!(schedule(&found[1]).timing, Timing::Cron("0 0 * * *".into()));
-}
-
-#[test]
-fn catch_up_of_all_is_bounded_where_it_says_nothing() {
-    use crate::spec::Catchup;
-    let found = triggers(
-        "  - { cron: '0 2 * * *', catchup: all }\n  - { every: 1s }\n  - { name: c, every: 1s, catchup: { mode: all, max: 3, within: 1d, pace: 0s } }\n",
-    );
-    let all = Catchup::All {
-        max: crate::limits::CATCHUP,
-        within: None,
-        pace: None,
-    };
-    assert_eq!(schedule(&found[0]).catchup, all);
-    assert_eq!(schedule(&found[1]).catchup, Catchup::Latest);
-    let some = Catchup::All {
-        max: 3,
-        within: Some(jiff::SignedDuration::from_hours(24)),
-        pace: None,
-    };
-    assert_eq!(schedule(&found[2]).catchup, some);
-}
-
-#[test]
-fn a_date_without_a_zone_is_in_that_of_the_trigger() {
-    let at = |text: &str| Some(crate::Time::from(text.parse::<jiff::Timestamp>().unwrap()));
-    let found = triggers(
-        "  - { every: 1d, start: 2026-01-31, end: 2026-01-31T12:00:00Z }\n  - { name: b, every: 1d, timezone: America/New_York, start: 2026-01-31T01:00 }\n",
-    );
-    assert_eq!(schedule(&found[0]).start, at("2026-01-30T23:00:00Z"));
-    assert_eq!(schedule(&found[0]).end, at("2026-01-31T12:00:00Z"));
-    assert_eq!(schedule(&found[1]).start, at("2026-01-31T06:00:00Z"));
-}
-
-#[test]
-fn a_schedule_that_comes_rarely_is_found_quickly() {
-    // February 29 that is a Monday is 28 years apart; one that never comes is looked for longest.
-    let text = "workflow: w\nsteps: { a: { noop: } }\ntriggers: [{ cron: '0 0 29 2 *' }, { name: b, cron: '59 59 23 29 FEB 1#5' }]\n";
-    assert!(parse("w.yaml", text).spec.is_some());
-}
-
-#[test]
-fn a_literal_of_with_is_of_the_parameters_type() {
-    let text = "workflow: w\nparams: { day: { type: date }, code: { type: string }, codes: { type: list<string> } }\nsteps: { a: { noop: } }\ntriggers: [{ every: 1d, with: { day: 2026-01-31, code: 0755, codes: [no, 1.10] } }]\n";
-    let parsed = parse("w.yaml", text);
-    assert!(parsed.spec.is_some(), "{:?}", parsed.diagnostics);
-    let spec = parsed.spec.unwrap();
-    let Some(kapell_expr::Template::Literal(with)) = &spec.triggers[0].with else {
-        panic!("{:?}", spec.triggers[0].with);
-    };
-    let with = with.as_map().unwrap();
-    assert!(matches!(with["day"], kapell_expr::Value::Date(_)));
-    assert_eq!(with["code"].as_str(), Some("0755"));
-    assert_eq!(with["codes"].text(), r#"["no","1.10"]"#);
 }

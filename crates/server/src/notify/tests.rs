@@ -1,13 +1,21 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 
+use kapell_api::http::RegisterWorkflow;
+use kapell_engine::Ask;
+use kapell_engine::notice::NoticeAsk;
 use kapell_expr::{Map, Value};
+use kapell_model::{EntityKey, RunId};
+use kapell_node::{Answer, ClientRequest, clock};
+use kapell_store::{FileBlobs, MemoryStore, Store};
 use serde_json::json;
 
 use super::post::{agent, body, post};
-use super::{ChannelSettings, Due, Kind, NotifySettings, Receivers};
+use super::{ChannelSettings, Due, Kind, NotifySettings, Receivers, Sender};
+use crate::register;
 
 fn settings(url: &str, kind: Kind, template: Option<&str>) -> NotifySettings {
     let channel = ChannelSettings {
@@ -215,4 +223,176 @@ fn a_receiver_that_is_not_there_is_asked_again() {
     )
     .unwrap_err();
     assert!(!failure.hopeless, "{}", failure.error);
+}
+
+/// No work is handed out: the steps of these workflows are the engine's.
+struct NoWorkers;
+
+impl kapell_node::drive::Workers for NoWorkers {
+    fn offer(&self, _: Vec<kapell_api::task::Task>) {}
+
+    fn stop(&self, _: &[(RunId, kapell_api::task::Place, kapell_model::Offer)]) {}
+}
+
+/// A node that makes runs of one workflow, and what stops it.
+struct World {
+    node: kapell_node::drive::Node,
+    store: Arc<dyn Store>,
+    threads: Option<kapell_node::drive::Threads>,
+    _folder: tempfile::TempDir,
+}
+
+impl World {
+    fn of(workflow: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let register = RegisterWorkflow {
+            file: "w.yaml".to_owned(),
+            source: workflow.to_owned(),
+            bundle: None,
+        };
+        store
+            .register(&register::row(&register, clock::now()).unwrap())
+            .unwrap();
+        let files = FileBlobs::open(folder.path()).unwrap();
+        let prepared = kapell_node::drive::Node::prepare();
+        let node = prepared.node();
+        let config = kapell_node::Config {
+            seed: 1,
+            process_window: 0,
+            light_window: 0,
+            idle_micros: 60_000_000,
+        };
+        let blobs = Arc::new(kapell_node::BlobFolder(files));
+        let threads = prepared
+            .start(config, Arc::clone(&store), blobs, Arc::new(NoWorkers))
+            .unwrap();
+        Self {
+            node,
+            store,
+            threads: Some(threads),
+            _folder: folder,
+        }
+    }
+
+    fn run(&self) -> RunId {
+        let start = kapell_node::StartRun {
+            namespace: register::NAMESPACE.into(),
+            workflow: "report".into(),
+            version: None,
+            params: Value::map([] as [(&str, Value); 0]),
+            text: false,
+            by: "anna".to_owned(),
+            scheduled_at: None,
+            priority: None,
+            idempotency_key: None,
+        };
+        match self
+            .node
+            .ask_and_wait(ClientRequest::Start(Box::new(start)))
+        {
+            Ok(Answer::Started(run)) => run,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn sender(&self, settings: &NotifySettings) -> Sender {
+        let receivers = Receivers::new(settings).unwrap();
+        Sender::start(self.node.clone(), Arc::clone(&self.store), receivers).unwrap()
+    }
+
+    fn view(&self) -> serde_json::Value {
+        let key = EntityKey::Channel {
+            namespace: register::NAMESPACE.into(),
+            name: "on-call".into(),
+        };
+        let ask = ClientRequest::Ask {
+            key,
+            ask: Ask::View,
+        };
+        match self.node.ask_and_wait(ask) {
+            Ok(Answer::Value(view)) => view.to_json(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Waits until the channel looks so.
+    fn until(&self, fine: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+        for _ in 0..2_000 {
+            let view = self.view();
+            if fine(&view) {
+                return view;
+            }
+            std::thread::park_timeout(std::time::Duration::from_millis(5));
+        }
+        panic!("it stays {}", self.view());
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Some(threads) = self.threads.take() {
+            threads.stop();
+        }
+    }
+}
+
+const REPORT: &str =
+    "workflow: report\nnotify: { to: on-call, on: succeeded }\nsteps: { a: { set: { x: 1 } } }\n";
+
+#[test]
+fn what_a_run_tells_arrives_also_if_it_ended_before_anybody_delivered() {
+    let ok = "HTTP/1.1 204 Fine\r\nconnection: close\r\n\r\n";
+    let (url, coming) = answering(vec![ok, ok]);
+    let world = World::of(REPORT);
+    let first = world.run();
+    world.until(|view| view["waiting"] == 1);
+    let sender = world.sender(&settings(&url, Kind::Json, None));
+    let (head, body) = coming.recv().unwrap();
+    let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(body["run"], first.to_string());
+    assert_eq!(
+        (&body["event"], &body["by"]),
+        (&json!("succeeded"), &json!("anna"))
+    );
+    assert!(
+        head.contains(&format!("idempotency-key: {first}-succeeded-")),
+        "{head}"
+    );
+    let second = world.run();
+    let (_, body) = coming.recv().unwrap();
+    assert!(body.contains(&second.to_string()), "{body}");
+    world.until(|view| view["delivered"] == 2 && view["waiting"] == 0);
+    drop(sender);
+}
+
+#[test]
+fn what_nobody_can_deliver_is_kept_and_can_be_sent_again() {
+    let world = World::of(REPORT);
+    world.run();
+    let sender = world.sender(&NotifySettings::default());
+    let view = world.until(|view| view["failed"].as_array().is_some_and(|all| !all.is_empty()));
+    let error = view["failed"][0]["error"].as_str().unwrap();
+    assert!(error.contains("no channel `on-call`"), "{error}");
+    drop(sender);
+    let (url, coming) = answering(vec![
+        "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+    ]);
+    let key = EntityKey::Channel {
+        namespace: register::NAMESPACE.into(),
+        name: "on-call".into(),
+    };
+    let ask = Ask::Notice(NoticeAsk::Again { number: 0 });
+    world
+        .node
+        .ask_and_wait(ClientRequest::Ask { key, ask })
+        .unwrap();
+    let _sender = world.sender(&settings(
+        &url,
+        Kind::Slack,
+        Some("${{ workflow }} is done"),
+    ));
+    let (_, body) = coming.recv().unwrap();
+    assert_eq!(body, r#"{"text":"report is done"}"#);
+    world.until(|view| view["delivered"] == 1 && view["failed"] == json!([]));
 }

@@ -19,7 +19,7 @@ pub(super) struct Case {
 }
 
 /// Every example, the quick ones first.
-pub(super) const CASES: [Case; 11] = [
+pub(super) const CASES: [Case; 13] = [
     Case {
         name: "etl-shell",
         files: &["etl-shell.yaml"],
@@ -61,6 +61,16 @@ pub(super) const CASES: [Case; 11] = [
         check: failing,
     },
     Case {
+        name: "cron",
+        files: &["cron.yaml"],
+        check: cron,
+    },
+    Case {
+        name: "approval",
+        files: &["approval.yaml"],
+        check: approval,
+    },
+    Case {
         name: "locks",
         files: &["locks.yaml"],
         check: locks,
@@ -98,6 +108,18 @@ fn branching(kapell: &Kapell) -> Result<()> {
     )?;
     let outputs = kapell.run("branching.yaml", &["rows=50000", "notify=true"])?;
     expect_part(&outputs, &json!({ "branch": 1, "notified": true }))
+}
+
+fn cron(kapell: &Kapell) -> Result<()> {
+    let outputs = kapell.run("cron.yaml", &["day=2026-01-31", "rows=7"])?;
+    expect_part(&outputs, &json!({ "text": "7 rows on 2026-01-31" }))
+}
+
+fn approval(kapell: &Kapell) -> Result<()> {
+    expect_part(
+        &kapell.run("approval.yaml", &[])?,
+        &json!({ "model": "model-1", "asked": false }),
+    )
 }
 
 fn nested_foreach(kapell: &Kapell) -> Result<()> {
