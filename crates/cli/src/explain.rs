@@ -42,6 +42,7 @@ const PAGES: [(&str, &str); 24] = [
     page!("store-unavailable"),
     page!("token-not-found"),
     page!("too-many-requests"),
+    page!("trigger-not-found"),
     page!("workflow-not-found"),
 ];
 
