@@ -6,6 +6,7 @@ use std::fs;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
+use kapell_api::client::HttpServer;
 use kapell_model::{Error, ErrorCode};
 use kapell_worker::Capacity;
 
@@ -46,6 +47,9 @@ const INHERITED_STARTS: [&str; 5] = ["LC_", "XDG_", "PIP_", "UV_", "PYTHON"];
 pub(crate) struct Config {
     /// Where everything is kept.
     pub(crate) data_dir: PathBuf,
+    /// The server that is asked instead, and certificates to trust.
+    server: Option<String>,
+    ca: Option<PathBuf>,
     /// True if the data directory is where it always is.
     pub(crate) data_dir_is_default: bool,
     /// Who runs this command.
@@ -95,6 +99,11 @@ impl Config {
             },
         };
         let config = Self {
+            server: global.server.clone().or_else(|| variable("KAPELL_SERVER")),
+            ca: global
+                .ca
+                .clone()
+                .or_else(|| variable("KAPELL_CA").map(PathBuf::from)),
             data_dir_is_default: named.is_none(),
             data_dir: named.unwrap_or_else(|| PathBuf::from(".kapell")),
             user: variable("USER")
@@ -110,6 +119,14 @@ impl Config {
                 .filter(|columns| *columns > 0),
         };
         (config, misset)
+    }
+
+    /// The server that is asked instead of a data directory, with the token for it.
+    pub(crate) fn server(&self) -> Result<Option<HttpServer>, Error> {
+        let Some(url) = &self.server else {
+            return Ok(None);
+        };
+        HttpServer::new(url, variable("KAPELL_TOKEN"), self.ca.as_deref()).map(Some)
     }
 
     /// Columns and rows to write on. They change while a command runs.

@@ -181,7 +181,7 @@ fn data(config: &Config) -> Check {
     }
     match session::open(config, Need::Look) {
         Ok(session) => match session.holder() {
-            Some(pid) => ok(NAME, format!("held by process {pid}, which answers")),
+            Some(holder) => ok(NAME, format!("held by {holder}, which answers")),
             None => ok(NAME, "can be opened"),
         },
         Err(error) => fail(NAME, error.message, error.hint.unwrap_or_default()),

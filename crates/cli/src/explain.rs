@@ -18,7 +18,7 @@ macro_rules! page {
 }
 
 /// The pages of `docs/errors`, by code.
-const PAGES: [(&str, &str); 23] = [
+const PAGES: [(&str, &str); 24] = [
     page!("bad-definition"),
     page!("bad-params"),
     page!("bad-request"),
@@ -41,6 +41,7 @@ const PAGES: [(&str, &str); 23] = [
     page!("store-unavailable"),
     page!("token-not-found"),
     page!("too-many-requests"),
+    page!("trigger-not-found"),
     page!("workflow-not-found"),
 ];
 

@@ -13,7 +13,7 @@ use crate::interrupt::Interrupt;
 use crate::paint::{BOLD, CYAN, DIM, GREEN, Line, PLAIN, YELLOW};
 use crate::printer::Printer;
 use crate::progress::Progress;
-use crate::session::{self, Need, Session};
+use crate::session::{self, Holder, Need, Session};
 use crate::{Ended, Exit, failure, paint, words};
 
 /// Between two looks on a terminal, and elsewhere.
@@ -71,7 +71,7 @@ pub(crate) fn announce(others: usize, work: &Work, printer: &mut Printer) {
 
 /// Says what was recorded, and that somebody else does the work.
 pub(crate) fn recorded(session: Session, run: RunId, work: &Work, printer: &mut Printer) -> Ended {
-    let holder = session.holder();
+    let holder = session.holder().cloned();
     let summary = session.api().wait(run, Duration::ZERO)?;
     session.stop(Duration::ZERO);
     if work.json {
@@ -79,7 +79,7 @@ pub(crate) fn recorded(session: Session, run: RunId, work: &Work, printer: &mut 
         return Ok(Exit::Success);
     }
     let next = match holder {
-        Some(pid) => format!("process {pid} does the work"),
+        Some(holder) => format!("{holder} does the work"),
         None => "`kapell resume` does the work".to_owned(),
     };
     let (sign, style) = paint::run(summary.status);
@@ -112,10 +112,16 @@ pub(crate) fn to_the_end(
     loop {
         match following.look(&session, &interrupt, printer) {
             Ok(Some(seen)) => return following.leave(session, &seen, printer),
+            // A server's work goes on, whoever looks.
+            Ok(None) if matches!(session.holder(), Some(Holder::Server(_))) => {
+                following.look_away(printer);
+                return Ok(Exit::Interrupted);
+            }
             Ok(None) => return Ok(following.pause(session, printer)),
             // Whoever held the directory has ended: what is left is ours now.
             Err(error)
-                if session.holder().is_some() && error.code == ErrorCode::StoreUnavailable =>
+                if matches!(session.holder(), Some(Holder::Process(_)))
+                    && error.code == ErrorCode::StoreUnavailable =>
             {
                 session = session::open(config, Need::Work(work.slots))?;
             }
@@ -219,6 +225,25 @@ impl Following<'_> {
         Ok(if good { Exit::Success } else { Exit::Failed })
     }
 
+    /// Says how to look again.
+    fn look_away(&self, printer: &mut Printer) {
+        let what = match self.runs.as_slice() {
+            [run] => format!("run {} goes on", words::short(*run)),
+            runs => format!("{} go on", words::count(runs.len() as u64, "run")),
+        };
+        let next = match self.runs.as_slice() {
+            [run] => format!("kapell show {}", words::short(*run)),
+            _ => "kapell list".to_owned(),
+        };
+        printer.notes(&[
+            Line::default(),
+            Line::default().with(YELLOW, "‖ ").with(PLAIN, what),
+            Line::default()
+                .with(DIM, "  to look again: ")
+                .with(CYAN, next),
+        ]);
+    }
+
     /// Pauses what is followed, gives running attempts time, and says how to go on.
     fn pause(&self, session: Session, printer: &mut Printer) -> Exit {
         let mut paused = Vec::new();
@@ -243,7 +268,7 @@ impl Following<'_> {
             _ => "kapell resume".to_owned(),
         };
         let holder = match session.holder() {
-            Some(pid) => format!("  attempts under way end in process {pid}"),
+            Some(holder) => format!("  attempts under way end in {holder}"),
             None => format!(
                 "  attempts under way have {} to end; Ctrl-C ends them now",
                 words::count(GRACE.as_secs(), "second")

@@ -10,6 +10,7 @@
 
 mod act;
 mod args;
+mod audit;
 mod bundle;
 mod completions;
 mod config;
@@ -30,10 +31,12 @@ mod printer;
 mod progress;
 mod run;
 mod schema;
+mod server;
 mod session;
 mod show;
 mod start;
 mod timeline;
+mod token;
 mod tree;
 mod validate;
 mod why;
@@ -127,6 +130,9 @@ fn dispatch(command: Command, config: &Config, printer: &mut Printer) -> Ended {
         Command::Fork(fork) => act::fork(&fork, config, printer),
         Command::Priority(priority) => act::priority(&priority, config, printer),
         Command::Dismiss(dismiss) => act::dismiss(&dismiss, config, printer),
+        Command::Server(server) => server::server(&server, config, printer),
+        Command::Token(token) => token::token(&token, config, printer),
+        Command::Audit(audit) => audit::audit(&audit, config, printer),
         Command::Schema => schema::schema(printer),
         Command::Doctor(doctor) => doctor::doctor(&doctor, config, printer),
         Command::Explain(explain) => explain::explain(&explain, printer),

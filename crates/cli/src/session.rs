@@ -1,9 +1,11 @@
-//! How a command reaches the engine: in this process, or in the one that holds the data directory.
+//! How a command reaches the engine: in this process, in the one that holds the data directory, or at a
+//! server.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kapell_api::client::Api;
+use kapell_api::client::{Api, Client, Target};
 use kapell_api::task::{Place, Task};
 use kapell_model::{Error, ErrorCode, Offer, RunId};
 use kapell_node::clock;
@@ -27,15 +29,42 @@ pub(crate) enum Need {
     Work(Option<u16>),
 }
 
-/// A data directory that can be asked.
+/// Who does the work, if not this process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Holder {
+    /// The process that holds the data directory.
+    Process(u32),
+    /// A server.
+    Server(String),
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Process(pid) => write!(f, "process {pid}"),
+            Self::Server(url) => write!(f, "the server at {url}"),
+        }
+    }
+}
+
+/// A data directory, or a server, that can be asked.
 pub(crate) struct Session {
     api: Arc<dyn Api>,
     local: Option<Box<Local>>,
-    holder: Option<u32>,
+    holder: Option<Holder>,
 }
 
-/// Opens the data directory for what is needed.
+/// Opens the data directory for what is needed, or asks the server that the flags or the environment name.
 pub(crate) fn open(config: &Config, need: Need) -> Result<Session, Error> {
+    if let Some(server) = config.server()? {
+        let holder = Some(Holder::Server(server.url().to_owned()));
+        let client = Client::to(Target::Http(Box::new(server)))?;
+        return Ok(Session {
+            api: Arc::new(client),
+            local: None,
+            holder,
+        });
+    }
     if need == Need::Look && !local::database(&config.data_dir).exists() {
         let hint = if config.data_dir_is_default {
             "`kapell run FILE` makes one here; `--data-dir` names another place"
@@ -59,12 +88,13 @@ pub(crate) fn open(config: &Config, need: Need) -> Result<Session, Error> {
         Opened::Elsewhere { client, pid } => Session {
             api: Arc::new(client),
             local: None,
-            holder: Some(pid),
+            holder: Some(Holder::Process(pid)),
         },
     })
 }
 
-fn work(config: &Config, slots: Option<u16>) -> Want {
+/// All of the work, with so many attempts at a time.
+pub(crate) fn work(config: &Config, slots: Option<u16>) -> Want {
     let capacity = config.capacity(slots);
     let data_dir = config.data_dir.clone();
     let hire: Hire = Box::new(move |blobs, reports| {
@@ -124,9 +154,9 @@ impl Session {
         &*self.api
     }
 
-    /// The process that holds the directory, if it is another.
-    pub(crate) fn holder(&self) -> Option<u32> {
-        self.holder
+    /// Who does the work, if not this process.
+    pub(crate) fn holder(&self) -> Option<&Holder> {
+        self.holder.as_ref()
     }
 
     /// The run that somebody means.

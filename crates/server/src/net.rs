@@ -175,7 +175,8 @@ async fn accept(
             // Too many: closed at once, before anything is read.
             if let Some(place) = Place::take(shared, Some(address.ip())) {
                 stream.set_nodelay(true)?;
-                let here = stream
+                // A proxy on this machine may stand for anybody: what counts is where is listened.
+                let here = listener
                     .local_addr()
                     .is_ok_and(|here| here.ip().is_loopback());
                 let peer = if here && address.ip().is_loopback() {

@@ -65,7 +65,7 @@ pub struct NewToken {
 pub struct CreatedToken {
     /// What is known of it from now on.
     pub token: TokenView,
-    /// What goes into KAPELL_TOKEN, or the header `Authorization: Bearer …`.
+    /// What goes into `KAPELL_TOKEN`, or the header `Authorization: Bearer …`.
     pub secret: String,
 }
 

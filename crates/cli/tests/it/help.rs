@@ -31,6 +31,11 @@ fn each_command_says_what_its_flags_do() {
         "fork",
         "priority",
         "dismiss",
+        "server",
+        "token create",
+        "token list",
+        "token revoke",
+        "audit",
         "schema",
         "doctor",
         "explain",
@@ -41,7 +46,9 @@ fn each_command_says_what_its_flags_do() {
         .map(|command| {
             format!(
                 "$ kapell {command} -h\n{}",
-                place.good(&[command, "-h"]).out
+                place
+                    .good(&command.split(' ').chain(["-h"]).collect::<Vec<_>>())
+                    .out
             )
         })
         .collect();

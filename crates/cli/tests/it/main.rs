@@ -11,4 +11,5 @@ mod interrupt;
 mod logs;
 mod place;
 mod runs;
+mod server;
 mod terminal;

@@ -78,6 +78,9 @@ impl Place {
         command.args(arguments).current_dir(self.folder.path());
         for name in [
             "KAPELL_DATA_DIR",
+            "KAPELL_SERVER",
+            "KAPELL_CA",
+            "KAPELL_TOKEN",
             "KAPELL_LOG",
             "KAPELL_SLOTS",
             "NO_COLOR",

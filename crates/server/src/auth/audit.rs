@@ -160,12 +160,11 @@ fn keep(
     next: &mut Option<u64>,
     batch: &mut [Waiting],
 ) -> kapell_store::Result<()> {
-    let first = match *next {
-        Some(next) => next,
-        None => {
-            let newest = store.documents(&[DOCUMENT], None, Order::Backward, 1)?;
-            newest.first().map_or(1, |(key, _)| number(key) + 1)
-        }
+    let first = if let Some(next) = *next {
+        next
+    } else {
+        let newest = store.documents(&[DOCUMENT], None, Order::Backward, 1)?;
+        newest.first().map_or(1, |(key, _)| number(key) + 1)
     };
     let mut changes = Vec::with_capacity(batch.len());
     for (number, waiting) in (first..).zip(batch.iter_mut()) {

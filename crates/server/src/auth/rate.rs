@@ -65,8 +65,9 @@ impl Rates {
         }
         let due = all.entry(client).or_insert(now);
         // A clock that was set back makes nobody wait.
-        *due = (*due).clamp(now, now + BURST);
+        *due = (*due).clamp(now, now + BURST - self.interval);
         let next = *due + self.interval * i64::from(weight);
+        // One alone gets through, however much it weighs.
         if *due > now && next - now > BURST {
             let wait = u64::try_from(next - now - BURST).unwrap_or(0);
             return Err(Duration::from_nanos(wait));
