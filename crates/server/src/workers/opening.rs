@@ -1,6 +1,7 @@
 //! How a session begins, goes on after a break, and hears what its worker says.
 
 use std::collections::BTreeSet;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -104,8 +105,8 @@ impl Workers {
         let mut attached = Vec::new();
         for (held, task) in holds {
             let name = (held.run, held.place, held.offer);
-            if !session.held.contains_key(&name) {
-                session.held.insert(name, task.clone());
+            if let Entry::Vacant(place) = session.held.entry(name) {
+                place.insert(task.clone());
                 attached.push(*held);
             }
         }
