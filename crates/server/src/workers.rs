@@ -173,7 +173,7 @@ impl Workers {
         if drained.is_empty() {
             let message = format!("there is no worker `{worker}`");
             return Err(Error::new(ErrorCode::WorkerNotFound, message)
-                .hint("`kapell workers` lists them; the one inside the server has no session"));
+                .hint("`kapell workers` lists them; the one inside the server goes with it"));
         }
         Ok(drained)
     }

@@ -58,7 +58,7 @@ impl Workers {
         if self.sessions.lock().len() >= limits::SESSIONS {
             let message = format!("there are {} workers already", limits::SESSIONS);
             return Err(Error::new(ErrorCode::LimitReached, message)
-                .hint("let some go with `kapell workers drain`"));
+                .hint("let some go with `kapell workers --drain NAME`"));
         }
         // Before the first task: a process after this one must know of it.
         stored::write(&*self.store, id, &about)?;
