@@ -69,6 +69,11 @@ impl Process {
         self.started.take().unwrap().end();
     }
 
+    /// Its exit status once it has ended by itself.
+    fn end_by_itself(mut self) -> i32 {
+        self.started.take().unwrap().end().0
+    }
+
     /// Asks it to end; its exit status.
     fn end(mut self) -> i32 {
         self.signal(Signal::TERM);
@@ -104,7 +109,7 @@ impl World {
             .env("KAPELL_SECRET_TOKEN", "topsecret-of-the-server");
         let (server, line) = Process::start(&mut command, "answers at");
         let url = line.split_whitespace().find(|word| word.contains("://"));
-        self.url = url.unwrap().to_owned();
+        url.unwrap().clone_into(&mut self.url);
         self.server = Some(server);
     }
 
@@ -250,6 +255,45 @@ fn a_worker_does_the_work_of_its_queue() {
 }
 
 #[test]
+fn a_token_that_does_not_let_it_work_ends_a_worker() {
+    let place = Place::new();
+    let token = |name: &str, scope: &str| {
+        let output = place
+            .command(&["token", "create", name, "--scope", scope])
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    let (reads, runs) = (token("reads", "read"), token("runs", "run"));
+    let mut command = place.command(&["server", "--listen", "127.0.0.1:0", "--tls-self-signed"]);
+    let (_server, line) = Process::start(&mut command, "answers at");
+    let url = line.split_whitespace().find(|word| word.contains("://"));
+    let worker = |token: &str| {
+        let arguments = [
+            "worker",
+            "--data-dir",
+            "a",
+            "--server",
+            url.unwrap(),
+            "--ca",
+        ];
+        let mut command = place.command(&arguments);
+        command
+            .arg(place.path(".kapell/tls/cert.pem"))
+            .env("KAPELL_TOKEN", token);
+        command
+    };
+    for token in ["kapell_no_token", &reads] {
+        let output = worker(token).output().unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{errors}");
+        assert!(errors.contains("refuses this worker"), "{errors}");
+    }
+    let (works, _) = Process::start(&mut worker(&runs), "works for");
+    assert_eq!(works.end(), 0);
+}
+
+#[test]
 fn what_a_killed_worker_ran_is_done_elsewhere() {
     let world = World::new("hold.yaml", HOLD);
     let first = world.worker("a");
@@ -325,11 +369,4 @@ fn a_worker_that_is_let_go_hands_back_what_it_runs() {
     world.succeeds();
     assert_eq!(first.end_by_itself(), 0);
     assert_eq!(second.end(), 0);
-}
-
-impl Process {
-    /// Its exit status once it has ended by itself.
-    fn end_by_itself(mut self) -> i32 {
-        self.started.take().unwrap().end().0
-    }
 }
