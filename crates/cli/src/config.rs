@@ -5,9 +5,10 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use kapell_api::client::HttpServer;
-use kapell_model::{Error, ErrorCode};
+use kapell_model::{Error, ErrorCode, limits};
 use kapell_worker::Capacity;
 
 use crate::args::{Global, When};
@@ -64,6 +65,8 @@ pub(crate) struct Config {
     pub(crate) log: Option<String>,
     /// `KAPELL_SLOTS`.
     slots: Option<u16>,
+    /// How long a worker in another process that is not heard of keeps what it runs.
+    pub(crate) lease: Duration,
     columns: Option<usize>,
 }
 
@@ -114,6 +117,7 @@ impl Config {
             terminal: terminal && variable("TERM").is_none_or(|term| term != "dumb"),
             log: variable("KAPELL_LOG"),
             slots,
+            lease: lease(variable("KAPELL_WORKER_LEASE").as_deref()),
             columns: variable("COLUMNS")
                 .and_then(|columns| columns.parse().ok())
                 .filter(|columns| *columns > 0),
@@ -160,6 +164,24 @@ impl Config {
                 .or(self.slots)
                 .map_or_else(|| (2 * cores).max(8), usize::from),
         }
+    }
+}
+
+/// Seconds from 2 to 3600; anything else is the default.
+fn lease(text: Option<&str>) -> Duration {
+    let seconds = text.and_then(|text| text.parse().ok());
+    let seconds = seconds.filter(|seconds| (2..=3_600).contains(seconds));
+    seconds.map_or(limits::SESSION_LEASE, Duration::from_secs)
+}
+
+/// The name of this machine.
+pub(crate) fn host() -> String {
+    let name = rustix::system::uname();
+    let name = name.nodename().to_string_lossy().into_owned();
+    if name.is_empty() {
+        "worker".to_owned()
+    } else {
+        name
     }
 }
 

@@ -41,6 +41,7 @@ mod tree;
 mod validate;
 mod why;
 mod words;
+mod worker;
 mod workflow;
 
 use std::process::ExitCode;
@@ -131,6 +132,8 @@ fn dispatch(command: Command, config: &Config, printer: &mut Printer) -> Ended {
         Command::Priority(priority) => act::priority(&priority, config, printer),
         Command::Dismiss(dismiss) => act::dismiss(&dismiss, config, printer),
         Command::Server(server) => server::server(&server, config, printer),
+        Command::Worker(worker) => worker::worker(&worker, config, printer),
+        Command::Workers(workers) => worker::workers(&workers, config, printer),
         Command::Token(token) => token::token(&token, config, printer),
         Command::Audit(audit) => audit::audit(&audit, config, printer),
         Command::Schema => schema::schema(printer),

@@ -72,7 +72,7 @@ pub(crate) fn server(server: &Server, config: &Config, printer: &mut Printer) ->
 }
 
 /// Where the first signal can be read. A second one ends the process at once, with status 130.
-fn signals() -> Result<UnixStream, Error> {
+pub(crate) fn signals() -> Result<UnixStream, Error> {
     let refused =
         |error: std::io::Error| Error::new(ErrorCode::Internal, format!("no signals: {error}"));
     let (theirs, ours) = UnixStream::pair().map_err(refused)?;

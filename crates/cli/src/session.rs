@@ -16,7 +16,7 @@ use kapell_worker::Worker;
 use crate::config::{self, Config};
 
 /// How long directories of failed attempts are kept.
-const KEEP_FAILED: Duration = Duration::from_hours(24);
+pub(crate) const KEEP_FAILED: Duration = Duration::from_hours(24);
 
 /// What a command needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +127,7 @@ pub(crate) fn work(config: &Config, slots: Option<u16>) -> Want {
         hire,
         workers: Settings {
             secrets: Box::new(|_, name| config::secret(name)),
-            ..Settings::default()
+            lease: config.lease,
         },
     }
 }

@@ -173,7 +173,7 @@ impl Workers {
         if drained.is_empty() {
             let message = format!("there is no worker `{worker}`");
             return Err(Error::new(ErrorCode::WorkerNotFound, message)
-                .hint("`kapell workers` lists them; the one inside the server has no session"));
+                .hint("`kapell workers` lists them; the one inside the server goes with it"));
         }
         Ok(drained)
     }
@@ -232,12 +232,13 @@ impl Workers {
             let processes = session.held.values().filter(|held| !held.light).count();
             let lost = |name: &Name| gone(*name, reason, explained || processes > 1);
             let lost: Vec<Report> = session.held.keys().map(lost).collect();
-            tracing::warn!(
-                worker = named(id, &session.about),
-                lost = lost.len(),
-                reason,
-                "the session of a worker is over"
-            );
+            let worker = named(id, &session.about);
+            if lost.is_empty() {
+                tracing::info!(worker, reason, "the session of a worker is over");
+            } else {
+                let lost = lost.len();
+                tracing::warn!(worker, lost, reason, "the session of a worker is over");
+            }
             // Under the lock: nothing of this session is told to the node afterwards.
             self.node.reports(lost);
             self.node.session(id, SessionChange::Over);

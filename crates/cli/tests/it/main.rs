@@ -13,3 +13,4 @@ mod place;
 mod runs;
 mod server;
 mod terminal;
+mod workers;

@@ -122,15 +122,13 @@ impl Place {
 
     /// Starts a command whose lines can be waited for.
     pub(crate) fn start(&self, arguments: &[&str]) -> Started {
-        let mut child = self
+        let child = self
             .command(arguments)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let out = BufReader::new(child.stdout.take().unwrap()).lines();
-        let errors = BufReader::new(child.stderr.take().unwrap()).lines();
-        Started { child, out, errors }
+        Started::of(child)
     }
 
     fn said(&self, output: &Output) -> Said {
@@ -180,6 +178,13 @@ pub(crate) struct Started {
 }
 
 impl Started {
+    /// A process whose output is piped.
+    pub(crate) fn of(mut child: Child) -> Self {
+        let out = BufReader::new(child.stdout.take().unwrap()).lines();
+        let errors = BufReader::new(child.stderr.take().unwrap()).lines();
+        Self { child, out, errors }
+    }
+
     /// Reads lines until one holds this text; that line.
     pub(crate) fn until(&mut self, text: &str) -> String {
         let found = self

@@ -45,7 +45,7 @@ mod tell;
 pub mod view;
 pub mod waiting;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kapell_api::task::{Place, Report, Task};
@@ -92,8 +92,8 @@ pub struct Live {
     pub pages: BTreeMap<u32, Arc<Vec<Unit>>>,
     /// What must be loaded before deciding can go on.
     pub needs: Vec<Ref>,
-    /// Queues in which work of this run waits and which no worker serves, as its owner last said.
-    pub unserved: BTreeSet<Arc<str>>,
+    /// What work of this run waits for in queues where no worker may take it, as its owner last said.
+    pub held_up: BTreeMap<Arc<str>, String>,
 }
 
 /// An attempt handed out.

@@ -349,8 +349,8 @@ impl Run {
                     .spec
                     .max_parallelism
                     .is_some_and(|bound| self.live.flights.len() >= bound as usize);
-                Some(if self.live.unserved.contains(&queue) {
-                    format!("a worker that serves queue `{queue}`: there is none now")
+                Some(if let Some(why) = self.live.held_up.get(&queue) {
+                    why.clone()
                 } else if full {
                     format!(
                         "one of the run's {} attempts in flight to end (`max_parallelism`)",

@@ -23,7 +23,7 @@ impl Lane {
                 }
             }
             (Entity::Run(_), ToEntity::View(reply)) => {
-                self.tell_unserved(key);
+                self.tell_held_up(key);
                 self.deliver_run(key, ToEntity::View(reply), holds);
             }
             (Entity::Run(_), input) => self.deliver_run(key, input, holds),

@@ -1,7 +1,6 @@
 //! What is said of workers' sessions: what they have to give, what they hold, that they are over.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use kapell_api::worker::{Holding, Queues};
 use kapell_model::{EntityKey, RunId, SessionId};
@@ -125,21 +124,27 @@ impl Lane {
         }
     }
 
-    /// Tells a run which of its queues nobody serves: it says so to whoever looks.
-    pub(super) fn tell_unserved(&mut self, key: &EntityKey) {
+    /// Tells a run in which of its queues nobody takes its work: it says so to whoever looks.
+    pub(super) fn tell_held_up(&mut self, key: &EntityKey) {
         let Some(Slot {
             entity: Entity::Run(run),
+            stood_before,
             ..
         }) = self.slots.get_mut(key)
         else {
             return;
         };
         let seats = &self.seats;
-        let unserved: BTreeSet<Arc<str>> = run
-            .demand()
-            .filter(|queue| !seats.serve(queue))
-            .cloned()
-            .collect();
-        run.live.unserved = unserved;
+        let held_up = run.demand().filter_map(|queue| {
+            let why = if *stood_before && seats.is_unheard(queue) {
+                format!("workers of queue `{queue}` that were there before the restart to say what they run")
+            } else if seats.serve(queue) {
+                return None;
+            } else {
+                format!("a worker that serves queue `{queue}`: there is none now")
+            };
+            Some((queue.clone(), why))
+        });
+        run.live.held_up = held_up.collect();
     }
 }

@@ -1,6 +1,7 @@
 //! How a session begins, goes on after a break, and hears what its worker says.
 
 use std::collections::BTreeSet;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -57,7 +58,7 @@ impl Workers {
         if self.sessions.lock().len() >= limits::SESSIONS {
             let message = format!("there are {} workers already", limits::SESSIONS);
             return Err(Error::new(ErrorCode::LimitReached, message)
-                .hint("let some go with `kapell workers drain`"));
+                .hint("let some go with `kapell workers --drain NAME`"));
         }
         // Before the first task: a process after this one must know of it.
         stored::write(&*self.store, id, &about)?;
@@ -104,8 +105,8 @@ impl Workers {
         let mut attached = Vec::new();
         for (held, task) in holds {
             let name = (held.run, held.place, held.offer);
-            if !session.held.contains_key(&name) {
-                session.held.insert(name, task.clone());
+            if let Entry::Vacant(place) = session.held.entry(name) {
+                place.insert(task.clone());
                 attached.push(*held);
             }
         }

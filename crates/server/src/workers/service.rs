@@ -38,7 +38,7 @@ pub fn routes<S: Clone + Send + Sync + 'static>(workers: Arc<Workers>) -> axum::
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(2 * MESSAGE_BYTES);
     // No router of tonic's: that answers all addresses.
-    axum::Router::new().route_service(&format!("/{}/{{*call}}", SERVICE_NAME), service)
+    axum::Router::new().route_service(&format!("/{SERVICE_NAME}/{{*call}}"), service)
 }
 
 struct Face(Arc<Workers>);

@@ -57,7 +57,7 @@ pub(crate) struct HeldTask {
 impl HeldTask {
     /// Of a task that is handed out now.
     pub(crate) fn of(task: &Task, now: Time) -> Self {
-        let nothing = || Arc::from("");
+        let nothing = Arc::<str>::default;
         let process = task.work.process();
         Self {
             path: process.map_or_else(nothing, |process| process.path.clone()),

@@ -151,7 +151,7 @@ impl Contents {
                 break;
             }
             let part = proto::NewBlob {
-                bytes: bytes.into(),
+                bytes,
                 value: first && value,
                 session: if first { session.0 } else { 0 },
             };

@@ -38,6 +38,10 @@ impl From<Status> for End {
             | Code::Unauthenticated
             | Code::Unimplemented
             | Code::ResourceExhausted => Self::Refused(why),
+            // Who asks is looked at before gRPC is: such an answer is no message, only its status tells.
+            _ if why.contains("status: 401") || why.contains("status: 403") => {
+                Self::Refused("its token is not known there, or holds no more".to_owned())
+            }
             _ => Self::Away(why),
         }
     }

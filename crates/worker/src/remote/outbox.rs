@@ -31,6 +31,7 @@ pub(crate) struct Outbox {
 }
 
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each says something else")]
 struct State {
     held: HashMap<Name, Held>,
     /// Ends that are not acknowledged, by number.

@@ -230,6 +230,8 @@ fn an_attempt_that_was_never_recorded_goes_on_too() {
     let run = world.started("w");
     let task = world.offers[0].clone();
     world.restart(&[(FAR, named("far"))]);
+    let why = world.waits_for(run).unwrap();
+    assert!(why.contains("to say what they run"), "{why}");
     // Another worker of the queue gets what is new, and nothing that may be at the first.
     world.open(SessionId(8), seat("far", 5), Vec::new());
     assert_eq!(world.offers.len(), 0);

@@ -1,0 +1,236 @@
+//! `kapell worker`: does work of a server in this process. `kapell workers`: who does.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kapell_api::client::Target;
+use kapell_api::http::WorkerView;
+use kapell_model::{Error, ErrorCode};
+use kapell_node::clock;
+use kapell_worker::remote::{Event, Remote, RemoteConfig};
+
+use crate::args::{Worker, Workers};
+use crate::config::{self, Config};
+use crate::paint::{BOLD, DIM, GREEN, Line, PLAIN, YELLOW};
+use crate::printer::Printer;
+use crate::session::{self, KEEP_FAILED, Need};
+use crate::{Ended, Exit, list, server, words};
+
+/// Where a worker keeps what it works on, if nobody says where.
+const FOLDER: &str = ".kapell-worker";
+
+/// Between two looks for signals.
+const LOOK: Duration = Duration::from_millis(200);
+
+pub(crate) fn worker(worker: &Worker, config: &Config, printer: &mut Printer) -> Ended {
+    let Some(server) = config.server()? else {
+        let message = "it is not said which server to work for";
+        return Err(Error::new(ErrorCode::BadRequest, message)
+            .hint("`--server` or KAPELL_SERVER names the address of a `kapell server`"));
+    };
+    let url = server.url().to_owned();
+    let remote = RemoteConfig {
+        server: Target::Http(Box::new(server)),
+        name: worker.name.clone().unwrap_or_else(config::host),
+        labels: labels(&worker.label)?,
+        queues: worker.queue.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let mut signals = server::signals()?;
+    signals
+        .set_nonblocking(true)
+        .map_err(|error| Error::new(ErrorCode::Internal, format!("no signals: {error}")))?;
+    let name = remote.name.clone();
+    let remote = start(worker, config, remote)?;
+    let grace = Duration::from_secs(worker.grace.into());
+    let (grace, exit) = serve(&remote, &mut signals, (&name, &url), grace, printer)?;
+    remote.leave(grace);
+    Ok(exit)
+}
+
+/// Listens until it is to go: how long what runs may take then, and how it ends.
+fn serve(
+    remote: &Remote,
+    signals: &mut impl Read,
+    (name, url): (&str, &str),
+    grace: Duration,
+    printer: &mut Printer,
+) -> Result<(Duration, Exit), Error> {
+    let mut welcome = false;
+    loop {
+        if signals.read_exact(&mut [0]).is_ok() {
+            let note = format!(
+                "ending: attempts under way have {}, a second signal ends them now",
+                words::count(grace.as_secs(), "second")
+            );
+            printer.notes(&[Line::default().with(PLAIN, note)]);
+            return Ok((grace, Exit::Success));
+        }
+        let note = match remote.next(LOOK) {
+            None => continue,
+            Some(Event::Welcome(session, again)) => {
+                welcome = true;
+                let word = if again { "works again" } else { "works" };
+                printer.line(
+                    Line::default()
+                        .with(BOLD, format!("Worker {name} {word} for {url}"))
+                        .with(DIM, format!("  session {session}")),
+                )?;
+                continue;
+            }
+            Some(Event::Away(why)) => {
+                format!("the server at {url} cannot be reached: {why}; trying again")
+            }
+            // Whoever was in once may be let in again: its token, say, was made anew.
+            Some(Event::Refused(why)) if welcome => {
+                format!("the server at {url} refuses: {why}; trying again")
+            }
+            Some(Event::Refused(why)) => {
+                let message = format!("the server at {url} refuses this worker: {why}");
+                return Err(Error::new(ErrorCode::NotPermitted, message)
+                    .hint("look at KAPELL_TOKEN and the flags; a token needs the scope `run`"));
+            }
+            Some(Event::Drain(grace)) => {
+                let note = format!(
+                    "the server lets it go: attempts under way have {}",
+                    words::count(grace.as_secs(), "second")
+                );
+                printer.notes(&[Line::default().with(PLAIN, note)]);
+                return Ok((grace, Exit::Success));
+            }
+        };
+        printer.notes(&[Line::default().with(YELLOW, note)]);
+    }
+}
+
+fn start(worker: &Worker, config: &Config, remote: RemoteConfig) -> Result<Remote, Error> {
+    let data_dir = if config.data_dir_is_default {
+        PathBuf::from(FOLDER)
+    } else {
+        config.data_dir.clone()
+    };
+    let own = kapell_worker::Config {
+        data_dir: data_dir.clone(),
+        capacity: config.capacity(worker.slots),
+        secrets: Arc::new(config::secret),
+        inherit_env: config::inherited(),
+        clock: clock::now,
+        python: None,
+        uv: None,
+        keep_failed: KEEP_FAILED,
+    };
+    let unusable = |error: &dyn std::fmt::Display| {
+        let message = format!(
+            "the worker cannot start in `{}`: {error}",
+            data_dir.display()
+        );
+        Error::new(ErrorCode::DirectoryUnusable, message)
+            .hint("`--data-dir` names another directory; each worker needs one of its own")
+    };
+    hold(&data_dir).map_err(|error| unusable(&error))?;
+    Remote::start(own, remote).map_err(|error| unusable(&error))
+}
+
+/// One worker at a time in a directory: held until this process ends.
+fn hold(data_dir: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(data_dir)?;
+    let file = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(data_dir.join("worker.lock"))?;
+    file.try_lock().map_err(std::io::Error::from)?;
+    std::mem::forget(file);
+    Ok(())
+}
+
+fn labels(given: &[String]) -> Result<BTreeMap<String, String>, Error> {
+    let label = |text: &String| match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(
+            Error::new(ErrorCode::BadRequest, format!("`{text}` is no label"))
+                .hint("a label looks like zone=eu"),
+        ),
+    };
+    given.iter().map(label).collect()
+}
+
+pub(crate) fn workers(workers: &Workers, config: &Config, printer: &mut Printer) -> Ended {
+    let session = session::open(config, Need::Look)?;
+    let found = match &workers.drain {
+        Some(worker) => {
+            let grace = Duration::from_secs(workers.grace.into());
+            session.api().drain(worker, grace)
+        }
+        None => session.api().workers(),
+    };
+    session.close();
+    let found = found?;
+    if workers.json {
+        printer.json(&found)?;
+        return Ok(Exit::Success);
+    }
+    if found.workers.is_empty() {
+        printer.plain("no workers in other processes")?;
+        return Ok(Exit::Success);
+    }
+    let now = clock::now();
+    for worker in &found.workers {
+        printer.lines(&lines(worker, now))?;
+    }
+    Ok(Exit::Success)
+}
+
+fn lines(worker: &WorkerView, now: kapell_model::Time) -> Vec<Line> {
+    let (style, state) = match (worker.connected, worker.draining) {
+        (false, _) => (YELLOW, "away"),
+        (true, true) => (YELLOW, "goes"),
+        (true, false) => (GREEN, "here"),
+    };
+    let queues = if worker.queues.is_empty() {
+        "every queue that nobody names".to_owned()
+    } else {
+        worker.queues.join(", ")
+    };
+    let labels: Vec<String> = worker
+        .labels
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    let mut lines = vec![
+        Line::default()
+            .with(BOLD, worker.name.clone())
+            .with(style, format!("  {state}"))
+            .with(
+                DIM,
+                format!(
+                    "  {} of {} slots  {}  session {} since {}",
+                    worker.count,
+                    worker.slots,
+                    labels.join(" "),
+                    worker.session,
+                    list::ago(worker.opened_at, now)
+                ),
+            ),
+        Line::default().with(DIM, format!("  serves {queues}")),
+    ];
+    for attempt in &worker.attempts {
+        lines.push(
+            Line::default()
+                .with(PLAIN, format!("  {} ", attempt.step))
+                .with(
+                    DIM,
+                    format!(
+                        "of {} run {} try {}  {}",
+                        attempt.workflow,
+                        attempt.run,
+                        attempt.attempt,
+                        list::ago(attempt.granted_at, now)
+                    ),
+                ),
+        );
+    }
+    lines
+}
