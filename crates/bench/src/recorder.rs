@@ -186,8 +186,8 @@ impl Store for Recorder {
         &self,
         filter: &kapell_store::RunFilter,
         limit: usize,
-    ) -> kapell_store::Result<Vec<RunRow>> {
-        self.inner.list_runs(filter, limit)
+    ) -> kapell_store::Result<kapell_store::RunsFound> {
+        self.inner.search_runs(filter, limit)
     }
 
     fn run_counts(&self, namespace: &str) -> kapell_store::Result<Vec<(Arc<str>, RunStatus, u64)>> {

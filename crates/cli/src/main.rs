@@ -10,6 +10,7 @@
 
 mod act;
 mod args;
+mod backup;
 mod bundle;
 mod completions;
 mod config;
@@ -23,6 +24,7 @@ mod graph;
 mod ignore;
 mod interrupt;
 mod list;
+mod log_line;
 mod logs;
 mod paint;
 mod params;
@@ -30,8 +32,10 @@ mod printer;
 mod progress;
 mod run;
 mod schema;
+mod secret;
 mod session;
 mod show;
+mod show_config;
 mod start;
 mod timeline;
 mod tree;
@@ -127,6 +131,10 @@ fn dispatch(command: Command, config: &Config, printer: &mut Printer) -> Ended {
         Command::Fork(fork) => act::fork(&fork, config, printer),
         Command::Priority(priority) => act::priority(&priority, config, printer),
         Command::Dismiss(dismiss) => act::dismiss(&dismiss, config, printer),
+        Command::Backup(args) => backup::backup(&args, config, printer),
+        Command::Restore(args) => backup::restore(&args, config, printer),
+        Command::Secret(secret) => secret::secret(&secret, config, printer),
+        Command::Config(show) => show_config::show(&show, config, printer),
         Command::Schema => schema::schema(printer),
         Command::Doctor(doctor) => doctor::doctor(&doctor, config, printer),
         Command::Explain(explain) => explain::explain(&explain, printer),
