@@ -3,6 +3,7 @@
 
 mod settings;
 
+use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
 use std::fs;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use kapell_model::config as keys;
 use kapell_model::spec::Retention;
 use kapell_model::{Error, ErrorCode};
+use kapell_server::notify::{self, ChannelSettings, NotifySettings, Receivers};
 use kapell_server::{KeySource, Options, TracesTo};
 use kapell_worker::{Capacity, HttpRules};
 
@@ -162,6 +164,32 @@ impl Config {
     /// What `http` steps may reach.
     pub(crate) fn http_rules(&self) -> HttpRules {
         self.http.clone()
+    }
+
+    /// Who may be told of runs.
+    pub(crate) fn receivers(&self) -> Result<Receivers, Error> {
+        let mut all = NotifySettings {
+            public_url: self.settings.text(&keys::NOTIFY_PUBLIC_URL),
+            channels: BTreeMap::new(),
+        };
+        for (channel, key, value) in self.settings.named("notify.channels") {
+            let new = || ChannelSettings {
+                url: String::new(),
+                kind: notify::Kind::Json,
+                template: None,
+                headers: BTreeMap::new(),
+            };
+            let channel = all.channels.entry(channel.to_owned()).or_insert_with(new);
+            let text = value.to_string();
+            match key {
+                "url" => channel.url = text,
+                "kind" if text == "slack" => channel.kind = notify::Kind::Slack,
+                "template" => channel.template = Some(text).filter(|text| !text.is_empty()),
+                "headers" => channel.headers = headers(&text).into_iter().collect(),
+                _ => {}
+            }
+        }
+        Receivers::new(&all)
     }
 
     /// What a data directory is opened with.

@@ -54,11 +54,16 @@ pub(crate) fn open(config: &Config, need: Need) -> Result<Session, Error> {
         }
     };
     Ok(match local::open(&config.data_dir, want, &options)? {
-        Opened::Here(local) => Session {
-            api: local.api(),
-            local: Some(local),
-            holder: None,
-        },
+        Opened::Here(mut local) => {
+            if matches!(need, Need::Work(_)) {
+                local.notify(config.receivers()?)?;
+            }
+            Session {
+                api: local.api(),
+                local: Some(local),
+                holder: None,
+            }
+        }
         Opened::Elsewhere { client, pid } => Session {
             api: Arc::new(client),
             local: None,

@@ -101,11 +101,15 @@ pub fn find(path: &str) -> Result<&'static Key, Option<String>> {
         return Ok(key);
     }
     // Of a name of the user's the near ones have the same.
-    let own = |key: &Key| match (key.section.strip_suffix("*"), path.split('.').nth(1)) {
-        (Some(start), Some(own)) => format!("{start}{own}.{}", key.name),
-        _ => key.path(),
+    let own = |key: &Key| {
+        let start = key.section.strip_suffix('*')?;
+        let own = path.strip_prefix(start)?.split('.').next()?;
+        Some(format!("{start}{own}.{}", key.name))
     };
-    let known: Vec<String> = KEYS.iter().map(|key| own(key)).collect();
+    let known: Vec<String> = KEYS
+        .iter()
+        .map(|key| own(key).unwrap_or_else(|| key.path()))
+        .collect();
     let near = crate::parse::nearest(path, known.iter().map(String::as_str));
     Err(near.map(str::to_owned).or_else(|| {
         // A right name in a wrong section.

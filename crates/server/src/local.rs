@@ -202,7 +202,7 @@ fn assemble(
             workers,
         } => {
             let prepared = Node::prepare();
-            let workers = open(&prepared, workers)?;
+            let workers = open(&prepared, with_kept(workers, &secrets))?;
             let node = prepared.node();
             let (hired, lost) = hire(
                 Arc::clone(&blobs),
@@ -291,6 +291,23 @@ fn assemble(
         node: kept_node,
         _traces: traces,
     })
+}
+
+/// What is kept is given to workers of other processes too, after what this process was given.
+fn with_kept(workers: Settings, kept: &Arc<Secrets>) -> Settings {
+    let (given, kept) = (workers.secrets, Arc::clone(kept));
+    let secrets = move |namespace: &str, name: &str| {
+        given(namespace, name).or_else(|| {
+            kept.open(namespace, name).unwrap_or_else(|error| {
+                tracing::error!(name, %error, "a secret cannot be read");
+                None
+            })
+        })
+    };
+    Settings {
+        secrets: Box::new(secrets),
+        ..workers
+    }
 }
 
 /// Sends traces of runs as they end, where that is wanted and runs end here.

@@ -28,8 +28,8 @@ use tokio::sync::oneshot;
 use crate::auth::{Audit, Tokens};
 use crate::metrics::Requests;
 use crate::rows::failure;
-use crate::workers::Workers;
 use crate::traces::Counts;
+use crate::workers::Workers;
 use crate::{Options, Secrets};
 
 /// Answers clients.

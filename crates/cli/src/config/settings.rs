@@ -135,7 +135,6 @@ impl Settings {
     }
 
     /// Keys of sections that have a name of the user's: section, name of the key, value.
-    #[expect(dead_code, reason = "channels of notifications are read by it")]
     pub(crate) fn named(&self, section: &str) -> Vec<(&str, &str, &Value)> {
         let said = self.said.iter().filter_map(|(path, (value, _))| {
             let (own, name) = path

@@ -183,6 +183,51 @@ pub static HTTP_DENY: Key = key(
     "More networks that `http` steps may not reach, as `10.0.0.0/8`, `127.0.0.0/8`, `::1/128`.",
 );
 
+/// `notify.public_url`
+pub static NOTIFY_PUBLIC_URL: Key = key(
+    "notify",
+    "public_url",
+    Kind::Text,
+    "",
+    "What addresses of pages of runs begin with in notices, as people reach this server. Empty is none.",
+);
+
+/// `notify.channels.*.url`
+pub static CHANNEL_URL: Key = key(
+    "notify.channels.*",
+    "url",
+    Kind::Secret,
+    "",
+    "Where notices of the channel of this name are posted. A workflow names the channel in `notify`.",
+);
+
+/// `notify.channels.*.kind`
+pub static CHANNEL_KIND: Key = key(
+    "notify.channels.*",
+    "kind",
+    Kind::Choice(&["json", "slack"]),
+    "json",
+    "What is posted: the notice as JSON, or a text in the form that Slack and others take.",
+);
+
+/// `notify.channels.*.template`
+pub static CHANNEL_TEMPLATE: Key = key(
+    "notify.channels.*",
+    "template",
+    Kind::Text,
+    "",
+    "The text, or with one expression alone the whole body, over the fields of a notice. Empty is one      that says what happened.",
+);
+
+/// `notify.channels.*.headers`
+pub static CHANNEL_HEADERS: Key = key(
+    "notify.channels.*",
+    "headers",
+    Kind::Secret,
+    "",
+    "Headers that go with each post, as `name=value`, comma-separated.",
+);
+
 /// Every key, in the order of the pages.
 pub static KEYS: &[&Key] = &[
     &DATA_DIR,
@@ -200,4 +245,9 @@ pub static KEYS: &[&Key] = &[
     &OTEL_SERVICE_NAME,
     &HTTP_ALLOW,
     &HTTP_DENY,
+    &NOTIFY_PUBLIC_URL,
+    &CHANNEL_URL,
+    &CHANNEL_KIND,
+    &CHANNEL_TEMPLATE,
+    &CHANNEL_HEADERS,
 ];

@@ -62,11 +62,14 @@ fn values_are_read_by_their_kind() {
 #[test]
 fn a_key_that_is_not_known_has_a_near_one() {
     assert_eq!(find("retention.age"), Ok(&RETENTION_AGE));
+    assert_eq!(find("notify.channels.ops.url"), Ok(&CHANNEL_URL));
+    find("notify.channels..url").unwrap_err();
     for (path, near) in [
         ("retention.agee", Some("retention.age")),
         ("worker.slot", Some("worker.slots")),
         ("server.slots", Some("worker.slots")),
         ("data-dir", Some("data_dir")),
+        ("notify.channels.ops.ulr", Some("notify.channels.ops.url")),
         ("nothing.like.it", None),
     ] {
         assert_eq!(find(path), Err(near.map(str::to_owned)), "{path}");

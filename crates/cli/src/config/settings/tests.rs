@@ -51,7 +51,8 @@ fn the_example_says_what_holds_anyway() {
         .map(|(said, line)| format!("{}\n", said.unwrap_or(line)))
         .collect();
     let settings = read(&said, &[]).unwrap();
-    for key in KEYS {
+    assert_eq!(settings.named("notify.channels").len(), 4);
+    for key in KEYS.iter().filter(|key| !key.section.ends_with('*')) {
         let expected = (key.default_value(), From::File);
         assert_eq!(settings.get(key), expected, "{}", key.path());
     }
