@@ -8,6 +8,7 @@ mod deploy;
 mod health;
 mod log;
 mod run;
+mod secret;
 mod target;
 mod token;
 mod worker;
@@ -34,6 +35,7 @@ pub use deploy::DeployCalls;
 pub use health::HealthCalls;
 pub use log::LogCalls;
 pub use run::RunCalls;
+pub use secret::SecretCalls;
 pub use target::{HttpServer, Target, Wire, short};
 pub use token::TokenCalls;
 pub use worker::WorkerCalls;
@@ -53,6 +55,7 @@ pub trait Api:
     + ChannelCalls
     + TokenCalls
     + WorkerCalls
+    + SecretCalls
 {
 }
 
@@ -66,6 +69,7 @@ impl<T> Api for T where
         + ChannelCalls
         + TokenCalls
         + WorkerCalls
+        + SecretCalls
 {
 }
 

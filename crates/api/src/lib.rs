@@ -17,4 +17,5 @@ pub mod log;
 pub mod record;
 mod stamp;
 pub mod task;
+pub mod trace;
 pub mod worker;

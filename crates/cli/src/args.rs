@@ -56,6 +56,14 @@ pub(crate) struct Global {
         help_heading = "Global options"
     )]
     pub(crate) ca: Option<PathBuf>,
+    /// The file of the configuration [env: KAPELL_CONFIG] [default: kapell.toml, /etc/kapell/kapell.toml]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        help_heading = "Global options"
+    )]
+    pub(crate) config: Option<PathBuf>,
     /// When to use colours
     #[arg(
         long,
@@ -135,6 +143,15 @@ pub(crate) enum Command {
     Token(Token),
     /// Show who changed what over a connection
     Audit(Audit),
+    /// Keep secrets for steps, encrypted
+    #[command(subcommand)]
+    Secret(Secret),
+    /// Copy the data directory to a file, while it is in use
+    Backup(Backup),
+    /// Make a data directory from a backup
+    Restore(Restore),
+    /// Show every key of the configuration, what holds here and who says so
+    Config(ShowConfig),
     /// Print the JSON Schema of workflow files, for editors
     Schema,
     /// Check this machine and the data directory
@@ -613,6 +630,71 @@ pub(crate) struct Priority {
     /// From 0 (whenever) to 100 (first)
     #[arg(value_parser = clap::value_parser!(u8).range(0..=100))]
     pub(crate) priority: u8,
+}
+
+/// `secret`
+#[derive(Subcommand)]
+pub(crate) enum Secret {
+    /// Set a secret: its value is asked for, or read from standard input
+    ///
+    /// Steps use it as `${{ secrets.NAME }}`. A variable KAPELL_SECRET_NAME of a worker goes before it.
+    Set(SetSecret),
+    /// List secrets, without their values
+    List(ListSecrets),
+    /// Delete a secret
+    Delete(DeleteSecret),
+    /// Seal all secrets with a new key and forget the old one
+    Rotate,
+}
+
+/// `secret set`
+#[derive(Args)]
+pub(crate) struct SetSecret {
+    /// Its name: letters, digits and `_`
+    pub(crate) name: String,
+}
+
+/// `secret list`
+#[derive(Args)]
+pub(crate) struct ListSecrets {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `secret delete`
+#[derive(Args)]
+pub(crate) struct DeleteSecret {
+    /// Its name
+    pub(crate) name: String,
+}
+
+/// `backup`
+#[derive(Args)]
+pub(crate) struct Backup {
+    /// The file, a tar
+    pub(crate) file: PathBuf,
+    /// Leave out what steps printed
+    #[arg(long)]
+    pub(crate) without_logs: bool,
+}
+
+/// `restore`
+#[derive(Args)]
+pub(crate) struct Restore {
+    /// The file; the data directory must not be there yet
+    pub(crate) file: PathBuf,
+}
+
+/// `config`
+#[derive(Args)]
+pub(crate) struct ShowConfig {
+    /// Print a file that names every key with its default
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) example: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `doctor`

@@ -1,5 +1,9 @@
-//! What the environment and the flags say. The one place that reads the environment.
+//! What the file of the configuration, the environment and the flags say. The one place that reads the
+//! environment.
 
+mod settings;
+
+use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
 use std::fs;
@@ -8,10 +12,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kapell_api::client::HttpServer;
+use kapell_model::config as keys;
+use kapell_model::spec::Retention;
 use kapell_model::{Error, ErrorCode, limits};
-use kapell_worker::Capacity;
+use kapell_server::notify::{self, ChannelSettings, NotifySettings, Receivers};
+use kapell_server::{KeySource, Options, TracesTo};
+use kapell_worker::{Capacity, HttpRules};
 
 use crate::args::{Global, When};
+
+pub(crate) use settings::{From, Settings};
 
 /// Secrets of steps come from variables that begin so: `KAPELL_SECRET_TOKEN` is `secrets.TOKEN`.
 const SECRET: &str = "KAPELL_SECRET_";
@@ -61,12 +71,11 @@ pub(crate) struct Config {
     pub(crate) error_color: bool,
     /// Standard output is a terminal.
     pub(crate) terminal: bool,
-    /// What to log: a filter of `tracing`.
-    pub(crate) log: Option<String>,
-    /// `KAPELL_SLOTS`.
-    slots: Option<u16>,
     /// How long a worker in another process that is not heard of keeps what it runs.
     pub(crate) lease: Duration,
+    http: HttpRules,
+    /// Every key of the configuration.
+    pub(crate) settings: Settings,
     columns: Option<usize>,
 }
 
@@ -78,10 +87,22 @@ fn variable(name: &str) -> Option<String> {
 impl Config {
     /// From the flags, then the environment; and what is wrong with the environment.
     pub(crate) fn new(global: &Global) -> (Self, Option<Error>) {
-        let named = global
-            .data_dir
+        let file = global
+            .config
             .clone()
-            .or_else(|| variable("KAPELL_DATA_DIR").map(PathBuf::from));
+            .or_else(|| variable("KAPELL_CONFIG").map(PathBuf::from));
+        let (mut settings, misset) = match Settings::read(file, variable) {
+            Ok(settings) => (settings, None),
+            Err(error) => (Settings::default(), Some(error)),
+        };
+        if let Some(data_dir) = &global.data_dir {
+            let value = keys::Value::Text(data_dir.display().to_string());
+            settings.flag(&keys::DATA_DIR, value);
+        }
+        let (http, misset) = match (http_rules(&settings), misset) {
+            (Ok(rules), misset) => (rules, misset),
+            (Err(error), misset) => (HttpRules::default(), misset.or(Some(error))),
+        };
         let plain =
             variable("NO_COLOR").is_some() || variable("TERM").is_some_and(|term| term == "dumb");
         let color = |terminal: bool| match global.color {
@@ -90,34 +111,27 @@ impl Config {
             When::Auto => terminal && !plain,
         };
         let terminal = std::io::stdout().is_terminal();
-        let (slots, misset) = match variable("KAPELL_SLOTS") {
-            None => (None, None),
-            Some(text) => match text
-                .parse()
-                .ok()
-                .filter(|slots| (1..=10_000).contains(slots))
-            {
-                Some(slots) => (Some(slots), None),
-                None => (None, Some(bad_slots(&text))),
-            },
-        };
         let config = Self {
             server: global.server.clone().or_else(|| variable("KAPELL_SERVER")),
             ca: global
                 .ca
                 .clone()
                 .or_else(|| variable("KAPELL_CA").map(PathBuf::from)),
-            data_dir_is_default: named.is_none(),
-            data_dir: named.unwrap_or_else(|| PathBuf::from(".kapell")),
+            data_dir_is_default: settings.get(&keys::DATA_DIR).1 == From::Default,
+            // A flag may name what is no text.
+            data_dir: global
+                .data_dir
+                .clone()
+                .unwrap_or_else(|| settings.text(&keys::DATA_DIR).into()),
             user: variable("USER")
                 .or_else(|| variable("LOGNAME"))
                 .unwrap_or_else(|| "somebody".to_owned()),
             color: color(terminal),
             error_color: color(std::io::stderr().is_terminal()),
             terminal: terminal && variable("TERM").is_none_or(|term| term != "dumb"),
-            log: variable("KAPELL_LOG"),
-            slots,
             lease: lease(variable("KAPELL_WORKER_LEASE").as_deref()),
+            http,
+            settings,
             columns: variable("COLUMNS")
                 .and_then(|columns| columns.parse().ok())
                 .filter(|columns| *columns > 0),
@@ -161,8 +175,65 @@ impl Config {
             memory_bytes: memory().unwrap_or(4 << 30),
             gpus: gpus(),
             slots: slots
-                .or(self.slots)
-                .map_or_else(|| (2 * cores).max(8), usize::from),
+                .map(usize::from)
+                .or(usize::try_from(self.settings.number(&keys::WORKER_SLOTS)).ok())
+                .filter(|slots| *slots > 0)
+                .unwrap_or_else(|| (2 * cores).max(8)),
+        }
+    }
+
+    /// What `http` steps may reach.
+    pub(crate) fn http_rules(&self) -> HttpRules {
+        self.http.clone()
+    }
+
+    /// Who may be told of runs.
+    pub(crate) fn receivers(&self) -> Result<Receivers, Error> {
+        let mut all = NotifySettings {
+            public_url: self.settings.text(&keys::NOTIFY_PUBLIC_URL),
+            channels: BTreeMap::new(),
+        };
+        for (channel, key, value) in self.settings.named("notify.channels") {
+            let new = || ChannelSettings {
+                url: String::new(),
+                kind: notify::Kind::Json,
+                template: None,
+                headers: BTreeMap::new(),
+            };
+            let channel = all.channels.entry(channel.to_owned()).or_insert_with(new);
+            let text = value.to_string();
+            match key {
+                "url" => channel.url = text,
+                "kind" if text == "slack" => channel.kind = notify::Kind::Slack,
+                "template" => channel.template = Some(text).filter(|text| !text.is_empty()),
+                "headers" => channel.headers = headers(&text).into_iter().collect(),
+                _ => {}
+            }
+        }
+        Receivers::new(&all)
+    }
+
+    /// What a data directory is opened with.
+    pub(crate) fn options(&self) -> Options {
+        let settings = &self.settings;
+        let given = settings.some_text(&keys::SECRETS_KEY).map(KeySource::Given);
+        let file = settings.some_text(&keys::SECRETS_KEY_FILE);
+        let runs = u32::try_from(settings.number(&keys::RETENTION_RUNS)).unwrap_or(u32::MAX);
+        Options {
+            retention: Retention {
+                age: Some(settings.span(&keys::RETENTION_AGE)).filter(|age| !age.is_zero()),
+                runs: Some(runs).filter(|runs| *runs > 0),
+            },
+            keys: given.or(file.map(|file| KeySource::File(file.into()))),
+            metrics: settings.is_on(&keys::METRICS_ENABLED),
+            slots: 0,
+            traces: settings
+                .some_text(&keys::OTEL_ENDPOINT)
+                .map(|endpoint| TracesTo {
+                    endpoint,
+                    headers: headers(&settings.text(&keys::OTEL_HEADERS)),
+                    service_name: settings.text(&keys::OTEL_SERVICE_NAME),
+                }),
         }
     }
 }
@@ -185,9 +256,31 @@ pub(crate) fn host() -> String {
     }
 }
 
-fn bad_slots(text: &str) -> Error {
-    let message = format!("the variable KAPELL_SLOTS is `{text}`, which is no number of attempts");
-    Error::new(ErrorCode::BadRequest, message).hint("a number from 1 to 10000, or leave it unset")
+fn http_rules(settings: &Settings) -> Result<HttpRules, Error> {
+    let networks = |key| {
+        let networks = settings.list(key).into_iter().map(|text| text.parse());
+        networks
+            .collect::<Result<Vec<_>, String>>()
+            .map_err(|error| {
+                Error::new(
+                    ErrorCode::BadConfig,
+                    format!("`{}`: {error}", keys::Key::path(key)),
+                )
+                .hint("docs/reference/config.md has examples")
+            })
+    };
+    Ok(HttpRules {
+        allow: networks(&keys::HTTP_ALLOW)?,
+        deny: networks(&keys::HTTP_DENY)?,
+    })
+}
+
+/// Headers as `name=value`, comma-separated.
+fn headers(text: &str) -> Vec<(String, String)> {
+    let parts = text.split(',').filter_map(|part| part.split_once('='));
+    parts
+        .map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()))
+        .collect()
 }
 
 /// Whether standard error takes colours, where there are no flags to say so.

@@ -18,7 +18,7 @@ macro_rules! page {
 }
 
 /// The pages of `docs/errors`, by code.
-const PAGES: [(&str, &str); 24] = [
+const PAGES: [(&str, &str); 25] = [
     page!("bad-definition"),
     page!("bad-params"),
     page!("bad-request"),

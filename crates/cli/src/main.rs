@@ -11,6 +11,7 @@
 mod act;
 mod args;
 mod audit;
+mod backup;
 mod bundle;
 mod completions;
 mod config;
@@ -24,6 +25,7 @@ mod graph;
 mod ignore;
 mod interrupt;
 mod list;
+mod log_line;
 mod logs;
 mod paint;
 mod params;
@@ -31,9 +33,11 @@ mod printer;
 mod progress;
 mod run;
 mod schema;
+mod secret;
 mod server;
 mod session;
 mod show;
+mod show_config;
 mod start;
 mod timeline;
 mod token;
@@ -136,6 +140,10 @@ fn dispatch(command: Command, config: &Config, printer: &mut Printer) -> Ended {
         Command::Workers(workers) => worker::workers(&workers, config, printer),
         Command::Token(token) => token::token(&token, config, printer),
         Command::Audit(audit) => audit::audit(&audit, config, printer),
+        Command::Backup(args) => backup::backup(&args, config, printer),
+        Command::Restore(args) => backup::restore(&args, config, printer),
+        Command::Secret(secret) => secret::secret(&secret, config, printer),
+        Command::Config(show) => show_config::show(&show, config, printer),
         Command::Schema => schema::schema(printer),
         Command::Doctor(doctor) => doctor::doctor(&doctor, config, printer),
         Command::Explain(explain) => explain::explain(&explain, printer),

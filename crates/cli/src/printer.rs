@@ -2,11 +2,13 @@
 
 use std::io::{ErrorKind, Write};
 
+use kapell_model::config::{LOG_FILTER, LOG_FORMAT};
 use kapell_model::{Error, ErrorCode};
 use serde::Serialize;
 
 use crate::config;
 use crate::config::Config;
+use crate::log_line;
 use crate::paint::{BOLD, CYAN, DIM, Line, PLAIN, RED};
 
 /// Writes to standard output, and errors to standard error.
@@ -178,23 +180,28 @@ pub(crate) fn misused(error: &clap::Error) {
     let _ = std::io::stderr().write_all(format!("{text}{page}\n").as_bytes());
 }
 
-/// Sends warnings and errors of the program to standard error, or what `KAPELL_LOG` asks for.
+/// Sends what the program says of itself to standard error, as `log.filter` and `log.format` ask.
 pub(crate) fn log_to_stderr(config: &Config) {
     use tracing_subscriber::filter::EnvFilter;
-    let filter = match &config.log {
+    let filter = match config.settings.some_text(&LOG_FILTER) {
         Some(filter) => EnvFilter::new(filter),
         // Cheap to make: no directive to parse.
         None => EnvFilter::default().add_directive(tracing::Level::ERROR.into()),
     };
     let logging = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(config.error_color)
-        .without_time()
-        .with_target(false)
-        .finish();
+        .with_writer(std::io::stderr);
     // Set once, at the start.
-    let _ = tracing::subscriber::set_global_default(logging);
+    let _ = if config.settings.text(&LOG_FORMAT) == "json" {
+        let lines = logging.event_format(log_line::JsonLines);
+        tracing::subscriber::set_global_default(lines.finish())
+    } else {
+        let lines = logging
+            .with_ansi(config.error_color)
+            .without_time()
+            .with_target(false);
+        tracing::subscriber::set_global_default(lines.finish())
+    };
 }
 
 /// Writes to standard error what is said when nobody answers any more.

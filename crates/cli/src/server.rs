@@ -20,8 +20,14 @@ use crate::{Ended, Exit, session, words};
 
 pub(crate) fn server(server: &Server, config: &Config, printer: &mut Printer) -> Ended {
     let mut signals = signals()?;
-    let mut local = match local::open(&config.data_dir, session::work(config, server.slots))? {
-        Opened::Here(local) => local,
+    let work = session::work(config, server.slots);
+    let mut options = config.options();
+    options.slots = config.capacity(server.slots).slots;
+    let mut local = match local::open(&config.data_dir, work, &options)? {
+        Opened::Here(mut local) => {
+            local.notify(config.receivers()?)?;
+            local
+        }
         Opened::Elsewhere { pid, .. } => {
             let message = format!(
                 "process {pid} holds the data directory `{}`",

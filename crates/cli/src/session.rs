@@ -7,16 +7,15 @@ use std::time::Duration;
 
 use kapell_api::client::{Api, Client, Target};
 use kapell_api::task::{Place, Task};
+use kapell_model::config::WORKER_KEEP_FAILED;
 use kapell_model::{Error, ErrorCode, Offer, RunId};
 use kapell_node::clock;
 use kapell_server::local::{self, Hire, Local, LocalWorker, Opened, Want};
 use kapell_server::workers::Settings;
+use kapell_server::{NAMESPACE, Secrets};
 use kapell_worker::Worker;
 
 use crate::config::{self, Config};
-
-/// How long directories of failed attempts are kept.
-pub(crate) const KEEP_FAILED: Duration = Duration::from_hours(24);
 
 /// What a command needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,17 +73,26 @@ pub(crate) fn open(config: &Config, need: Need) -> Result<Session, Error> {
         let message = format!("there are no runs in `{}`", config.data_dir.display());
         return Err(Error::new(ErrorCode::RunNotFound, message).hint(hint));
     }
+    let mut options = config.options();
     let want = match need {
         Need::Look => Want::Look,
         Need::Record => Want::Record,
-        Need::Work(slots) => work(config, slots),
+        Need::Work(slots) => {
+            options.slots = config.capacity(slots).slots;
+            work(config, slots)
+        }
     };
-    Ok(match local::open(&config.data_dir, want)? {
-        Opened::Here(local) => Session {
-            api: local.api(),
-            local: Some(local),
-            holder: None,
-        },
+    Ok(match local::open(&config.data_dir, want, &options)? {
+        Opened::Here(mut local) => {
+            if matches!(need, Need::Work(_)) {
+                local.notify(config.receivers()?)?;
+            }
+            Session {
+                api: local.api(),
+                local: Some(local),
+                holder: None,
+            }
+        }
         Opened::Elsewhere { client, pid } => Session {
             api: Arc::new(client),
             local: None,
@@ -97,16 +105,19 @@ pub(crate) fn open(config: &Config, need: Need) -> Result<Session, Error> {
 pub(crate) fn work(config: &Config, slots: Option<u16>) -> Want {
     let capacity = config.capacity(slots);
     let data_dir = config.data_dir.clone();
-    let hire: Hire = Box::new(move |blobs, reports| {
+    let http = config.http_rules();
+    let keep_failed = config.settings.duration(&WORKER_KEEP_FAILED);
+    let hire: Hire = Box::new(move |blobs, kept, reports| {
         let worker = kapell_worker::Config {
             data_dir,
             capacity,
-            secrets: Arc::new(config::secret),
+            secrets: Arc::new(move |name| secret(&kept, name)),
             inherit_env: config::inherited(),
             clock: clock::now,
             python: None,
             uv: None,
-            keep_failed: KEEP_FAILED,
+            keep_failed,
+            http,
         };
         let (worker, lost) = Worker::start(worker, blobs, reports).map_err(|error| {
             Error::new(
@@ -130,6 +141,16 @@ pub(crate) fn work(config: &Config, slots: Option<u16>) -> Want {
             lease: config.lease,
         },
     }
+}
+
+/// A secret for a step: what this process was given as a variable goes before what is kept.
+fn secret(kept: &Secrets, name: &str) -> Option<String> {
+    config::secret(name).or_else(|| {
+        kept.open(NAMESPACE, name).unwrap_or_else(|error| {
+            tracing::error!(name, %error, "a secret cannot be read");
+            None
+        })
+    })
 }
 
 struct Hand(Worker);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use kapell_api::client::Target;
 use kapell_api::http::WorkerView;
+use kapell_model::config::WORKER_KEEP_FAILED;
 use kapell_model::{Error, ErrorCode};
 use kapell_node::clock;
 use kapell_worker::remote::{Event, Remote, RemoteConfig};
@@ -16,7 +17,7 @@ use crate::args::{Worker, Workers};
 use crate::config::{self, Config};
 use crate::paint::{BOLD, DIM, GREEN, Line, PLAIN, YELLOW};
 use crate::printer::Printer;
-use crate::session::{self, KEEP_FAILED, Need};
+use crate::session::{self, Need};
 use crate::{Ended, Exit, list, server, words};
 
 /// Where a worker keeps what it works on, if nobody says where.
@@ -120,7 +121,8 @@ fn start(worker: &Worker, config: &Config, remote: RemoteConfig) -> Result<Remot
         clock: clock::now,
         python: None,
         uv: None,
-        keep_failed: KEEP_FAILED,
+        keep_failed: config.settings.duration(&WORKER_KEEP_FAILED),
+        http: config.http_rules(),
     };
     let unusable = |error: &dyn std::fmt::Display| {
         let message = format!(

@@ -62,6 +62,12 @@ codes! {
     WorkerNotFound = "worker-not-found", 404, 2, false;
     /// There is no such file.
     FileNotFound = "file-not-found", 404, 2, false;
+    /// The configuration has a key that is not known, or a value that the key does not take.
+    BadConfig = "bad-config", 422, 2, false;
+    /// There is no such secret.
+    SecretNotFound = "secret-not-found", 404, 2, false;
+    /// The key that seals secrets is missing, malformed, readable by others, or another one.
+    BadSecretKey = "bad-secret-key", 500, 1, false;
     /// The run or step is not in a state that allows this.
     NotAllowedNow = "not-allowed-now", 409, 2, false;
     /// The question is not for whoever answers it.

@@ -12,6 +12,7 @@
 //!
 //! Not here: what a run does with a spec (`engine`), where it is kept (`store`).
 
+pub mod config;
 mod convert;
 mod diagnostic;
 mod error_code;

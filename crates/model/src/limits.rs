@@ -197,3 +197,7 @@ pub const STREAMS: u32 = 256;
 pub const RATED_CLIENTS: usize = 65_536;
 /// Bytes of one document: what lists show of an entity, or a named record of the server.
 pub const DOCUMENT_BYTES: usize = 4 << 20;
+/// Secrets of one namespace.
+pub const SECRETS: usize = 10_000;
+/// Bytes of one secret.
+pub const SECRET_BYTES: usize = 64 << 10;

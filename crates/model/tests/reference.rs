@@ -16,6 +16,21 @@ fn the_language_reference_is_current() {
 }
 
 #[test]
+fn the_pages_of_the_configuration_are_current() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference");
+    for (name, current) in [
+        ("config.md", kapell_model::config::reference_markdown()),
+        ("kapell.toml", kapell_model::config::example_toml()),
+    ] {
+        let kept = fs::read_to_string(folder.join(name)).unwrap();
+        assert!(
+            kept == current,
+            "docs/reference/{name} is old: `make docs` writes it"
+        );
+    }
+}
+
+#[test]
 fn the_schema_is_current() {
     let path =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/workflow.schema.json");

@@ -2,6 +2,23 @@
 
 use kapell_model::Time;
 
+/// Measures how long something takes, whatever becomes of the time of day.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopwatch(std::time::Instant);
+
+impl Stopwatch {
+    /// It runs from now on.
+    pub fn start() -> Self {
+        #[expect(clippy::disallowed_methods, reason = "this is the one place that may")]
+        Self(std::time::Instant::now())
+    }
+
+    /// Since its start.
+    pub fn elapsed(self) -> std::time::Duration {
+        self.0.elapsed()
+    }
+}
+
 /// The time of day.
 pub fn now() -> Time {
     #[expect(clippy::disallowed_methods, reason = "this is the one place that may")]

@@ -22,6 +22,7 @@ use kapell_store::{Commit, RunRow, Store};
 
 use crate::clock;
 use crate::lane::{Config, Input, Lane, Output, SessionChange};
+use crate::metrics::{Measured, Metrics};
 use crate::perform::{self, Plans};
 use crate::request::{Answer, ClientRequest, ReplyId};
 
@@ -47,6 +48,9 @@ const REQUESTS: usize = 100_000;
 /// Inputs taken before a flush.
 const TAKEN: usize = 4_096;
 
+/// How long a measure is waited for.
+const MEASURE: Duration = Duration::from_secs(2);
+
 /// The longest wait without a tick.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -54,6 +58,7 @@ enum Message {
     Request(ClientRequest, Callback),
     Input(Input),
     Watch(Watcher),
+    Measure(Sender<Measured>),
     Stop,
 }
 
@@ -66,6 +71,7 @@ enum Write {
 pub struct Node {
     to_lane: Sender<Message>,
     waiting: Arc<AtomicUsize>,
+    metrics: Arc<Metrics>,
 }
 
 /// The threads of a node.
@@ -88,6 +94,7 @@ impl Node {
             node: Self {
                 to_lane,
                 waiting: Arc::default(),
+                metrics: Arc::default(),
             },
             from,
         }
@@ -122,6 +129,23 @@ impl Node {
             }),
         );
         receive.recv().unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// What it counts.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Requests that wait for an answer.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// How much waits in its queues; none if it does not say so within a moment.
+    pub fn measure(&self) -> Option<Measured> {
+        let (send, receive) = mpsc::channel();
+        self.to_lane.send(Message::Measure(send)).ok()?;
+        receive.recv_timeout(MEASURE).ok()
     }
 
     /// Takes what a worker reports.
@@ -172,14 +196,16 @@ impl Prepared {
         let (to_reader, reads) = mpsc::channel();
         let to_lane = self.node.to_lane.clone();
         let (answers, of_writer) = (to_lane.clone(), (store.clone(), blobs.clone()));
+        let metrics = self.node.metrics.clone();
         std::thread::Builder::new()
             .name("kapell-commit".to_owned())
-            .spawn(move || write(&writes, &answers, &*of_writer.0, &*of_writer.1))?;
+            .spawn(move || write(&writes, &answers, (&*of_writer.0, &*of_writer.1), &metrics))?;
         let answers = to_lane.clone();
         std::thread::Builder::new()
             .name("kapell-read".to_owned())
             .spawn(move || read(&reads, &answers, &*store, &*blobs))?;
         let waiting = self.node.waiting.clone();
+        let metrics = self.node.metrics.clone();
         let from = self.from;
         let lane = std::thread::Builder::new()
             .name("kapell-lane".to_owned())
@@ -190,6 +216,7 @@ impl Prepared {
                     to_reader,
                     workers,
                     waiting,
+                    metrics,
                     callbacks: BTreeMap::new(),
                     watchers: Vec::new(),
                     replies: 0,
@@ -221,6 +248,7 @@ struct Loop {
     to_reader: Sender<Output>,
     workers: Arc<dyn Workers>,
     waiting: Arc<AtomicUsize>,
+    metrics: Arc<Metrics>,
     callbacks: BTreeMap<ReplyId, Callback>,
     watchers: Vec<Watcher>,
     replies: u64,
@@ -267,12 +295,22 @@ impl Loop {
                     callback(Err(stopped()));
                     return;
                 }
+                self.metrics.requests.fetch_add(1, Ordering::Relaxed);
                 self.replies += 1;
                 let reply = ReplyId(self.replies);
                 self.callbacks.insert(reply, callback);
                 self.lane.on(now, Input::Request(reply, request));
             }
-            Message::Input(input) => self.lane.on(now, input),
+            Message::Input(input) => {
+                if let Input::Reports(reports) = &input {
+                    self.metrics.reported(reports);
+                }
+                self.lane.on(now, input);
+            }
+            Message::Measure(answer) => {
+                // Whoever asked may have gone.
+                let _ = answer.send(self.lane.measure());
+            }
             Message::Watch(watcher) => self.watchers.push(watcher),
             Message::Stop => self.stopping = true,
         }
@@ -287,6 +325,9 @@ impl Loop {
                 }
                 Output::Offer(tasks) => {
                     if !self.stopping {
+                        self.metrics
+                            .offers
+                            .fetch_add(tasks.len() as u64, Ordering::Relaxed);
                         self.workers.offer(tasks);
                     }
                 }
@@ -299,6 +340,7 @@ impl Loop {
                     }
                 }
                 Output::RowsChanged(commit) => {
+                    self.metrics.committed(&commit);
                     for watcher in &self.watchers {
                         commit.runs.iter().for_each(watcher);
                     }
@@ -319,11 +361,19 @@ impl Loop {
 fn write(
     writes: &Receiver<Write>,
     answers: &Sender<Message>,
-    store: &dyn Store,
-    blobs: &dyn Blobs,
+    (store, blobs): (&dyn Store, &dyn Blobs),
+    metrics: &Metrics,
 ) {
     while let Ok(Write::Commit(commit, contents)) = writes.recv() {
+        let watch = clock::Stopwatch::start();
         let result = perform::commit(store, blobs, &contents, &commit);
+        metrics.commit.observe_duration(watch.elapsed());
+        metrics
+            .commit_entities
+            .observe(commit.entities.len() as u64);
+        if result.is_err() {
+            metrics.commit_failures.fetch_add(1, Ordering::Relaxed);
+        }
         if answers
             .send(Message::Input(Input::Committed(result)))
             .is_err()

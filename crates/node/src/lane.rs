@@ -51,6 +51,7 @@ mod deliver;
 mod fork;
 mod heard;
 mod held;
+mod measure;
 mod read;
 mod report;
 mod seats;

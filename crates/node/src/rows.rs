@@ -45,7 +45,8 @@ pub(crate) fn row(run: &Run) -> RunRow {
             meta.labels.to_json().to_string()
         },
         scheduled_at: Some(meta.scheduled_at).filter(|at| *at != meta.created_at),
-        trigger_name: None,
+        trigger_name: Some(Arc::clone(&meta.trigger_name))
+            .filter(|name| !name.is_empty() && *name != meta.trigger),
     }
 }
 

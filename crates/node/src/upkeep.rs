@@ -12,14 +12,16 @@
 //! - **Clock jump**: one far ahead makes blobs old that were just put; it takes a clock that is wrong
 //!   by a day to lose what is not yet referred to, and nothing else is lost by it.
 
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::SignedDuration;
+use kapell_engine::run_queue::Settings;
 use kapell_model::spec::{Retention, Spec};
-use kapell_model::{RunId, RunStatus, Time, limits};
-use kapell_store::{Error, FileBlobs, Result, RunFilter, Store, Sweep};
+use kapell_model::{EntityKey, RunId, Time, limits};
+use kapell_store::{Error, FileBlobs, Order, Result, RunFilter, Store, Sweep, VersionRow};
 
 /// Runs dropped in one go, so that nothing waits long behind it.
 const STEP: usize = 200;
@@ -45,6 +47,7 @@ pub struct Upkeep {
     blobs: FileBlobs,
     logs: PathBuf,
     namespace: String,
+    retention: Retention,
     sweep: Option<Sweep>,
     sweep_at: Time,
     drop_at: Time,
@@ -58,10 +61,18 @@ impl Upkeep {
             blobs,
             logs,
             namespace: namespace.to_owned(),
+            retention: Retention::default(),
             sweep: None,
             sweep_at: Time::ZERO,
             drop_at: Time::ZERO,
         }
+    }
+
+    /// What holds for workflows that say nothing of it themselves.
+    #[must_use]
+    pub fn keeping(mut self, retention: Retention) -> Self {
+        self.retention = retention;
+        self
     }
 
     /// Does the next small step. Returns how long to wait for the one after it.
@@ -94,30 +105,68 @@ impl Upkeep {
         Ok(self.drop_at.min(self.sweep_at).since(now).min(IDLE))
     }
 
-    /// Drops ended runs that their workflow's `retention` keeps no longer, at most a small step of each
-    /// workflow. Returns how many.
+    /// Drops ended runs that are kept no longer, at most a small step of each workflow. Returns how
+    /// many.
     fn drop_expired(&self, now: Time) -> Result<u64> {
-        let mut dropped = 0;
-        let mut after = String::new();
-        loop {
-            let page = self
-                .store
-                .list_workflows(&self.namespace, &after, limits::LIST_PAGE)?;
-            let Some((last, _)) = page.last() else {
-                return Ok(dropped);
-            };
-            after = last.to_string();
-            for (workflow, version) in &page {
-                let row = self
-                    .store
-                    .version(&self.namespace, workflow, Some(*version))?;
-                let Some(spec) = row.and_then(|row| serde_json::from_str::<Spec>(&row.spec).ok())
-                else {
-                    continue;
-                };
-                let of = (self.namespace.as_str(), &**workflow);
-                dropped += self.drop_runs(&expired(&*self.store, of, spec.retention, now)?)?;
+        let mut ended: BTreeMap<Arc<str>, u64> = BTreeMap::new();
+        for (workflow, status, runs) in self.store.run_counts(&self.namespace)? {
+            if status.ended() {
+                *ended.entry(workflow).or_default() += runs;
             }
+        }
+        let mut dropped = 0;
+        // Counts name every workflow that has runs, those too of which no version is left in force.
+        for (workflow, ended) in ended {
+            let retention = self.retention_of(&workflow)?;
+            let of = (self.namespace.as_str(), &*workflow);
+            dropped += self.drop_runs(&expired(&*self.store, of, retention, ended, now)?)?;
+        }
+        Ok(dropped)
+    }
+
+    /// How long runs of a workflow are kept: as its settings say, else the version that is in force or
+    /// ran last, else what holds for all.
+    fn retention_of(&self, workflow: &Arc<str>) -> Result<Retention> {
+        if let Some(retention) = self.settings(workflow)?.retention {
+            return Ok(retention);
+        }
+        let active = self.store.version(&self.namespace, workflow, None)?;
+        let row = match active {
+            Some(row) => Some(row),
+            None => self.last_run_version(workflow)?,
+        };
+        let spec = row.and_then(|row| serde_json::from_str::<Spec>(&row.spec).ok());
+        let own = spec.map(|spec| spec.retention);
+        Ok(own
+            .filter(|own| *own != Retention::default())
+            .unwrap_or(self.retention))
+    }
+
+    fn settings(&self, workflow: &Arc<str>) -> Result<Settings> {
+        let key = EntityKey::RunQueue {
+            namespace: self.namespace.as_str().into(),
+            workflow: Arc::clone(workflow),
+            key: "".into(),
+        };
+        let key = key.to_bytes();
+        let found = self.store.documents(&key, None, Order::Forward, 1)?;
+        let own = found.iter().find(|(found, _)| *found == key);
+        Ok(own
+            .and_then(|(_, body)| serde_json::from_str(body).ok())
+            .unwrap_or_default())
+    }
+
+    fn last_run_version(&self, workflow: &Arc<str>) -> Result<Option<VersionRow>> {
+        let filter = RunFilter {
+            namespace: Some(self.namespace.as_str().into()),
+            workflow: Some(Arc::clone(workflow)),
+            ..RunFilter::default()
+        };
+        match self.store.list_runs(&filter, 1)?.first() {
+            Some(row) => self
+                .store
+                .version(&self.namespace, workflow, Some(row.version)),
+            None => Ok(None),
         }
     }
 
@@ -150,10 +199,12 @@ impl Upkeep {
     }
 }
 
+/// Some of the ended runs of a workflow that are kept no longer: those that ended first.
 fn expired(
     store: &dyn Store,
     workflow: (&str, &str),
     retention: Retention,
+    ended: u64,
     now: Time,
 ) -> Result<Vec<RunId>> {
     if let Some(age) = retention.age {
@@ -162,45 +213,12 @@ fn expired(
             return Ok(expired);
         }
     }
-    match retention.runs {
-        Some(runs) => beyond(store, workflow, runs as usize),
-        None => Ok(Vec::new()),
+    let surplus = retention
+        .runs
+        .map_or(0, |kept| ended.saturating_sub(kept.into()));
+    let surplus = usize::try_from(surplus).unwrap_or(usize::MAX).min(STEP);
+    if surplus == 0 {
+        return Ok(Vec::new());
     }
-}
-
-/// Ended runs of a workflow beyond the newest `keep`.
-fn beyond(
-    store: &dyn Store,
-    (namespace, workflow): (&str, &str),
-    keep: usize,
-) -> Result<Vec<RunId>> {
-    let mut filter = RunFilter {
-        namespace: Some(namespace.into()),
-        workflow: Some(workflow.into()),
-        statuses: RunStatus::ALL
-            .into_iter()
-            .filter(|status| status.ended())
-            .collect(),
-        ..RunFilter::default()
-    };
-    let mut passed = 0;
-    let mut expired = Vec::new();
-    loop {
-        let page = store.list_runs(&filter, limits::LIST_PAGE)?;
-        let Some(last) = page.last() else {
-            return Ok(expired);
-        };
-        filter.before = Some(last.id);
-        for row in &page {
-            passed += 1;
-            if passed > keep {
-                expired.push(row.id);
-            }
-        }
-        if expired.len() >= STEP {
-            // The oldest go first with the next steps; which of the surplus goes now is the same.
-            expired.truncate(STEP);
-            return Ok(expired);
-        }
-    }
+    store.expired_runs(Some(workflow), Time(i64::MAX), surplus)
 }

@@ -7,12 +7,16 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use kapell_api::task::{Place, Task};
+use kapell_engine::run_queue::Settings;
 use kapell_expr::Value;
-use kapell_model::{Offer, RunId, Time};
+use kapell_model::spec::Retention;
+use kapell_model::{EntityKey, Offer, RunId, RunStatus, Shard, Time};
 use kapell_node::drive::{Node, Workers};
 use kapell_node::upkeep::{GRACE, Upkeep};
 use kapell_node::{Answer, BlobFolder, ClientRequest, Config, StartRun, clock};
-use kapell_store::{FileBlobs, SqliteStore, Store, VersionRow};
+use kapell_store::{
+    Commit, FileBlobs, MemoryStore, RunFilter, RunRow, SqliteStore, Store, VersionRow,
+};
 
 const FILE: &str = r#"
 workflow: w
@@ -145,4 +149,142 @@ fn blobs_and_logs_go_with_the_last_run_that_has_them() {
     assert!(there(&shared), "a kept run has lost its output");
     assert!(!there(&alone), "garbage was left");
     assert_eq!(blob_of(&*store, runs[2]), shared);
+}
+
+/// A store with ended runs of a workflow: they ended in the order of their numbers, an hour apart.
+fn ended_runs(retention: &str) -> Arc<dyn Store> {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let text = format!("workflow: w\n{retention}\nsteps: {{ a: {{ noop: }} }}\n");
+    let spec = kapell_model::parse("w.yaml", &text)
+        .spec
+        .expect("a workflow");
+    store
+        .register(&VersionRow {
+            namespace: "default".into(),
+            workflow: "w".into(),
+            version: 0,
+            hash: "1".into(),
+            spec: serde_json::to_string(&*spec).unwrap().into(),
+            source: text.into(),
+            bundle: None,
+            created_at: Time(0),
+        })
+        .unwrap();
+    let row = |number: i64| {
+        let at = Time::ZERO.plus(SignedDuration::from_hours(number));
+        RunRow {
+            id: RunId::new(at, Shard(0), 1),
+            namespace: "default".into(),
+            workflow: "w".into(),
+            version: 1,
+            status: if number == 0 {
+                RunStatus::Running
+            } else {
+                RunStatus::Succeeded
+            },
+            created_at: at,
+            started_at: None,
+            ended_at: (number > 0).then_some(at),
+            parent: None,
+            trigger: "manual".into(),
+            counts: [0; 3],
+            error: None,
+            labels: "{}".to_owned(),
+            scheduled_at: None,
+            trigger_name: None,
+        }
+    };
+    store
+        .commit(&Commit {
+            shards: store.acquire(&[Shard(0)]).unwrap(),
+            runs: (0..=600).map(row).collect(),
+            ..Commit::default()
+        })
+        .unwrap();
+    store
+}
+
+/// How many runs are left after the upkeep, 600 hours after the first; the last ones must be those.
+fn left(store: &Arc<dyn Store>, retention: Retention) -> usize {
+    let directory = tempfile::tempdir().unwrap();
+    let blobs = FileBlobs::open(directory.path()).unwrap();
+    let logs = directory.path().join("logs");
+    let upkeep = Upkeep::new(Arc::clone(store), blobs, logs, "default");
+    let now = Time::ZERO.plus(SignedDuration::from_hours(600));
+    keep_up(&mut upkeep.keeping(retention), now);
+    let rows = store.list_runs(&RunFilter::default(), 1_000).unwrap();
+    let counts = store.run_counts("default").unwrap();
+    let counted: u64 = counts.iter().map(|(_, _, runs)| runs).sum();
+    assert_eq!(counted, rows.len() as u64);
+    let (running, ended) = rows.split_last().unwrap();
+    assert_eq!(
+        running.status,
+        RunStatus::Running,
+        "what has not ended stays"
+    );
+    for (place, row) in (0..).zip(ended) {
+        let end = Time::ZERO.plus(SignedDuration::from_hours(600 - place));
+        assert_eq!(row.ended_at, Some(end), "the last ones stay");
+    }
+    ended.len()
+}
+
+/// Settings of the workflow that keep so many runs.
+fn override_runs(store: &Arc<dyn Store>, runs: Option<u32>) {
+    let key = EntityKey::RunQueue {
+        namespace: "default".into(),
+        workflow: "w".into(),
+        key: "".into(),
+    };
+    let settings = Settings {
+        active: Some(1),
+        retention: Some(Retention { age: None, runs }),
+        ..Settings::default()
+    };
+    let body = serde_json::to_string(&settings).unwrap();
+    store
+        .put_documents(&[(key.to_bytes(), Some(body))])
+        .unwrap();
+}
+
+#[test]
+fn runs_are_kept_as_the_settings_say_then_the_file_then_the_server() {
+    let all = Retention::default();
+    let hundred = Retention {
+        age: None,
+        runs: Some(100),
+    };
+    let store = ended_runs("");
+    assert_eq!(left(&store, all), 600);
+    assert_eq!(left(&store, hundred), 100, "more than one step drops");
+    let store = ended_runs("retention: { runs: 450 }");
+    assert_eq!(left(&store, hundred), 450);
+    override_runs(&store, None);
+    assert_eq!(
+        left(&store, hundred),
+        450,
+        "kept for ever, whatever the file says"
+    );
+    override_runs(&store, Some(7));
+    assert_eq!(left(&store, all), 7);
+}
+
+#[test]
+fn runs_are_kept_by_age_and_by_number_at_once() {
+    let store = ended_runs("retention: { age: 47h30m, runs: 200 }");
+    assert_eq!(left(&store, Retention::default()), 48, "no older");
+    let store = ended_runs("retention: { age: 400h, runs: 200 }");
+    assert_eq!(left(&store, Retention::default()), 200);
+}
+
+#[test]
+fn runs_of_a_workflow_that_is_no_longer_in_force_are_dropped_too() {
+    let store = ended_runs("retention: { runs: 3 }");
+    store
+        .commit(&Commit {
+            activated: vec![("default".into(), "w".into(), 0)],
+            ..Commit::default()
+        })
+        .unwrap();
+    assert_eq!(left(&store, Retention::default()), 3);
 }

@@ -14,6 +14,7 @@ mod gate;
 mod health;
 mod log;
 mod run;
+mod secret;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -50,7 +51,8 @@ fn parts() -> (Router<Arc<Service>>, OpenApi) {
         .merge(log::routes())
         .merge(channel::routes())
         .merge(token::routes())
-        .merge(worker::routes());
+        .merge(worker::routes())
+        .merge(secret::routes());
     OpenApiRouter::with_openapi(document::head())
         .nest(BASE, nouns)
         .merge(health::probes())
@@ -66,9 +68,19 @@ pub fn router(service: Arc<Service>, request_rate: u32) -> Router {
     routes
         .merge(document::routes(&document))
         .merge(workers.unwrap_or_default())
+        .merge(crate::metrics::routes())
         .fallback(async || StatusCode::NOT_FOUND)
         .layer(DefaultBodyLimit::max(REQUEST_BYTES))
         .layer(from_fn_with_state(gate, gate::pass))
         .layer(map_response(answer::explained))
+        .layer(from_fn_with_state(
+            Arc::clone(&service),
+            crate::metrics::measured,
+        ))
         .with_state(service)
+}
+
+/// A failure as an answer, for routes that are merged with these.
+pub(crate) fn refusal(error: kapell_model::Error) -> axum::response::Response {
+    answer::problem(error, None)
 }

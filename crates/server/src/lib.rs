@@ -13,17 +13,25 @@
 //! Not here: what a worker is (whoever assembles gives one), and anything that people see.
 
 pub mod auth;
+pub mod backup;
 mod diff;
 pub mod http;
 pub mod local;
 mod logs;
+pub mod metrics;
 pub mod net;
 pub mod notify;
+mod options;
 mod register;
 mod rows;
 mod search;
+mod secrets;
 mod service;
+mod traces;
 pub mod workers;
 
-pub use register::version_hash;
+pub use options::Options;
+pub use register::{NAMESPACE, version_hash};
+pub use secrets::{KeySource, Secrets};
 pub use service::Service;
+pub use traces::TracesTo;

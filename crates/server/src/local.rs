@@ -25,8 +25,9 @@ use kapell_store::{FileBlobs, SqliteStore, Store};
 use crate::net::{self, Listener, Served, TlsFiles};
 use crate::register::NAMESPACE;
 use crate::rows::failure;
+use crate::traces::Traces;
 use crate::workers::{Settings, Workers};
-use crate::{Service, http, notify};
+use crate::{Options, Secrets, Service, http, notify};
 
 /// How soon after the start upkeep is done, so that short commands do none.
 const FIRST_UPKEEP: Duration = Duration::from_secs(5);
@@ -51,7 +52,8 @@ pub type Hired = (Box<dyn LocalWorker>, Vec<(RunId, Place, Offer, bool)>);
 pub type Reports = Box<dyn Fn(Vec<Report>) + Send + Sync>;
 
 /// Starts a worker.
-pub type Hire = Box<dyn FnOnce(Arc<dyn Blobs>, Reports) -> Result<Hired, Error> + Send>;
+pub type Hire =
+    Box<dyn FnOnce(Arc<dyn Blobs>, Arc<Secrets>, Reports) -> Result<Hired, Error> + Send>;
 
 /// What is wanted of a data directory.
 pub enum Want {
@@ -92,6 +94,7 @@ pub struct Local {
     notify: Option<notify::Sender>,
     store: Arc<dyn Store>,
     node: Option<Node>,
+    _traces: Option<Traces>,
     socket: Option<Socket>,
     /// Listeners at addresses.
     listening: Vec<Served>,
@@ -134,7 +137,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// # Errors
 /// Codes `directory-held` (somebody holds it and does not answer), `directory-unusable`,
 /// `store-too-new`, `store-corrupt`, `store-unavailable`, `disk-full`.
-pub fn open(data_dir: &Path, want: Want) -> Result<Opened, Error> {
+pub fn open(data_dir: &Path, want: Want, options: &Options) -> Result<Opened, Error> {
     let since = clock::now();
     let store = loop {
         match SqliteStore::open(data_dir) {
@@ -153,7 +156,7 @@ pub fn open(data_dir: &Path, want: Want) -> Result<Opened, Error> {
             Err(error) => return Err(failure(error)),
         }
     };
-    assemble(data_dir, Arc::new(store), want).map(|local| Opened::Here(Box::new(local)))
+    assemble(data_dir, Arc::new(store), want, options).map(|local| Opened::Here(Box::new(local)))
 }
 
 /// The database of a data directory, to see whether there is one.
@@ -161,7 +164,12 @@ pub fn database(data_dir: &Path) -> PathBuf {
     data_dir.join("kapell.db")
 }
 
-fn assemble(data_dir: &Path, store: Arc<dyn Store>, want: Want) -> Result<Local, Error> {
+fn assemble(
+    data_dir: &Path,
+    store: Arc<dyn Store>,
+    want: Want,
+    options: &Options,
+) -> Result<Local, Error> {
     let unusable = |error: &std::io::Error| {
         Error::new(
             ErrorCode::DirectoryUnusable,
@@ -173,6 +181,7 @@ fn assemble(data_dir: &Path, store: Arc<dyn Store>, want: Want) -> Result<Local,
     };
     let files = FileBlobs::open(data_dir).map_err(|error| unusable(&error))?;
     let blobs: Arc<dyn Blobs> = Arc::new(BlobFolder(files.clone()));
+    let secrets = Arc::new(Secrets::new(Arc::clone(&store), options.keys_in(data_dir)));
     let mut workers = None;
     let mut open = |prepared: &Prepared, settings| {
         let (store, blobs) = (Arc::clone(&store), Arc::clone(&blobs));
@@ -193,10 +202,11 @@ fn assemble(data_dir: &Path, store: Arc<dyn Store>, want: Want) -> Result<Local,
             workers,
         } => {
             let prepared = Node::prepare();
-            let workers = open(&prepared, workers)?;
+            let workers = open(&prepared, with_kept(workers, &secrets))?;
             let node = prepared.node();
             let (hired, lost) = hire(
                 Arc::clone(&blobs),
+                Arc::clone(&secrets),
                 Box::new(move |reports| node.reports(reports)),
             )?;
             workers.hire(hired);
@@ -237,12 +247,8 @@ fn assemble(data_dir: &Path, store: Arc<dyn Store>, want: Want) -> Result<Local,
     let upkeep = working
         .then(|| {
             let logs = data_dir.join("logs");
-            Upkeep::start(upkeep::Upkeep::new(
-                Arc::clone(&store),
-                files,
-                logs,
-                NAMESPACE,
-            ))
+            let upkeep = upkeep::Upkeep::new(Arc::clone(&store), files, logs, NAMESPACE);
+            Upkeep::start(upkeep.keeping(options.retention))
         })
         .transpose()
         .map_err(|error| {
@@ -252,10 +258,18 @@ fn assemble(data_dir: &Path, store: Arc<dyn Store>, want: Want) -> Result<Local,
             )
         })?;
     let (kept_store, kept_node) = (Arc::clone(&store), node.clone());
-    let service = Arc::new(Service::new(data_dir, store, blobs, node, working));
+    let service = Arc::new(Service::new(
+        data_dir, store, blobs, node, working, secrets, options,
+    ));
     if let Some(workers) = &workers {
         service.set_workers(Arc::clone(workers));
     }
+    let traces = traces_of(&service, options).map_err(|error| {
+        Error::new(
+            ErrorCode::Internal,
+            format!("no thread for traces: {error}"),
+        )
+    })?;
     // Who only looks or records is done in a moment: others wait for the directory itself.
     let socket = workers
         .as_ref()
@@ -275,7 +289,36 @@ fn assemble(data_dir: &Path, store: Arc<dyn Store>, want: Want) -> Result<Local,
         notify: None,
         store: kept_store,
         node: kept_node,
+        _traces: traces,
     })
+}
+
+/// What is kept is given to workers of other processes too, after what this process was given.
+fn with_kept(workers: Settings, kept: &Arc<Secrets>) -> Settings {
+    let (given, kept) = (workers.secrets, Arc::clone(kept));
+    let secrets = move |namespace: &str, name: &str| {
+        given(namespace, name).or_else(|| {
+            kept.open(namespace, name).unwrap_or_else(|error| {
+                tracing::error!(name, %error, "a secret cannot be read");
+                None
+            })
+        })
+    };
+    Settings {
+        secrets: Box::new(secrets),
+        ..workers
+    }
+}
+
+/// Sends traces of runs as they end, where that is wanted and runs end here.
+fn traces_of(service: &Arc<Service>, options: &Options) -> std::io::Result<Option<Traces>> {
+    match (&options.traces, &service.traces, &service.node) {
+        (Some(to), Some(counts), Some(node)) => {
+            let (counts, weak) = (Arc::clone(counts), Arc::downgrade(service));
+            Traces::start(to.clone(), counts, node, weak).map(Some)
+        }
+        _ => Ok(None),
+    }
 }
 
 /// An attempt of a worker that died; `explained` if the machine was restarted since.

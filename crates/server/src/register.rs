@@ -9,7 +9,7 @@ use kapell_model::{Error, ErrorCode, Time};
 use kapell_store::VersionRow;
 
 /// The namespace of everything that is registered here.
-pub(crate) const NAMESPACE: &str = "default";
+pub const NAMESPACE: &str = "default";
 
 /// Parses the text again, whoever sent it, and makes the row of its version.
 pub(crate) fn row(workflow: &RegisterWorkflow, now: Time) -> Result<VersionRow, Error> {

@@ -7,6 +7,7 @@ mod deploy;
 mod health;
 mod log;
 mod run;
+mod secret;
 mod token;
 mod worker;
 mod workflow;
@@ -25,16 +26,19 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use crate::auth::{Audit, Tokens};
+use crate::metrics::Requests;
 use crate::rows::failure;
+use crate::traces::Counts;
 use crate::workers::Workers;
+use crate::{Options, Secrets};
 
 /// Answers clients.
 pub struct Service {
-    store: Arc<dyn Store>,
+    pub(crate) store: Arc<dyn Store>,
     blobs: Arc<dyn Blobs>,
     logs: PathBuf,
     /// None: nobody decides; runs are only looked at.
-    node: Option<Node>,
+    pub(crate) node: Option<Node>,
     working: bool,
     changes: Arc<Changes>,
     pub(crate) tokens: Tokens,
@@ -42,6 +46,12 @@ pub struct Service {
     stopping: AtomicBool,
     /// Set where work is done.
     workers: OnceLock<Arc<Workers>>,
+    secrets: Arc<Secrets>,
+    pub(crate) options: Options,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) requests: Requests,
+    /// Spans that were sent, if any are.
+    pub(crate) traces: Option<Arc<Counts>>,
 }
 
 /// Counts changes of rows, so that whoever waits for one misses none.
@@ -59,6 +69,8 @@ impl Service {
         blobs: Arc<dyn Blobs>,
         node: Option<Node>,
         working: bool,
+        secrets: Arc<Secrets>,
+        options: &Options,
     ) -> Self {
         let changes = Arc::new(Changes::default());
         if let Some(node) = &node {
@@ -79,6 +91,11 @@ impl Service {
             working,
             changes,
             workers: OnceLock::new(),
+            secrets,
+            traces: options.traces.as_ref().map(|_| Arc::default()),
+            options: options.clone(),
+            data_dir: data_dir.to_owned(),
+            requests: Requests::default(),
         }
     }
 

@@ -28,7 +28,7 @@ mod suffix;
 
 pub use blobs::{FileBlobs, Sweep, Swept};
 pub use memory::MemoryStore;
-pub use sqlite::SqliteStore;
+pub use sqlite::{SqliteStore, check_database, copy_database};
 
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]

@@ -25,6 +25,7 @@ use crate::{
 
 mod checkpoint;
 mod connection;
+mod copy;
 mod directory;
 mod failure;
 mod merge;
@@ -39,6 +40,7 @@ mod tests;
 
 use checkpoint::{Checkpointer, Watch};
 use connection::Readers;
+pub use copy::{check_database, copy_database};
 use directory::Directory;
 use failure::explain;
 use writer::Writer;

@@ -10,6 +10,7 @@ use kapell_api::task::{Place, TaskResources};
 use kapell_model::{Offer, RunId, Time};
 
 use crate::input::Secrets;
+use crate::runtime::guard::HttpRules;
 
 /// What a worker is told at its start. It reads nothing else of its surroundings.
 pub struct Config {
@@ -29,6 +30,8 @@ pub struct Config {
     pub uv: Option<PathBuf>,
     /// How long directories of failed attempts are kept.
     pub keep_failed: Duration,
+    /// What `http` steps may reach.
+    pub http: HttpRules,
 }
 
 /// What a worker has, or has left.

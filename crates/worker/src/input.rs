@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kapell_api::task::{Blobs, Input, Process, SecretText, Task, TaskError, TextPart};
+use kapell_api::trace;
 use kapell_expr::Value;
 use kapell_model::limits;
 
@@ -295,6 +296,10 @@ pub(crate) fn identity(task: &Task) -> Vec<(&'static str, String)> {
         ("KAPELL_RUN_ID", task.run.to_string()),
         ("KAPELL_STEP", process.path.to_string()),
         ("KAPELL_ATTEMPT_NUMBER", task.attempt.to_string()),
+        (
+            "TRACEPARENT",
+            trace::traceparent(task.run, &process.path, task.attempt),
+        ),
         ("KAPELL_WORKFLOW", process.workflow.to_string()),
         ("KAPELL_NAMESPACE", process.namespace.to_string()),
         (

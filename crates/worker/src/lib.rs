@@ -48,4 +48,5 @@ mod timers;
 mod worker;
 
 pub use config::{Capacity, Config, Error, LostAttempt};
+pub use runtime::guard::{HttpRules, Network};
 pub use worker::Worker;

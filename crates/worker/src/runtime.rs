@@ -1,5 +1,6 @@
 //! One file a verb.
 
 pub(crate) mod exec;
+pub(crate) mod guard;
 pub(crate) mod http;
 pub(crate) mod shell;

@@ -345,7 +345,7 @@ fn shared(
     let event = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
     let env = BaseEnv::new(&config.inherit_env);
     Ok(Shared {
-        client: Client::new(&env),
+        client: Client::new(&env, config.http),
         clock: config.clock,
         secrets: config.secrets,
         far: None,

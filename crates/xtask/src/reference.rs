@@ -12,7 +12,10 @@ pub(crate) fn write(root: &Path, out: &mut dyn Write) -> Result<()> {
     let schema = serde_json::to_string_pretty(&kapell_model::json_schema())? + "\n";
     let api = serde_json::to_string_pretty(&kapell_server::http::openapi())? + "\n";
     let files = [
+        ("config.md", kapell_model::config::reference_markdown()),
+        ("kapell.toml", kapell_model::config::example_toml()),
         ("language.md", kapell_model::reference_markdown()),
+        ("metrics.md", kapell_server::metrics::reference_markdown()),
         ("openapi.json", api),
         ("workflow.schema.json", schema),
     ];

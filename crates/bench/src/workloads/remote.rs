@@ -82,6 +82,7 @@ pub(crate) fn work(url: &str, dir: &str) -> Result<()> {
         python: None,
         uv: None,
         keep_failed: Duration::ZERO,
+        http: kapell_worker::HttpRules::default(),
     };
     let remote = RemoteConfig {
         server: Target::Http(Box::new(HttpServer::new(url, None, None)?)),
@@ -104,10 +105,12 @@ pub(crate) fn work(url: &str, dir: &str) -> Result<()> {
 pub(crate) fn remote(dir: &Path, n: usize) -> Result<Figures> {
     let want = Want::Work {
         process_window: 0,
-        hire: Box::new(|_, _| Ok((Box::new(Nobody), Vec::new()))),
+        hire: Box::new(|_, _, _| Ok((Box::new(Nobody), Vec::new()))),
         workers: Settings::default(),
     };
-    let Opened::Here(mut local) = local::open(&dir.join("data"), want)? else {
+    let Opened::Here(mut local) =
+        local::open(&dir.join("data"), want, &kapell_server::Options::default())?
+    else {
         bail!("somebody is there");
     };
     let address = local.listen(&Listen {

@@ -9,6 +9,7 @@ mod help;
 mod http;
 mod interrupt;
 mod logs;
+mod ops;
 mod place;
 mod runs;
 mod server;

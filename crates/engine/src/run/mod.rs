@@ -28,6 +28,7 @@ mod child;
 mod cycle;
 mod deadline;
 mod decider;
+mod demand;
 mod finish;
 mod foreach;
 mod fork;

@@ -16,7 +16,7 @@ pub(super) const PAGE_BYTES: u32 = 8192;
 const READERS_KEPT: usize = 8;
 
 /// How long to wait for another program that looks into the database.
-const BUSY: Duration = Duration::from_secs(5);
+pub(super) const BUSY: Duration = Duration::from_secs(5);
 
 /// A connection with what all have in common.
 pub(super) fn plain(path: &Path) -> rusqlite::Result<Connection> {

@@ -5,15 +5,19 @@
 //! worker was given: `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY`, `SSL_CERT_FILE`.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use kapell_api::task::{HttpCredentials, HttpRequest, Process, TaskError, Work};
+use kapell_api::trace;
 use kapell_expr::Value;
 use kapell_model::{FailureKind, Time, limits};
 use parking_lot::Mutex;
+use ureq::config::Config;
 use ureq::http::{Request, Response, header};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body, Proxy};
 
 use crate::failure;
@@ -21,6 +25,7 @@ use crate::input::{BaseEnv, Resolver};
 use crate::launch::Job;
 use crate::mask::{Masker, base64};
 use crate::output;
+use crate::runtime::guard::{Guarded, HttpRules, Refused};
 use crate::shared::Shared;
 
 const REDIRECTS: u32 = 5;
@@ -32,6 +37,7 @@ const SHOWN_BYTES: usize = 1000;
 /// down with its agent; agents and their connections are kept for the next.
 pub(crate) struct Client {
     roots: RootCerts,
+    rules: Arc<HttpRules>,
     proxies: BTreeMap<&'static str, Proxy>,
     no_proxy: Vec<String>,
     idle: Mutex<Vec<Agents>>,
@@ -47,7 +53,7 @@ struct Agents {
 
 impl Client {
     /// As this environment says.
-    pub(crate) fn new(env: &BaseEnv) -> Self {
+    pub(crate) fn new(env: &BaseEnv, rules: HttpRules) -> Self {
         let variable = |name: &str| {
             let value = env
                 .get(&name.to_ascii_lowercase())
@@ -64,6 +70,7 @@ impl Client {
             });
         Self {
             roots: roots(variable("SSL_CERT_FILE")),
+            rules: Arc::new(rules),
             proxies: proxies.collect(),
             no_proxy: variable("NO_PROXY")
                 .unwrap_or_default()
@@ -79,11 +86,11 @@ impl Client {
     fn begin(&self, key: u64) -> Agents {
         let idle = self.idle.lock().pop();
         let agents = idle.unwrap_or_else(|| Agents {
-            direct: agent(None, &self.roots),
+            direct: guarded(&self.roots, &self.rules),
             proxied: self
                 .proxies
                 .iter()
-                .map(|(scheme, proxy)| (*scheme, agent(Some(proxy.clone()), &self.roots)))
+                .map(|(scheme, proxy)| (*scheme, proxied(proxy.clone(), &self.roots)))
                 .collect(),
         });
         self.busy.lock().insert(key, agents.clone());
@@ -144,7 +151,18 @@ fn roots(file: Option<String>) -> RootCerts {
     certificates.collect::<Vec<_>>().into()
 }
 
-fn agent(proxy: Option<Proxy>, roots: &RootCerts) -> Agent {
+/// An agent that connects itself, to what the rules allow.
+fn guarded(roots: &RootCerts, rules: &Arc<HttpRules>) -> Agent {
+    let resolver = Guarded::new(Arc::clone(rules));
+    Agent::with_parts(config(None, roots), DefaultConnector::default(), resolver)
+}
+
+/// An agent whose proxy resolves names.
+fn proxied(proxy: Proxy, roots: &RootCerts) -> Agent {
+    config(Some(proxy), roots).into()
+}
+
+fn config(proxy: Option<Proxy>, roots: &RootCerts) -> Config {
     Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(REDIRECTS)
@@ -155,7 +173,6 @@ fn agent(proxy: Option<Proxy>, roots: &RootCerts) -> Agent {
         .tls_config(TlsConfig::builder().root_certs(roots.clone()).build())
         .proxy(proxy)
         .build()
-        .into()
 }
 
 /// Makes the request of an `http` task. Blocks.
@@ -164,8 +181,17 @@ pub(crate) fn run(shared: &Shared, job: &Job) -> Result<Value, Box<TaskError>> {
         return Err(failure::platform("connection", "the task is no request"));
     };
     let mut resolver = Resolver::new(shared, &job.task);
-    let made = build(request, process, &mut resolver)?;
+    let mut made = build(request, process, &mut resolver)?;
+    // Whoever answers can belong to the same trace.
+    let within = trace::traceparent(job.task.run, &process.path, job.task.attempt);
+    if let Ok(within) = header::HeaderValue::try_from(within) {
+        made.headers_mut().entry("traceparent").or_insert(within);
+    }
     let masker = resolver.masker();
+    let host = made.uri().host().unwrap_or_default();
+    if !shared.client.rules.allow_host(host) {
+        return Err(refused(&made, &Refused::host(host)));
+    }
     let agents = shared.client.begin(job.key);
     // Set before the agents are torn down, so one of the two is seen.
     let answer = if job.cancelled.load(Ordering::Relaxed) {
@@ -179,6 +205,11 @@ pub(crate) fn run(shared: &Shared, job: &Job) -> Result<Value, Box<TaskError>> {
         error.message = masked(&masker, &error.message);
         error
     })
+}
+
+fn refused(request: &Request<String>, why: &Refused) -> Box<TaskError> {
+    let shown = format!("{} {}", request.method(), request.uri());
+    failure::permanent("refused", format!("{shown}: {why}"))
 }
 
 fn masked(masker: &Masker, text: &str) -> String {
@@ -308,6 +339,9 @@ fn no_answer(error: &ureq::Error, shown: &str) -> Box<TaskError> {
             "connection",
             format!("{shown}: more than {REDIRECTS} redirects"),
         ),
+        ureq::Error::Other(why) if why.is::<Refused>() => {
+            failure::permanent("refused", format!("{shown}: {why}"))
+        }
         ureq::Error::BadUri(_)
         | ureq::Error::Http(_)
         | ureq::Error::RedirectFailed

@@ -78,6 +78,7 @@ fn an_answer_becomes_the_output() {
         "post /v1?a=1&q=%c3%a4%20%26 http/1.1",
         "x-token: s3cret+value/long",
         "idempotency-key: idempotent",
+        "traceparent: 00-",
         "authorization: basic bwu6cHc=",
     ] {
         assert!(
@@ -257,4 +258,57 @@ fn a_certificate_is_trusted_by_the_authorities_it_is_told_of() {
         (FailureKind::Platform, "connection")
     );
     assert!(error.message.contains("certificate"), "{}", error.message);
+}
+
+#[test]
+fn addresses_that_give_credentials_away_are_refused() {
+    let setup = setup();
+    for url in [
+        "http://169.254.169.254/latest/meta-data/",
+        "http://[fe80::1]/",
+        "http://[::ffff:a9fe:a9fe]/",
+        "http://0.0.0.0:1/",
+    ] {
+        let error = setup.run(request(url, |_| {})).error().clone();
+        assert_eq!(error.reason, "refused", "{url}: {}", error.message);
+        assert!(
+            error.permanent && error.message.contains("http.allow"),
+            "{}",
+            error.message
+        );
+    }
+}
+
+#[test]
+fn a_redirect_and_a_name_lead_nowhere_that_is_refused() {
+    let setup = setup_with(
+        |config| config.http.deny = vec!["127.0.0.2/32".parse().unwrap()],
+        Containment::Cgroups,
+    );
+    let (url, asked) = server(vec![answer(
+        "302 Found",
+        "Location: http://127.0.0.2:1/secret\r\n",
+        "",
+    )]);
+    let error = setup.run(request(&url, |_| {})).error().clone();
+    asked.recv().unwrap();
+    assert_eq!(error.reason, "refused", "{}", error.message);
+    // A name is as good as what it stands for.
+    let setup = setup_with(
+        |config| {
+            let all = ["127.0.0.0/8", "::1"];
+            config.http.deny = all.iter().map(|text| text.parse().unwrap()).collect();
+        },
+        Containment::Cgroups,
+    );
+    let error = setup
+        .run(request("http://localhost:1/", |_| {}))
+        .error()
+        .clone();
+    assert_eq!(error.reason, "refused", "{}", error.message);
+    assert!(
+        error.message.contains("`localhost` is "),
+        "{}",
+        error.message
+    );
 }

@@ -1,0 +1,112 @@
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use kapell_model::config::{
+    DATA_DIR, HTTP_DENY, LOG_FORMAT, METRICS_ENABLED, RETENTION_AGE, WORKER_SLOTS,
+};
+
+use super::*;
+
+fn read(text: &str, variables: &[(&str, &str)]) -> Result<Settings, Error> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kapell.toml");
+    std::fs::write(&file, text).unwrap();
+    let variable = |name: &str| {
+        let mut found = variables.iter();
+        let found = found.find(|(known, _)| *known == name);
+        found.map(|(_, value)| (*value).to_owned())
+    };
+    Settings::read(Some(file), variable)
+}
+
+#[test]
+fn a_flag_goes_before_a_variable_before_the_file_before_the_default() {
+    let text = "data_dir = \"/srv/k\"\n[worker]\nslots = 3\n[retention]\nage = \"7d\"\n";
+    let mut settings = read(text, &[("KAPELL_WORKER_SLOTS", "5")]).unwrap();
+    assert_eq!(
+        settings.get(&LOG_FORMAT),
+        (Value::Text("text".to_owned()), From::Default)
+    );
+    assert_eq!(settings.text(&DATA_DIR), "/srv/k");
+    assert_eq!(
+        settings.span(&RETENTION_AGE),
+        SignedDuration::from_hours(7 * 24)
+    );
+    let variable = From::Variable("KAPELL_WORKER_SLOTS".to_owned());
+    assert_eq!(settings.get(&WORKER_SLOTS), (Value::Number(5), variable));
+    settings.flag(&WORKER_SLOTS, Value::Number(7));
+    assert_eq!(settings.number(&WORKER_SLOTS), 7);
+    let old = read(text, &[("KAPELL_SLOTS", "6")]).unwrap();
+    assert_eq!(old.number(&WORKER_SLOTS), 6);
+}
+
+#[test]
+fn the_example_says_what_holds_anyway() {
+    let example = config::example_toml();
+    let settings = read(&example, &[]).unwrap();
+    assert!(KEYS.iter().all(|key| settings.get(key).1 == From::Default));
+    let said: String = example
+        .lines()
+        .map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')))
+        .zip(example.lines())
+        .map(|(said, line)| format!("{}\n", said.unwrap_or(line)))
+        .collect();
+    let settings = read(&said, &[]).unwrap();
+    assert_eq!(settings.named("notify.channels").len(), 4);
+    for key in KEYS.iter().filter(|key| !key.section.ends_with('*')) {
+        let expected = (key.default_value(), From::File);
+        assert_eq!(settings.get(key), expected, "{}", key.path());
+    }
+}
+
+#[test]
+fn what_is_not_known_or_of_another_type_is_said_with_its_place() {
+    for (text, message, hint) in [
+        ("[worker]\nslot = 3", "`worker.slot`", "worker.slots"),
+        (
+            "[nothing]\nwhatever = 3",
+            "`nothing.whatever`",
+            "kapell config",
+        ),
+        (
+            "[worker]\nslots = \"3\"",
+            "`worker.slots`",
+            "a number from 0",
+        ),
+        (
+            "[worker]\nslots = 99999",
+            "`worker.slots`",
+            "a number from 0",
+        ),
+        ("[retention]\nage = 7", "`retention.age`", "7d"),
+        ("[log]\nformat = \"xml\"", "`log.format`", "`json`"),
+        ("[http]\ndeny = \"10.0.0.0/8\"", "`http.deny`", "list"),
+        ("[metrics]\nenabled = \"yes\"", "`metrics.enabled`", "true"),
+        ("worker = 3", "`worker`", "kapell config"),
+        ("= nonsense", "no TOML", "kapell.toml"),
+    ] {
+        let error = read(text, &[]).unwrap_err();
+        assert_eq!(error.code, ErrorCode::BadConfig, "{text}");
+        assert!(error.message.contains(message), "{}", error.message);
+        let said = error.hint.unwrap();
+        assert!(said.contains(hint), "{said}");
+    }
+    let error = read("", &[("KAPELL_METRICS_ENABLED", "yes")]).unwrap_err();
+    assert!(
+        error.message.contains("KAPELL_METRICS_ENABLED"),
+        "{}",
+        error.message
+    );
+    let error = Settings::read(Some("/nowhere/kapell.toml".into()), |_| None).unwrap_err();
+    assert!(
+        error.message.contains("/nowhere/kapell.toml"),
+        "{}",
+        error.message
+    );
+    let settings = read(
+        "[http]\ndeny = [\"10.0.0.0/8\"]\n[metrics]\nenabled = false",
+        &[],
+    )
+    .unwrap();
+    assert_eq!(settings.list(&HTTP_DENY), ["10.0.0.0/8"]);
+    assert!(!settings.is_on(&METRICS_ENABLED));
+}

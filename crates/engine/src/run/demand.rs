@@ -1,0 +1,54 @@
+//! What of a run waits for workers, counted for whoever watches queues.
+
+use kapell_api::task::Place;
+use kapell_model::Time;
+
+use super::Run;
+
+/// Steps looked at for one run.
+const LOOKED_AT: usize = 10_000;
+
+impl Run {
+    /// Attempts that are handed out.
+    pub fn in_flight(&self) -> usize {
+        self.live.flights.len()
+    }
+
+    /// Attempts that wait in a queue, of items too, and since when the first of them could start.
+    pub fn waiting_in(&self, queue: &str) -> (u64, Option<Time>) {
+        let ready = self.state.ready.get(queue).into_iter().flatten();
+        let (mut waiting, mut oldest) = (0, None::<Time>);
+        for (_, place) in ready.take(LOOKED_AT) {
+            let (count, since) = self.waiting_at(*place);
+            if count > 0 {
+                waiting += count;
+                oldest = Some(oldest.map_or(since, |oldest| oldest.min(since)));
+            }
+        }
+        (waiting, oldest)
+    }
+
+    fn waiting_at(&self, place: Place) -> (u64, Time) {
+        let step = self.state.step(place.scope, place.step);
+        let foreach = step
+            .filter(|_| place.item == Place::NO_ITEM)
+            .and_then(|step| Some((step, step.foreach.as_ref()?)));
+        let Some((step, foreach)) = foreach else {
+            let unit = self.state.unit(place);
+            let waits = self.flight(place).is_none();
+            return (
+                u64::from(waits),
+                unit.map_or(self.state.last_at, |unit| unit.ready_at),
+            );
+        };
+        let flights = self.live.items.get(&(place.scope, place.step));
+        let next = foreach.next.max(flights.map_or(0, |flights| flights.next));
+        let fresh = if foreach.stopped || foreach.tail.is_some() {
+            0
+        } else {
+            foreach.count.saturating_sub(next)
+        };
+        let again = foreach.again.len() as u64;
+        (again + u64::from(fresh), step.unit.ready_at)
+    }
+}

@@ -1,0 +1,253 @@
+//! The table of all keys.
+
+use super::{Key, Kind};
+
+/// A key whose variable and flag are those of its name, and none.
+const fn key(
+    section: &'static str,
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    doc: &'static str,
+) -> Key {
+    Key {
+        section,
+        name,
+        kind,
+        default,
+        variable: None,
+        flag: None,
+        doc,
+    }
+}
+
+/// `data_dir`
+pub static DATA_DIR: Key = Key {
+    flag: Some("--data-dir"),
+    ..key(
+        "",
+        "data_dir",
+        Kind::Path,
+        ".kapell",
+        "Where everything is kept: the store, blobs, logs. One process works in it at a time.",
+    )
+};
+
+/// `worker.slots`
+pub static WORKER_SLOTS: Key = Key {
+    variable: Some("KAPELL_SLOTS"),
+    flag: Some("--slots"),
+    ..key(
+        "worker",
+        "slots",
+        Kind::Count(0, 10_000),
+        "0",
+        "Attempts at a time. 0 is by the machine: two for each core, at least 8.",
+    )
+};
+
+/// `worker.keep_failed`
+pub static WORKER_KEEP_FAILED: Key = key(
+    "worker",
+    "keep_failed",
+    Kind::Duration,
+    "24h",
+    "How long the directory of a failed attempt is kept, to be looked at.",
+);
+
+/// `retention.age`
+pub static RETENTION_AGE: Key = key(
+    "retention",
+    "age",
+    Kind::Duration,
+    "0s",
+    "How long ended runs are kept, with their logs, where neither the workflow's file nor its settings \
+     say anything. 0 is for ever.",
+);
+
+/// `retention.runs`
+pub static RETENTION_RUNS: Key = key(
+    "retention",
+    "runs",
+    Kind::Count(0, 1_000_000_000),
+    "0",
+    "How many ended runs of a workflow are kept, the last ones, where neither its file nor its settings \
+     say anything. 0 is all.",
+);
+
+/// `secrets.key_file`
+pub static SECRETS_KEY_FILE: Key = key(
+    "secrets",
+    "key_file",
+    Kind::Path,
+    "",
+    "The file of the keys that seal secrets, for its owner alone. Empty is `secret.key` in the data \
+     directory, which is made with the first secret. A backup does not hold it.",
+);
+
+/// `secrets.key`
+pub static SECRETS_KEY: Key = key(
+    "secrets",
+    "key",
+    Kind::Secret,
+    "",
+    "The keys themselves instead of a file: 32 bytes in base64 each, comma-separated; the first seals, \
+     all open. Better given as a variable than written in a file.",
+);
+
+/// `log.filter`
+pub static LOG_FILTER: Key = Key {
+    variable: Some("KAPELL_LOG"),
+    ..key(
+        "log",
+        "filter",
+        Kind::Text,
+        "",
+        "What Kapell says of itself on standard error: `warn`, `info`, `debug`, `trace`, or by part, as \
+         `info,kapell_store=debug`. Empty is errors alone.",
+    )
+};
+
+/// `log.format`
+pub static LOG_FORMAT: Key = key(
+    "log",
+    "format",
+    Kind::Choice(&["text", "json"]),
+    "text",
+    "The form of that log: lines for people, or one JSON object each.",
+);
+
+/// `metrics.enabled`
+pub static METRICS_ENABLED: Key = key(
+    "metrics",
+    "enabled",
+    Kind::Bool,
+    "true",
+    "Whether `/metrics` answers, in the form of Prometheus.",
+);
+
+/// `otel.endpoint`
+pub static OTEL_ENDPOINT: Key = Key {
+    variable: Some("OTEL_EXPORTER_OTLP_ENDPOINT"),
+    ..key(
+        "otel",
+        "endpoint",
+        Kind::Text,
+        "",
+        "Where traces are sent by OTLP over HTTP, as `http://localhost:4318`; `/v1/traces` is added. A \
+         run is a trace, an attempt a span. Empty sends none.",
+    )
+};
+
+/// `otel.headers`
+pub static OTEL_HEADERS: Key = Key {
+    variable: Some("OTEL_EXPORTER_OTLP_HEADERS"),
+    ..key(
+        "otel",
+        "headers",
+        Kind::Secret,
+        "",
+        "Headers that go with traces, as `name=value`, comma-separated.",
+    )
+};
+
+/// `otel.service_name`
+pub static OTEL_SERVICE_NAME: Key = Key {
+    variable: Some("OTEL_SERVICE_NAME"),
+    ..key(
+        "otel",
+        "service_name",
+        Kind::Text,
+        "kapell",
+        "The name of this Kapell in traces.",
+    )
+};
+
+/// `http.allow`
+pub static HTTP_ALLOW: Key = key(
+    "http",
+    "allow",
+    Kind::List,
+    "",
+    "Addresses that `http` steps may reach although they are refused otherwise: networks as \
+     `169.254.169.254/32`. Refused are link-local addresses, where clouds keep their metadata, and \
+     unspecified ones.",
+);
+
+/// `http.deny`
+pub static HTTP_DENY: Key = key(
+    "http",
+    "deny",
+    Kind::List,
+    "",
+    "More networks that `http` steps may not reach, as `10.0.0.0/8`, `127.0.0.0/8`, `::1/128`.",
+);
+
+/// `notify.public_url`
+pub static NOTIFY_PUBLIC_URL: Key = key(
+    "notify",
+    "public_url",
+    Kind::Text,
+    "",
+    "What addresses of pages of runs begin with in notices, as people reach this server. Empty is none.",
+);
+
+/// `notify.channels.*.url`
+pub static CHANNEL_URL: Key = key(
+    "notify.channels.*",
+    "url",
+    Kind::Secret,
+    "",
+    "Where notices of the channel of this name are posted. A workflow names the channel in `notify`.",
+);
+
+/// `notify.channels.*.kind`
+pub static CHANNEL_KIND: Key = key(
+    "notify.channels.*",
+    "kind",
+    Kind::Choice(&["json", "slack"]),
+    "json",
+    "What is posted: the notice as JSON, or a text in the form that Slack and others take.",
+);
+
+/// `notify.channels.*.template`
+pub static CHANNEL_TEMPLATE: Key = key(
+    "notify.channels.*",
+    "template",
+    Kind::Text,
+    "",
+    "The text, or with one expression alone the whole body, over the fields of a notice. Empty is one      that says what happened.",
+);
+
+/// `notify.channels.*.headers`
+pub static CHANNEL_HEADERS: Key = key(
+    "notify.channels.*",
+    "headers",
+    Kind::Secret,
+    "",
+    "Headers that go with each post, as `name=value`, comma-separated.",
+);
+
+/// Every key, in the order of the pages.
+pub static KEYS: &[&Key] = &[
+    &DATA_DIR,
+    &WORKER_SLOTS,
+    &WORKER_KEEP_FAILED,
+    &RETENTION_AGE,
+    &RETENTION_RUNS,
+    &SECRETS_KEY_FILE,
+    &SECRETS_KEY,
+    &LOG_FILTER,
+    &LOG_FORMAT,
+    &METRICS_ENABLED,
+    &OTEL_ENDPOINT,
+    &OTEL_HEADERS,
+    &OTEL_SERVICE_NAME,
+    &HTTP_ALLOW,
+    &HTTP_DENY,
+    &NOTIFY_PUBLIC_URL,
+    &CHANNEL_URL,
+    &CHANNEL_KIND,
+    &CHANNEL_TEMPLATE,
+    &CHANNEL_HEADERS,
+];

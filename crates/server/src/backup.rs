@@ -1,0 +1,335 @@
+//! A backup of a data directory while it is in use, and its restoration.
+//!
+//! A backup is one tar file, which any `tar` lists: `kapell-backup.json` says what it is, `kapell.db` is
+//! the store as it was at one moment, `blobs/` what it refers to, `logs/` what steps printed. The store
+//! is copied first: a blob is written before anything refers to it, and stays for a day after nothing
+//! does any more, so every blob that the copy refers to is found after it.
+//!
+//! Not in it: the key of secrets, so that a backup alone gives none of them away; working directories,
+//! which belong to processes that are gone.
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufReader, BufWriter, ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Component, Path, PathBuf};
+
+use kapell_model::{Error, ErrorCode, Time};
+use kapell_store::{check_database, copy_database};
+use serde::{Deserialize, Serialize};
+use tar::{Archive, Builder, EntryType, Header};
+
+use crate::rows::failure;
+
+/// What the file says of itself.
+const ABOUT: &str = "kapell-backup.json";
+
+const DATABASE: &str = "kapell.db";
+
+/// The layout of the file.
+const FORMAT: u32 = 1;
+
+/// Bytes read at once.
+const BUFFER: usize = 256 << 10;
+
+/// What the file says of itself.
+#[derive(Debug, Serialize, Deserialize)]
+struct About {
+    format: u32,
+    kapell: String,
+    /// When it was begun, microseconds since 1970.
+    made_at: Time,
+}
+
+/// What went into a backup, or came out of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Copied {
+    /// Blobs and what they hold.
+    pub blobs: u64,
+    /// Files of logs.
+    pub logs: u64,
+    /// Bytes of all of it.
+    pub bytes: u64,
+}
+
+/// Writes a backup of a data directory to a file, which is whole once it has this name.
+///
+/// # Errors
+/// Codes `file-not-found` if there is nothing to back up, `bad-request` if the file is there already,
+/// `disk-full`, `store-corrupt`, `store-unavailable`.
+pub fn write(data_dir: &Path, to: &Path, logs: bool, now: Time) -> Result<Copied, Error> {
+    if to.exists() {
+        let message = format!("the file `{}` is there already", to.display());
+        return Err(Error::new(ErrorCode::BadRequest, message).hint("choose another name"));
+    }
+    if !data_dir.join(DATABASE).is_file() {
+        let message = format!("there is no store in `{}`", data_dir.display());
+        return Err(Error::new(ErrorCode::FileNotFound, message)
+            .hint("look at what `--data-dir` or KAPELL_DATA_DIR says"));
+    }
+    let (new, database) = (beside(to, "new"), beside(to, "db.new"));
+    let result = write_to(data_dir, (&new, &database), logs, now);
+    // Gone already where all went well.
+    let _ = fs::remove_file(&database);
+    let copied = result.and_then(|copied| {
+        fs::rename(&new, to).map_err(|error| at(to, &error))?;
+        Ok(copied)
+    });
+    if copied.is_err() {
+        let _ = fs::remove_file(&new);
+    }
+    copied
+}
+
+fn write_to(
+    data_dir: &Path,
+    (new, database): (&Path, &Path),
+    logs: bool,
+    now: Time,
+) -> Result<Copied, Error> {
+    let _ = fs::remove_file(database);
+    copy_database(data_dir, database).map_err(failure)?;
+    check_database(database).map_err(failure)?;
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(0o600);
+    let file = file.open(new).map_err(|error| at(new, &error))?;
+    let mut writing = Writing {
+        tar: Builder::new(BufWriter::with_capacity(BUFFER, file)),
+        copied: Copied::default(),
+        now,
+    };
+    let about = About {
+        format: FORMAT,
+        kapell: env!("CARGO_PKG_VERSION").to_owned(),
+        made_at: now,
+    };
+    let about = serde_json::to_vec(&about)
+        .map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))?;
+    let mut all = || -> io::Result<()> {
+        writing.add(ABOUT, &mut &about[..], about.len() as u64)?;
+        writing.add_file(DATABASE, database)?;
+        writing.copied.blobs = writing.add_folder(data_dir, Path::new("blobs"))?;
+        if logs {
+            writing.copied.logs = writing.add_folder(data_dir, Path::new("logs"))?;
+        }
+        Ok(())
+    };
+    all().map_err(|error| at(new, &error))?;
+    let copied = writing.copied;
+    let end = writing.tar.into_inner().and_then(|buffer| {
+        let file = buffer
+            .into_inner()
+            .map_err(io::IntoInnerError::into_error)?;
+        file.sync_all()
+    });
+    end.map_err(|error| at(new, &error))?;
+    Ok(copied)
+}
+
+struct Writing {
+    tar: Builder<BufWriter<File>>,
+    copied: Copied,
+    now: Time,
+}
+
+impl Writing {
+    fn add(&mut self, name: &str, from: &mut dyn Read, size: u64) -> io::Result<()> {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(EntryType::Regular);
+        header.set_mode(0o600);
+        header.set_mtime(u64::try_from(self.now.0 / 1_000_000).unwrap_or(0));
+        header.set_size(size);
+        self.copied.bytes += size;
+        self.tar.append_data(&mut header, name, from)
+    }
+
+    /// A file that may grow meanwhile, or be cut: as long as it was when it was opened.
+    fn add_file(&mut self, name: &str, path: &Path) -> io::Result<()> {
+        let file = File::open(path)?;
+        let size = file.metadata()?.len();
+        let mut whole = file.chain(io::repeat(0)).take(size);
+        self.add(name, &mut whole, size)
+    }
+
+    /// All files below a folder of the data directory; how many. What is gone meanwhile was needed by
+    /// nothing, and what is just being written is not needed yet.
+    fn add_folder(&mut self, data_dir: &Path, folder: &Path) -> io::Result<u64> {
+        let mut files = 0;
+        let mut folders = vec![folder.to_owned()];
+        while let Some(folder) = folders.pop() {
+            let entries = match fs::read_dir(data_dir.join(&folder)) {
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                entries => entries?,
+            };
+            for entry in entries {
+                let entry = entry?;
+                let path = folder.join(entry.file_name());
+                let kind = entry.file_type()?;
+                if kind.is_dir() {
+                    if path != Path::new("blobs/new") {
+                        folders.push(path);
+                    }
+                } else if kind.is_file() {
+                    match self.add_file(&path.to_string_lossy(), &entry.path()) {
+                        Err(error) if error.kind() == ErrorKind::NotFound => {}
+                        done => {
+                            done?;
+                            files += 1;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(files)
+    }
+}
+
+/// Makes a data directory from a backup. All of it is checked before the directory has its name.
+///
+/// # Errors
+/// Codes `bad-request` if the directory has a store already or the file is no backup, `file-not-found`,
+/// `store-corrupt` if what is in the file is damaged, `store-too-new`, `disk-full`.
+pub fn restore(from: &Path, data_dir: &Path) -> Result<Copied, Error> {
+    let occupied = fs::read_dir(data_dir).is_ok_and(|mut entries| entries.next().is_some());
+    if occupied {
+        let message = format!("the folder `{}` is not empty", data_dir.display());
+        return Err(Error::new(ErrorCode::BadRequest, message)
+            .hint("`--data-dir` names a folder that is not there yet"));
+    }
+    let file = File::open(from).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => {
+            let message = format!("there is no file `{}`", from.display());
+            Error::new(ErrorCode::FileNotFound, message).hint("`kapell backup FILE` writes one")
+        }
+        _ => at(from, &error),
+    })?;
+    let new = beside(data_dir, "restoring");
+    let _ = fs::remove_dir_all(&new);
+    let restored = unpack(file, from, &new).and_then(|copied| {
+        check_database(&new.join(DATABASE)).map_err(failure)?;
+        // A folder that is there is empty, and is replaced.
+        fs::rename(&new, data_dir).map_err(|error| at(data_dir, &error))?;
+        Ok(copied)
+    });
+    if restored.is_err() {
+        let _ = fs::remove_dir_all(&new);
+    }
+    restored
+}
+
+fn unpack(file: File, from: &Path, new: &Path) -> Result<Copied, Error> {
+    let no_backup = |why: &str| {
+        let message = format!("`{}` is no backup of Kapell: {why}", from.display());
+        Error::new(ErrorCode::BadRequest, message).hint("`kapell backup FILE` writes one")
+    };
+    let mut copied = Copied::default();
+    let mut archive = Archive::new(BufReader::with_capacity(BUFFER, file));
+    let entries = archive.entries().map_err(|error| at(from, &error))?;
+    for (place, entry) in entries.enumerate() {
+        let mut entry = entry.map_err(|error| no_backup(&error.to_string()))?;
+        let path = entry
+            .path()
+            .map_err(|error| no_backup(&error.to_string()))?;
+        let path = path.into_owned();
+        if place == 0 {
+            if path != Path::new(ABOUT) {
+                return Err(no_backup("it does not say what it is"));
+            }
+            let mut text = Vec::new();
+            let read = (&mut entry).take(BUFFER as u64).read_to_end(&mut text);
+            read.map_err(|error| at(from, &error))?;
+            let about: About =
+                serde_json::from_slice(&text).map_err(|error| no_backup(&error.to_string()))?;
+            if about.format != FORMAT {
+                return Err(no_backup(&format!(
+                    "its format is {}, not {FORMAT}",
+                    about.format
+                )));
+            }
+            continue;
+        }
+        let known = path
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)))
+            && (path == Path::new(DATABASE)
+                || path.starts_with("blobs")
+                || path.starts_with("logs"));
+        if !known || entry.header().entry_type() != EntryType::Regular {
+            return Err(no_backup(&format!(
+                "`{}` does not belong there",
+                path.display()
+            )));
+        }
+        let target = new.join(&path);
+        let (bytes, hash) = take(&mut entry, &target).map_err(|error| at(&target, &error))?;
+        copied.bytes += bytes;
+        if path.starts_with("blobs") {
+            copied.blobs += 1;
+            if blob_name(&path).is_some_and(|name| name != hash) {
+                let message = format!("the blob `{}` is damaged", path.display());
+                return Err(Error::new(ErrorCode::StoreCorrupt, message).hint("use another backup"));
+            }
+        } else if path.starts_with("logs") {
+            copied.logs += 1;
+        }
+    }
+    if !new.join(DATABASE).is_file() {
+        return Err(no_backup("it has no store"));
+    }
+    Ok(copied)
+}
+
+/// Writes one file; its length and the hash of its content.
+fn take(from: &mut dyn Read, target: &Path) -> io::Result<(u64, String)> {
+    if let Some(folder) = target.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(target)?;
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; BUFFER];
+    let mut bytes = 0;
+    loop {
+        let read = from.read(&mut buffer)?;
+        if read == 0 {
+            break;
+        }
+        hasher.update(&buffer[..read]);
+        io::Write::write_all(&mut file, &buffer[..read])?;
+        bytes += read as u64;
+    }
+    file.sync_all()?;
+    Ok((bytes, hasher.finalize().to_hex().to_string()))
+}
+
+/// The hash that a blob's file has for a name; none of what is no blob itself.
+fn blob_name(path: &Path) -> Option<String> {
+    let parts: Vec<&str> = path.iter().filter_map(|part| part.to_str()).collect();
+    match parts[..] {
+        [_, start, rest] if start.len() == 2 => Some(format!("{start}{rest}")),
+        _ => None,
+    }
+}
+
+/// The same name with something behind it.
+fn beside(path: &Path, what: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(what);
+    name.into()
+}
+
+fn at(path: &Path, error: &io::Error) -> Error {
+    let code = match error.kind() {
+        ErrorKind::StorageFull => ErrorCode::DiskFull,
+        _ => ErrorCode::StoreUnavailable,
+    };
+    Error::new(code, format!("`{}`: {error}", path.display()))
+        .hint("a backup needs room for all of the data directory once, for its store twice")
+}
