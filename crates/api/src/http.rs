@@ -3,7 +3,9 @@
 //! other crates.
 
 mod action;
+mod bulk;
 mod deploy;
+mod event;
 mod health;
 mod log;
 mod problem;
@@ -13,7 +15,9 @@ mod token;
 mod workflow;
 
 pub use action::*;
+pub use bulk::*;
 pub use deploy::*;
+pub use event::*;
 pub use health::*;
 pub use log::*;
 pub use problem::*;

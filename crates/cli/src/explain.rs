@@ -18,7 +18,7 @@ macro_rules! page {
 }
 
 /// The pages of `docs/errors`, by code.
-const PAGES: [(&str, &str); 24] = [
+const PAGES: [(&str, &str); 25] = [
     page!("bad-definition"),
     page!("bad-params"),
     page!("bad-request"),
@@ -32,6 +32,7 @@ const PAGES: [(&str, &str); 24] = [
     page!("not-authenticated"),
     page!("not-available"),
     page!("not-permitted"),
+    page!("not-yours"),
     page!("run-failed"),
     page!("run-not-found"),
     page!("server-unreachable"),

@@ -187,3 +187,13 @@ pub const STREAMS: u32 = 256;
 pub const RATED_CLIENTS: usize = 65_536;
 /// Bytes of one document: what lists show of an entity, or a named record of the server.
 pub const DOCUMENT_BYTES: usize = 4 << 20;
+/// Changes of runs that are kept for subscribers who come back.
+pub const FEED_CHANGES: usize = 10_000;
+/// Changes that one subscriber may be behind.
+pub const FEED_BEHIND: usize = 1_024;
+/// Subscribers to events at once.
+pub const SUBSCRIBERS: usize = 2_048;
+/// Runs that one call starts.
+pub const BATCH_STARTS: usize = 1_000;
+/// Runs that one page of a bulk operation takes.
+pub const BULK_RUNS: usize = 1_000;

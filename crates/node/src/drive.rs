@@ -41,6 +41,9 @@ pub type Callback = Box<dyn FnOnce(Result<Answer, Error>) + Send>;
 /// Who is told of rows that changed.
 pub type Watcher = Box<dyn Fn(&RunRow) + Send>;
 
+/// Who is told of commits, once they are durable.
+pub type CommitWatcher = Box<dyn Fn(&Commit) + Send>;
+
 /// Requests that wait for an answer at once.
 const REQUESTS: usize = 100_000;
 
@@ -54,6 +57,7 @@ enum Message {
     Request(ClientRequest, Callback),
     Input(Input),
     Watch(Watcher),
+    WatchCommits(CommitWatcher),
     Stop,
 }
 
@@ -149,6 +153,13 @@ impl Node {
     }
 }
 
+impl Node {
+    /// Calls `watcher` for each commit, once it is durable.
+    pub fn watch_commits(&self, watcher: CommitWatcher) {
+        let _ = self.to_lane.send(Message::WatchCommits(watcher));
+    }
+}
+
 fn stopped() -> Error {
     Error::new(ErrorCode::StoreUnavailable, "the node is stopping")
         .hint("ask again after its restart")
@@ -192,6 +203,7 @@ impl Prepared {
                     waiting,
                     callbacks: BTreeMap::new(),
                     watchers: Vec::new(),
+                    commit_watchers: Vec::new(),
                     replies: 0,
                     stopping: false,
                 }
@@ -223,6 +235,7 @@ struct Loop {
     waiting: Arc<AtomicUsize>,
     callbacks: BTreeMap<ReplyId, Callback>,
     watchers: Vec<Watcher>,
+    commit_watchers: Vec<CommitWatcher>,
     replies: u64,
     stopping: bool,
 }
@@ -274,6 +287,7 @@ impl Loop {
             }
             Message::Input(input) => self.lane.on(now, input),
             Message::Watch(watcher) => self.watchers.push(watcher),
+            Message::WatchCommits(watcher) => self.commit_watchers.push(watcher),
             Message::Stop => self.stopping = true,
         }
     }
@@ -299,6 +313,9 @@ impl Loop {
                     }
                 }
                 Output::RowsChanged(commit) => {
+                    for watcher in &self.commit_watchers {
+                        watcher(&commit);
+                    }
                     for watcher in &self.watchers {
                         commit.runs.iter().for_each(watcher);
                     }

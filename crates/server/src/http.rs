@@ -7,8 +7,10 @@
 mod action;
 mod answer;
 mod blob;
+mod bulk;
 mod deploy;
 mod document;
+mod event;
 mod gate;
 mod health;
 mod log;
@@ -45,6 +47,8 @@ fn parts() -> (Router<Arc<Service>>, OpenApi) {
         .merge(deploy::routes())
         .merge(run::routes())
         .merge(action::routes())
+        .merge(bulk::routes())
+        .merge(event::routes())
         .merge(log::routes())
         .merge(token::routes());
     OpenApiRouter::with_openapi(document::head())

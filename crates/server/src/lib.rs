@@ -14,6 +14,7 @@
 
 pub mod auth;
 mod diff;
+mod feed;
 pub mod http;
 pub mod local;
 mod logs;

@@ -19,11 +19,15 @@ use crate::Service;
 pub(super) const PATH: &str = "/api/v1/openapi.json";
 
 /// Nouns, in the order in which the page shows them.
-const TAGS: [(&str, &str); 6] = [
+const TAGS: [(&str, &str); 7] = [
     ("runs", "Runs: started, listed, looked at."),
     ("actions", "What can be done to a run."),
     ("workflows", "Workflows and their versions."),
     ("blobs", "Bytes that are kept by their hash."),
+    (
+        "events",
+        "Changes as they are committed, as server-sent events.",
+    ),
     ("tokens", "Who may ask, and what was changed."),
     ("server", "Who answers, and whether it does."),
 ];
