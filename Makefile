@@ -12,13 +12,13 @@ BENCH   ?= $(CARGO) run --quiet --release -p kapell-bench
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
 .NOTPARALLEL:
-.PHONY: help quickstart test check bench sim docs format lint build tidy unit examples \
+.PHONY: help quickstart test check bench sim docs format lint build tidy unit examples api \
         needs-build needs-python
 
 help:
 	@echo 'make quickstart      build Kapell, run a year of flights through it, show the timeline'
 	@echo 'make check           what each commit must pass, in under a minute once built'
-	@echo 'make test            everything: checks, tests, simulation, examples'
+	@echo 'make test            everything: checks, tests, simulation, examples, the API'
 	@echo 'make sim SEEDS=n     the simulation alone, over n seeds'
 	@echo 'make bench           the benchmarks'
 	@echo 'make docs            write the generated pages of docs/'
@@ -36,6 +36,7 @@ else
 endif
 	$(MAKE) sim
 	$(MAKE) examples
+	$(MAKE) api
 
 check: format lint build tidy unit
 
@@ -66,6 +67,9 @@ sim: needs-build
 
 examples: build needs-python
 	$(XTASK) examples --bin $(KAPELL)
+
+api: build needs-python
+	$(XTASK) api --bin $(KAPELL)
 
 bench: needs-build
 	$(CARGO) build --release -p kapell-cli

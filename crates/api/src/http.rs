@@ -3,8 +3,10 @@
 //! other crates.
 
 mod action;
+mod bulk;
 mod channel;
 mod deploy;
+mod event;
 mod health;
 mod log;
 mod problem;
@@ -16,8 +18,10 @@ mod worker;
 mod workflow;
 
 pub use action::*;
+pub use bulk::*;
 pub use channel::*;
 pub use deploy::*;
+pub use event::*;
 pub use health::*;
 pub use log::*;
 pub use problem::*;

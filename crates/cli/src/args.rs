@@ -1,9 +1,13 @@
 //! Commands and flags. The help text is written here.
 #![expect(clippy::doc_markdown, reason = "comments are what `--help` prints")]
 
+mod server;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use server::{Audit, Server, Token, TokenCreate, TokenList, TokenRevoke};
 
 /// Run workflows: durably, on this machine.
 ///
@@ -732,42 +736,6 @@ pub(crate) enum Shell {
     /// `kapell completions fish > ~/.config/fish/completions/kapell.fish`
     Fish,
 }
-
-/// `server`
-#[derive(Args)]
-pub(crate) struct Server {
-    /// Where to listen; beyond loopback, TLS and tokens are needed
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7420")]
-    pub(crate) listen: std::net::SocketAddr,
-    /// The certificate, a PEM file
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
-    pub(crate) tls_cert: Option<PathBuf>,
-    /// Its key, a PEM file
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    pub(crate) tls_key: Option<PathBuf>,
-    /// Speak TLS with a certificate of its own, made in the data directory; clients trust it by
-    /// `--ca DIR/tls/cert.pem`
-    #[arg(long, conflicts_with = "tls_cert")]
-    pub(crate) tls_self_signed: bool,
-    /// Another name in that certificate, beside localhost
-    #[arg(long, value_name = "NAME", requires = "tls_self_signed")]
-    pub(crate) tls_name: Vec<String>,
-    /// Listen beyond loopback without TLS: only behind a proxy that speaks it
-    #[arg(long)]
-    pub(crate) insecure: bool,
-    /// Requests that one client may send a second
-    #[arg(long, value_name = "NUMBER", default_value_t = kapell_server::local::REQUEST_RATE)]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
-    pub(crate) request_rate: u32,
-    /// Attempts at a time in this process [env: KAPELL_SLOTS] [default: by the machine]
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=10_000))]
-    pub(crate) slots: Option<u16>,
-    /// Seconds that running attempts get to end once it is asked to end
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    #[arg(value_parser = clap::value_parser!(u32).range(0..=86_400))]
-    pub(crate) grace: u32,
-}
-
 /// `worker`
 #[derive(Args)]
 pub(crate) struct Worker {
@@ -799,66 +767,6 @@ pub(crate) struct Workers {
     #[arg(long, value_name = "SECONDS", default_value_t = 30, requires = "drain")]
     #[arg(value_parser = clap::value_parser!(u32).range(0..=86_400))]
     pub(crate) grace: u32,
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// `token`
-#[derive(Subcommand)]
-pub(crate) enum Token {
-    /// Make a token; it is printed this once
-    Create(TokenCreate),
-    /// List tokens, those that hold no more too
-    List(TokenList),
-    /// End a token
-    Revoke(TokenRevoke),
-}
-
-/// `token create`
-#[derive(Args)]
-pub(crate) struct TokenCreate {
-    /// Who gets it
-    pub(crate) name: String,
-    /// What it allows: read, run, write, admin
-    #[arg(long, value_name = "SCOPE", value_delimiter = ',', required = true)]
-    pub(crate) scope: Vec<String>,
-    /// A namespace that it is for [default: all]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) namespace: Vec<String>,
-    /// Until when it holds: `90d`, or a time like 2030-01-31T10:00:00Z [default: until it is revoked]
-    #[arg(long, value_name = "WHEN")]
-    pub(crate) expires: Option<String>,
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// `token list`
-#[derive(Args)]
-pub(crate) struct TokenList {
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// `token revoke`
-#[derive(Args)]
-pub(crate) struct TokenRevoke {
-    /// Its id, or the name of a valid one
-    pub(crate) token: String,
-}
-
-/// `audit`
-#[derive(Args)]
-pub(crate) struct Audit {
-    /// At most so many
-    #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 50)]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) limit: u32,
-    /// Entries before this number: the next page
-    #[arg(long, value_name = "NUMBER")]
-    pub(crate) before: Option<u64>,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

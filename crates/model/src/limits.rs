@@ -201,3 +201,13 @@ pub const DOCUMENT_BYTES: usize = 4 << 20;
 pub const SECRETS: usize = 10_000;
 /// Bytes of one secret.
 pub const SECRET_BYTES: usize = 64 << 10;
+/// Changes of runs that are kept for subscribers who come back.
+pub const FEED_CHANGES: usize = 10_000;
+/// Changes that one subscriber may be behind.
+pub const FEED_BEHIND: usize = 1_024;
+/// Subscribers to events at once.
+pub const SUBSCRIBERS: usize = 2_048;
+/// Runs that one call starts.
+pub const BATCH_STARTS: usize = 1_000;
+/// Runs that one page of a bulk operation takes.
+pub const BULK_RUNS: usize = 1_000;

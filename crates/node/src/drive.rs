@@ -42,6 +42,9 @@ pub type Callback = Box<dyn FnOnce(Result<Answer, Error>) + Send>;
 /// Who is told of rows that changed.
 pub type Watcher = Box<dyn Fn(&RunRow) + Send>;
 
+/// Who is told of commits, once they are durable.
+pub type CommitWatcher = Box<dyn Fn(&Commit) + Send>;
+
 /// Requests that wait for an answer at once.
 const REQUESTS: usize = 100_000;
 
@@ -59,6 +62,7 @@ enum Message {
     Input(Input),
     Watch(Watcher),
     Measure(Sender<Measured>),
+    WatchCommits(CommitWatcher),
     Stop,
 }
 
@@ -173,6 +177,13 @@ impl Node {
     }
 }
 
+impl Node {
+    /// Calls `watcher` for each commit, once it is durable.
+    pub fn watch_commits(&self, watcher: CommitWatcher) {
+        let _ = self.to_lane.send(Message::WatchCommits(watcher));
+    }
+}
+
 fn stopped() -> Error {
     Error::new(ErrorCode::StoreUnavailable, "the node is stopping")
         .hint("ask again after its restart")
@@ -219,6 +230,7 @@ impl Prepared {
                     metrics,
                     callbacks: BTreeMap::new(),
                     watchers: Vec::new(),
+                    commit_watchers: Vec::new(),
                     replies: 0,
                     stopping: false,
                 }
@@ -251,6 +263,7 @@ struct Loop {
     metrics: Arc<Metrics>,
     callbacks: BTreeMap<ReplyId, Callback>,
     watchers: Vec<Watcher>,
+    commit_watchers: Vec<CommitWatcher>,
     replies: u64,
     stopping: bool,
 }
@@ -312,6 +325,7 @@ impl Loop {
                 let _ = answer.send(self.lane.measure());
             }
             Message::Watch(watcher) => self.watchers.push(watcher),
+            Message::WatchCommits(watcher) => self.commit_watchers.push(watcher),
             Message::Stop => self.stopping = true,
         }
     }
@@ -341,6 +355,9 @@ impl Loop {
                 }
                 Output::RowsChanged(commit) => {
                     self.metrics.committed(&commit);
+                    for watcher in &self.commit_watchers {
+                        watcher(&commit);
+                    }
                     for watcher in &self.watchers {
                         commit.runs.iter().for_each(watcher);
                     }

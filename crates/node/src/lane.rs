@@ -150,7 +150,7 @@ pub enum Output {
     Taken(Vec<(RunId, Place, Offer)>),
     /// Answer a client.
     Reply(ReplyId, Result<Answer, Error>),
-    /// The rows of runs in this commit have changed and are durable.
+    /// What this commit changed is durable, rows of runs among it.
     RowsChanged(Arc<Commit>),
 }
 

@@ -7,9 +7,11 @@
 mod action;
 mod answer;
 mod blob;
+mod bulk;
 mod channel;
 mod deploy;
 mod document;
+mod event;
 mod gate;
 mod health;
 mod log;
@@ -48,6 +50,8 @@ fn parts() -> (Router<Arc<Service>>, OpenApi) {
         .merge(deploy::routes())
         .merge(run::routes())
         .merge(action::routes())
+        .merge(bulk::routes())
+        .merge(event::routes())
         .merge(log::routes())
         .merge(channel::routes())
         .merge(token::routes())

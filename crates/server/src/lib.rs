@@ -15,6 +15,7 @@
 pub mod auth;
 pub mod backup;
 mod diff;
+mod feed;
 pub mod http;
 pub mod local;
 mod logs;

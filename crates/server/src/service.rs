@@ -2,6 +2,7 @@
 //! a file a noun.
 
 mod blob;
+mod bulk;
 mod channel;
 mod deploy;
 mod health;
@@ -20,12 +21,12 @@ use kapell_api::client::Result;
 use kapell_api::task::Blobs;
 use kapell_model::{Error, ErrorCode, RunId, Time, limits};
 use kapell_node::drive::Node;
-use kapell_node::{Answer, ClientRequest};
+use kapell_node::{Answer, ClientRequest, clock};
 use kapell_store::{RunRow, Store};
-use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use crate::auth::{Audit, Tokens};
+use crate::feed::Feed;
 use crate::metrics::Requests;
 use crate::rows::failure;
 use crate::traces::Counts;
@@ -40,7 +41,7 @@ pub struct Service {
     /// None: nobody decides; runs are only looked at.
     pub(crate) node: Option<Node>,
     working: bool,
-    changes: Arc<Changes>,
+    pub(crate) feed: Arc<Feed>,
     pub(crate) tokens: Tokens,
     pub(crate) audit: Audit,
     stopping: AtomicBool,
@@ -54,13 +55,6 @@ pub struct Service {
     pub(crate) traces: Option<Arc<Counts>>,
 }
 
-/// Counts changes of rows, so that whoever waits for one misses none.
-#[derive(Default)]
-struct Changes {
-    count: Mutex<u64>,
-    changed: Condvar,
-}
-
 impl Service {
     /// A service over a store, with a node that decides if there is one. `working`: it starts work.
     pub fn new(
@@ -72,13 +66,11 @@ impl Service {
         secrets: Arc<Secrets>,
         options: &Options,
     ) -> Self {
-        let changes = Arc::new(Changes::default());
+        // Two lives of a process do not begin in one microsecond.
+        let feed = Arc::new(Feed::new(clock::now().0.unsigned_abs()));
         if let Some(node) = &node {
-            let changes = Arc::clone(&changes);
-            node.watch(Box::new(move |_| {
-                *changes.count.lock() += 1;
-                changes.changed.notify_all();
-            }));
+            let feed = Arc::clone(&feed);
+            node.watch_commits(Box::new(move |commit| feed.take(commit)));
         }
         Self {
             tokens: Tokens::new(Arc::clone(&store)),
@@ -89,13 +81,13 @@ impl Service {
             logs: data_dir.join("logs"),
             node,
             working,
-            changes,
             workers: OnceLock::new(),
             secrets,
             traces: options.traces.as_ref().map(|_| Arc::default()),
             options: options.clone(),
             data_dir: data_dir.to_owned(),
             requests: Requests::default(),
+            feed,
         }
     }
 
@@ -116,6 +108,7 @@ impl Service {
     /// From now on the service is not ready any more.
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
+        self.feed.close();
     }
 
     /// The workers, where work is done.
@@ -136,6 +129,11 @@ impl Service {
 
     /// The same without a thread that waits.
     async fn ask_soon(&self, request: ClientRequest) -> Result<Answer> {
+        answered(self.ask_now(request)?).await
+    }
+
+    /// The same, asked for at once: answers come in the order of what was asked.
+    fn ask_now(&self, request: ClientRequest) -> Result<oneshot::Receiver<Result<Answer>>> {
         let (send, receive) = oneshot::channel();
         self.node()?.ask(
             request,
@@ -144,13 +142,7 @@ impl Service {
                 let _ = send.send(answer);
             }),
         );
-        receive.await.unwrap_or_else(|_| {
-            Err(Error::new(
-                ErrorCode::StoreUnavailable,
-                "the node has stopped before it answered",
-            )
-            .hint("ask again after its restart: what it did is kept"))
-        })
+        Ok(receive)
     }
 
     fn node(&self) -> Result<&Node> {
@@ -193,4 +185,24 @@ fn unexpected() -> Error {
         ErrorCode::Internal,
         "the node gave an answer to another question",
     )
+}
+
+/// What the node answers, unless it stops before it does.
+async fn answered(answer: oneshot::Receiver<Result<Answer>>) -> Result<Answer> {
+    answer.await.unwrap_or_else(|_| {
+        Err(Error::new(
+            ErrorCode::StoreUnavailable,
+            "the node has stopped before it answered",
+        )
+        .hint("ask again after its restart: what it did is kept"))
+    })
+}
+
+/// Does what blocks away from the threads that serve.
+pub(crate) async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(Error::new(ErrorCode::Internal, error.to_string())))
 }

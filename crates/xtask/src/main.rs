@@ -2,6 +2,7 @@
 //!
 //! Start reading at [`main`]; each task is one module and one command. None of this is in the product.
 
+mod api;
 mod examples;
 mod reference;
 mod tidy;
@@ -19,6 +20,7 @@ tasks:
   tidy                        check crate edges, file lengths, names and error pages
   examples [--bin PATH] [NAME...]
                               run the examples through the built binary and check what they give
+  api [--bin PATH]            test the API of a real server against its document
   reference                   write docs/reference/ from the code
 ";
 
@@ -43,6 +45,7 @@ fn task(out: &mut dyn Write) -> Result<()> {
     {
         Some(("tidy", [])) => tidy::run(&root, out),
         Some(("examples", rest)) => examples::run(&root, rest, out),
+        Some(("api", rest)) => api::run(&root, rest, out),
         Some(("reference", [])) => reference::write(&root, out),
         Some(("help" | "--help" | "-h", [])) => Ok(out.write_all(USAGE.as_bytes())?),
         Some(_) | None => bail!("{USAGE}"),

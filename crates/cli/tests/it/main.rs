@@ -5,6 +5,7 @@
 mod deploy;
 mod directory;
 mod errors;
+mod events;
 mod help;
 mod http;
 mod interrupt;

@@ -228,7 +228,7 @@ impl Lane {
             Ok(()) => {
                 self.full_since = None;
                 self.release(committing.batch);
-                if !committing.commit.runs.is_empty() {
+                if !committing.commit.entities.is_empty() {
                     self.out.push(Output::RowsChanged(committing.commit));
                 }
                 for key in committing.ended {

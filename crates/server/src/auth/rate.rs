@@ -64,15 +64,17 @@ impl Rates {
             }
         }
         let due = all.entry(client).or_insert(now);
-        // A clock that was set back makes nobody wait.
-        *due = (*due).clamp(now, now + BURST - self.interval);
-        let next = *due + self.interval * i64::from(weight);
+        if *due > now + BURST {
+            // The clock was set back.
+            *due = now;
+        }
+        let next = now.max(*due) + self.interval * i64::from(weight);
         // One alone gets through, however much it weighs.
         if *due > now && next - now > BURST {
             let wait = u64::try_from(next - now - BURST).unwrap_or(0);
             return Err(Duration::from_nanos(wait));
         }
-        *due = next;
+        *due = next.min(now + BURST);
         Ok(())
     }
 }

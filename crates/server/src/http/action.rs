@@ -5,15 +5,14 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::routing::post;
-use kapell_api::client::RunCalls;
 use kapell_api::http::{Action, BASE, schema};
-use kapell_model::{Error, ErrorCode, RunId};
+use kapell_model::RunId;
 use serde_json::{Map, Value, json};
 use utoipa::{PartialSchema, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 
 use super::Shared;
-use super::answer::{Answer, Body, Failure, bad};
+use super::answer::{Answer, Body, bad};
 use crate::Service;
 
 /// The route of every verb.
@@ -31,10 +30,7 @@ async fn act(
     let mut fields: Map<String, Value> = body.read_or_default()?;
     fields.insert("action".to_owned(), verb.into());
     let action: Action = serde_json::from_value(fields.into()).map_err(|error| bad(&error))?;
-    let found = Arc::clone(&service);
-    let run = tokio::task::spawn_blocking(move || found.find(&run))
-        .await
-        .map_err(|error| Failure(Error::new(ErrorCode::Internal, error.to_string())))??;
+    let run = super::run::found(&service, run).await?;
     Ok(Json(service.act_soon(run, action).await?))
 }
 

@@ -19,12 +19,16 @@ use crate::Service;
 pub(super) const PATH: &str = "/api/v1/openapi.json";
 
 /// Nouns, in the order in which the page shows them.
-const TAGS: [(&str, &str); 7] = [
+const TAGS: [(&str, &str); 8] = [
     ("runs", "Runs: started, listed, looked at."),
     ("actions", "What can be done to a run."),
     ("workflows", "Workflows and their versions."),
     ("blobs", "Bytes that are kept by their hash."),
     ("workers", "Workers in other processes."),
+    (
+        "events",
+        "Changes as they are committed, as server-sent events.",
+    ),
     ("tokens", "Who may ask, and what was changed."),
     ("server", "Who answers, and whether it does."),
 ];

@@ -38,7 +38,7 @@ async fn health(State(service): Shared) -> Answer<Health> {
 /// A supervisor that gets no answer starts it again.
 #[utoipa::path(
     get, path = "/health/live", tag = "server", security(()),
-    responses((status = 200, description = "It does", body = bool))
+    responses((status = 200, description = "It does", body = bool, content_type = "application/json"))
 )]
 async fn live() -> Json<bool> {
     Json(true)
@@ -49,7 +49,7 @@ async fn live() -> Json<bool> {
 /// Not while the store does not answer, and not once the process is asked to end.
 #[utoipa::path(
     get, path = "/health/ready", tag = "server", security(()),
-    responses((status = 200, description = "They are", body = bool))
+    responses((status = 200, description = "They are", body = bool, content_type = "application/json"))
 )]
 async fn ready(State(service): Shared) -> Answer<bool> {
     call(service, |service| service.ready().map(|()| true)).await

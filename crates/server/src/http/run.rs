@@ -8,14 +8,16 @@ use axum::extract::{Path, Query, State};
 use kapell_api::client::RunCalls;
 use kapell_api::http::{RecordQuery, RunPage, RunQuery, RunSummary, RunView, StartRun, Started};
 use kapell_api::record::Record;
+use kapell_model::RunId;
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Shared;
-use super::answer::{Answer, Body, call};
+use super::answer::{Answer, Body, Failure, call};
 use crate::Service;
+use crate::service::aside;
 
 /// The longest wait for a change in one request.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -40,6 +42,15 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
 async fn start_run(State(service): Shared, body: Body) -> Answer<Started> {
     let start: StartRun = body.read()?;
     Ok(Json(service.start_soon(start).await?))
+}
+
+/// The run that a name means. A whole id needs no look into the store.
+pub(super) async fn found(service: &Arc<Service>, name: String) -> Result<RunId, Failure> {
+    if let Ok(run) = name.parse() {
+        return Ok(run);
+    }
+    let service = Arc::clone(service);
+    Ok(aside(move || service.find(&name)).await?)
 }
 
 /// List runs, newest first
@@ -72,7 +83,8 @@ async fn find_run(State(service): Shared, Path(run): Path<String>) -> Answer<Sta
     responses((status = 200, description = "The run and its steps", body = RunView))
 )]
 async fn show_run(State(service): Shared, Path(run): Path<String>) -> Answer<RunView> {
-    call(service, move |service| service.view(service.find(&run)?)).await
+    let run = found(&service, run).await?;
+    Ok(Json(service.view_soon(run).await?))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -100,10 +112,8 @@ async fn wait_for_run(
     Query(wait): Query<Wait>,
 ) -> Answer<RunSummary> {
     let timeout = Duration::from_millis(wait.timeout_ms).min(LONGEST_WAIT);
-    call(service, move |service| {
-        service.wait(service.find(&run)?, timeout)
-    })
-    .await
+    let run = found(&service, run).await?;
+    Ok(Json(service.wait_soon(run, timeout).await?))
 }
 
 /// Show what became of a run, up to a moment

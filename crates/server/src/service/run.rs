@@ -1,5 +1,6 @@
 //! Runs: made, listed, looked at, acted on.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use kapell_api::client::{Result, RunCalls};
@@ -13,7 +14,7 @@ use kapell_node::perform::{self, Plans};
 use kapell_node::{Answer, ClientRequest, Entity, clock};
 use kapell_store::{RunFilter, RunRow};
 
-use super::{Service, no_run, no_version, page, unexpected};
+use super::{Service, answered, aside, no_run, no_version, page, unexpected};
 use crate::register::NAMESPACE;
 use crate::rows::{self, failure, summary};
 use crate::search;
@@ -34,6 +35,66 @@ impl Service {
     /// [`RunCalls::act`] without a thread that waits.
     pub(crate) async fn act_soon(&self, run: RunId, action: Action) -> Result<Option<RunId>> {
         acted(self.ask_soon(action_request(run, action)).await?)
+    }
+
+    /// [`RunCalls::start`], asked for at once.
+    pub(super) fn start_asked(
+        &self,
+        start: StartRun,
+    ) -> Result<impl Future<Output = Result<Started>> + Send + use<>> {
+        let answer = self.ask_now(start_request(start))?;
+        Ok(async move { started(answered(answer).await?).map(|run| Started { run }) })
+    }
+
+    /// [`RunCalls::view`] without a thread that waits.
+    pub(crate) async fn view_soon(self: &Arc<Self>, run: RunId) -> Result<RunView> {
+        let service = Arc::clone(self);
+        if self.node.is_none() {
+            return aside(move || service.view(run)).await;
+        }
+        let row = aside(move || service.row(run)).await?;
+        match self.ask_soon(ClientRequest::View { run }).await? {
+            Answer::View(view) => Ok(rows::view(row, *view)),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// [`RunCalls::wait`] without a thread that waits.
+    pub(crate) async fn wait_soon(
+        self: &Arc<Self>,
+        run: RunId,
+        timeout: Duration,
+    ) -> Result<RunSummary> {
+        // Before the first look, so that no change is missed.
+        let mut changes = self.feed.run(run);
+        let mut closing = self.feed.closing();
+        let look = || {
+            let service = Arc::clone(self);
+            aside(move || service.row(run))
+        };
+        let first = look().await?;
+        if first.status.ended() || self.node.is_none() {
+            return Ok(summary(first));
+        }
+        let waiting = async {
+            loop {
+                let over = tokio::select! {
+                    over = closing.changed() => over.is_ok(),
+                    changed = changes.changed() => changed.is_err(),
+                };
+                if over {
+                    return look().await;
+                }
+                let row = look().await?;
+                if row.status != first.status {
+                    return Ok(row);
+                }
+            }
+        };
+        match tokio::time::timeout(timeout, waiting).await {
+            Ok(row) => row.map(summary),
+            Err(_) => look().await.map(summary),
+        }
     }
 
     /// A view without a node: the run as its history says.
@@ -154,7 +215,7 @@ impl RunCalls for Service {
         let first = self.row(run)?;
         let mut row = first.clone();
         loop {
-            let seen = *self.changes.count.lock();
+            let seen = self.feed.count();
             let left = u64::try_from(end.0 - clock::now().0).unwrap_or(0);
             if row.status.ended() || row.status != first.status || left == 0 || self.node.is_none()
             {
@@ -164,13 +225,7 @@ impl RunCalls for Service {
             if row.status.ended() || row.status != first.status {
                 continue;
             }
-            let mut count = self.changes.count.lock();
-            if *count == seen {
-                self.changes
-                    .changed
-                    .wait_for(&mut count, Duration::from_micros(left));
-            }
-            drop(count);
+            self.feed.wait(seen, Duration::from_micros(left));
             row = self.row(run)?;
         }
     }

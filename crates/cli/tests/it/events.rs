@@ -1,0 +1,219 @@
+//! Events that a server sends, and many runs in one call.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+
+use serde_json::{Value, json};
+
+use crate::place::{HOLD, Place, Started};
+
+struct Server {
+    place: Place,
+    started: Started,
+    address: String,
+}
+
+impl Server {
+    fn new(place: Place) -> Self {
+        let mut started = place.start(&["server", "--listen", "127.0.0.1:0"]);
+        let line = started.until("answers at");
+        let address = line.split_once("//").unwrap().1;
+        let address = address.split_whitespace().next().unwrap().to_owned();
+        Self {
+            place,
+            started,
+            address,
+        }
+    }
+
+    fn connect(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &Value,
+    ) -> BufReader<TcpStream> {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
+        let (address, length) = (&self.address, body.len());
+        let text = format!(
+            "{method} /api/v1{path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\
+             Content-Length: {length}\r\n\r\n{body}"
+        );
+        stream.write_all(text.as_bytes()).unwrap();
+        BufReader::new(stream)
+    }
+
+    fn post(&self, path: &str, body: &Value) -> Value {
+        let mut answer = String::new();
+        self.connect("POST", path, "", body)
+            .read_to_string(&mut answer)
+            .unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200"), "{answer}");
+        serde_json::from_str(body).unwrap()
+    }
+
+    fn events(&self, path: &str, last: Option<&str>) -> Events {
+        let header = last.map_or_else(String::new, |id| format!("Last-Event-ID: {id}\r\n"));
+        let mut stream = self.connect("GET", path, &header, &Value::Null);
+        let mut line = String::new();
+        stream.read_line(&mut line).unwrap();
+        assert!(line.starts_with("HTTP/1.1 200"), "{line}");
+        Events(stream)
+    }
+
+    fn deploy(&self, file: &str) {
+        let url = format!("http://{}", self.address);
+        self.place.good(&["deploy", file, "--server", &url]);
+    }
+}
+
+struct Events(BufReader<TcpStream>);
+
+/// An event: kind, id and data.
+type Event = (String, String, Value);
+
+impl Events {
+    fn next(&mut self) -> Event {
+        let (mut kind, mut id) = (String::new(), String::new());
+        loop {
+            let mut line = String::new();
+            assert!(
+                self.0.read_line(&mut line).unwrap() > 0,
+                "the stream has ended"
+            );
+            if let Some(text) = line.strip_prefix("event: ") {
+                text.trim_end().clone_into(&mut kind);
+            } else if let Some(text) = line.strip_prefix("id: ") {
+                text.trim_end().clone_into(&mut id);
+            } else if let Some(text) = line.strip_prefix("data: ") {
+                return (kind, id, serde_json::from_str(text).unwrap());
+            }
+        }
+    }
+
+    fn until(&mut self, wanted: impl Fn(&Event) -> bool) -> Event {
+        loop {
+            let event = self.next();
+            if wanted(&event) {
+                return event;
+            }
+        }
+    }
+}
+
+const SHORT: &str = "workflow: short\nsteps:\n  a: { noop: }\n";
+
+fn ended(event: &Event) -> bool {
+    event.0 == "run" && event.2["status"] == "succeeded"
+}
+
+#[test]
+fn subscribers_see_each_run_of_their_workflow_and_go_on_where_they_stopped() {
+    let server = Server::new(Place::with("short.yaml", SHORT));
+    server.deploy("short.yaml");
+    let mut all = server.events("/events", None);
+    let mut ours = server.events("/workflows/short/events", None);
+    let mut other = server.events("/workflows/other/events", None);
+    let first = server.post("/runs", &json!({ "workflow": "short" }));
+    for events in [&mut all, &mut ours] {
+        let seen = events.until(ended);
+        assert_eq!(seen.2["run"], first["run"]);
+    }
+    let (_, id, _) = server
+        .events("/events", Some("0-0"))
+        .until(|event| event.0 == "resync");
+    drop(ours);
+    let second = server.post("/runs", &json!({ "workflow": "short" }));
+    let mut again = server.events("/workflows/short/events", Some(&id));
+    let seen = again.until(|event| event.0 != "run" || ended(event));
+    assert_eq!((seen.0.as_str(), &seen.2["run"]), ("run", &second["run"]));
+    // Nothing of another workflow came: the first event is that of its own.
+    server
+        .place
+        .write("other.yaml", &SHORT.replace("short", "other"));
+    server.deploy("other.yaml");
+    let third = server.post("/runs", &json!({ "workflow": "other" }));
+    assert_eq!(other.next().2["run"], third["run"]);
+}
+
+#[test]
+fn who_follows_a_run_sees_all_of_it_first_and_then_what_changes() {
+    let server = Server::new(Place::with("hold.yaml", HOLD));
+    server.deploy("hold.yaml");
+    let mark = server.place.path("mark").display().to_string();
+    let start = json!({ "workflow": "hold", "params": { "mark": mark } });
+    let run = server.post("/runs", &start);
+    let path = format!("/runs/{}/events", run["run"].as_str().unwrap());
+    let mut events = server.events(&path, None);
+    assert_eq!(events.next().2["run"], run["run"]);
+    let running = |event: &Event| {
+        let steps = event.2["steps"].as_array().cloned().unwrap_or_default();
+        steps
+            .iter()
+            .any(|step| step["path"] == "wait_for_it" && step["status"] == "running")
+    };
+    events.until(running);
+    server.place.write("mark", "");
+    events.until(ended);
+}
+
+#[test]
+fn a_server_that_ends_ends_its_streams() {
+    let server = Server::new(Place::with("short.yaml", SHORT));
+    let mut events = server.events("/events", None);
+    server.started.signal(rustix::process::Signal::TERM);
+    let mut rest = String::new();
+    // To the end of the stream.
+    let _ = events.0.read_to_string(&mut rest);
+    assert_eq!(server.started.end().0, 0);
+}
+
+#[test]
+fn one_call_starts_many_runs_and_one_acts_on_many() {
+    let server = Server::new(Place::with("hold.yaml", HOLD));
+    server.deploy("hold.yaml");
+    let mark = server.place.path("mark").display().to_string();
+    let start = json!({ "workflow": "hold", "params": { "mark": mark } });
+    let mut all = vec![start; 20];
+    all.push(json!({ "workflow": "hold" }));
+    all.push(json!({ "workflow": "none" }));
+    let made = server.post("/runs/batch", &json!({ "runs": all }));
+    let made = made["runs"].as_array().unwrap();
+    assert!(
+        made[..20].iter().all(|made| made["run"].is_string()),
+        "{made:?}"
+    );
+    assert_eq!(made[20]["error"]["code"], "bad-params");
+    assert_eq!(made[21]["error"]["code"], "workflow-not-found");
+
+    let bulk = |before: &Value, dry_run: bool| {
+        let filter = json!({ "workflow": "hold", "limit": 15, "before": before, "status": "queued,running" });
+        let action = json!({ "action": "cancel", "now": true });
+        let bulk = json!({ "filter": filter, "action": action, "dry_run": dry_run });
+        server.post("/runs/bulk", &bulk)
+    };
+    let dry = bulk(&Value::Null, true);
+    assert_eq!(dry["runs"].as_array().unwrap().len(), 15);
+    let first = bulk(&Value::Null, false);
+    assert_eq!(first["runs"], dry["runs"], "a dry run changed nothing");
+    let second = bulk(&first["next"], false);
+    assert_eq!(second["runs"].as_array().unwrap().len(), 5, "{second}");
+    assert!(second.get("next").is_none_or(Value::is_null), "{second}");
+    let last = second["runs"][4].as_str().unwrap();
+    let url = format!("http://{}", server.address);
+    let ended = loop {
+        let shown = server
+            .place
+            .json(&["show", last, "--json", "--server", &url]);
+        if shown["status"] != "cancelling" {
+            break shown;
+        }
+    };
+    assert_eq!(ended["status"], "cancelled", "{ended}");
+}

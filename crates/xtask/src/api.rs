@@ -1,0 +1,176 @@
+//! The API of a real server against its own document: schemathesis makes requests that fit the document and
+//! requests that do not, and no answer may be a fault of the server or other than the document says.
+//!
+//! The seed is fixed and the time bounded, so that two runs do the same.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// What is installed, from the Python package index.
+const SCHEMATHESIS: &str = "schemathesis==4.32.*";
+
+/// What must hold of every answer.
+const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance";
+
+/// Requests of each kind and operation.
+const EXAMPLES: &str = "15";
+
+/// All of it takes less than a minute on two free cores.
+const PATIENCE: Duration = Duration::from_mins(15);
+
+/// Between two looks whether it is over.
+const PAUSE: Duration = Duration::from_millis(200);
+
+const WORKFLOW: &str = "\
+workflow: hello
+params:
+  name: { type: string, default: world }
+steps:
+  greet: { noop: }
+  after: { needs: [greet], noop: }
+";
+
+/// Tests the API of the binary that `arguments` name.
+pub(crate) fn run(root: &Path, arguments: &[String], out: &mut dyn Write) -> Result<()> {
+    let binary = match arguments {
+        [flag, path] if flag == "--bin" => PathBuf::from(path),
+        [] => root.join("target/debug/kapell"),
+        _ => bail!("usage: xtask api [--bin PATH]"),
+    };
+    let binary = binary
+        .canonicalize()
+        .with_context(|| format!("cannot find {}; build it first", binary.display()))?;
+    let st = installed(&root.join("target/schemathesis"))?;
+    let folder = tempfile::tempdir()?;
+    let server = Server::start(&binary, folder.path())?;
+    std::fs::write(folder.path().join("hello.yaml"), WORKFLOW)?;
+    server.kapell(&["run", "hello.yaml"])?;
+    let document = format!("{}/api/v1/openapi.json", server.url);
+    let mut tests = Command::new(st);
+    tests.args(["run", &document, "--checks", CHECKS]);
+    tests.args(["--seed", "1", "--max-examples", EXAMPLES]);
+    tests.args(["--phases", "examples,coverage,fuzzing"]);
+    // Streams have no end.
+    tests.args(["--exclude-tag", "events", "--request-timeout", "45"]);
+    tests.args([
+        "--suppress-health-check",
+        "all",
+        "--warnings",
+        "off",
+        "--no-color",
+    ]);
+    let mut tests = tests
+        .current_dir(folder.path())
+        .spawn()
+        .context("cannot start schemathesis")?;
+    let mut left = PATIENCE;
+    let status = loop {
+        if let Some(status) = tests.try_wait()? {
+            break status;
+        }
+        if left.is_zero() {
+            tests.kill()?;
+            tests.wait()?;
+            bail!(
+                "the API was not tested in {} s: something hangs",
+                PATIENCE.as_secs()
+            );
+        }
+        thread::park_timeout(PAUSE);
+        left = left.saturating_sub(PAUSE);
+    };
+    ensure!(status.success(), "the API does not keep to its document");
+    // After all of it the server still works.
+    server.kapell(&["run", "hello.yaml", "-p", "name=again"])?;
+    writeln!(out, "ok      the API keeps to its document")?;
+    Ok(())
+}
+
+/// The program of an environment in a folder, made if it is not there.
+fn installed(folder: &Path) -> Result<PathBuf> {
+    let st = folder.join("bin/st");
+    if st.exists() {
+        return Ok(st);
+    }
+    let folder = folder.to_str().context("the path is no text")?;
+    let commands: [(&str, &[&str]); 2] = [
+        ("python3", &["-m", "venv", folder]),
+        (
+            &format!("{folder}/bin/pip"),
+            &[
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+                SCHEMATHESIS,
+            ],
+        ),
+    ];
+    for (program, arguments) in commands {
+        let status = Command::new(program).args(arguments).status();
+        let status = status.with_context(|| format!("cannot start {program}"))?;
+        ensure!(status.success(), "{program} {} failed", arguments.join(" "));
+    }
+    Ok(st)
+}
+
+/// A server with a directory of its own. Dropping it ends it.
+struct Server {
+    child: Child,
+    binary: PathBuf,
+    folder: PathBuf,
+    url: String,
+}
+
+impl Server {
+    fn start(binary: &Path, folder: &Path) -> Result<Self> {
+        let mut child = Command::new(binary)
+            .args(["server", "--listen", "127.0.0.1:0"])
+            .current_dir(folder)
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start {}", binary.display()))?;
+        let mut line = String::new();
+        if let Some(stdout) = child.stdout.take() {
+            BufReader::new(stdout).read_line(&mut line)?;
+        }
+        let url = line.split_whitespace().find(|word| word.contains("://"));
+        let mut server = Self {
+            child,
+            binary: binary.to_owned(),
+            folder: folder.to_owned(),
+            url: String::new(),
+        };
+        server.url = url
+            .with_context(|| format!("the server said: {line}"))?
+            .to_owned();
+        Ok(server)
+    }
+
+    fn kapell(&self, arguments: &[&str]) -> Result<()> {
+        let ended = Command::new(&self.binary)
+            .args(arguments)
+            .args(["--server", &self.url])
+            .current_dir(&self.folder)
+            .output()?;
+        let said = String::from_utf8_lossy(&ended.stderr);
+        ensure!(
+            ended.status.success(),
+            "`kapell {}` failed:\n{said}",
+            arguments.join(" ")
+        );
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // One that has ended already cannot be ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
