@@ -8,9 +8,11 @@ mod deploy;
 mod health;
 mod log;
 mod run;
+mod signal;
 mod target;
 mod token;
 mod worker;
+mod trigger;
 mod workflow;
 
 use std::fmt::Write as _;
@@ -37,6 +39,8 @@ pub use run::RunCalls;
 pub use target::{HttpServer, Target, Wire, short};
 pub use token::TokenCalls;
 pub use worker::WorkerCalls;
+pub use signal::SignalCalls;
+pub use trigger::TriggerCalls;
 pub use workflow::WorkflowCalls;
 
 /// An answer, or a public failure.
@@ -53,6 +57,8 @@ pub trait Api:
     + ChannelCalls
     + TokenCalls
     + WorkerCalls
+    + TriggerCalls
+    + SignalCalls
 {
 }
 
@@ -66,6 +72,8 @@ impl<T> Api for T where
         + ChannelCalls
         + TokenCalls
         + WorkerCalls
+        + TriggerCalls
+        + SignalCalls
 {
 }
 

@@ -10,8 +10,10 @@ mod log;
 mod problem;
 mod run;
 pub mod schema;
+mod signal;
 mod token;
 mod worker;
+mod trigger;
 mod workflow;
 
 pub use action::*;
@@ -21,12 +23,17 @@ pub use health::*;
 pub use log::*;
 pub use problem::*;
 pub use run::*;
+pub use signal::*;
 pub use token::*;
 pub use worker::*;
+pub use trigger::*;
 pub use workflow::*;
 
 /// Where everything is.
 pub const BASE: &str = "/api/v1";
+
+/// Where webhooks are called; no version, for others keep these addresses.
+pub const HOOKS: &str = "/hooks";
 
 /// The socket in a data directory.
 pub const SOCKET: &str = "kapell.sock";

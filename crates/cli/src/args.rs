@@ -1,9 +1,15 @@
 //! Commands and flags. The help text is written here.
 #![expect(clippy::doc_markdown, reason = "comments are what `--help` prints")]
 
+mod signal;
+mod trigger;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use signal::{Signal, SignalList, SignalSend, SignalShow};
+pub(crate) use trigger::{Trigger, TriggerList, TriggerOne};
 
 /// Run workflows: durably, on this machine.
 ///
@@ -90,6 +96,18 @@ pub(crate) enum Command {
     /// Look at workflows, and change what is in force
     #[command(subcommand)]
     Workflow(Workflow),
+    /// Look at what starts runs by itself, and pause it
+    #[command(subcommand)]
+    Trigger(Trigger),
+    /// List triggers
+    #[command(hide = true)]
+    Triggers(TriggerList),
+    /// Send signals, and look at those that are kept
+    #[command(subcommand)]
+    Signal(Signal),
+    /// List names of signals
+    #[command(hide = true)]
+    Signals(SignalList),
     /// Check a workflow file and show all its problems
     Validate(Validate),
     /// Draw a workflow, as text or SVG

@@ -34,10 +34,12 @@ mod schema;
 mod server;
 mod session;
 mod show;
+mod signal;
 mod start;
 mod timeline;
 mod token;
 mod tree;
+mod trigger;
 mod validate;
 mod why;
 mod words;
@@ -114,6 +116,10 @@ fn dispatch(command: Command, config: &Config, printer: &mut Printer) -> Ended {
         Command::Deploy(deploy) => deploy::deploy(&deploy, config, printer),
         Command::Start(start) => start::start(&start, config, printer),
         Command::Workflow(workflow) => workflow::workflow(&workflow, config, printer),
+        Command::Trigger(command) => trigger::trigger(&command, config, printer),
+        Command::Triggers(which) => trigger::all(&which, config, printer),
+        Command::Signal(command) => signal::signal(&command, config, printer),
+        Command::Signals(which) => signal::all(&which, config, printer),
         Command::Validate(validate) => validate::validate(&validate, printer),
         Command::Graph(graph) => graph::graph(&graph, config, printer),
         Command::List(list) => list::list(&list, config, printer),

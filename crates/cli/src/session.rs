@@ -80,11 +80,14 @@ pub(crate) fn open(config: &Config, need: Need) -> Result<Session, Error> {
         Need::Work(slots) => work(config, slots),
     };
     Ok(match local::open(&config.data_dir, want)? {
-        Opened::Here(local) => Session {
-            api: local.api(),
-            local: Some(local),
-            holder: None,
-        },
+        Opened::Here(local) => {
+            local.resolve_secrets(Arc::new(config::secret));
+            Session {
+                api: local.api(),
+                local: Some(local),
+                holder: None,
+            }
+        }
         Opened::Elsewhere { client, pid } => Session {
             api: Arc::new(client),
             local: None,

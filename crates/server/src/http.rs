@@ -12,12 +12,15 @@ mod deploy;
 mod document;
 mod gate;
 mod health;
+mod hook;
 mod log;
 mod run;
+mod signal;
 #[cfg(test)]
 mod tests;
 mod token;
 mod worker;
+mod trigger;
 mod workflow;
 
 use std::sync::Arc;
@@ -50,10 +53,13 @@ fn parts() -> (Router<Arc<Service>>, OpenApi) {
         .merge(log::routes())
         .merge(channel::routes())
         .merge(token::routes())
-        .merge(worker::routes());
+        .merge(worker::routes())
+        .merge(trigger::routes())
+        .merge(signal::routes());
     OpenApiRouter::with_openapi(document::head())
         .nest(BASE, nouns)
         .merge(health::probes())
+        .merge(hook::routes())
         .split_for_parts()
 }
 

@@ -14,6 +14,7 @@
 
 pub mod auth;
 mod diff;
+mod hooks;
 pub mod http;
 pub mod local;
 mod logs;
@@ -25,5 +26,6 @@ mod search;
 mod service;
 pub mod workers;
 
+pub use hooks::SecretSource;
 pub use register::version_hash;
 pub use service::Service;

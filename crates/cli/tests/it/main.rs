@@ -9,6 +9,7 @@ mod help;
 mod http;
 mod interrupt;
 mod logs;
+mod nouns;
 mod place;
 mod runs;
 mod server;

@@ -19,10 +19,15 @@ use crate::Service;
 pub(super) const PATH: &str = "/api/v1/openapi.json";
 
 /// Nouns, in the order in which the page shows them.
-const TAGS: [(&str, &str); 7] = [
+const TAGS: [(&str, &str); 9] = [
     ("runs", "Runs: started, listed, looked at."),
     ("actions", "What can be done to a run."),
     ("workflows", "Workflows and their versions."),
+    ("triggers", "What starts runs by itself."),
+    (
+        "signals",
+        "Signals, which start runs and which runs wait for.",
+    ),
     ("blobs", "Bytes that are kept by their hash."),
     ("workers", "Workers in other processes."),
     ("tokens", "Who may ask, and what was changed."),
