@@ -2,17 +2,21 @@
 //!
 //! Whoever holds the data directory answers the same trait in process.
 
+mod approval;
+mod backfill;
 mod blob;
 mod channel;
+mod debug;
 mod deploy;
 mod health;
+mod lock;
 mod log;
 mod run;
 mod signal;
 mod target;
 mod token;
-mod worker;
 mod trigger;
+mod worker;
 mod workflow;
 
 use std::fmt::Write as _;
@@ -30,17 +34,21 @@ use serde::de::DeserializeOwned;
 use self::target::Connection;
 use crate::http::{ANSWER_BYTES, Problem};
 
+pub use approval::ApprovalCalls;
+pub use backfill::BackfillCalls;
 pub use blob::BlobCalls;
 pub use channel::ChannelCalls;
+pub use debug::DebugCalls;
 pub use deploy::DeployCalls;
 pub use health::HealthCalls;
+pub use lock::LockCalls;
 pub use log::LogCalls;
 pub use run::RunCalls;
+pub use signal::SignalCalls;
 pub use target::{HttpServer, Target, Wire, short};
 pub use token::TokenCalls;
-pub use worker::WorkerCalls;
-pub use signal::SignalCalls;
 pub use trigger::TriggerCalls;
+pub use worker::WorkerCalls;
 pub use workflow::WorkflowCalls;
 
 /// An answer, or a public failure.
@@ -59,6 +67,10 @@ pub trait Api:
     + WorkerCalls
     + TriggerCalls
     + SignalCalls
+    + LockCalls
+    + BackfillCalls
+    + ApprovalCalls
+    + DebugCalls
 {
 }
 
@@ -74,6 +86,10 @@ impl<T> Api for T where
         + WorkerCalls
         + TriggerCalls
         + SignalCalls
+        + LockCalls
+        + BackfillCalls
+        + ApprovalCalls
+        + DebugCalls
 {
 }
 

@@ -3,30 +3,38 @@
 //! other crates.
 
 mod action;
+mod approval;
+mod backfill;
 mod channel;
+mod debug;
 mod deploy;
 mod health;
+mod lock;
 mod log;
 mod problem;
 mod run;
 pub mod schema;
 mod signal;
 mod token;
-mod worker;
 mod trigger;
+mod worker;
 mod workflow;
 
 pub use action::*;
+pub use approval::*;
+pub use backfill::*;
 pub use channel::*;
+pub use debug::*;
 pub use deploy::*;
 pub use health::*;
+pub use lock::*;
 pub use log::*;
 pub use problem::*;
 pub use run::*;
 pub use signal::*;
 pub use token::*;
-pub use worker::*;
 pub use trigger::*;
+pub use worker::*;
 pub use workflow::*;
 
 /// Where everything is.

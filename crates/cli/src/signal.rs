@@ -46,17 +46,17 @@ fn send(signal: &SignalSend, config: &Config, printer: &mut Printer) -> Ended {
     };
     let session = session::open(config, Need::Record)?;
     let sent = session.api().send_signal(&signal.name, &wanted);
-    let holder = session.holder();
+    let elsewhere = session.holder().is_some();
     session.close();
     let sent = sent?;
     if signal.json {
         printer.json(&sent)?;
         return Ok(Exit::Success);
     }
-    let what = match (sent.known, holder) {
+    let what = match (sent.known, elsewhere) {
         (true, _) => "was there already: nothing was sent",
-        (false, Some(_)) => "was sent",
-        (false, None) => "was sent; `kapell resume` does what follows",
+        (false, true) => "was sent",
+        (false, false) => "was sent; `kapell resume` does what follows",
     };
     printer.plain(format!("signal {} {} {what}", signal.name, sent.id))?;
     Ok(Exit::Success)

@@ -256,6 +256,8 @@ fn said(view: &TriggerView, hook: Option<&HookView>, json: bool, printer: &mut P
         ("missed", view.missed),
         ("declined", view.declined),
         ("refused", view.refused),
+        ("duplicates", view.duplicates),
+        ("unjoined", view.waiting_signals),
     ] {
         if count > 0 {
             field(name, words::grouped(count));

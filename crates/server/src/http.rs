@@ -6,21 +6,25 @@
 
 mod action;
 mod answer;
+mod approval;
+mod backfill;
 mod blob;
 mod channel;
+mod debug;
 mod deploy;
 mod document;
 mod gate;
 mod health;
 mod hook;
+mod lock;
 mod log;
 mod run;
 mod signal;
 #[cfg(test)]
 mod tests;
 mod token;
-mod worker;
 mod trigger;
+mod worker;
 mod workflow;
 
 use std::sync::Arc;
@@ -55,7 +59,11 @@ fn parts() -> (Router<Arc<Service>>, OpenApi) {
         .merge(token::routes())
         .merge(worker::routes())
         .merge(trigger::routes())
-        .merge(signal::routes());
+        .merge(signal::routes())
+        .merge(lock::routes())
+        .merge(backfill::routes())
+        .merge(approval::routes())
+        .merge(debug::routes());
     OpenApiRouter::with_openapi(document::head())
         .nest(BASE, nouns)
         .merge(health::probes())

@@ -1,16 +1,20 @@
 //! The service: asks the node, reads the store. Every client's request ends here. What it answers is in
 //! a file a noun.
 
+mod approval;
+mod backfill;
 mod blob;
 mod channel;
+mod debug;
 mod deploy;
 mod health;
+mod lock;
 mod log;
 mod run;
 mod signal;
 mod token;
-mod worker;
 mod trigger;
+mod worker;
 mod workflow;
 
 use std::path::{Path, PathBuf};

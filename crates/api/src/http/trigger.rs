@@ -79,6 +79,12 @@ pub struct TriggerView {
     pub declined: u64,
     /// Starts that could not be made.
     pub refused: u64,
+    /// Signals and calls that were the same as others before.
+    #[serde(default)]
+    pub duplicates: u64,
+    /// Signals that wait for others to be joined with.
+    #[serde(default)]
+    pub waiting_signals: u64,
     /// The last thing that went wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<TriggerProblem>,
@@ -158,4 +164,8 @@ pub struct HookTaken {
     /// Id of the signal that the call stands for. The same call again gives the same id, and starts
     /// nothing more.
     pub id: String,
+    /// The run that it started; none if the call was taken before, or the trigger's `when` refused it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::RunId>)]
+    pub run: Option<RunId>,
 }

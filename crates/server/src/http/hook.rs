@@ -57,8 +57,7 @@ async fn call_hook(
         body: body.0.to_vec(),
     };
     call(service, move |service| {
-        let id = service.call_hook(&token, &path, &of)?;
-        Ok(HookTaken { id })
+        service.call_hook(&token, &path, &of)
     })
     .await
 }

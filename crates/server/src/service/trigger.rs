@@ -1,7 +1,7 @@
 //! What starts runs of workflows by itself.
 
 use kapell_api::client::{Result, TriggerCalls};
-use kapell_api::http::{HookView, TriggerPage, TriggerQuery, TriggerView};
+use kapell_api::http::{HookTaken, HookView, TriggerPage, TriggerQuery, TriggerView};
 use kapell_engine::Ask;
 use kapell_model::{EntityKey, Error, ErrorCode};
 use kapell_store::Order;
@@ -46,14 +46,19 @@ impl Service {
         view(&key, serde_json::from_value(answer.to_json()))
     }
 
-    /// Somebody calls a webhook. Returns the id of the signal that the call stands for.
-    pub(crate) fn call_hook(&self, token: &str, path: &str, call: &Call) -> Result<String> {
+    /// Somebody calls a webhook.
+    pub(crate) fn call_hook(&self, token: &str, path: &str, call: &Call) -> Result<HookTaken> {
         let hook = self.hooks.find(NAMESPACE, token, path)?;
         let signal = self.hooks.check(&hook, call)?;
         let id = signal.id.to_string();
         let key = key(&hook.workflow, &hook.name);
-        match self.ask_small(key, Ask::Webhook(Box::new(signal))) {
-            Ok(_) => Ok(id),
+        match self.ask_small(key, Ask::Deliver(Box::new(signal))) {
+            Ok(answer) => {
+                let run = answer.to_json()["run"]
+                    .as_str()
+                    .and_then(|run| run.parse().ok());
+                Ok(HookTaken { id, run })
+            }
             // It was removed after its address was found.
             Err(error) if error.code == ErrorCode::TriggerNotFound => Err(hooks::nothing_here()),
             Err(error) => Err(error),
