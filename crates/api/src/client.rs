@@ -2,15 +2,21 @@
 //!
 //! Whoever holds the data directory answers the same trait in process.
 
+mod approval;
+mod backfill;
 mod blob;
 mod channel;
+mod debug;
 mod deploy;
 mod health;
+mod lock;
 mod log;
 mod run;
 mod secret;
+mod signal;
 mod target;
 mod token;
+mod trigger;
 mod worker;
 mod workflow;
 
@@ -29,15 +35,21 @@ use serde::de::DeserializeOwned;
 use self::target::Connection;
 use crate::http::{ANSWER_BYTES, Problem};
 
+pub use approval::ApprovalCalls;
+pub use backfill::BackfillCalls;
 pub use blob::BlobCalls;
 pub use channel::ChannelCalls;
+pub use debug::DebugCalls;
 pub use deploy::DeployCalls;
 pub use health::HealthCalls;
+pub use lock::LockCalls;
 pub use log::LogCalls;
 pub use run::RunCalls;
 pub use secret::SecretCalls;
+pub use signal::SignalCalls;
 pub use target::{HttpServer, Target, Wire, short};
 pub use token::TokenCalls;
+pub use trigger::TriggerCalls;
 pub use worker::WorkerCalls;
 pub use workflow::WorkflowCalls;
 
@@ -56,6 +68,12 @@ pub trait Api:
     + TokenCalls
     + WorkerCalls
     + SecretCalls
+    + TriggerCalls
+    + SignalCalls
+    + LockCalls
+    + BackfillCalls
+    + ApprovalCalls
+    + DebugCalls
 {
 }
 
@@ -70,6 +88,12 @@ impl<T> Api for T where
         + TokenCalls
         + WorkerCalls
         + SecretCalls
+        + TriggerCalls
+        + SignalCalls
+        + LockCalls
+        + BackfillCalls
+        + ApprovalCalls
+        + DebugCalls
 {
 }
 

@@ -3,36 +3,51 @@
 //! other crates.
 
 mod action;
+mod approval;
+mod backfill;
 mod bulk;
 mod channel;
+mod debug;
 mod deploy;
 mod event;
 mod health;
+mod lock;
 mod log;
 mod problem;
 mod run;
 pub mod schema;
 mod secret;
+mod signal;
 mod token;
+mod trigger;
 mod worker;
 mod workflow;
 
 pub use action::*;
+pub use approval::*;
+pub use backfill::*;
 pub use bulk::*;
 pub use channel::*;
+pub use debug::*;
 pub use deploy::*;
 pub use event::*;
 pub use health::*;
+pub use lock::*;
 pub use log::*;
 pub use problem::*;
 pub use run::*;
 pub use secret::*;
+pub use signal::*;
 pub use token::*;
+pub use trigger::*;
 pub use worker::*;
 pub use workflow::*;
 
 /// Where everything is.
 pub const BASE: &str = "/api/v1";
+
+/// Where webhooks are called; no version, for others keep these addresses.
+pub const HOOKS: &str = "/hooks";
 
 /// The socket in a data directory.
 pub const SOCKET: &str = "kapell.sock";

@@ -1,13 +1,27 @@
 //! Commands and flags. The help text is written here.
 #![expect(clippy::doc_markdown, reason = "comments are what `--help` prints")]
 
+mod approval;
+mod backfill;
+mod debug;
+mod lock;
 mod server;
+mod signal;
+mod trigger;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use approval::{Approvals, Approve, Reject};
+pub(crate) use backfill::{Backfill, BackfillList, BackfillOne, BackfillStart, Only, Order};
+pub(crate) use debug::{
+    Breakpoint, BreakpointAdd, BreakpointList, BreakpointRemove, Debug, Replay, Whose,
+};
+pub(crate) use lock::{Lock, LockList, LockOne};
 pub(crate) use server::{Audit, Server, Token, TokenCreate, TokenList, TokenRevoke};
+pub(crate) use signal::{Signal, SignalList, SignalSend, SignalShow};
+pub(crate) use trigger::{Trigger, TriggerList, TriggerOne};
 
 /// Run workflows: durably, on this machine.
 ///
@@ -102,6 +116,30 @@ pub(crate) enum Command {
     /// Look at workflows, and change what is in force
     #[command(subcommand)]
     Workflow(Workflow),
+    /// Look at what starts runs by itself, and pause it
+    #[command(subcommand)]
+    Trigger(Trigger),
+    /// List triggers
+    #[command(hide = true)]
+    Triggers(TriggerList),
+    /// Send signals, and look at those that are kept
+    #[command(subcommand)]
+    Signal(Signal),
+    /// List names of signals
+    #[command(hide = true)]
+    Signals(SignalList),
+    /// Make up for due times of a schedule, and see how far that is
+    #[command(subcommand)]
+    Backfill(Backfill),
+    /// List backfills
+    #[command(hide = true)]
+    Backfills(BackfillList),
+    /// Look at who holds named locks and who waits for them
+    #[command(subcommand)]
+    Lock(Lock),
+    /// List locks
+    #[command(hide = true)]
+    Locks(LockList),
     /// Check a workflow file and show all its problems
     Validate(Validate),
     /// Draw a workflow, as text or SVG
@@ -116,6 +154,19 @@ pub(crate) enum Command {
     Timeline(Timeline),
     /// Say what a run waits for, or why it failed
     Why(Why),
+    /// Say yes to what a run asks
+    Approve(Approve),
+    /// Say no to what a run asks
+    Reject(Reject),
+    /// List what runs ask you
+    Approvals(Approvals),
+    /// Step through a run at a prompt: look, change, go on
+    Debug(Debug),
+    /// Stop runs at steps
+    #[command(subcommand)]
+    Breakpoint(Breakpoint),
+    /// Go through the history of a run, moment by moment
+    Replay(Replay),
     /// End a run: what runs is stopped, `finally` still runs
     Cancel(Cancel),
     /// Start nothing more in a run until it is resumed

@@ -283,6 +283,25 @@ fn headers(text: &str) -> Vec<(String, String)> {
         .collect()
 }
 
+/// Groups that a user of this machine is in, by name.
+pub(crate) fn groups(user: &str) -> Vec<String> {
+    let own = rustix::process::getgroups().unwrap_or_default();
+    let own: Vec<u32> = own
+        .into_iter()
+        .chain([rustix::process::getegid()])
+        .map(rustix::process::Gid::as_raw)
+        .collect();
+    let known = fs::read_to_string("/etc/group").unwrap_or_default();
+    let named = known.lines().filter_map(|line| {
+        // Name, password, number, users.
+        let mut fields = line.split(':');
+        let (name, number) = (fields.next()?, fields.nth(1)?.parse().ok()?);
+        let mut users = fields.next().unwrap_or_default().split(',');
+        (own.contains(&number) || users.any(|other| other == user)).then(|| name.to_owned())
+    });
+    named.collect()
+}
+
 /// Whether standard error takes colours, where there are no flags to say so.
 pub(crate) fn colors_of_errors() -> bool {
     variable("NO_COLOR").is_none()

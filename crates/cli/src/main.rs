@@ -9,12 +9,16 @@
 //! - Exit status: 0 success, 1 a failed run or a failure, 2 bad input, 130 interrupted.
 
 mod act;
+mod approve;
 mod args;
 mod audit;
+mod backfill;
 mod backup;
+mod breakpoint;
 mod bundle;
 mod completions;
 mod config;
+mod debug;
 mod definition;
 mod deploy;
 mod doctor;
@@ -25,12 +29,14 @@ mod graph;
 mod ignore;
 mod interrupt;
 mod list;
+mod lock;
 mod log_line;
 mod logs;
 mod paint;
 mod params;
 mod printer;
 mod progress;
+mod replay;
 mod run;
 mod schema;
 mod secret;
@@ -38,10 +44,12 @@ mod server;
 mod session;
 mod show;
 mod show_config;
+mod signal;
 mod start;
 mod timeline;
 mod token;
 mod tree;
+mod trigger;
 mod validate;
 mod why;
 mod words;
@@ -118,6 +126,20 @@ fn dispatch(command: Command, config: &Config, printer: &mut Printer) -> Ended {
         Command::Deploy(deploy) => deploy::deploy(&deploy, config, printer),
         Command::Start(start) => start::start(&start, config, printer),
         Command::Workflow(workflow) => workflow::workflow(&workflow, config, printer),
+        Command::Trigger(command) => trigger::trigger(&command, config, printer),
+        Command::Triggers(which) => trigger::all(&which, config, printer),
+        Command::Signal(command) => signal::signal(&command, config, printer),
+        Command::Signals(which) => signal::all(&which, config, printer),
+        Command::Backfill(command) => backfill::backfill(&command, config, printer),
+        Command::Backfills(which) => backfill::all(&which, config, printer),
+        Command::Lock(command) => lock::lock(&command, config, printer),
+        Command::Locks(which) => lock::all(&which, config, printer),
+        Command::Approve(approve) => approve::approve(&approve, config, printer),
+        Command::Reject(reject) => approve::reject(&reject, config, printer),
+        Command::Approvals(which) => approve::approvals(&which, config, printer),
+        Command::Debug(debug) => debug::debug(&debug, config, printer),
+        Command::Breakpoint(command) => breakpoint::breakpoint(&command, config, printer),
+        Command::Replay(replay) => replay::replay(&replay, config, printer),
         Command::Validate(validate) => validate::validate(&validate, printer),
         Command::Graph(graph) => graph::graph(&graph, config, printer),
         Command::List(list) => list::list(&list, config, printer),

@@ -87,6 +87,7 @@ pub(crate) fn open(config: &Config, need: Need) -> Result<Session, Error> {
             if matches!(need, Need::Work(_)) {
                 local.notify(config.receivers()?)?;
             }
+            local.resolve_secrets(Arc::new(config::secret));
             Session {
                 api: local.api(),
                 local: Some(local),

@@ -77,7 +77,8 @@ pub(crate) fn find<'r>(record: &'r Record, path: &str) -> Result<&'r StepRecord,
     })
 }
 
-fn whole(record: &Record, now: Time, past: bool) -> Vec<Line> {
+/// A run as it was at a moment.
+pub(crate) fn whole(record: &Record, now: Time, past: bool) -> Vec<Line> {
     let (sign, style) = paint::run(record.status);
     let mut head = Line::default()
         .with(style, sign)

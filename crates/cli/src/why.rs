@@ -46,6 +46,18 @@ pub(crate) fn why(why: &Why, config: &Config, printer: &mut Printer) -> Ended {
         return Ok(Exit::Success);
     }
     printer.line(tree::head(&view, now))?;
+    let mut lines = sentences(&all);
+    lines.extend(explained);
+    printer.lines(&lines)?;
+    Ok(Exit::Success)
+}
+
+/// What a run waits for, as lines.
+pub(crate) fn lines(view: &RunView, session: &Session, now: Time) -> Vec<Line> {
+    sentences(&reasons(view, session, now))
+}
+
+fn sentences(all: &[Because]) -> Vec<Line> {
     let steps = all
         .iter()
         .map(|reason| reason.step.chars().count())
@@ -65,12 +77,11 @@ pub(crate) fn why(why: &Why, config: &Config, printer: &mut Printer) -> Ended {
         let more = words::count((all.len() - NAMED) as u64, "more step");
         lines.push(Line::default().with(DIM, format!("  … and {more}")));
     }
-    lines.extend(explained);
-    printer.lines(&lines)?;
-    Ok(Exit::Success)
+    lines
 }
 
-fn find<'v>(view: &'v RunView, path: &str) -> Result<&'v StepView, Error> {
+/// The step of a path.
+pub(crate) fn find<'v>(view: &'v RunView, path: &str) -> Result<&'v StepView, Error> {
     view.steps
         .iter()
         .find(|step| step.path == path)

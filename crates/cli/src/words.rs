@@ -130,6 +130,18 @@ pub(crate) fn instant(text: &str, from: Time, back: bool) -> Result<Time, Error>
     .hint("as in 2030-01-31T10:00:00Z, 2030-01-31 10:00, 90s, 2h, 3d"))
 }
 
+/// An instant as [`instant`] reads it, back from a moment; dates and times of day mean what they mean in
+/// a time zone.
+pub(crate) fn instant_in(text: &str, from: Time, timezone: &str) -> Result<Time, Error> {
+    if let Ok(date) = text.parse::<jiff::civil::DateTime>()
+        && text.parse::<Timestamp>().is_err()
+        && let Ok(zoned) = date.in_tz(timezone)
+    {
+        return Ok(zoned.timestamp().into());
+    }
+    instant(text, from, true)
+}
+
 /// The start of a text, on one line, at most so many characters.
 pub(crate) fn shortened(text: &str, most: usize) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");

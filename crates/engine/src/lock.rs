@@ -4,7 +4,7 @@
 //! Requests are granted in the order in which they came. A rate is exact: a grant is given only if
 //! fewer than `max` were given in the `period` before it (a sliding log of the last `max` grants).
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use kapell_api::task::Place;
@@ -13,8 +13,9 @@ use prost::Message as _;
 
 use crate::event::UnitRef;
 use crate::message::Message;
-use crate::small::{Decided, Small, SmallInput};
+use crate::small::{Ask, Decided, Small, SmallInput, misdirected};
 
+mod show;
 mod snapshot;
 
 /// Who holds a lock or asks for it.
@@ -33,7 +34,27 @@ pub struct Lock {
     pub waiting: VecDeque<(Holder, Time)>,
     /// When a rate's last grants were given, oldest first.
     pub granted_at: VecDeque<Time>,
+    /// What people are told of those who hold it or wait.
+    about: BTreeMap<Holder, About>,
     last_at: Time,
+}
+
+/// What people are told of somebody who holds a lock or waits for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct About {
+    /// The unit's path in its run.
+    path: Arc<str>,
+    /// Since when it holds it, or waits.
+    since: Time,
+}
+
+impl About {
+    fn new(path: &str, since: Time) -> Self {
+        Self {
+            path: path.into(),
+            since,
+        }
+    }
 }
 
 /// One fact about a lock.
@@ -57,6 +78,9 @@ pub struct LockEvent {
     /// Of a request.
     #[prost(int64, tag = "6")]
     pub period: i64,
+    /// Of a request: the unit's path in its run.
+    #[prost(string, tag = "7")]
+    pub path: String,
 }
 
 const ASKED: u32 = 1;
@@ -88,6 +112,7 @@ impl Lock {
                 place,
                 max,
                 period,
+                path,
             }) => {
                 let holder = (*run, *place);
                 let known = self.holders.contains(&holder)
@@ -95,6 +120,7 @@ impl Lock {
                 if !known && self.waiting.len() < limits::LOCK_REQUESTS {
                     let mut event = fact(now, ASKED, holder);
                     (event.max, event.period) = (*max, *period);
+                    event.path = path.to_string();
                     self.emit(event, &mut out);
                 }
             }
@@ -148,12 +174,19 @@ impl Lock {
             ASKED => {
                 (self.max, self.period) = (event.max, event.period);
                 self.waiting.push_back((holder, at));
+                if !event.path.is_empty() {
+                    self.about.insert(holder, About::new(&event.path, at));
+                }
             }
             GRANTED => {
                 self.waiting.retain(|(waiting, _)| *waiting != holder);
                 if self.period == 0 {
                     self.holders.insert(holder);
+                    if let Some(about) = self.about.get_mut(&holder) {
+                        about.since = at;
+                    }
                 } else {
+                    self.about.remove(&holder);
                     self.granted_at.push_back(at);
                     while self.granted_at.len() > self.max.max(1) as usize {
                         self.granted_at.pop_front();
@@ -161,6 +194,7 @@ impl Lock {
                 }
             }
             _ => {
+                self.about.remove(&holder);
                 self.holders.remove(&holder);
                 self.waiting.retain(|(waiting, _)| *waiting != holder);
             }
@@ -196,6 +230,7 @@ fn fact(at: Time, kind: u32, (run, place): Holder) -> LockEvent {
         unit: place.into(),
         max: 0,
         period: 0,
+        path: String::new(),
     }
 }
 
@@ -225,7 +260,14 @@ impl Small for Lock {
         };
         let message = match input {
             SmallInput::Message(message) => Some(*message),
-            SmallInput::Ask(_) | SmallInput::Wake => None,
+            SmallInput::Ask(Ask::View) => {
+                return Ok(Decided {
+                    answer: self.shown(),
+                    ..Decided::default()
+                });
+            }
+            SmallInput::Ask(_) => return Err(misdirected()),
+            SmallInput::Wake => None,
         };
         let decided = Self::decide(self, name, message.as_ref(), now);
         Ok(Decided {
@@ -248,5 +290,9 @@ impl Small for Lock {
 
     fn wake_at(&self) -> Option<Time> {
         Self::wake_at(self)
+    }
+
+    fn document(&self) -> Option<String> {
+        Self::document(self)
     }
 }

@@ -51,6 +51,8 @@ pub enum Message {
         max: u32,
         /// A rate's period in microseconds; 0 is a lock.
         period: i64,
+        /// The unit's path in its run, for people.
+        path: Arc<str>,
     },
     /// To a lock: a unit gives it back, or takes its request back.
     Release {

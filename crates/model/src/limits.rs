@@ -163,6 +163,10 @@ pub const NOTICE_TRIES: u32 = 12;
 pub const PACES: usize = 50;
 /// Successes without which nothing is said of the next one.
 pub const PACES_LEAST: usize = 5;
+/// How old, or how far ahead, the time in the signature of a webhook's call may be.
+pub const WEBHOOK_WINDOW: SignedDuration = SignedDuration::from_mins(5);
+/// Bytes of the header that signs a webhook's call.
+pub const WEBHOOK_SIGNATURE: usize = 1 << 10;
 /// Triggers of one workflow.
 pub const TRIGGERS: usize = 64;
 /// Signals that one trigger joins.

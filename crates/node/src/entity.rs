@@ -116,6 +116,14 @@ impl Entity {
         }
     }
 
+    /// What lists show of it, beside its row if it is a run; none if that is nothing.
+    pub fn document(&self) -> Option<String> {
+        match (self, self.small()) {
+            (Self::Run(run), _) => run.document(),
+            (_, small) => small.and_then(Small::document),
+        }
+    }
+
     /// Its state as bytes.
     pub fn snapshot(&self) -> Vec<u8> {
         match (self, self.small()) {

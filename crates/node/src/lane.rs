@@ -24,7 +24,7 @@ use kapell_api::task::{Place, Report, Task, TaskResources};
 use kapell_api::worker::Queues;
 use kapell_engine::event::{RunCreated, Stored, StoredBlob};
 use kapell_engine::run_queue::Rule;
-use kapell_engine::{Message, Ref, Run, Small};
+use kapell_engine::{Message, Ref, Run};
 use kapell_expr::BlobRef;
 use kapell_model::{
     EntityKey, Error, ErrorCode, Offer, RunId, RunStatus, SessionId, Shard, Time, limits,
@@ -474,6 +474,15 @@ impl Lane {
                 self.submit(run.into(), ToEntity::Request(reply, request), false);
             }
             ClientRequest::View { run } => self.submit(run.into(), ToEntity::View(reply), false),
+            ClientRequest::Evaluate {
+                run,
+                step,
+                expression,
+            } => self.submit(
+                run.into(),
+                ToEntity::Evaluate(reply, step, expression),
+                false,
+            ),
             ClientRequest::Fork {
                 run,
                 from,
@@ -616,7 +625,7 @@ impl Slot {
         Self {
             size: Size::default(),
             // As loaded it shows what the commit before wrote.
-            document: entity.small().and_then(Small::document).filter(|_| seq > 0),
+            document: entity.document().filter(|_| seq > 0),
             entity,
             seq,
             shown,

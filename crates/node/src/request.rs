@@ -28,6 +28,15 @@ pub enum ClientRequest {
         /// Which.
         run: RunId,
     },
+    /// Evaluate an expression over what a step of a run sees.
+    Evaluate {
+        /// Which.
+        run: RunId,
+        /// Path of the step or item; empty is the run as a whole.
+        step: String,
+        /// The expression, without `${{` and `}}`.
+        expression: String,
+    },
     /// Make a run that shares everything before a step with another.
     Fork {
         /// The other.

@@ -6,20 +6,27 @@
 
 mod action;
 mod answer;
+mod approval;
+mod backfill;
 mod blob;
 mod bulk;
 mod channel;
+mod debug;
 mod deploy;
 mod document;
 mod event;
 mod gate;
 mod health;
+mod hook;
+mod lock;
 mod log;
 mod run;
 mod secret;
+mod signal;
 #[cfg(test)]
 mod tests;
 mod token;
+mod trigger;
 mod worker;
 mod workflow;
 
@@ -56,10 +63,17 @@ fn parts() -> (Router<Arc<Service>>, OpenApi) {
         .merge(channel::routes())
         .merge(token::routes())
         .merge(worker::routes())
-        .merge(secret::routes());
+        .merge(secret::routes())
+        .merge(trigger::routes())
+        .merge(signal::routes())
+        .merge(lock::routes())
+        .merge(backfill::routes())
+        .merge(approval::routes())
+        .merge(debug::routes());
     OpenApiRouter::with_openapi(document::head())
         .nest(BASE, nouns)
         .merge(health::probes())
+        .merge(hook::routes())
         .split_for_parts()
 }
 

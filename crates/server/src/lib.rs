@@ -16,6 +16,7 @@ pub mod auth;
 pub mod backup;
 mod diff;
 mod feed;
+mod hooks;
 pub mod http;
 pub mod local;
 mod logs;
@@ -31,6 +32,7 @@ mod service;
 mod traces;
 pub mod workers;
 
+pub use hooks::SecretSource;
 pub use options::Options;
 pub use register::{NAMESPACE, version_hash};
 pub use secrets::{KeySource, Secrets};

@@ -27,7 +27,7 @@ use crate::register::NAMESPACE;
 use crate::rows::failure;
 use crate::traces::Traces;
 use crate::workers::{Settings, Workers};
-use crate::{Options, Secrets, Service, http, notify};
+use crate::{Options, SecretSource, Secrets, Service, http, notify};
 
 /// How soon after the start upkeep is done, so that short commands do none.
 const FIRST_UPKEEP: Duration = Duration::from_secs(5);
@@ -356,6 +356,11 @@ impl Local {
     /// What answers.
     pub fn api(&self) -> Arc<dyn Api> {
         Arc::clone(&self.service) as Arc<dyn Api>
+    }
+
+    /// Says where the secrets of webhooks come from.
+    pub fn resolve_secrets(&self, secret: SecretSource) {
+        self.service.resolve_secrets(secret);
     }
 
     /// Listens on an address too, until the end; where that is.

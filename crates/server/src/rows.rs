@@ -1,10 +1,12 @@
 //! Rows and views in the form of the wire, and errors of the store in the form of failures.
 
 use kapell_api::http::{
-    ApprovalView, GivenView, InputView, ItemCounts, RunSummary, RunView, SettingView, StepView,
-    StoppedView,
+    ApprovalView, BreakAt, Breakpoint, GivenView, InputView, ItemCounts, RunSummary, RunView,
+    SettingView, StepView, StoppedView,
 };
+use kapell_engine::event;
 use kapell_engine::run::view;
+use kapell_engine::run::waiting::Break;
 use kapell_model::{Error, ErrorCode};
 use kapell_store::RunRow;
 
@@ -71,6 +73,8 @@ pub(crate) fn view(row: RunRow, view: view::RunView) -> RunView {
         deadline_at: view.deadline_at,
         late: view.late,
         waits_for: view.waits_for,
+        breakpoints: view.breakpoints.iter().map(breakpoint).collect(),
+        stepping: view.stepping,
         steps: view.steps.into_iter().map(step).collect(),
     }
 }
@@ -94,12 +98,14 @@ fn step(step: view::StepView) -> StepView {
         waits_for: step.waits_for,
         error: step.error,
         child: step.child,
+        lock: step.lock,
         approval: step.approval.map(approval),
         stopped: step.stopped.map(stopped),
     }
 }
 
-fn approval(asked: view::ApprovalView) -> ApprovalView {
+/// What a step asks people.
+pub(crate) fn approval(asked: view::ApprovalView) -> ApprovalView {
     let given = asked.given.into_iter().map(|given| GivenView {
         by: given.by,
         at: given.at,
@@ -136,5 +142,35 @@ fn stopped(stopped: view::StoppedView) -> StoppedView {
         at: stopped.at.word().to_owned(),
         inputs: inputs.collect(),
         output: stopped.output,
+    }
+}
+
+fn break_at(at: event::BreakAt) -> BreakAt {
+    match at {
+        event::BreakAt::Before => BreakAt::Before,
+        event::BreakAt::After => BreakAt::After,
+        event::BreakAt::OnFailure => BreakAt::OnFailure,
+    }
+}
+
+/// A breakpoint of a run or a workflow in the form of the wire.
+pub(crate) fn breakpoint(of: &Break) -> Breakpoint {
+    Breakpoint {
+        step: of.step.as_deref().map(str::to_owned),
+        at: break_at(of.at),
+        when: of.when.as_deref().map(str::to_owned),
+    }
+}
+
+/// A breakpoint of the wire as a run takes it.
+pub(crate) fn break_of(of: &Breakpoint) -> Break {
+    Break {
+        step: of.step.as_deref().map(Into::into),
+        at: match of.at {
+            BreakAt::Before => event::BreakAt::Before,
+            BreakAt::After => event::BreakAt::After,
+            BreakAt::OnFailure => event::BreakAt::OnFailure,
+        },
+        when: of.when.as_deref().map(Into::into),
     }
 }

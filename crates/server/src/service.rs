@@ -1,15 +1,21 @@
 //! The service: asks the node, reads the store. Every client's request ends here. What it answers is in
 //! a file a noun.
 
+mod approval;
+mod backfill;
 mod blob;
 mod bulk;
 mod channel;
+mod debug;
 mod deploy;
 mod health;
+mod lock;
 mod log;
 mod run;
 mod secret;
+mod signal;
 mod token;
+mod trigger;
 mod worker;
 mod workflow;
 
@@ -19,14 +25,19 @@ use std::sync::{Arc, OnceLock};
 
 use kapell_api::client::Result;
 use kapell_api::task::Blobs;
-use kapell_model::{Error, ErrorCode, RunId, Time, limits};
+use kapell_engine::{Ask, SmallInput};
+use kapell_expr::Value;
+use kapell_model::{EntityKey, Error, ErrorCode, RunId, Time, limits};
 use kapell_node::drive::Node;
-use kapell_node::{Answer, ClientRequest, clock};
-use kapell_store::{RunRow, Store};
+use kapell_node::perform::{self, Plans};
+use kapell_node::{Answer, ClientRequest, Entity, clock};
+use kapell_store::{Order, RunRow, Store};
+use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
 use crate::auth::{Audit, Tokens};
 use crate::feed::Feed;
+use crate::hooks::{Hooks, SecretSource};
 use crate::metrics::Requests;
 use crate::rows::failure;
 use crate::traces::Counts;
@@ -44,6 +55,7 @@ pub struct Service {
     pub(crate) feed: Arc<Feed>,
     pub(crate) tokens: Tokens,
     pub(crate) audit: Audit,
+    hooks: Hooks,
     stopping: AtomicBool,
     /// Set where work is done.
     workers: OnceLock<Arc<Workers>>,
@@ -75,6 +87,7 @@ impl Service {
         Self {
             tokens: Tokens::new(Arc::clone(&store)),
             audit: Audit::new(Arc::clone(&store)),
+            hooks: Hooks::new(Arc::clone(&store)),
             stopping: AtomicBool::new(false),
             store,
             blobs,
@@ -125,6 +138,52 @@ impl Service {
     /// Asks the node and waits for its answer.
     fn ask(&self, request: ClientRequest) -> Result<Answer> {
         self.node()?.ask_and_wait(request)
+    }
+
+    /// Says where secrets of webhooks come from; without it none is known.
+    pub fn resolve_secrets(&self, secret: SecretSource) {
+        self.hooks.resolve_secrets(secret);
+    }
+
+    /// What an entity that is no run answers to whoever looks. Without a node it is as it is stored.
+    fn look(&self, key: EntityKey, ask: Ask) -> Result<Value> {
+        if self.node.is_some() {
+            return self.ask_small(key, ask);
+        }
+        let found = perform::load(&*self.store, &mut Plans::default(), &key, None);
+        let found = found.map_err(failure)?.1.map(|found| found.entity);
+        let Some(mut entity) = found.or_else(|| Entity::fresh(&key)) else {
+            return Err(unexpected());
+        };
+        let small = entity.small_mut().ok_or_else(unexpected)?;
+        let decided = small.decide(&key, SmallInput::Ask(ask), clock::now())?;
+        Ok(decided.answer)
+    }
+
+    /// Asks an entity that is no run.
+    fn ask_small(&self, key: EntityKey, ask: Ask) -> Result<Value> {
+        match self.ask(ClientRequest::Ask { key, ask })? {
+            Answer::Value(value) => Ok(value),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// The same without a thread that waits.
+    async fn ask_small_soon(&self, key: EntityKey, ask: Ask) -> Result<Value> {
+        match self.ask_soon(ClientRequest::Ask { key, ask }).await? {
+            Answer::Value(value) => Ok(value),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// The document of an entity that is no run.
+    fn document(&self, key: &EntityKey) -> Result<Option<String>> {
+        let key = key.to_bytes();
+        let found = self.store.documents(&key, None, Order::Forward, 1);
+        let found = found.map_err(failure)?.into_iter().next();
+        Ok(found
+            .filter(|(found, _)| *found == key)
+            .map(|(_, text)| text))
     }
 
     /// The same without a thread that waits.
@@ -178,6 +237,11 @@ fn page(limit: usize) -> usize {
     } else {
         limit.min(limits::LIST_PAGE)
     }
+}
+
+/// What stands in a document, or in what an entity answered.
+fn read<T: DeserializeOwned>(what: &str, json: serde_json::Result<T>) -> Result<T> {
+    json.map_err(|error| Error::new(ErrorCode::StoreCorrupt, format!("{what}: {error}")))
 }
 
 fn unexpected() -> Error {

@@ -4,6 +4,8 @@ use kapell_expr::Value;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::Breakpoint;
+
 /// Something to do to a run. The verb is the last part of the address, the rest is the body.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "action", rename_all = "kebab-case")]
@@ -91,6 +93,76 @@ pub enum Action {
     },
     /// Free the strict run queue that it blocks.
     Dismiss,
+    /// Say yes to what a step asks.
+    Approve {
+        /// Who; of a caller with a token its name.
+        #[serde(default)]
+        by: String,
+        /// Groups that they are in; those of a caller with a token do not count.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        groups: Vec<String>,
+        /// Path of the step or item.
+        step: String,
+        /// What they say with it.
+        #[serde(default)]
+        comment: String,
+        /// What they fill in: a map.
+        #[serde(default)]
+        input: Value,
+        /// Input that is text is parsed by its types.
+        #[serde(default)]
+        text: bool,
+    },
+    /// Say no to what a step asks.
+    Reject {
+        /// Who; of a caller with a token its name.
+        #[serde(default)]
+        by: String,
+        /// Groups that they are in; those of a caller with a token do not count.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        groups: Vec<String>,
+        /// Path of the step or item.
+        step: String,
+        /// What they say with it.
+        #[serde(default)]
+        comment: String,
+    },
+    /// Let steps go on that stopped at breakpoints.
+    Continue {
+        /// Who.
+        #[serde(default)]
+        by: String,
+        /// Path of the step; none is every one that stopped.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step: Option<String>,
+        /// The steps that come next stop before they start.
+        #[serde(default)]
+        stepping: bool,
+    },
+    /// Set all breakpoints of the run, beside those of its definition.
+    Breakpoints {
+        /// Who.
+        #[serde(default)]
+        by: String,
+        /// All of them: those that were there are replaced.
+        breakpoints: Vec<Breakpoint>,
+        /// Every step stops before it starts.
+        #[serde(default)]
+        stepping: bool,
+    },
+    /// Change a parameter while a step has stopped or the run is paused.
+    SetParam {
+        /// Who.
+        #[serde(default)]
+        by: String,
+        /// Which.
+        name: String,
+        /// Its value.
+        value: Value,
+        /// A value that is text is parsed by the parameter's type.
+        #[serde(default)]
+        text: bool,
+    },
 }
 
 impl Action {
@@ -107,6 +179,11 @@ impl Action {
             Self::Priority { .. } => "priority",
             Self::Fork { .. } => "fork",
             Self::Dismiss => "dismiss",
+            Self::Approve { .. } => "approve",
+            Self::Reject { .. } => "reject",
+            Self::Continue { .. } => "continue",
+            Self::Breakpoints { .. } => "breakpoints",
+            Self::SetParam { .. } => "set-param",
         }
     }
 }

@@ -5,7 +5,7 @@ use kapell_model::{RunId, RunStatus, StepStatus, Time};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::schema;
+use super::{Breakpoint, schema};
 use crate::task::TaskError;
 
 /// A run to make.
@@ -199,6 +199,12 @@ pub struct RunView {
     /// What the whole run waits for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<String>,
+    /// Breakpoints that somebody set, beside those of the definition.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub breakpoints: Vec<Breakpoint>,
+    /// Every step stops before it starts.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stepping: bool,
     /// Its steps in order, inner ones after the step they are in.
     pub steps: Vec<StepView>,
 }
@@ -252,6 +258,9 @@ pub struct StepView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::RunId>)]
     pub child: Option<RunId>,
+    /// The lock that it asked for and did not get.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock: Option<String>,
     /// What it asks people, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<ApprovalView>,

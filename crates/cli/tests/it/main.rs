@@ -10,6 +10,7 @@ mod help;
 mod http;
 mod interrupt;
 mod logs;
+mod nouns;
 mod ops;
 mod place;
 mod runs;

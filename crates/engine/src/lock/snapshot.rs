@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, VecDeque};
 use kapell_model::Time;
 use prost::Message;
 
-use super::{Holder, Lock};
+use super::{About, Holder, Lock};
 use crate::event::{UnitRef, run_id};
 
 #[derive(Clone, PartialEq, Message)]
@@ -32,17 +32,21 @@ struct StoredHolder {
     run: Vec<u8>,
     #[prost(message, required, tag = "2")]
     unit: UnitRef,
-    /// When it asked, if it waits.
+    /// When it asked, if it waits; since when it holds the lock, if it does.
     #[prost(int64, tag = "3")]
     at: i64,
+    /// The unit's path in its run.
+    #[prost(string, tag = "4")]
+    path: String,
 }
 
 impl StoredHolder {
-    fn new((run, place): Holder, at: Time) -> Self {
+    fn new((run, place): Holder, at: Time, path: &str) -> Self {
         Self {
             run: run.to_bytes().to_vec(),
             unit: place.into(),
             at: at.0,
+            path: path.to_owned(),
         }
     }
 
@@ -56,14 +60,19 @@ impl Lock {
     pub fn snapshot(&self) -> Vec<u8> {
         let holders = self.holders.iter();
         let waiting = self.waiting.iter();
+        let about = |holder: &Holder| self.about.get(holder);
+        let path = |holder| about(holder).map_or("", |about| &about.path);
         StoredLock {
             max: self.max,
             period: self.period,
             holders: holders
-                .map(|holder| StoredHolder::new(*holder, Time::ZERO))
+                .map(|holder| {
+                    let at = about(holder).map_or(Time::ZERO, |about| about.since);
+                    StoredHolder::new(*holder, at, path(holder))
+                })
                 .collect(),
             waiting: waiting
-                .map(|(holder, at)| StoredHolder::new(*holder, *at))
+                .map(|(holder, at)| StoredHolder::new(*holder, *at, path(holder)))
                 .collect(),
             granted_at: self.granted_at.iter().map(|at| at.0).collect(),
             last_at: self.last_at.0,
@@ -77,7 +86,13 @@ impl Lock {
     /// Bytes that are no such message.
     pub fn from_snapshot(bytes: &[u8]) -> Result<Self, prost::DecodeError> {
         let stored = StoredLock::decode(bytes)?;
+        let known = stored.holders.iter().chain(&stored.waiting);
+        let about = known
+            .filter(|of| !of.path.is_empty())
+            .map(|of| (of.holder(), About::new(&of.path, Time(of.at))))
+            .collect();
         Ok(Self {
+            about,
             max: stored.max,
             period: stored.period,
             holders: stored
@@ -176,7 +191,7 @@ mod tests {
                 now += later;
                 let (run, place) = (run(number), place(step));
                 let told = if asks {
-                    Told::Acquire { run, place, max: 2, period }
+                    Told::Acquire { run, place, max: 2, period, path: "a".into() }
                 } else {
                     Told::Release { run, place }
                 };

@@ -48,6 +48,7 @@ impl Decider<'_> {
         };
         let period = lock.per.map_or(0, Self::micros);
         let max = lock.max;
+        let path = self.run.state.path(&self.run.plan, place).into();
         self.emit(Fact::LockRequested(LockRequested {
             unit: place.into(),
             name: name.clone(),
@@ -60,6 +61,7 @@ impl Decider<'_> {
                 place,
                 max,
                 period,
+                path,
             },
         );
         Ok(())

@@ -6,10 +6,12 @@ use kapell_model::{RunId, RunStatus, StepStatus, Time, limits};
 use serde::{Deserialize, Serialize};
 
 use super::state::{Inner, Page, StepState, TimerKind, Unit};
+use super::waiting::Break;
 use super::{Flight, Run};
 use crate::event::ScopeKind;
 use crate::plan::StepPlan;
 
+mod document;
 mod waits;
 
 pub use waits::{ApprovalView, GivenView, InputView, StoppedView};
@@ -49,6 +51,12 @@ pub struct RunView {
     pub late: Option<String>,
     /// What the whole run waits for, if it does.
     pub waits_for: Option<String>,
+    /// Breakpoints that somebody set, beside those of the definition.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub breakpoints: Vec<Break>,
+    /// Every step stops before it starts.
+    #[serde(default)]
+    pub stepping: bool,
     /// Its steps in order, inner ones after the step they are in.
     pub steps: Vec<StepView>,
 }
@@ -78,6 +86,9 @@ pub struct StepView {
     pub error: Option<TaskError>,
     /// The run that it waits for.
     pub child: Option<RunId>,
+    /// The lock that it asked for and did not get.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock: Option<String>,
     /// What it asks people, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<ApprovalView>,
@@ -136,6 +147,8 @@ impl Run {
             deadline_at: state.deadline.as_ref().map(|deadline| deadline.at),
             late: self.late(),
             waits_for: self.run_waits_for(),
+            breakpoints: state.breaks.clone(),
+            stepping: state.stepping,
             steps,
         }
     }
@@ -223,6 +236,7 @@ impl Run {
             waits_for: self.waits_for_others(place),
             error: None,
             child: None,
+            lock: self.lock_of(place),
             approval: self.approval_view(place),
             stopped: None,
         }
@@ -277,9 +291,16 @@ impl Run {
                 Inner::Child(child) => Some(child),
                 _ => None,
             },
+            lock: self.lock_of(place),
             approval: self.approval_view(place),
             stopped: self.stopped_view(place, now),
         }
+    }
+
+    /// The lock that a unit asked for and did not get.
+    fn lock_of(&self, place: Place) -> Option<String> {
+        let asked = self.state.locks.get(&place)?.asked.as_ref();
+        asked.map(ToString::to_string)
     }
 
     fn plans_a_task(&self, place: Place) -> bool {

@@ -57,6 +57,7 @@ fn a_run_queue_and_a_lock_come_back_from_their_snapshots() {
         },
         max: 1,
         period: 0,
+        path: "a.b".into(),
     };
     lock.decide(&"x".into(), Some(&asks), Time(5));
     let bytes = Entity::Lock(Box::new(lock.clone())).snapshot();

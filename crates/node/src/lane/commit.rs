@@ -155,12 +155,10 @@ impl Lane {
             slot.size.chunks += 1;
             let forgets = slot.entity.forgets();
             let snapshot = slot.wants_snapshot().then(|| slot.entity.snapshot());
-            if let Some(small) = slot.entity.small() {
-                let document = small.document();
-                if slot.document != document {
-                    commit.documents.push((key.to_bytes(), document.clone()));
-                    slot.document = document;
-                }
+            let document = slot.entity.document();
+            if slot.document != document {
+                commit.documents.push((key.to_bytes(), document.clone()));
+                slot.document = document;
             }
             if let Entity::Run(run) = &slot.entity {
                 let shown = Some(rows::Shown::of(run));

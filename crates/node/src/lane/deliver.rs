@@ -140,6 +140,11 @@ impl Lane {
                 self.reply(id, Ok(Answer::View(self.with_queue(view))));
                 return;
             }
+            ToEntity::Evaluate(id, step, expression) => {
+                let value = run.evaluate(&step, &expression, now);
+                self.reply(id, value.map(Answer::Value));
+                return;
+            }
             ToEntity::Message(message) => match kapell_engine::Input::of(*message) {
                 Some(input) => input,
                 None => return,

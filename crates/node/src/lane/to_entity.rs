@@ -18,6 +18,8 @@ pub(super) enum ToEntity {
     Request(ReplyId, Request),
     /// A client looks.
     View(ReplyId),
+    /// A client evaluates an expression over what a step sees.
+    Evaluate(ReplyId, String, String),
     /// A run is made here.
     Create(Box<start::Making>),
     /// A fork of this run is to be made.
@@ -40,6 +42,7 @@ impl ToEntity {
         match self {
             Self::Request(reply, _)
             | Self::View(reply)
+            | Self::Evaluate(reply, ..)
             | Self::Fork(reply, _)
             | Self::Dismiss(reply) => Some(*reply),
             Self::Ask(reply, _) => *reply,

@@ -19,10 +19,22 @@ use crate::Service;
 pub(super) const PATH: &str = "/api/v1/openapi.json";
 
 /// Nouns, in the order in which the page shows them.
-const TAGS: [(&str, &str); 8] = [
+const TAGS: [(&str, &str); 14] = [
     ("runs", "Runs: started, listed, looked at."),
     ("actions", "What can be done to a run."),
     ("workflows", "Workflows and their versions."),
+    ("triggers", "What starts runs by itself."),
+    (
+        "signals",
+        "Signals, which start runs and which runs wait for.",
+    ),
+    ("backfills", "Due times that are made up for on request."),
+    ("approvals", "What runs ask people; answers are actions."),
+    ("locks", "Named locks and rates."),
+    (
+        "debugging",
+        "Breakpoints of workflows, and what expressions give.",
+    ),
     ("blobs", "Bytes that are kept by their hash."),
     ("workers", "Workers in other processes."),
     (

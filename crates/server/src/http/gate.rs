@@ -12,7 +12,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use kapell_api::http::{AuditEntry, BASE, Scope};
+use kapell_api::http::{AuditEntry, BASE, HOOKS, Scope};
 use kapell_model::{Error, ErrorCode};
 use kapell_node::clock;
 use serde_json::Value;
@@ -33,6 +33,9 @@ const PATH_BYTES: usize = 1_024;
 enum Needs {
     /// Nothing: it checks for itself, or tells nothing.
     Nothing,
+    /// Nothing, and nobody is asked who they are: the address is the proof, under whatever name the
+    /// server is known to whoever calls.
+    Address,
     /// A token with this scope.
     Scope(Scope),
 }
@@ -71,6 +74,9 @@ impl Gate {
             return Needs::Nothing;
         };
         let path = path.as_str();
+        if path.starts_with(HOOKS) {
+            return Needs::Address;
+        }
         if !path.starts_with(BASE) {
             // The document and its page, and what is merged with these routes and asks for the caller.
             return Needs::Nothing;
@@ -162,7 +168,11 @@ pub(super) async fn pass(
 ) -> Response {
     let needs = gate.needs(&request);
     let peer = request.extensions().get::<Peer>().cloned();
-    let caller = match gate.caller(request.headers(), peer.as_ref()) {
+    let caller = match needs {
+        Needs::Address => Ok(None),
+        Needs::Nothing | Needs::Scope(_) => gate.caller(request.headers(), peer.as_ref()),
+    };
+    let caller = match caller {
         Ok(caller) => caller,
         Err(error) => return gate.refused(error, peer.as_ref()),
     };
@@ -177,7 +187,7 @@ pub(super) async fn pass(
         return too_many(wait);
     }
     let scope = match (needs, &caller) {
-        (Needs::Nothing, _) => None,
+        (Needs::Nothing | Needs::Address, _) => None,
         (Needs::Scope(_), None) => {
             let error = Error::new(ErrorCode::NotAuthenticated, "a token is needed here")
                 .hint("KAPELL_TOKEN of commands, or the header `Authorization: Bearer …`");

@@ -29,7 +29,7 @@ struct Wanted {
 }
 
 impl Service {
-    fn queue_key(workflow: &str) -> EntityKey {
+    pub(super) fn queue_key(workflow: &str) -> EntityKey {
         EntityKey::RunQueue {
             namespace: NAMESPACE.into(),
             workflow: workflow.into(),
@@ -38,7 +38,7 @@ impl Service {
     }
 
     /// What is said of a workflow beside its versions.
-    fn settings(&self, workflow: &str) -> Result<Settings> {
+    pub(super) fn settings(&self, workflow: &str) -> Result<Settings> {
         let key = Self::queue_key(workflow).to_bytes();
         let found = self
             .store
@@ -217,7 +217,7 @@ impl Service {
     }
 
     /// Refuses a name of which nothing is known.
-    fn known(&self, workflow: &str) -> Result<()> {
+    pub(super) fn known(&self, workflow: &str) -> Result<()> {
         let newest = self
             .store
             .version(NAMESPACE, workflow, Some(1))

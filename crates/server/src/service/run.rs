@@ -7,6 +7,7 @@ use kapell_api::client::{Result, RunCalls};
 use kapell_api::http::{Action, RunPage, RunQuery, RunSummary, RunView, StartRun, Started};
 use kapell_api::record::Record;
 use kapell_engine::record::Fold;
+use kapell_engine::run as engine;
 use kapell_engine::{Request, event};
 use kapell_expr::Value;
 use kapell_model::{Error, ErrorCode, RunId, RunStatus, Time, limits};
@@ -14,7 +15,7 @@ use kapell_node::perform::{self, Plans};
 use kapell_node::{Answer, ClientRequest, Entity, clock};
 use kapell_store::{RunFilter, RunRow};
 
-use super::{Service, answered, aside, no_run, no_version, page, unexpected};
+use super::{Service, answered, aside, debug, no_run, no_version, page, unexpected};
 use crate::register::NAMESPACE;
 use crate::rows::{self, failure, summary};
 use crate::search;
@@ -34,7 +35,7 @@ impl Service {
 
     /// [`RunCalls::act`] without a thread that waits.
     pub(crate) async fn act_soon(&self, run: RunId, action: Action) -> Result<Option<RunId>> {
-        acted(self.ask_soon(action_request(run, action)).await?)
+        acted(self.ask_soon(action_request(run, action)?).await?)
     }
 
     /// [`RunCalls::start`], asked for at once.
@@ -203,7 +204,9 @@ impl RunCalls for Service {
         } else {
             self.view_at_rest(&row)?
         };
-        Ok(rows::view(row, view))
+        let mut view = rows::view(row, view);
+        self.name_holders(&mut view);
+        Ok(view)
     }
 
     fn wait(&self, run: RunId, timeout: Duration) -> Result<RunSummary> {
@@ -268,7 +271,7 @@ impl RunCalls for Service {
     }
 
     fn act(&self, run: RunId, action: &Action) -> Result<Option<RunId>> {
-        acted(self.ask(action_request(run, action.clone()))?)
+        acted(self.ask(action_request(run, action.clone())?)?)
     }
 }
 
@@ -293,7 +296,7 @@ fn started(answer: Answer) -> Result<RunId> {
     }
 }
 
-fn action_request(run: RunId, action: Action) -> ClientRequest {
+fn action_request(run: RunId, action: Action) -> Result<ClientRequest> {
     let request = match action {
         Action::Cancel { by, reason, now } => Request::Cancel { by, reason, now },
         Action::Pause { by } => Request::Pause { by },
@@ -303,7 +306,58 @@ fn action_request(run: RunId, action: Action) -> ClientRequest {
         Action::Skip { by, step } => Request::Skip { by, step },
         Action::SetOutput { by, step, output } => Request::SetOutput { by, step, output },
         Action::Priority { by, priority } => Request::Priority { by, priority },
-        Action::Dismiss => return ClientRequest::Dismiss { run },
+        Action::Dismiss => return Ok(ClientRequest::Dismiss { run }),
+        Action::Approve {
+            by,
+            groups,
+            step,
+            comment,
+            input,
+            text,
+        } => Request::Answer(engine::Answer {
+            by,
+            groups,
+            step,
+            approved: true,
+            comment,
+            input,
+            text,
+        }),
+        Action::Reject {
+            by,
+            groups,
+            step,
+            comment,
+        } => Request::Answer(engine::Answer {
+            by,
+            groups,
+            step,
+            approved: false,
+            comment,
+            input: Value::Null,
+            text: false,
+        }),
+        Action::Continue { by, step, stepping } => Request::Continue { by, step, stepping },
+        Action::Breakpoints {
+            by,
+            breakpoints,
+            stepping,
+        } => Request::Breakpoints {
+            by,
+            breakpoints: debug::breaks(&breakpoints)?,
+            stepping,
+        },
+        Action::SetParam {
+            by,
+            name,
+            value,
+            text,
+        } => Request::SetParam {
+            by,
+            name: name.into(),
+            value,
+            text,
+        },
         Action::Fork {
             by,
             from,
@@ -311,17 +365,17 @@ fn action_request(run: RunId, action: Action) -> ClientRequest {
             text,
             version,
         } => {
-            return ClientRequest::Fork {
+            return Ok(ClientRequest::Fork {
                 run,
                 from,
                 params: some_map(params),
                 text,
                 version,
                 by,
-            };
+            });
         }
     };
-    ClientRequest::Run { run, request }
+    Ok(ClientRequest::Run { run, request })
 }
 
 fn acted(answer: Answer) -> Result<Option<RunId>> {

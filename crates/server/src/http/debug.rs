@@ -1,0 +1,81 @@
+//! Breakpoints of workflows, and what expressions give in a run.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, Query, State};
+use kapell_api::client::{DebugCalls, RunCalls};
+use kapell_api::http::{BreakpointQuery, Evaluate, Evaluated, WorkflowBreakpoints};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::Shared;
+use super::answer::{Answer, Body, call};
+use crate::Service;
+
+pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
+    OpenApiRouter::new()
+        .routes(routes!(show_breakpoints, set_breakpoints))
+        .routes(routes!(evaluate))
+}
+
+/// Show the breakpoints of all new runs of a workflow
+#[utoipa::path(
+    get, path = "/workflows/{workflow}/breakpoints", tag = "debugging",
+    security(("token" = ["read"])),
+    params(("workflow" = String, Path, description = "Its name"), BreakpointQuery),
+    responses((status = 200, description = "The breakpoints", body = WorkflowBreakpoints))
+)]
+async fn show_breakpoints(
+    State(service): Shared,
+    Path(workflow): Path<String>,
+    Query(which): Query<BreakpointQuery>,
+) -> Answer<WorkflowBreakpoints> {
+    call(service, move |service| {
+        service.breakpoints(&workflow, which.version)
+    })
+    .await
+}
+
+/// Set the breakpoints of all new runs of a workflow
+///
+/// Those that were there are replaced. Runs that are there already have their own: the action
+/// `breakpoints` sets them.
+#[utoipa::path(
+    put, path = "/workflows/{workflow}/breakpoints", tag = "debugging",
+    security(("token" = ["run"])),
+    params(("workflow" = String, Path, description = "Its name")),
+    request_body = WorkflowBreakpoints,
+    responses((status = 200, description = "The breakpoints then", body = WorkflowBreakpoints))
+)]
+async fn set_breakpoints(
+    State(service): Shared,
+    Path(workflow): Path<String>,
+    body: Body,
+) -> Answer<WorkflowBreakpoints> {
+    let all: WorkflowBreakpoints = body.read()?;
+    call(service, move |service| {
+        service.set_breakpoints(&workflow, &all)
+    })
+    .await
+}
+
+/// Evaluate an expression over what a step of a run sees
+///
+/// Nothing is changed by it.
+#[utoipa::path(
+    post, path = "/runs/{run}/evaluate", tag = "debugging", security(("token" = ["read"])),
+    params(("run" = String, Path, description = "Its id, the last 4 or more characters of it, or `last`")),
+    request_body = Evaluate,
+    responses((status = 200, description = "Its value", body = Evaluated))
+)]
+async fn evaluate(
+    State(service): Shared,
+    Path(run): Path<String>,
+    body: Body,
+) -> Answer<Evaluated> {
+    let of: Evaluate = body.read()?;
+    call(service, move |service| {
+        service.evaluate(service.find(&run)?, &of)
+    })
+    .await
+}

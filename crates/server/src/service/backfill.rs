@@ -1,0 +1,193 @@
+//! Backfills: due times of a schedule that are made up for on request.
+
+use kapell_api::client::{BackfillCalls, Result, TriggerCalls};
+use kapell_api::http::{
+    BackfillOnly, BackfillOrder, BackfillPage, BackfillQuery, BackfillView, NewBackfill,
+    TriggerQuery,
+};
+use kapell_engine::Ask;
+use kapell_engine::backfill::{AskBackfill, Only};
+use kapell_expr::Value;
+use kapell_model::{EntityKey, Error, ErrorCode, limits};
+use kapell_store::Order;
+
+use super::{Service, page, read};
+use crate::register::NAMESPACE;
+use crate::rows::failure;
+
+/// Between a workflow and an id in `next` of a page: no name has it.
+const BETWEEN: char = '/';
+
+fn key(workflow: &str, id: &str) -> EntityKey {
+    EntityKey::Backfill {
+        namespace: NAMESPACE.into(),
+        workflow: workflow.into(),
+        id: id.into(),
+    }
+}
+
+fn view(key: &EntityKey, document: serde_json::Result<BackfillView>) -> Result<BackfillView> {
+    let EntityKey::Backfill { workflow, id, .. } = key else {
+        return Err(super::unexpected());
+    };
+    let mut view = read(&format!("the backfill `{id}` of `{workflow}`"), document)?;
+    (view.workflow, view.id) = (workflow.to_string(), id.to_string());
+    Ok(view)
+}
+
+fn unknown(workflow: &str, id: &str) -> Error {
+    let message = format!("`{workflow}` has no backfill `{id}`");
+    Error::new(ErrorCode::TriggerNotFound, message).hint("`kapell backfill list` lists them")
+}
+
+fn check(workflow: &str, new: &NewBackfill) -> Result<()> {
+    if new.from >= new.until {
+        let message = format!("{} is not before {}", new.from, new.until);
+        return Err(Error::new(ErrorCode::BadRequest, message)
+            .hint("`from` is the first instant, `until` the first that does not belong to it"));
+    }
+    if new.concurrency > limits::BACKFILL_CONCURRENCY {
+        let message = format!(
+            "{} runs of `{workflow}` at once are too many",
+            new.concurrency
+        );
+        return Err(Error::new(ErrorCode::LimitReached, message)
+            .hint(format!("at most {}", limits::BACKFILL_CONCURRENCY)));
+    }
+    let fine = |id: &str| {
+        !id.is_empty()
+            && id.len() <= limits::NAME_CHARS
+            && id
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+    };
+    match new.id.as_deref().filter(|id| !fine(id)) {
+        None => Ok(()),
+        Some(id) => Err(Error::new(
+            ErrorCode::BadRequest,
+            format!("`{id}` cannot name a backfill"),
+        )
+        .hint("letters, digits, `-`, `_` and `.`")),
+    }
+}
+
+impl Service {
+    /// The schedule that is meant.
+    fn schedule(&self, workflow: &str, named: Option<&str>) -> Result<String> {
+        if let Some(name) = named {
+            return self.trigger(workflow, name).map(|trigger| trigger.name);
+        }
+        let query = TriggerQuery {
+            workflow: Some(workflow.to_owned()),
+            ..TriggerQuery::default()
+        };
+        let mut schedules = self.triggers(&query)?.triggers;
+        schedules.retain(|trigger| trigger.kind == "schedule");
+        if schedules.len() > 1 {
+            let names: Vec<String> = schedules.into_iter().map(|trigger| trigger.name).collect();
+            let message = format!("`{workflow}` has several schedules");
+            return Err(Error::new(ErrorCode::BadRequest, message)
+                .hint(format!("name one as `trigger`: {}", names.join(", "))));
+        }
+        schedules.pop().map(|trigger| trigger.name).ok_or_else(|| {
+            let message = format!("the active version of `{workflow}` has no schedule");
+            Error::new(ErrorCode::TriggerNotFound, message)
+                .hint("only `cron` and `every` have due times that a backfill can make up for")
+        })
+    }
+
+    fn set_backfill(&self, workflow: &str, id: &str, ask: Ask) -> Result<BackfillView> {
+        // One that nobody made would be asked for nothing.
+        self.backfill(workflow, id)?;
+        self.ask_small(key(workflow, id), ask)?;
+        self.backfill(workflow, id)
+    }
+}
+
+impl BackfillCalls for Service {
+    fn start_backfill(&self, workflow: &str, new: &NewBackfill) -> Result<BackfillView> {
+        check(workflow, new)?;
+        if let Some(id) = &new.id
+            && let Some(text) = self.document(&key(workflow, id))?
+        {
+            return view(&key(workflow, id), serde_json::from_str(&text));
+        }
+        let trigger = EntityKey::Trigger {
+            namespace: NAMESPACE.into(),
+            workflow: workflow.into(),
+            name: self.schedule(workflow, new.trigger.as_deref())?.into(),
+        };
+        let ask = AskBackfill {
+            id: new.id.as_deref().unwrap_or_default().into(),
+            from: new.from,
+            until: new.until,
+            only: match new.only {
+                BackfillOnly::Missing => Only::Missing,
+                BackfillOnly::Failed => Only::Failed,
+                BackfillOnly::All => Only::All,
+            },
+            newest_first: new.order == BackfillOrder::NewestFirst,
+            concurrency: new.concurrency.max(1),
+            by: new.by.clone(),
+        };
+        let answer = self.ask_small(trigger, Ask::Backfill(Box::new(ask)))?;
+        let id = answer.as_map().and_then(|answer| answer.get("id"));
+        let id = id.and_then(Value::as_str).ok_or_else(super::unexpected)?;
+        self.backfill(workflow, id)
+    }
+
+    fn backfills(&self, which: &BackfillQuery) -> Result<BackfillPage> {
+        let limit = page(which.limit);
+        let mut prefix = key(which.workflow.as_deref().unwrap_or_default(), "").to_bytes();
+        if which.workflow.is_none() {
+            // Of all workflows: without the byte before the id.
+            prefix.truncate(prefix.len() - 1);
+        }
+        let after = match &which.after {
+            None => None,
+            Some(after) => {
+                let (workflow, id) = after.split_once(BETWEEN).ok_or_else(|| {
+                    let message = format!("`{after}` is no place in the list of backfills");
+                    Error::new(ErrorCode::BadRequest, message)
+                        .hint("give `next` of the page before as `after`")
+                })?;
+                Some(key(workflow, id).to_bytes())
+            }
+        };
+        let found = self
+            .store
+            .documents(&prefix, after.as_deref(), Order::Forward, limit + 1)
+            .map_err(failure)?;
+        let more = found.len() > limit;
+        let mut backfills = Vec::with_capacity(found.len().min(limit));
+        for (bytes, text) in found.iter().take(limit) {
+            if let Some(key) = EntityKey::from_bytes(bytes) {
+                backfills.push(view(&key, serde_json::from_str(text))?);
+            }
+        }
+        let next = backfills.last().filter(|_| more);
+        let next = next.map(|last: &BackfillView| format!("{}{BETWEEN}{}", last.workflow, last.id));
+        Ok(BackfillPage { backfills, next })
+    }
+
+    fn backfill(&self, workflow: &str, id: &str) -> Result<BackfillView> {
+        let key = key(workflow, id);
+        let text = self.document(&key)?.ok_or_else(|| unknown(workflow, id))?;
+        view(&key, serde_json::from_str(&text))
+    }
+
+    fn pause_backfill(&self, workflow: &str, id: &str, by: &str) -> Result<BackfillView> {
+        let by = by.to_owned();
+        self.set_backfill(workflow, id, Ask::PauseBackfill { by })
+    }
+
+    fn resume_backfill(&self, workflow: &str, id: &str, by: &str) -> Result<BackfillView> {
+        let by = by.to_owned();
+        self.set_backfill(workflow, id, Ask::ResumeBackfill { by })
+    }
+
+    fn cancel_backfill(&self, workflow: &str, id: &str, by: &str) -> Result<BackfillView> {
+        let by = by.to_owned();
+        self.set_backfill(workflow, id, Ask::CancelBackfill { by })
+    }
+}
