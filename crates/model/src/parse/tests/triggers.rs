@@ -96,17 +96,12 @@ fn a_literal_of_with_is_of_the_parameters_type() {
 fn deadline(text: &str) -> Result<Dyn<jiff::SignedDuration>, String> {
     let text = format!("workflow: w\ndeadline: {text}\nsteps: {{ a: {{ noop: }} }}\n");
     let parsed = parse("w.yaml", &text);
-    match parsed.spec {
-        Some(spec) => Ok(spec.deadline.clone().unwrap()),
-        None => {
-            let first = parsed.diagnostics.into_iter().next().unwrap();
-            Err(format!(
-                "{} ({})",
-                first.message,
-                first.hint.unwrap_or_default()
-            ))
-        }
+    if let Some(spec) = parsed.spec {
+        return Ok(spec.deadline.clone().unwrap());
     }
+    let first = parsed.diagnostics.into_iter().next().unwrap();
+    let hint = first.hint.unwrap_or_default();
+    Err(format!("{} ({hint})", first.message))
 }
 
 #[test]
