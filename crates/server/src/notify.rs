@@ -183,9 +183,8 @@ impl Round {
         let EntityKey::Channel { name, .. } = key else {
             return;
         };
-        let due = match self.ask(key, NoticeAsk::Due { limit: BATCH }) {
-            Some(Value::List(due)) => due,
-            _ => return,
+        let Some(Value::List(due)) = self.ask(key, NoticeAsk::Due { limit: BATCH }) else {
+            return;
         };
         let receiver = self.receivers.get(name);
         for due in due.iter().filter_map(Due::read) {

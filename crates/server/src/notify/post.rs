@@ -100,11 +100,11 @@ pub(crate) fn post(
         said => format!("{host} answered {status}: {said}"),
     };
     let passing = matches!(status.as_u16(), 408 | 425 | 429 | 500..);
-    Ok(Err(Failure {
+    Err(Failure {
         after: retry_after(&answer, clock::now()),
         hopeless: !passing,
         error,
-    })?)
+    })
 }
 
 fn host(url: &str) -> String {
@@ -181,7 +181,7 @@ fn text(made: Option<Value>, content: &Map) -> String {
             .unwrap_or_default()
     };
     match made {
-        Some(made) => made.text().to_string(),
+        Some(made) => made.text(),
         None => match field("url") {
             "" => field("text").to_owned(),
             url => format!("{}\n{url}", field("text")),

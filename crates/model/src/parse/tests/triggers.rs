@@ -100,11 +100,8 @@ fn deadline(text: &str) -> Result<Dyn<jiff::SignedDuration>, String> {
         return Ok(spec.deadline.clone().unwrap());
     }
     let first = parsed.diagnostics.into_iter().next().unwrap();
-    Err(format!(
-        "{} ({})",
-        first.message,
-        first.hint.unwrap_or_default()
-    ))
+    let hint = first.hint.unwrap_or_default();
+    Err(format!("{} ({hint})", first.message))
 }
 
 #[test]
