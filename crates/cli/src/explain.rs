@@ -18,10 +18,12 @@ macro_rules! page {
 }
 
 /// The pages of `docs/errors`, by code.
-const PAGES: [(&str, &str); 25] = [
+const PAGES: [(&str, &str); 29] = [
+    page!("bad-config"),
     page!("bad-definition"),
     page!("bad-params"),
     page!("bad-request"),
+    page!("bad-secret-key"),
     page!("directory-held"),
     page!("directory-unusable"),
     page!("disk-full"),
@@ -35,6 +37,7 @@ const PAGES: [(&str, &str); 25] = [
     page!("not-yours"),
     page!("run-failed"),
     page!("run-not-found"),
+    page!("secret-not-found"),
     page!("server-unreachable"),
     page!("step-not-found"),
     page!("store-corrupt"),
@@ -43,6 +46,7 @@ const PAGES: [(&str, &str); 25] = [
     page!("token-not-found"),
     page!("too-many-requests"),
     page!("trigger-not-found"),
+    page!("worker-not-found"),
     page!("workflow-not-found"),
 ];
 

@@ -46,7 +46,7 @@ struct About {
 /// What went into a backup, or came out of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Copied {
-    /// Blobs and what they hold.
+    /// Blobs.
     pub blobs: u64,
     /// Files of logs.
     pub logs: u64,
@@ -176,7 +176,7 @@ impl Writing {
                         Err(error) if error.kind() == ErrorKind::NotFound => {}
                         done => {
                             done?;
-                            files += 1;
+                            files += u64::from(counts(&path));
                         }
                     }
                 }
@@ -266,7 +266,7 @@ fn unpack(file: File, from: &Path, new: &Path) -> Result<Copied, Error> {
         let (bytes, hash) = take(&mut entry, &target).map_err(|error| at(&target, &error))?;
         copied.bytes += bytes;
         if path.starts_with("blobs") {
-            copied.blobs += 1;
+            copied.blobs += u64::from(counts(&path));
             if blob_name(&path).is_some_and(|name| name != hash) {
                 let message = format!("the blob `{}` is damaged", path.display());
                 return Err(Error::new(ErrorCode::StoreCorrupt, message).hint("use another backup"));
@@ -315,6 +315,11 @@ fn blob_name(path: &Path) -> Option<String> {
         [_, start, rest] if start.len() == 2 => Some(format!("{start}{rest}")),
         _ => None,
     }
+}
+
+/// Whether a file is a log or a blob: what is said of blobs is none.
+fn counts(path: &Path) -> bool {
+    path.starts_with("logs") || blob_name(path).is_some()
 }
 
 /// The same name with something behind it.

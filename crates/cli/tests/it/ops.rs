@@ -12,7 +12,7 @@ const USER: &str = "\
 workflow: user
 steps:
   use:
-    shell: echo \"the token is $TOKEN\"; test \"$TOKEN\" = hunter2-and-more
+    shell: echo \"the token is $TOKEN\"; test \"${#TOKEN}\" = 16
     env: { TOKEN: \"${{ secrets.token }}\" }
 ";
 
