@@ -66,11 +66,14 @@ pub(crate) struct Call {
     pub(crate) body: Vec<u8>,
 }
 
+/// Workflow, trigger, and its webhook if it has one.
+type Place = (Arc<str>, Arc<str>, Option<Arc<Hook>>);
+
 /// Addresses that were looked for, by token.
 #[derive(Default)]
 struct Known {
     looked_at: Time,
-    hooks: HashMap<String, (Arc<str>, Arc<str>, Option<Arc<Hook>>)>,
+    hooks: HashMap<String, Place>,
 }
 
 /// The webhooks of a data directory.
@@ -416,7 +419,7 @@ fn named(call: &Call) -> Result<String, Error> {
     let mut bytes = [0_u8; 16];
     getrandom::fill(&mut bytes)
         .map_err(|error| Error::new(ErrorCode::Internal, format!("no random bytes: {error}")))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {

@@ -17,6 +17,7 @@ use axum::Router;
 use kapell_api::client::{self, Api};
 use kapell_api::http::SOCKET;
 use kapell_api::task::{Blobs, Outcome, Place, Report, Task, TaskEvent};
+use kapell_model::spec::Retention;
 use kapell_model::{Error, ErrorCode, Offer, RunId, Time};
 use kapell_node::drive::{Node, Prepared, Threads};
 use kapell_node::{BlobFolder, clock, upkeep};
@@ -235,28 +236,11 @@ fn assemble(
         let node = prepared.node();
         let threads = prepared
             .start(config, Arc::clone(&store), Arc::clone(&blobs), workers)
-            .map_err(|error| {
-                Error::new(
-                    ErrorCode::Internal,
-                    format!("no threads for the node: {error}"),
-                )
-            })?;
+            .map_err(|error| no_thread("the node", &error))?;
         Ok::<_, Error>((node, threads))
     });
     let (node, threads) = threads.transpose()?.unzip();
-    let upkeep = working
-        .then(|| {
-            let logs = data_dir.join("logs");
-            let upkeep = upkeep::Upkeep::new(Arc::clone(&store), files, logs, NAMESPACE);
-            Upkeep::start(upkeep.keeping(options.retention))
-        })
-        .transpose()
-        .map_err(|error| {
-            Error::new(
-                ErrorCode::Internal,
-                format!("no thread for upkeep: {error}"),
-            )
-        })?;
+    let upkeep = start_upkeep(data_dir, &store, files, options.retention, working)?;
     let (kept_store, kept_node) = (Arc::clone(&store), node.clone());
     let service = Arc::new(Service::new(
         data_dir, store, blobs, node, working, secrets, options,
@@ -264,12 +248,7 @@ fn assemble(
     if let Some(workers) = &workers {
         service.set_workers(Arc::clone(workers));
     }
-    let traces = traces_of(&service, options).map_err(|error| {
-        Error::new(
-            ErrorCode::Internal,
-            format!("no thread for traces: {error}"),
-        )
-    })?;
+    let traces = traces_of(&service, options).map_err(|error| no_thread("traces", &error))?;
     // Who only looks or records is done in a moment: others wait for the directory itself.
     let socket = workers
         .as_ref()
@@ -291,6 +270,32 @@ fn assemble(
         node: kept_node,
         _traces: traces,
     })
+}
+
+/// Drops what is kept no longer, where work is done.
+fn start_upkeep(
+    data_dir: &Path,
+    store: &Arc<dyn Store>,
+    files: FileBlobs,
+    retention: Retention,
+    working: bool,
+) -> Result<Option<Upkeep>, Error> {
+    if !working {
+        return Ok(None);
+    }
+    let logs = data_dir.join("logs");
+    let upkeep = upkeep::Upkeep::new(Arc::clone(store), files, logs, NAMESPACE);
+    let started = Upkeep::start(upkeep.keeping(retention));
+    started
+        .map(Some)
+        .map_err(|error| no_thread("upkeep", &error))
+}
+
+fn no_thread(what: &str, error: &dyn std::fmt::Display) -> Error {
+    Error::new(
+        ErrorCode::Internal,
+        format!("no thread for {what}: {error}"),
+    )
 }
 
 /// What is kept is given to workers of other processes too, after what this process was given.

@@ -275,6 +275,7 @@ fn runs_begin_and_end(directory: &Path, at_once: usize, total: usize) {
     );
 }
 
+#[expect(clippy::too_many_lines, reason = "a list of measurements")]
 fn lists(directory: &Path, total: usize) {
     let (store, mut leases) = open(directory);
     for batch in 0..total / 4000 {

@@ -111,7 +111,7 @@ fn config(dir: &Path) -> Config {
         python: Some(python()),
         uv: None,
         keep_failed: Duration::from_hours(1),
-        http: Default::default(),
+        http: crate::HttpRules::default(),
     }
 }
 

@@ -6,7 +6,7 @@ use kapell_model::{EntityKey, Error, ErrorCode};
 use crate::entity::Entity;
 use crate::request::{Answer, ReplyId};
 
-use super::{Lane, Output, Slot, ToEntity, looks_at_queue, start};
+use super::{Lane, Output, Slot, ToEntity, Waiting, looks_at_queue, start};
 
 impl Lane {
     /// Lets an entity in memory decide.
@@ -164,6 +164,18 @@ impl Lane {
             }
             ToEntity::Then(..) | ToEntity::Ask(..) | ToEntity::Join => return,
         };
+        self.decide_run(key, input, (kept, holds), reply);
+    }
+
+    /// Lets a run decide an input; what it was made of is given again if something must be loaded first.
+    fn decide_run(
+        &mut self,
+        key: &EntityKey,
+        input: kapell_engine::Input,
+        (kept, holds): Waiting,
+        reply: Option<ReplyId>,
+    ) {
+        let now = self.now;
         let Some(Slot {
             entity: Entity::Run(run),
             ..

@@ -57,7 +57,7 @@ fn last(headers: &HeaderMap, query: EventQuery) -> Option<String> {
 
 /// Follow all runs
 ///
-/// An event `run` with a RunSummary for each change of a run's row. With `Last-Event-ID` the stream goes on
+/// An event `run` with a `RunSummary` for each change of a run's row. With `Last-Event-ID` the stream goes on
 /// after that event; if it is too long ago an event `resync` says so, and the rows of runs that have not
 /// ended follow.
 #[utoipa::path(
@@ -95,7 +95,7 @@ async fn follow_workflow(
 
 /// Follow a run
 ///
-/// An event `run` with a RunSummary and one `steps` with all steps first, so that nothing is missed whenever
+/// An event `run` with a `RunSummary` and one `steps` with all steps first, so that nothing is missed whenever
 /// the stream begins; then, with each change, the row if it changed and the steps that changed. Changes
 /// within 50 ms come together.
 #[utoipa::path(

@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::process::{Command, Stdio};
 
 use axum::body::Body;
@@ -137,7 +138,6 @@ fn prometheus_takes_the_page() {
     let Ok(mut checker) = checker else {
         return;
     };
-    use std::io::Write;
     checker
         .stdin
         .take()

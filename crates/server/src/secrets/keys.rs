@@ -173,7 +173,7 @@ fn write(path: &Path, ring: &Ring) -> Result<()> {
 
 fn for_the_owner_alone(path: &Path) -> Result<()> {
     let mode = fs::metadata(path).map_or(0, |about| about.permissions().mode());
-    if mode & 0o077 == 0 {
+    if mode.trailing_zeros() >= 6 {
         return Ok(());
     }
     let message = format!(

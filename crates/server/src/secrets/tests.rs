@@ -213,7 +213,7 @@ fn bad_names_values_and_keys_are_refused() {
         .unwrap_err();
     assert_eq!(error.code, ErrorCode::LimitReached);
     assert!(secrets.set("default", "a", "", "ada", Time(7)).is_err());
-    for given in ["", "short", "AAAA,", &BASE64_OF_31] {
+    for given in ["", "short", "AAAA,", BASE64_OF_31] {
         let given = Secrets::new(
             Arc::new(world.store.clone()),
             KeySource::Given(given.to_owned()),

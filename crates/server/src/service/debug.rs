@@ -26,7 +26,7 @@ pub(super) fn breaks(all: &[Breakpoint]) -> Result<Vec<Break>> {
     }
     for when in all.iter().filter_map(|of| of.when.as_deref()) {
         if let Err(problems) = kapell_expr::Program::parse(when) {
-            let why = problems.first().map(|problem| problem.message.to_string());
+            let why = problems.first().map(|problem| problem.message.clone());
             let why = why.unwrap_or_else(|| "it is empty".to_owned());
             let message = format!("`{when}` is no condition: {why}");
             return Err(Error::new(ErrorCode::BadRequest, message)

@@ -30,18 +30,16 @@ impl Service {
             &format!("the lock `{name}`"),
             serde_json::from_value(shown.to_json()),
         )?;
-        view.summary.name = name.to_owned();
+        name.clone_into(&mut view.summary.name);
         let mut workflows: BTreeMap<RunId, String> = BTreeMap::new();
         for of in view.holding.iter_mut().chain(&mut view.queue) {
-            of.workflow = match workflows.get(&of.run) {
-                Some(workflow) => workflow.clone(),
-                None => {
-                    let row = self.store.run(of.run).map_err(failure)?;
-                    let workflow = row.map_or_else(String::new, |row| row.workflow.to_string());
-                    workflows.insert(of.run, workflow.clone());
-                    workflow
-                }
-            };
+            if let Some(workflow) = workflows.get(&of.run) {
+                of.workflow.clone_from(workflow);
+                continue;
+            }
+            let row = self.store.run(of.run).map_err(failure)?;
+            of.workflow = row.map_or_else(String::new, |row| row.workflow.to_string());
+            workflows.insert(of.run, of.workflow.clone());
         }
         Ok(view)
     }

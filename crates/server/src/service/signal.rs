@@ -120,7 +120,7 @@ impl SignalCalls for Service {
             .last()
             .filter(|last| view.kept.len() == limit && last.number > 1)
             .map(|last| last.number);
-        view.summary.name = name.to_owned();
+        name.clone_into(&mut view.summary.name);
         Ok(view)
     }
 }

@@ -96,6 +96,10 @@ impl World<'_> {
         self.give_lane(Input::Request(reply, request));
     }
 
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one arm for each thing that is asked"
+    )]
     fn request(&mut self, ask: &Ask) -> Option<ClientRequest> {
         let by = "sim".to_owned();
         Some(match *ask {

@@ -260,11 +260,13 @@ fn write_runs(tx: &Transaction<'_>, ids: &mut WorkflowIds, rows: &[RunRow]) -> O
                 }
             }
             found => {
-                if let Some(Found { was, moved }) = found {
-                    if let Some((of, created_at, labels)) = moved {
-                        delete_row(tx, row.id, created_at, &labels)?;
-                        deltas.add(of, was, -1);
-                    }
+                if let Some(Found {
+                    was,
+                    moved: Some((of, created_at, labels)),
+                }) = found
+                {
+                    delete_row(tx, row.id, created_at, &labels)?;
+                    deltas.add(of, was, -1);
                 }
                 insert_row(tx, workflow, row)?;
                 deltas.add(workflow, status, 1);

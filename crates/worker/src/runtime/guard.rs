@@ -198,7 +198,7 @@ impl Resolver for Guarded {
         let found = self.inner.resolve(uri, config, timeout)?;
         let mut allowed = self.empty();
         let mut last = None;
-        for address in found.iter() {
+        for address in &found {
             if self.rules.allow(address.ip()) {
                 allowed.push(*address);
             } else {

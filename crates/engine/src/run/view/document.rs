@@ -26,7 +26,6 @@ impl Run {
         for (place, waiting) in self.state.waits.iter().take(SEEN) {
             let path = || self.state.path(&self.plan, *place);
             match waiting {
-                Waiting::Signal { .. } => {}
                 Waiting::Approval { .. } if approvals.len() < SHOWN => {
                     let Some(view) = self.approval_view(*place) else {
                         continue;
@@ -41,7 +40,7 @@ impl Run {
                 Waiting::Break { at, .. } if stopped.len() < SHOWN => {
                     stopped.push(json!({ "step": path(), "at": at }));
                 }
-                Waiting::Approval { .. } | Waiting::Break { .. } => {}
+                Waiting::Signal { .. } | Waiting::Approval { .. } | Waiting::Break { .. } => {}
             }
         }
         if approvals.is_empty() && stopped.is_empty() {
@@ -72,7 +71,7 @@ impl Run {
         let program = match Program::parse(expression) {
             Ok(program) => program,
             Err(problems) => {
-                let why = problems.first().map(|problem| problem.message.to_string());
+                let why = problems.first().map(|problem| problem.message.clone());
                 return bad(why.unwrap_or_else(|| "it is empty".to_owned()));
             }
         };

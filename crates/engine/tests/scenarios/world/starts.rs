@@ -57,6 +57,10 @@ impl World {
     }
 
     /// What the node does for a start. `Some` is why it was refused.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one thing after another, as the node does them"
+    )]
     pub(super) fn start(&mut self, making: Making) -> Result<Option<String>, String> {
         let Some(plan) = self.plans.get(&making.workflow).cloned() else {
             return Ok(Some(format!("there is no workflow `{}`", making.workflow)));
