@@ -64,7 +64,7 @@ impl System {
             python: None,
             uv: None,
             keep_failed: Duration::ZERO,
-            http: Default::default(),
+            http: kapell_worker::HttpRules::default(),
         };
         let reports = Box::new(move |reports: Vec<Report>| to_node.reports(reports));
         let (worker, _lost) = Worker::start(config, blobs.clone(), reports)?;

@@ -392,20 +392,17 @@ fn moves(view: &RunView) -> bool {
 }
 
 fn headline(step: &StepView) -> Line {
-    let mut line = match &step.stopped {
-        Some(stopped) => {
-            let at = match stopped.at.as_str() {
-                "after" => "after it ran",
-                "on_failure" => "after it failed",
-                _ => "before it starts",
-            };
-            let line = Line::default().with(CYAN, "stopped ");
-            line.with(BOLD, &step.path).with(PLAIN, format!(" {at}"))
-        }
-        None => {
-            let line = Line::default().with(BOLD, &step.path);
-            line.with(PLAIN, format!(" is {}", paint::word(step.status.name())))
-        }
+    let mut line = if let Some(stopped) = &step.stopped {
+        let at = match stopped.at.as_str() {
+            "after" => "after it ran",
+            "on_failure" => "after it failed",
+            _ => "before it starts",
+        };
+        let line = Line::default().with(CYAN, "stopped ");
+        line.with(BOLD, &step.path).with(PLAIN, format!(" {at}"))
+    } else {
+        let line = Line::default().with(BOLD, &step.path);
+        line.with(PLAIN, format!(" is {}", paint::word(step.status.name())))
     };
     if let Some(error) = &step.error {
         line.push(RED, format!(": {}", words::first_line(&error.message)));

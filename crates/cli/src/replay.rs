@@ -118,15 +118,16 @@ impl Replaying<'_> {
             "p" | "previous" => self.place.saturating_sub(1),
             "f" | "first" => 0,
             "l" | "last" => last,
-            other => match other.parse::<usize>() {
-                Ok(number) => number.saturating_sub(1).min(last),
-                Err(_) => {
+            other => {
+                if let Ok(number) = other.parse::<usize>() {
+                    number.saturating_sub(1).min(last)
+                } else {
                     let at = words::instant(other, self.created_at, false)?;
                     self.moments
                         .partition_point(|moment| *moment <= at)
                         .saturating_sub(1)
                 }
-            },
+            }
         }))
     }
 

@@ -145,9 +145,8 @@ impl Server {
             folder: folder.to_owned(),
             url: String::new(),
         };
-        server.url = url
-            .with_context(|| format!("the server said: {line}"))?
-            .to_owned();
+        let url = url.with_context(|| format!("the server said: {line}"))?;
+        url.clone_into(&mut server.url);
         Ok(server)
     }
 
