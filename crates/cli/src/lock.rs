@@ -103,7 +103,8 @@ fn show(one: &LockOne, config: &Config, printer: &mut Printer) -> Ended {
 
 fn lines(view: &LockView, now: Time) -> Vec<Line> {
     let mut head = Line::default().with(BOLD, &view.summary.name);
-    if view.summary.max == 0 {
+    let idle = view.summary.holders + view.summary.waiting == 0;
+    if idle && view.summary.per_ms.is_none() {
         head.push(DIM, "  nobody holds it, and nobody waits");
         return vec![head];
     }

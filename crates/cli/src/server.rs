@@ -13,7 +13,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 
 use crate::args::Server;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::paint::{BOLD, DIM, Line, PLAIN};
 use crate::printer::Printer;
 use crate::{Ended, Exit, session, words};
@@ -37,6 +37,7 @@ pub(crate) fn server(server: &Server, config: &Config, printer: &mut Printer) ->
                 .hint("wait for its end or end it, or name another directory with `--data-dir`"));
         }
     };
+    local.resolve_secrets(Arc::new(config::secret));
     let tls = match (&server.tls_cert, &server.tls_key) {
         (Some(cert), Some(key)) => Some(TlsFiles {
             cert: cert.clone(),

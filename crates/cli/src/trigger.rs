@@ -26,7 +26,10 @@ pub(crate) fn trigger(command: &Trigger, config: &Config, printer: &mut Printer)
                 Ok((view, hook))
             });
             session.close();
-            let (view, hook) = found?;
+            let (view, mut hook) = found?;
+            if let (Some(hook), Some(server)) = (&mut hook, config.server()?) {
+                hook.path.insert_str(0, server.url().trim_end_matches('/'));
+            }
             said(&view, hook.as_ref(), one.json, printer)
         }
         Trigger::Pause(one) | Trigger::Resume(one) => {

@@ -296,3 +296,6 @@ impl Small for Lock {
         Self::document(self)
     }
 }
+
+#[cfg(test)]
+mod tests;

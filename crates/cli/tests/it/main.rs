@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod debugging;
 mod deploy;
 mod directory;
 mod errors;
@@ -16,4 +17,5 @@ mod place;
 mod runs;
 mod server;
 mod terminal;
+mod waiting;
 mod workers;

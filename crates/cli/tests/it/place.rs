@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Lines};
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
 
@@ -94,6 +94,44 @@ impl Place {
             .env("COLUMNS", "100")
             .stdin(Stdio::null());
         command
+    }
+
+    /// Runs a command as somebody.
+    pub(crate) fn kapell_as(&self, user: &str, arguments: &[&str]) -> Said {
+        self.said(&self.command(arguments).env("USER", user).output().unwrap())
+    }
+
+    /// Runs a command to its end with this on its standard input.
+    pub(crate) fn typed(&self, arguments: &[&str], input: &str) -> Said {
+        let mut child = self
+            .command(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(input.as_bytes())
+            .unwrap();
+        self.said(&child.wait_with_output().unwrap())
+    }
+
+    /// Asks again and again until the answer is as it should be; that answer.
+    pub(crate) fn until(
+        &self,
+        arguments: &[&str],
+        is_so: impl Fn(&serde_json::Value) -> bool,
+    ) -> serde_json::Value {
+        for _ in 0..2_000 {
+            let found = self.json(arguments);
+            if is_so(&found) {
+                return found;
+            }
+        }
+        panic!("it never came to that: {}", self.json(arguments))
     }
 
     /// Runs a command to its end.

@@ -9,15 +9,15 @@ use serde_json::{Value, json};
 use crate::place::{HOLD, Place, Said, Started};
 
 /// A server that answers.
-struct Server {
-    place: Place,
+pub(crate) struct Server {
+    pub(crate) place: Place,
     started: Started,
     /// Scheme and address.
-    url: String,
+    pub(crate) url: String,
 }
 
 impl Server {
-    fn with(place: Place, flags: &[&str]) -> Self {
+    pub(crate) fn with(place: Place, flags: &[&str]) -> Self {
         let mut arguments = vec!["server"];
         if !flags.contains(&"--listen") {
             arguments.extend(["--listen", "127.0.0.1:0"]);
@@ -53,14 +53,14 @@ impl Server {
     }
 
     /// Asks it to end; its exit status.
-    fn end(self) -> i32 {
+    pub(crate) fn end(self) -> i32 {
         self.started.signal(Signal::TERM);
         self.started.end().0
     }
 }
 
 /// A request whose head is given but for its last lines; status, head and body of the answer.
-fn ask(address: &str, head: &str, body: &str) -> (u16, String, Value) {
+pub(crate) fn ask(address: &str, head: &str, body: &str) -> (u16, String, Value) {
     let mut stream = TcpStream::connect(address).unwrap();
     let host = if head.contains("Host:") {
         String::new()

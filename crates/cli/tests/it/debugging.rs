@@ -1,0 +1,172 @@
+//! Runs that stop at steps, are looked at and changed, and go on; and runs gone through afterwards.
+
+use crate::place::Place;
+
+const STEPS: &str = "\
+workflow: steps
+params: { n: { type: int, default: 1 } }
+steps:
+  first: { set: { x: \"${{ params.n }}\" }, breakpoint: before }
+  second:
+    needs: [first]
+    shell: echo it is $N
+    env: { N: \"${{ steps.first.output.x + params.n }}\" }
+  third: { needs: [second], set: { y: 2 } }
+";
+
+#[test]
+fn a_run_is_debugged_at_a_prompt_that_a_script_can_type_at() {
+    let place = Place::with("steps.yaml", STEPS);
+    place.good(&["run", "steps.yaml", "--detach"]);
+    let said = place.typed(
+        &["debug", "last"],
+        "inputs\nexpr params.n + 41\nset param n=5\nnext\ninputs\nexpr steps.first.output.x\n\
+         break third after\ncontinue\noutputs\nset output {\"y\": 7}\n",
+    );
+    assert_eq!(said.status, 0, "{}", said.all());
+    let mut rest = said.out.as_str();
+    for words in [
+        "stopped first before it starts",
+        "set.x = 1",
+        "42",
+        "params.n = 5",
+        "stopped second before it starts",
+        "env.N = 10",
+        "5",
+        "third  after",
+        "stopped third after it ran",
+        "third = {\"y\":2}",
+        "succeeded",
+    ] {
+        let Some(place) = rest.find(words) else {
+            panic!("`{words}` does not come where it should\n{}", said.all());
+        };
+        rest = &rest[place + words.len()..];
+    }
+    assert!(
+        place
+            .good(&["logs", "last", "second"])
+            .out
+            .contains("it is 10")
+    );
+    let shown = place.json(&["show", "--json"]);
+    assert_eq!(shown["steps"][2]["output"]["y"], 7);
+}
+
+#[test]
+fn a_prompt_that_is_left_leaves_the_run_as_it_is() {
+    let place = Place::with("steps.yaml", STEPS);
+    place.good(&["run", "steps.yaml", "--detach"]);
+    let said = place.typed(
+        &["debug", "last"],
+        "jump\nexpr nothing.here\nwhy\nquit\nnext\n",
+    );
+    assert_eq!(said.status, 0, "{}", said.all());
+    assert!(
+        said.errors.contains("`jump` is no command"),
+        "{}",
+        said.errors
+    );
+    assert!(said.errors.contains("`nothing.here`"), "{}", said.errors);
+    assert!(said.out.contains("stopped at a breakpoint"), "{}", said.out);
+    let why = place.good(&["why"]).out;
+    assert!(
+        why.contains("stopped at a breakpoint before it starts"),
+        "{why}"
+    );
+    let said = place.typed(&["debug", "last"], "continue\n");
+    assert!(said.out.contains("succeeded"), "{}", said.all());
+}
+
+#[test]
+fn breakpoints_of_a_workflow_stop_its_new_runs_and_those_of_a_run_it_alone() {
+    let plain = STEPS.replace(", breakpoint: before", "");
+    let place = Place::with("steps.yaml", &plain);
+    place.good(&["deploy", "."]);
+    place.good(&[
+        "breakpoint",
+        "add",
+        "--workflow",
+        "steps",
+        "first",
+        "--when",
+        "params.n > 1",
+    ]);
+    place.good(&["start", "steps", "-p", "n=2"]);
+    let why = place.good(&["why"]).out;
+    assert!(why.contains("stopped at a breakpoint"), "{why}");
+    let of_run = place.json(&["breakpoint", "list", "--run", "last", "--json"]);
+    assert_eq!(of_run["breakpoints"][0]["step"], "first");
+    place.good(&["breakpoint", "add", "--run", "last", "third", "--after"]);
+    place.good(&["breakpoint", "remove", "--run", "last", "first"]);
+    let of_run = place.json(&["breakpoint", "list", "--run", "last", "--json"]);
+    assert_eq!(
+        of_run["breakpoints"],
+        serde_json::json!([{ "step": "third", "at": "after" }])
+    );
+    let of_workflow = place.json(&["breakpoint", "list", "--workflow", "steps", "--json"]);
+    assert_eq!(of_workflow["breakpoints"][0]["when"], "params.n > 1");
+    let said = place.typed(&["debug", "last"], "continue\nclear\ncontinue\n");
+    assert!(
+        said.out.contains("stopped third after it ran"),
+        "{}",
+        said.all()
+    );
+    assert!(said.out.contains("succeeded"), "{}", said.all());
+    // The condition does not hold for this one.
+    place.good(&["start", "steps", "--watch"]);
+    assert_eq!(place.json(&["show", "--json"])["status"], "succeeded");
+    place.good(&["breakpoint", "remove", "--workflow", "steps", "--all"]);
+    for (arguments, words) in [
+        (
+            vec!["breakpoint", "remove", "--workflow", "steps", "first"],
+            "no breakpoint at `first`",
+        ),
+        (
+            vec!["breakpoint", "add", "--workflow", "steps", "--when", "1 +"],
+            "is no condition",
+        ),
+        (
+            vec!["breakpoint", "add", "--run", "last", "first"],
+            "the run has ended",
+        ),
+        (vec!["breakpoint", "add", "first"], "--workflow"),
+    ] {
+        let said = place.kapell(&arguments);
+        assert_eq!(said.status, 2, "{}", said.all());
+        assert!(said.errors.contains(words), "{words}\n{}", said.all());
+    }
+}
+
+#[test]
+fn a_run_is_gone_through_moment_by_moment() {
+    let plain = STEPS.replace(", breakpoint: before", "");
+    let place = Place::with("steps.yaml", &plain);
+    place.good(&["run", "steps.yaml"]);
+    let output = place
+        .command(&["replay", "last", "--json"])
+        .output()
+        .unwrap();
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let states: Vec<serde_json::Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert!(states.len() >= 3, "{lines}");
+    let first = &states[0]["steps"][1]["status"];
+    assert_ne!(first, "succeeded", "{}", states[0]);
+    assert_eq!(states.last().unwrap()["status"], "succeeded");
+    let said = place.typed(&["replay", "last"], "l\np\nf\n0s\n2\n?\nnever\nq\n");
+    assert_eq!(said.status, 0, "{}", said.all());
+    let count = states.len();
+    for words in [
+        format!("moment 1 of {count}"),
+        format!("moment {count} of {count}"),
+        format!("moment {} of {count}", count - 1),
+        format!("moment 2 of {count}"),
+        "the next moment".to_owned(),
+    ] {
+        assert!(said.out.contains(&words), "{words}\n{}", said.out);
+    }
+    assert!(said.errors.contains("neither a time"), "{}", said.errors);
+}

@@ -1,0 +1,381 @@
+//! What runs wait for: locks, people; and what starts them: backfills, webhooks.
+
+use std::process::Stdio;
+
+use hmac::{Hmac, KeyInit, Mac};
+use serde_json::Value;
+use sha2::Sha256;
+
+use crate::place::{Place, Started};
+use crate::server::{Server, ask};
+
+const LOCKED: &str = "\
+workflow: locked
+params: { mark: { type: string } }
+steps:
+  work:
+    shell: until test -e \"$MARK\"; do sleep 0.02; done
+    env: { MARK: \"${{ params.mark }}\" }
+    locks: [{ name: warehouse, max: 1 }]
+";
+
+#[test]
+fn a_lock_names_who_holds_it_and_who_waits_and_why_says_so() {
+    let place = Place::with("locked.yaml", LOCKED);
+    let mark = format!("mark={}", place.path("mark").display());
+    let first = place.start(&["run", "locked.yaml", "-p", &mark]);
+    let lock = ["lock", "show", "warehouse", "--json"];
+    place.until(&["locks", "--json"], |page| {
+        page["locks"][0]["holders"] == 1
+    });
+    place.good(&["run", "locked.yaml", "-p", &mark, "--detach"]);
+    let shown = place.until(&lock, |lock| lock["waiting"] == 1);
+    assert_eq!(shown["max"], 1);
+    assert_eq!(shown["holding"][0]["step"], "work");
+    assert_eq!(shown["holding"][0]["workflow"], "locked");
+    let waits = shown["queue"][0]["run"].as_str().unwrap().to_owned();
+    assert_ne!(shown["holding"][0]["run"], shown["queue"][0]["run"]);
+    let why = place.good(&["why", &waits]).out;
+    assert!(
+        why.contains("waits for the lock `warehouse`, held by `work` of run"),
+        "{why}"
+    );
+    let said = place.good(&["lock", "show", "warehouse"]).out;
+    assert!(
+        said.contains("1 at once") && said.contains("waits"),
+        "{said}"
+    );
+    place.write("mark", "");
+    assert_eq!(first.end().0, 0);
+    place.good(&["resume"]);
+    let said = place.good(&["locks"]).out;
+    assert!(said.contains("no lock is held"), "{said}");
+    let said = place.good(&["lock", "show", "warehouse"]).out;
+    assert!(said.contains("nobody holds it"), "{said}");
+}
+
+const RELEASE: &str = "\
+workflow: release
+steps:
+  ask:
+    approval:
+      by: [bob, eve]
+      count: 2
+      message: Publish it?
+      input: { where: { type: string, enum: [eu, us] } }
+  publish:
+    needs: [ask]
+    set: { where: \"${{ steps.ask.output.input.where }}\" }
+";
+
+#[test]
+fn people_answer_what_a_run_asks_them_and_nobody_else_does() {
+    let place = Place::with("release.yaml", RELEASE);
+    place.good(&["run", "release.yaml", "--detach"]);
+    assert!(
+        place
+            .good(&["approvals"])
+            .out
+            .contains("nothing waits for you")
+    );
+    let all = place.json(&["approvals", "--all", "--json"]);
+    let question = &all["approvals"][0];
+    assert_eq!(question["step"], "ask");
+    assert_eq!(question["workflow"], "release");
+    assert_eq!(question["approval"]["message"], "Publish it?");
+    assert_eq!(
+        question["approval"]["by"],
+        serde_json::json!(["bob", "eve"])
+    );
+    let bobs = place.kapell_as("bob", &["approvals"]).out;
+    for words in [
+        "Publish it?",
+        "0 of 2 said yes",
+        "-p where=",
+        "kapell approve",
+    ] {
+        assert!(bobs.contains(words), "{words}\n{bobs}");
+    }
+    let why = place.good(&["why"]).out;
+    assert!(why.contains("`bob` or `eve`"), "{why}");
+    let refused = |user: &str, arguments: &[&str], words: &str| {
+        let said = place.kapell_as(user, arguments);
+        assert_ne!(said.status, 0, "{}", said.all());
+        assert!(said.errors.contains(words), "{words}\n{}", said.all());
+    };
+    refused("ann", &["approve", "last"], "`ann` may not answer `ask`");
+    refused("bob", &["approve", "last", "-p", "where=asia"], "where");
+    refused(
+        "bob",
+        &["approve", "last", "publish"],
+        "waits for no answer",
+    );
+    let said = place.kapell_as("bob", &["approve", "last", "-p", "where=eu", "-c", "fine"]);
+    assert!(said.out.contains("1 of 2 said yes"), "{}", said.all());
+    refused(
+        "bob",
+        &["approve", "last", "-p", "where=eu"],
+        "already said yes",
+    );
+    assert!(
+        place
+            .kapell_as("bob", &["approvals"])
+            .out
+            .contains("nothing")
+    );
+    let said = place.kapell_as("eve", &["approve", "last", "ask", "-p", "where=us"]);
+    assert!(said.out.contains("ask of run"), "{}", said.all());
+    place.good(&["resume"]);
+    let shown = place.json(&["show", "--json"]);
+    assert_eq!(shown["status"], "succeeded");
+    let publish = &shown["steps"][1];
+    assert_eq!(publish["output"]["where"], "us", "{publish}");
+    let all = place.json(&["approvals", "--all", "--json"]);
+    assert_eq!(all["approvals"], serde_json::json!([]));
+    refused("eve", &["approve", "last"], "asks nobody anything");
+}
+
+#[test]
+fn a_no_fails_the_step_with_its_reason() {
+    let place = Place::with("release.yaml", RELEASE);
+    place.good(&["run", "release.yaml", "--detach"]);
+    let said = place.kapell_as("eve", &["reject", "last", "-c", "not today"]);
+    assert_eq!(said.status, 0, "{}", said.all());
+    place.kapell(&["resume"]);
+    let why = place.kapell(&["why"]).out;
+    assert!(why.contains("`eve` said no: not today"), "{why}");
+}
+
+const HOURLY: &str = "\
+workflow: hourly
+params: { at: { type: timestamp, default: \"${{ run.scheduled_at }}\" } }
+triggers: [{ cron: '0 * * * *', timezone: UTC }]
+steps: { load: { set: { at: \"${{ params.at }}\" } } }
+";
+
+#[test]
+fn a_backfill_makes_a_run_for_each_due_time_and_only_the_missing_ones_again() {
+    let place = Place::with("hourly.yaml", HOURLY);
+    place.good(&["deploy", "."]);
+    let range = ["--from", "2026-01-01", "--to", "2026-01-01T05:00:00Z"];
+    let start = |more: &[&str]| {
+        let mut arguments = vec!["backfill", "start", "hourly", "--watch", "--json"];
+        arguments.extend(range);
+        arguments.extend(more);
+        place.json(&arguments)
+    };
+    let first = start(&["--concurrency", "2"]);
+    assert_eq!(
+        (&first["total"], &first["succeeded"]),
+        (&5.into(), &5.into()),
+        "{first}"
+    );
+    assert_eq!(first["status"], "ended");
+    let runs = place.json(&["list", "--workflow", "hourly", "--json"]);
+    assert_eq!(runs["runs"].as_array().unwrap().len(), 5);
+    assert_eq!(start(&[])["total"], 0);
+    assert_eq!(start(&["--only", "failed"])["total"], 0);
+    let all = start(&["--only", "all", "--order", "newest", "--id", "again"]);
+    assert_eq!(
+        (&all["total"], &all["id"]),
+        (&5.into(), &"again".into()),
+        "{all}"
+    );
+    let said = place.good(&["backfill", "show", "hourly", "again"]).out;
+    assert!(said.contains("100%") && said.contains("5 of 5"), "{said}");
+    let listed = place.json(&["backfills", "--workflow", "hourly", "--json"]);
+    assert_eq!(listed["backfills"].as_array().unwrap().len(), 4);
+    let page = place.json(&["backfill", "list", "-n", "3", "--json"]);
+    let next = page["next"].as_str().unwrap();
+    let rest = place.json(&["backfill", "list", "--after", next, "--json"]);
+    assert_eq!(rest["backfills"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_backfill_is_paused_goes_on_and_is_cancelled() {
+    let slow = HOURLY.replace("set: { at: \"${{ params.at }}\" }", "shell: \"true\"");
+    let place = Place::with("hourly.yaml", &slow);
+    place.good(&["deploy", "."]);
+    let range = ["--from", "2026-01-01", "--to", "2026-01-02"];
+    let mut arguments = vec!["backfill", "start", "hourly", "--id", "day"];
+    arguments.extend(range);
+    let said = place.good(&arguments).out;
+    assert!(said.contains("0%") && said.contains("0 of 24"), "{said}");
+    let verb = |verb| place.json(&["backfill", verb, "hourly", "day", "--json"]);
+    let paused = verb("pause");
+    assert_eq!(
+        (&paused["status"], &paused["paused_by"]),
+        (&"paused".into(), &"ann".into())
+    );
+    assert_eq!(verb("resume")["status"], "running");
+    assert_eq!(verb("cancel")["status"], "cancelled");
+    for (arguments, words) in [
+        (
+            vec!["backfill", "show", "hourly", "none"],
+            "`hourly` has no backfill `none`",
+        ),
+        (
+            vec!["backfill", "start", "nobody", "--from", "1d"],
+            "no schedule",
+        ),
+        (
+            vec![
+                "backfill",
+                "start",
+                "hourly",
+                "--from",
+                "2026-01-02",
+                "--to",
+                "2026-01-01",
+            ],
+            "is not before",
+        ),
+    ] {
+        let said = place.kapell(&arguments);
+        assert_eq!(said.status, 2, "{}", said.all());
+        assert!(said.errors.contains(words), "{words}\n{}", said.all());
+    }
+}
+
+const HOOKED: &str = "\
+workflow: hooked
+params: { n: { type: int } }
+triggers:
+  - { name: open, webhook: { path: open }, with: { n: \"${{ signal.payload.n }}\" } }
+  - { name: shut, webhook: { path: shut, secret: \"${{ secrets.hook }}\" }, with: { n: \"${{ signal.payload.n }}\" } }
+steps: { go: { set: { n: \"${{ params.n }}\" } } }
+";
+
+fn sign(time: i64, body: &str) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(b"between us").unwrap();
+    mac.update(format!("{time}.{body}").as_bytes());
+    let hex: String = mac
+        .finalize()
+        .into_bytes()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("X-Kapell-Signature: t={time},v1={hex}")
+}
+
+#[test]
+fn a_webhook_starts_a_run_once_for_each_call_that_is_what_it_says() {
+    let place = Place::with("hooked.yaml", HOOKED);
+    place.good(&["deploy", "."]);
+    let server = Server::with(place, &[]);
+    let address = server.url.split_once("//").unwrap().1;
+    let path = |name| {
+        let shown = server
+            .place
+            .json(&["trigger", "show", "hooked", name, "--json"]);
+        shown["hook"]["path"].as_str().unwrap().to_owned()
+    };
+    let call = |path: &str, header: &str, body: &str| {
+        let header = if header.is_empty() {
+            String::new()
+        } else {
+            format!("\r\n{header}")
+        };
+        // As a proxy passes it on, under another name.
+        let head = format!("POST {path} HTTP/1.1\r\nHost: hooks.example.org{header}");
+        let (status, _, answer) = ask(address, &head, body);
+        (status, answer)
+    };
+    let open = path("open");
+    let (status, first) = call(&open, "Idempotency-Key: one", "{\"n\": 7}");
+    assert_eq!(status, 200, "{first}");
+    let run = first["run"].as_str().unwrap();
+    let (_, again) = call(&open, "Idempotency-Key: one", "{\"n\": 7}");
+    assert_eq!(again["id"], first["id"]);
+    let shown = server
+        .place
+        .until(&["show", run, "--json"], |run| run["status"] == "succeeded");
+    assert_eq!(shown["params"]["n"], 7);
+    let runs = || {
+        let page = server
+            .place
+            .json(&["list", "--workflow", "hooked", "--json"]);
+        page["runs"].as_array().unwrap().len()
+    };
+    assert_eq!(runs(), 1, "the same call is one run");
+    let refused = |path: &str, header: &str, body: &str, status: u16, code: &str| {
+        let (found, answer) = call(path, header, body);
+        assert_eq!(
+            (found, &answer["code"]),
+            (status, &Value::from(code)),
+            "{answer}"
+        );
+    };
+    let elsewhere = format!("/hooks/{}/open", "0".repeat(40));
+    refused(&elsewhere, "", "{}", 404, "trigger-not-found");
+    refused(
+        &open.replace("/open", "/other"),
+        "",
+        "{}",
+        404,
+        "trigger-not-found",
+    );
+    refused(&open, "", "{", 400, "bad-request");
+    refused(
+        &open,
+        "",
+        &format!("\"{}\"", "x".repeat(70_000)),
+        413,
+        "limit-reached",
+    );
+    let shut = path("shut");
+    // This server does not have the secret.
+    refused(&shut, "", "{}", 409, "not-allowed-now");
+    server.place.good(&["trigger", "pause", "hooked", "open"]);
+    refused(&open, "", "{\"n\": 8}", 409, "not-allowed-now");
+    assert_eq!(runs(), 1);
+    assert_eq!(server.end(), 0);
+}
+
+#[test]
+fn a_signed_webhook_takes_a_call_that_is_signed_now_and_no_other() {
+    let place = Place::with("hooked.yaml", HOOKED);
+    place.good(&["deploy", "."]);
+    let mut started = {
+        let mut command = place.command(&["server", "--listen", "127.0.0.1:0"]);
+        command
+            .env("KAPELL_SECRET_hook", "between us")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Started::of(command.spawn().unwrap())
+    };
+    let line = started.until("answers at");
+    let url = line.split_whitespace().find(|word| word.contains("://"));
+    let address = url.unwrap().split_once("//").unwrap().1.to_owned();
+    let shown = place.json(&["trigger", "show", "hooked", "shut", "--json"]);
+    assert_eq!(shown["hook"]["signed"], true);
+    let path = shown["hook"]["path"].as_str().unwrap();
+    let now = std::fs::metadata(place.path("hooked.yaml")).unwrap();
+    let now = now.modified().unwrap();
+    let now = now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let now = i64::try_from(now).unwrap();
+    let call = |header: &str, body: &str| {
+        let head = format!("POST {path} HTTP/1.1\r\n{header}");
+        let (status, _, answer) = ask(&address, &head, body);
+        (status, answer)
+    };
+    let body = "{\"n\": 3}";
+    let (status, first) = call(&sign(now, body), body);
+    assert_eq!(status, 200, "{first}");
+    let (status, again) = call(&sign(now, body), body);
+    assert_eq!(
+        (status, &again["id"]),
+        (200, &first["id"]),
+        "a replay is the same call"
+    );
+    assert_eq!(call(&sign(now, body), "{\"n\": 4}").0, 401);
+    assert_eq!(call(&sign(now - 900, body), body).0, 401);
+    assert_eq!(call("X-Other: 1", body).0, 401);
+    place.until(&["list", "--workflow", "hooked", "--json"], |page| {
+        page["runs"][0]["status"] == "succeeded"
+    });
+    let page = place.json(&["list", "--workflow", "hooked", "--json"]);
+    assert_eq!(page["runs"].as_array().unwrap().len(), 1);
+    started.signal(rustix::process::Signal::TERM);
+    assert_eq!(started.end().0, 0);
+}

@@ -1,0 +1,96 @@
+use kapell_model::Shard;
+
+use super::*;
+
+fn place(step: u16) -> Place {
+    Place {
+        scope: 0,
+        step,
+        item: Place::NO_ITEM,
+    }
+}
+
+fn run(number: u8) -> RunId {
+    RunId::new(Time(0), Shard(1), number.into())
+}
+
+fn acquire(number: u8, path: &str, period: i64) -> Message {
+    Message::Acquire {
+        run: run(number),
+        place: place(0),
+        max: 1,
+        period,
+        path: path.into(),
+    }
+}
+
+fn decide(lock: &mut Lock, message: &Message, at: i64) {
+    lock.decide(&Arc::from("db"), Some(message), Time(at));
+}
+
+fn shown(lock: &Lock) -> serde_json::Value {
+    lock.shown().to_json()
+}
+
+#[test]
+fn a_lock_shows_who_holds_it_since_when_and_who_waits_in_order() {
+    let mut lock = Lock::default();
+    assert_eq!(lock.document(), None);
+    decide(&mut lock, &acquire(1, "load", 0), 1_000_000);
+    decide(&mut lock, &acquire(2, "copy[3]", 0), 2_000_000);
+    decide(&mut lock, &acquire(3, "sum", 0), 3_000_000);
+    let seen = shown(&lock);
+    assert_eq!(seen["holding"][0]["step"], "load");
+    assert_eq!(seen["holding"][0]["since"], "1970-01-01T00:00:01Z");
+    assert_eq!(seen["queue"][0]["step"], "copy[3]");
+    assert_eq!(seen["queue"][0]["run"], run(2).to_string());
+    assert_eq!(seen["queue"][1]["step"], "sum");
+    let release = Message::Release {
+        run: run(1),
+        place: place(0),
+    };
+    decide(&mut lock, &release, 4_000_000);
+    let seen = shown(&lock);
+    assert_eq!(seen["holding"][0]["step"], "copy[3]");
+    assert_eq!(seen["holding"][0]["since"], "1970-01-01T00:00:04Z");
+    let document: serde_json::Value = serde_json::from_str(&lock.document().unwrap()).unwrap();
+    assert_eq!(
+        (&document["holders"], &document["waiting"]),
+        (&1.into(), &1.into())
+    );
+    assert_eq!(document["oldest_at"], "1970-01-01T00:00:03Z");
+}
+
+#[test]
+fn a_lock_that_nobody_holds_or_wants_leaves_the_list_and_forgets_names() {
+    let mut lock = Lock::default();
+    decide(&mut lock, &acquire(1, "load", 0), 1);
+    let release = Message::Release {
+        run: run(1),
+        place: place(0),
+    };
+    decide(&mut lock, &release, 2);
+    assert_eq!(lock.document(), None);
+    assert!(lock.about.is_empty());
+}
+
+#[test]
+fn a_rate_says_when_the_next_one_starts() {
+    let mut lock = Lock::default();
+    decide(&mut lock, &acquire(1, "load", 60_000_000), 1_000_000);
+    decide(&mut lock, &acquire(2, "copy", 60_000_000), 2_000_000);
+    let seen = shown(&lock);
+    assert_eq!(seen["per_ms"], 60_000);
+    assert_eq!(seen["holding"], serde_json::json!([]));
+    assert_eq!(seen["queue"][0]["step"], "copy");
+    assert_eq!(seen["next_at"], "1970-01-01T00:01:01Z");
+}
+
+#[test]
+fn a_request_of_an_earlier_version_has_no_path_and_is_shown_all_the_same() {
+    let mut lock = Lock::default();
+    decide(&mut lock, &acquire(1, "", 0), 1);
+    let seen = shown(&lock);
+    assert_eq!(seen["holding"][0]["run"], run(1).to_string());
+    assert_eq!(seen["holding"][0]["step"], "");
+}
