@@ -253,8 +253,7 @@ fn sign(time: i64, body: &str) -> String {
         .finalize()
         .into_bytes()
         .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+        .fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
     format!("X-Kapell-Signature: t={time},v1={hex}")
 }
 
