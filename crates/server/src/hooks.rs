@@ -28,6 +28,8 @@ use kapell_store::{Order, Store};
 use parking_lot::Mutex;
 use sha2::Sha256;
 
+use crate::Secrets;
+use crate::register::NAMESPACE;
 use crate::rows::failure;
 
 /// The key of the document that holds the key of addresses.
@@ -81,7 +83,9 @@ pub(crate) struct Hooks {
     store: Arc<dyn Store>,
     key: Mutex<Option<[u8; 32]>>,
     known: Mutex<Known>,
+    /// What goes before those that are kept.
     secret: OnceLock<SecretSource>,
+    kept: Arc<Secrets>,
 }
 
 /// The refusal of an address that means nothing.
@@ -94,16 +98,17 @@ pub(crate) fn nothing_here() -> Error {
 }
 
 impl Hooks {
-    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
+    pub(crate) fn new(store: Arc<dyn Store>, kept: Arc<Secrets>) -> Self {
         Self {
             store,
+            kept,
             key: Mutex::new(None),
             known: Mutex::default(),
             secret: OnceLock::new(),
         }
     }
 
-    /// Says where secrets come from; the first that does so counts.
+    /// Says what goes before the secrets that are kept; the first that does so counts.
     pub(crate) fn resolve_secrets(&self, secret: SecretSource) {
         // Whoever assembles says it once.
         let _ = self.secret.set(secret);
@@ -323,11 +328,15 @@ impl Hooks {
             match part {
                 Fragment::Text(text) => whole.push_str(&text),
                 Fragment::Secret(name) => {
-                    let value = self.secret.get().and_then(|secret| secret(&name));
+                    let given = self.secret.get().and_then(|secret| secret(&name));
+                    let value = match given {
+                        Some(value) => Some(value),
+                        None => self.kept.open(NAMESPACE, &name)?,
+                    };
                     whole.push_str(&value.ok_or_else(|| {
                         let message = "the secret of this webhook is not set";
                         Error::new(ErrorCode::NotAllowedNow, message)
-                            .hint(format!("the server needs the secret `{name}`"))
+                            .hint(format!("on the server: `kapell secret set {name}`"))
                     })?);
                 }
             }

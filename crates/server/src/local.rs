@@ -363,7 +363,7 @@ impl Local {
         Arc::clone(&self.service) as Arc<dyn Api>
     }
 
-    /// Says where the secrets of webhooks come from.
+    /// Says what goes before the kept secrets for those of webhooks.
     pub fn resolve_secrets(&self, secret: SecretSource) {
         self.service.resolve_secrets(secret);
     }

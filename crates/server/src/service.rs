@@ -87,7 +87,7 @@ impl Service {
         Self {
             tokens: Tokens::new(Arc::clone(&store)),
             audit: Audit::new(Arc::clone(&store)),
-            hooks: Hooks::new(Arc::clone(&store)),
+            hooks: Hooks::new(Arc::clone(&store), Arc::clone(&secrets)),
             stopping: AtomicBool::new(false),
             store,
             blobs,
@@ -140,7 +140,7 @@ impl Service {
         self.node()?.ask_and_wait(request)
     }
 
-    /// Says where secrets of webhooks come from; without it none is known.
+    /// Says what goes before the kept secrets for those of webhooks.
     pub fn resolve_secrets(&self, secret: SecretSource) {
         self.hooks.resolve_secrets(secret);
     }
