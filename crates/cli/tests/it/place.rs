@@ -126,9 +126,11 @@ impl Place {
         is_so: impl Fn(&serde_json::Value) -> bool,
     ) -> serde_json::Value {
         for _ in 0..2_000 {
-            let found = self.json(arguments);
-            if is_so(&found) {
-                return found;
+            // What is looked at may not be there yet.
+            let output = self.command(arguments).output().unwrap();
+            match serde_json::from_slice(&output.stdout) {
+                Ok(found) if is_so(&found) => return found,
+                _ => {}
             }
         }
         panic!("it never came to that: {}", self.json(arguments))
