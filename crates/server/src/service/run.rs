@@ -54,10 +54,19 @@ impl Service {
             return aside(move || service.view(run)).await;
         }
         let row = aside(move || service.row(run)).await?;
-        match self.ask_soon(ClientRequest::View { run }).await? {
-            Answer::View(view) => Ok(rows::view(row, *view)),
-            _ => Err(unexpected()),
+        let Answer::View(view) = self.ask_soon(ClientRequest::View { run }).await? else {
+            return Err(unexpected());
+        };
+        let mut view = rows::view(row, *view);
+        if view.steps.iter().all(|step| step.lock.is_none()) {
+            return Ok(view);
         }
+        let service = Arc::clone(self);
+        aside(move || {
+            service.name_holders(&mut view);
+            Ok(view)
+        })
+        .await
     }
 
     /// [`RunCalls::wait`] without a thread that waits.
