@@ -20,7 +20,7 @@ tasks:
   tidy                        check crate edges, file lengths, names and error pages
   examples [--bin PATH] [NAME...]
                               run the examples through the built binary and check what they give
-  api [--bin PATH]            test the API of a real server against its document
+  api [--bin PATH] [PHASES]   test the API of a real server against its document
   reference                   write docs/reference/ from the code
 ";
 
