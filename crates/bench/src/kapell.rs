@@ -24,6 +24,11 @@ pub(crate) fn binary() -> Result<PathBuf> {
 pub(crate) struct Kapell(Child);
 
 impl Kapell {
+    /// A process that was started.
+    pub(crate) fn of(child: Child) -> Self {
+        Self(child)
+    }
+
     /// Starts a command in a directory, whose output nobody reads.
     pub(crate) fn spawn(dir: &Path, args: &[&str]) -> Result<Self> {
         let child = Command::new(binary()?)

@@ -17,6 +17,7 @@
 #![allow(clippy::cast_precision_loss, reason = "figures are rounded anyway")]
 
 mod kapell;
+mod load;
 mod raw;
 mod recorder;
 mod system;

@@ -106,9 +106,34 @@ pub(crate) const WANTED: &[Wanted] = &[
         "remote",
         ("remote", 100_000),
         "steps/s",
-        (5_000.0, 20_000.0),
+        (20_000.0, 50_000.0),
     )
     .up(),
+    row("starts", ("starts", 50_000), "runs/s", (5_000.0, 10_000.0)).up(),
+    row(
+        "starts in batches",
+        ("batch", 200_000),
+        "runs/s",
+        (30_000.0, 60_000.0),
+    )
+    .up(),
+    row("signal", ("signal", 300), "ms", (10.0, 5.0)),
+    row("schedules", ("schedules", 10_000), "s", (2.0, 1.0)).once(),
+    row(
+        "schedules, the middle",
+        ("schedules", 10_000),
+        "ms",
+        (100.0, 50.0),
+    )
+    .pick(Pick::Other("median"))
+    .once(),
+    row("list", ("list", 1_000_000), "ms", (5.0, 2.0)).once(),
+    row("event", ("event", 500), "ms", (20.0, 5.0)),
+    row("event p99", ("event", 500), "ms", (20.0, 10.0)).pick(Pick::Other("p99")),
+    row("idle server", ("server", 100), "% core", (0.5, 0.1)).once(),
+    row("idle server memory", ("server", 100), "MiB", (50.0, 30.0))
+        .pick(Pick::Other("memory"))
+        .once(),
     row("python", ("python", 10_000), "calls/s", (5_000.0, 15_000.0)).up(),
     row("python fib chain", ("fib", 40), "ms", (100.0, 50.0)),
     row("start", ("start", 20), "ms", (50.0, 20.0)),

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::kapell;
 
+mod api;
 mod flow;
 mod parked;
 mod process;
@@ -46,6 +47,13 @@ pub(crate) fn run(name: &str, n: usize) -> Result<Figures> {
         "recover-groups" => recover::recover(dir, recover::Case::Groups, n),
         "recover-runs" => recover::recover(dir, recover::Case::Runs, n),
         "recover-ended" => recover::recover(dir, recover::Case::Ended, n),
+        "starts" => api::starts(dir, n),
+        "batch" => api::batch(dir, n),
+        "signal" => api::signal(dir, n),
+        "schedules" => api::schedules(dir, n),
+        "list" => api::list(dir, n),
+        "event" => api::event(dir, n),
+        "server" => api::idle(dir, n),
         "remote" => remote::remote(dir, n),
         "parked" => parked::parked(dir, n),
         _ => bail!("there is no workload `{name}`"),
