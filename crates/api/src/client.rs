@@ -126,7 +126,9 @@ impl Client {
     /// [`ErrorCode::StoreUnavailable`] if nobody answers at a socket, [`ErrorCode::ServerUnreachable`]
     /// if nobody does at an address.
     pub fn to(target: Target) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
+        // A thread of its own sees between two requests that the other end has closed the connection.
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
             .enable_all()
             .build()
             .map_err(|error| target.unreachable(&error))?;
@@ -292,3 +294,6 @@ fn query(fields: &impl Serialize) -> String {
         format!("?{}", pairs.join("&"))
     }
 }
+
+#[cfg(test)]
+mod tests;

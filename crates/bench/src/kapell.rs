@@ -20,6 +20,9 @@ pub(crate) fn binary() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Ticks of the system's accounts in a second.
+const TICKS: f64 = 100.0;
+
 /// A `kapell` process that is killed when it is dropped.
 pub(crate) struct Kapell(Child);
 
@@ -71,25 +74,22 @@ impl Kapell {
         Ok(bytes as f64 / 1024.0 / 1024.0)
     }
 
-    /// Seconds of CPU that its living threads have used.
+    /// Seconds of CPU that it has used, to a hundredth.
     fn cpu(&self) -> Result<f64> {
-        let mut nanos = 0.0;
-        for thread in std::fs::read_dir(format!("/proc/{}/task", self.0.id()))? {
-            // A thread may end while we look.
-            if let Ok(text) = std::fs::read_to_string(thread?.path().join("schedstat")) {
-                let used: f64 = text.split(' ').next().unwrap_or_default().parse()?;
-                nanos += used;
-            }
-        }
-        Ok(nanos / 1e9)
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id()))?;
+        // The name may hold anything; what follows its bracket are numbers.
+        let (_, fields) = stat.rsplit_once(')').context("no such line")?;
+        let ticks = fields.split_whitespace().skip(11).take(2);
+        let ticks: f64 = ticks.map(|field| field.parse::<f64>().unwrap_or(0.0)).sum();
+        Ok(ticks / TICKS)
     }
 
-    /// Percent of one core that it uses over a while, to a tenth.
+    /// Percent of one core that it uses over a while, to a hundredth.
     pub(crate) fn load(&self, over: Duration) -> Result<f64> {
         let (before, since) = (self.cpu()?, Instant::now());
         std::thread::sleep(over);
         let used = (self.cpu()? - before) / since.elapsed().as_secs_f64() * 100.0;
-        Ok((used * 10.0).round() / 10.0)
+        Ok((used * 100.0).round() / 100.0)
     }
 }
 

@@ -79,12 +79,12 @@ impl Connection {
     }
 }
 
-/// A request below the API's address.
+/// A request for what is at a path.
 pub(crate) fn get(path: &str) -> Vec<u8> {
-    format!("GET {BASE}{path} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes()
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes()
 }
 
-/// The same with a body.
+/// A request with a body, below the API's address.
 pub(crate) fn post(path: &str, body: &impl serde::Serialize) -> Result<Vec<u8>> {
     let body = serde_json::to_vec(body)?;
     let head = format!(

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use kapell_api::client::{Client, DeployCalls, HttpServer, RunCalls, Target, WorkflowCalls};
-use kapell_api::http::{Deploy, RegisterWorkflow, RunPage, RunQuery, StartRun, StartRuns};
-use kapell_api::http::{SendSignal, StartedRuns};
+use kapell_api::http::{BASE, Deploy, RegisterWorkflow, RunPage, RunQuery, SendSignal};
+use kapell_api::http::{StartRun, StartRuns, StartedRuns};
 use kapell_model::{RunId, RunStatus, Time};
 
 use super::{Figures, figures, median};
@@ -79,11 +79,18 @@ fn said(child: &mut Child) -> Result<SocketAddr> {
     Ok(address)
 }
 
-fn register(client: &Client, source: &str) -> Result<()> {
-    client.register(&RegisterWorkflow {
-        file: "bench.yaml".to_owned(),
-        source: source.to_owned(),
+/// Puts workflows in force.
+fn deploy(client: &Client, sources: impl IntoIterator<Item = String>) -> Result<()> {
+    let files = sources.into_iter().enumerate();
+    let workflows = files.map(|(number, source)| RegisterWorkflow {
+        file: format!("bench-{number}.yaml"),
+        source,
         bundle: None,
+    });
+    client.deploy(&Deploy {
+        workflows: workflows.collect(),
+        by: "bench".to_owned(),
+        ..Deploy::default()
     })?;
     Ok(())
 }
@@ -134,16 +141,11 @@ fn below(percent: usize, numbers: &mut [f64]) -> f64 {
 pub(crate) fn starts(dir: &Path, n: usize) -> Result<Figures> {
     let server = Server::start(dir)?;
     let client = server.client()?;
-    register(&client, ONE)?;
+    deploy(&client, [ONE.to_owned()])?;
     let request = load::post("/runs", &start_of("one"))?;
     let value = load::rate(server.address, CONNECTIONS, n, &request)?;
     succeeded(&client, "one", n)?;
-    let raw = load::rate(
-        server.address,
-        CONNECTIONS,
-        RAW,
-        &load::get("/openapi.json"),
-    )?;
+    let raw = load::rate(server.address, CONNECTIONS, RAW, &load::get("/health/live"))?;
     Ok(Figures {
         raw: Some(raw),
         ..figures(value)
@@ -154,7 +156,7 @@ pub(crate) fn starts(dir: &Path, n: usize) -> Result<Figures> {
 pub(crate) fn batch(dir: &Path, n: usize) -> Result<Figures> {
     let server = Server::start(dir)?;
     let client = server.client()?;
-    register(&client, ONE)?;
+    deploy(&client, [ONE.to_owned()])?;
     let since = Instant::now();
     let value = many(&server, n, &StartRun { ..start_of("one") })?;
     succeeded(&client, "one", n)?;
@@ -187,7 +189,7 @@ pub(crate) fn signal(dir: &Path, n: usize) -> Result<Figures> {
     let server = Server::start(dir)?;
     let client = server.client()?;
     let text = "workflow: heard\ntriggers:\n  - signal: landed\nsteps:\n  a: { noop: {} }\n";
-    register(&client, text)?;
+    deploy(&client, [text.to_owned()])?;
     let mut sender = Connection::open(server.address)?;
     let mut sent = Vec::with_capacity(n);
     for number in 0..n {
@@ -243,21 +245,12 @@ pub(crate) fn schedules(dir: &Path, n: usize) -> Result<Figures> {
     let cron = format!("{} * * * *", minute % 60);
     let all: Vec<usize> = (0..n).collect();
     for some in all.chunks(1_000) {
-        let workflows = some
-            .iter()
-            .map(|number| RegisterWorkflow {
-                file: format!("due-{number}.yaml"),
-                source: format!(
-                    "workflow: due-{number}\ntriggers:\n  - cron: \"{cron}\"\nsteps:\n  a: {{ noop: {{}} }}\n"
-                ),
-                bundle: None,
-            })
-            .collect();
-        client.deploy(&Deploy {
-            workflows,
-            by: "bench".to_owned(),
-            ..Deploy::default()
-        })?;
+        let text = |number| {
+            format!(
+                "workflow: due-{number}\ntriggers:\n  - cron: \"{cron}\"\nsteps:\n  a: {{ noop: {{}} }}\n"
+            )
+        };
+        deploy(&client, some.iter().map(text))?;
     }
     ensure!(now()? < due, "it takes too long to put {n} in force");
     let left = u64::try_from(due.0 - now()?.0)?;
@@ -306,11 +299,8 @@ pub(crate) fn list(dir: &Path, n: usize) -> Result<Figures> {
             "workflow: {name}\nparams:\n  team: {{ type: string, default: a }}\nlabels: {{ team: \"${{{{ params.team }}}}\" }}\nsteps:\n  a: {step}\n"
         )
     };
-    register(&client, &text("good", "{ noop: {} }"))?;
-    register(
-        &client,
-        &text("bad", "{ fail: { message: out of cheese } }"),
-    )?;
+    let bad = text("bad", "{ fail: { message: out of cheese } }");
+    deploy(&client, [text("good", "{ noop: {} }"), bad])?;
     let few = (n / 1_000).max(BATCH);
     many(&server, few, &start_of("bad"))?;
     many(&server, n - 2 * few, &start_of("good"))?;
@@ -331,7 +321,7 @@ pub(crate) fn list(dir: &Path, n: usize) -> Result<Figures> {
     let mut connection = Connection::open(server.address)?;
     let mut result = figures(0.0);
     for path in pages {
-        let request = load::get(&path);
+        let request = load::get(&format!("{BASE}{path}"));
         let mut times = Vec::new();
         for _ in 0..50 {
             let since = Instant::now();
@@ -351,9 +341,9 @@ pub(crate) fn list(dir: &Path, n: usize) -> Result<Figures> {
 pub(crate) fn event(dir: &Path, n: usize) -> Result<Figures> {
     let server = Server::start(dir)?;
     let client = server.client()?;
-    register(&client, ONE)?;
+    deploy(&client, [ONE.to_owned()])?;
     let mut follower = Connection::open(server.address)?;
-    follower.stream("/events")?;
+    follower.stream(&format!("{BASE}/events"))?;
     let mut asker = Connection::open(server.address)?;
     let request = load::post("/runs", &start_of("one"))?;
     let mut times = Vec::with_capacity(n);
@@ -385,12 +375,12 @@ pub(crate) fn event(dir: &Path, n: usize) -> Result<Figures> {
 pub(crate) fn idle(dir: &Path, n: usize) -> Result<Figures> {
     let server = Server::start(dir)?;
     let client = server.client()?;
-    for number in 0..n {
-        let text = format!(
+    let far = |number| {
+        format!(
             "workflow: far-{number}\ntriggers:\n  - cron: \"0 0 1 1 *\"\nsteps:\n  a: {{ noop: {{}} }}\n"
-        );
-        register(&client, &text)?;
-    }
+        )
+    };
+    deploy(&client, (0..n).map(far))?;
     drop(client);
     std::thread::sleep(Duration::from_secs(5));
     let load = server.kapell.load(Duration::from_secs(20))?;
