@@ -84,6 +84,7 @@ fn register(client: &Client, source: &str) -> Result<()> {
         file: "bench.yaml".to_owned(),
         source: source.to_owned(),
         bundle: None,
+        by: String::new(),
     })?;
     Ok(())
 }
@@ -251,6 +252,7 @@ pub(crate) fn schedules(dir: &Path, n: usize) -> Result<Figures> {
                     "workflow: due-{number}\ntriggers:\n  - cron: \"{cron}\"\nsteps:\n  a: {{ noop: {{}} }}\n"
                 ),
                 bundle: None,
+                by: String::new(),
             })
             .collect();
         client.deploy(&Deploy {
