@@ -198,6 +198,25 @@ impl Store for Recorder {
         self.inner.register(row)
     }
 
+    fn version_numbers(
+        &self,
+        namespace: &str,
+        workflow: &str,
+        hash: &str,
+    ) -> kapell_store::Result<(Option<u32>, u32)> {
+        self.inner.version_numbers(namespace, workflow, hash)
+    }
+
+    fn versions(
+        &self,
+        namespace: &str,
+        workflow: &str,
+        before: Option<u32>,
+        limit: usize,
+    ) -> kapell_store::Result<Vec<VersionRow>> {
+        self.inner.versions(namespace, workflow, before, limit)
+    }
+
     fn version(
         &self,
         namespace: &str,

@@ -108,6 +108,7 @@ impl System {
             source: text.into(),
             bundle: None,
             created_at: clock::now(),
+            author: "".into(),
         })?;
         self.node.versions_changed();
         Ok(spec.workflow.clone())

@@ -2,7 +2,7 @@
 
 use kapell_api::http::Action;
 use kapell_expr::Value;
-use kapell_model::{Error, ErrorCode, RunId, RunStatus};
+use kapell_model::{Error, ErrorCode, RunStatus};
 use std::time::Duration;
 
 use crate::args::{Cancel, Follow, Fork, One, Priority, Restart, Resume, SetOutput, Skip, Work};
@@ -25,6 +25,11 @@ pub(crate) fn cancel(cancel: &Cancel, config: &Config, printer: &mut Printer) ->
     };
     session.api().act(run, &action)?;
     let summary = session.api().wait(run, SETTLE)?;
+    if cancel.json {
+        session.stop(Duration::ZERO);
+        printer.json(&summary)?;
+        return Ok(Exit::Success);
+    }
     let (sign, style) = paint::run(summary.status);
     let mut line = Line::default().with(style, sign).with(
         PLAIN,
@@ -48,10 +53,8 @@ pub(crate) fn pause(one: &One, config: &Config, printer: &mut Printer) -> Ended 
     let action = Action::Pause {
         by: config.user.clone(),
     };
-    let (session, run) = record(&one.run, &action, config)?;
-    say(printer, run, "is paused: `kapell resume` continues it")?;
-    session.stop(Duration::ZERO);
-    Ok(Exit::Success)
+    let said = "is paused: `kapell resume` continues it";
+    record((&one.run, one.json), &action, said, config, printer)
 }
 
 pub(crate) fn priority(priority: &Priority, config: &Config, printer: &mut Printer) -> Ended {
@@ -59,32 +62,46 @@ pub(crate) fn priority(priority: &Priority, config: &Config, printer: &mut Print
         by: config.user.clone(),
         priority: priority.priority,
     };
-    let (session, run) = record(&priority.run, &action, config)?;
-    say(
+    let said = format!("has priority {} now", priority.priority);
+    record(
+        (&priority.run, priority.json),
+        &action,
+        &said,
+        config,
         printer,
-        run,
-        &format!("has priority {} now", priority.priority),
-    )?;
-    session.stop(Duration::ZERO);
-    Ok(Exit::Success)
+    )
 }
 
 pub(crate) fn dismiss(one: &One, config: &Config, printer: &mut Printer) -> Ended {
-    let (session, run) = record(&one.run, &Action::Dismiss, config)?;
-    say(printer, run, "blocks its run queue no more")?;
-    session.stop(Duration::ZERO);
-    Ok(Exit::Success)
+    let said = "blocks its run queue no more";
+    record(
+        (&one.run, one.json),
+        &Action::Dismiss,
+        said,
+        config,
+        printer,
+    )
 }
 
-fn record(run: &str, action: &Action, config: &Config) -> Result<(Session, RunId), Error> {
+/// Does something to a run, and says what became of it: in words, or the run as lists show it.
+fn record(
+    (run, json): (&str, bool),
+    action: &Action,
+    said: &str,
+    config: &Config,
+    printer: &mut Printer,
+) -> Ended {
     let session = session::open(config, Need::Record)?;
     let run = session.find(run)?;
     session.api().act(run, action)?;
-    Ok((session, run))
-}
-
-fn say(printer: &mut Printer, run: RunId, what: &str) -> Result<(), Error> {
-    printer.plain(format!("run {run} {what}"))
+    let summary = session.api().wait(run, Duration::ZERO)?;
+    session.stop(Duration::ZERO);
+    if json {
+        printer.json(&summary)?;
+    } else {
+        printer.plain(format!("run {run} {said}"))?;
+    }
+    Ok(Exit::Success)
 }
 
 pub(crate) fn resume(resume: &Resume, config: &Config, printer: &mut Printer) -> Ended {

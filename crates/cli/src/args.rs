@@ -273,7 +273,7 @@ pub(crate) struct Validate {
 /// `deploy`
 #[derive(Args)]
 pub(crate) struct Deploy {
-    /// Workflow files, or folders of them
+    /// Workflow files, or folders with them and with folders of them
     #[arg(required = true, value_name = "FILE|FOLDER")]
     pub(crate) paths: Vec<PathBuf>,
     /// Say what would change, and change nothing
@@ -323,7 +323,7 @@ pub(crate) enum Workflow {
     /// Show what differs between two versions
     Diff(WorkflowDiff),
     /// Show who is active in a workflow's run queue and who waits
-    Queue(WorkflowOne),
+    Queue(WorkflowQueue),
     /// Make a version the active one, forward or back
     Activate(WorkflowActivate),
     /// Leave a workflow without an active version: it starts by no trigger and no name alone
@@ -360,6 +360,22 @@ pub(crate) struct WorkflowOne {
     pub(crate) json: bool,
 }
 
+/// `workflow queue`
+#[derive(Args)]
+pub(crate) struct WorkflowQueue {
+    /// The workflow's name
+    pub(crate) workflow: String,
+    /// Only runs with this value of `strategy.key`
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: Option<String>,
+    /// After this place: the next page
+    #[arg(long, value_name = "PLACE")]
+    pub(crate) after: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// One workflow, or all.
 #[derive(Args)]
 pub(crate) struct WorkflowSome {
@@ -369,6 +385,9 @@ pub(crate) struct WorkflowSome {
     /// All workflows
     #[arg(long, conflicts_with = "workflow")]
     pub(crate) all: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `workflow versions`
@@ -393,10 +412,10 @@ pub(crate) struct WorkflowVersions {
 pub(crate) struct WorkflowDiff {
     /// The workflow's name
     pub(crate) workflow: String,
-    /// The one version [default: the one before the other]
+    /// The one version [default: the active one, or the one before the other]
     #[arg(long, value_name = "NUMBER")]
     pub(crate) from: Option<u32>,
-    /// The other version [default: the active one]
+    /// The other version [default: the newest]
     #[arg(long, value_name = "NUMBER")]
     pub(crate) to: Option<u32>,
     /// Print JSON
@@ -411,6 +430,9 @@ pub(crate) struct WorkflowActivate {
     pub(crate) workflow: String,
     /// The version
     pub(crate) version: u32,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `workflow set`
@@ -439,6 +461,9 @@ pub(crate) struct WorkflowSet {
     #[arg(long, value_name = "NUMBER")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) keep_runs: Option<u32>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `graph`
@@ -594,6 +619,9 @@ pub(crate) struct Cancel {
     /// Why, for whoever looks later
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub(crate) reason: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// A command on one run.
@@ -601,6 +629,9 @@ pub(crate) struct Cancel {
 pub(crate) struct One {
     /// The run
     pub(crate) run: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `resume`
@@ -685,6 +716,9 @@ pub(crate) struct Priority {
     /// From 0 (whenever) to 100 (first)
     #[arg(value_parser = clap::value_parser!(u8).range(0..=100))]
     pub(crate) priority: u8,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `secret`

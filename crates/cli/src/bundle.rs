@@ -1,4 +1,5 @@
-//! The files that go with a workflow: its folder, less what `.kapellignore` leaves out.
+//! The files that go with a workflow: its folder, less what `.kapellignore` leaves out and less workflow
+//! files, its own among them: steps read none of those, and each would make a version of all beside it.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +11,7 @@ use kapell_expr::BlobRef;
 use kapell_model::{Error, ErrorCode, limits};
 
 use crate::ignore::Ignore;
-use crate::words;
+use crate::{definition, words};
 
 /// A file that belongs to a bundle.
 struct Found {
@@ -95,11 +96,24 @@ impl Walk<'_> {
                 if self.data_dir.is_none() || fs::canonicalize(&file).ok() != self.data_dir {
                     self.folder(&file, &path)?;
                 }
-            } else if data.is_file() {
+            } else if data.is_file() && !self.is_workflow(&path, &file, &data) {
                 self.file(path, file, &data)?;
             }
         }
         Ok(())
+    }
+
+    /// True for a workflow file that `.kapellignore` does not take back.
+    fn is_workflow(&self, path: &str, file: &Path, data: &fs::Metadata) -> bool {
+        definition::may_be_one(file)
+            && data.len() <= limits::DEFINITION_BYTES as u64
+            && fs::read_to_string(file).is_ok_and(|text| {
+                let keys = kapell_model::top_level(&text).unwrap_or_default();
+                ["workflow", "steps"]
+                    .iter()
+                    .all(|wanted| keys.iter().any(|key| **key == **wanted))
+            })
+            && !self.ignore.takes_back(path)
     }
 
     fn file(&mut self, path: String, file: PathBuf, data: &fs::Metadata) -> Result<(), Error> {

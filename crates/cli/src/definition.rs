@@ -131,6 +131,7 @@ impl Definition {
             file: self.name(),
             source: self.source.clone(),
             bundle,
+            by: config.user.clone(),
         })
     }
 
@@ -170,32 +171,6 @@ impl Bundles {
     }
 }
 
-/// The workflow files of a folder: those that name a workflow.
-///
-/// # Errors
-/// `file-not-found` if there is none.
-pub(crate) fn folder(path: &Path) -> Result<Vec<PathBuf>, Error> {
-    let mut files = workflow_files(path);
-    files.retain(|file| {
-        fs::metadata(file).is_ok_and(|data| data.len() <= limits::DEFINITION_BYTES as u64)
-            && fs::read_to_string(file).is_ok_and(|text| names_a_workflow(&text))
-    });
-    if files.is_empty() {
-        let message = format!("the folder `{}` holds no workflow file", path.display());
-        return Err(Error::new(ErrorCode::FileNotFound, message)
-            .hint("a workflow file ends in .yaml, .yml or .json and has the key `workflow`"));
-    }
-    Ok(files)
-}
-
-/// True for a text whose top level has the key `workflow`.
-fn names_a_workflow(text: &str) -> bool {
-    if text.trim_start().starts_with('{') {
-        return text.contains("\"workflow\"");
-    }
-    text.lines().any(|line| line.starts_with("workflow:"))
-}
-
 /// Files, all checked; none if one has errors, which are shown then.
 ///
 /// # Errors
@@ -218,6 +193,12 @@ pub(crate) fn read_these(
     Ok(fine.then_some(all))
 }
 
+/// True for a name that a workflow file may have.
+pub(crate) fn may_be_one(file: &Path) -> bool {
+    let kind = file.extension();
+    kind.is_some_and(|kind| kind == "yaml" || kind == "yml" || kind == "json")
+}
+
 /// Files beside a workflow file that may be workflows, by name.
 fn workflow_files(folder: &Path) -> Vec<PathBuf> {
     let folder = if folder.as_os_str().is_empty() {
@@ -230,11 +211,7 @@ fn workflow_files(folder: &Path) -> Vec<PathBuf> {
     };
     let mut files: Vec<PathBuf> = entries
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|kind| kind == "yaml" || kind == "yml" || kind == "json")
-                && path.is_file()
-        })
+        .filter(|path| may_be_one(path) && path.is_file())
         .take(limits::BUNDLE_FILES)
         .collect();
     files.sort();

@@ -3,13 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use kapell_api::client::Api;
-use kapell_api::http::{Deploy, DeployAction, DeployChange, DeployPlan};
+use kapell_api::http::{
+    Deploy, DeployAction, DeployChange, DeployPlan, FileChange, FileDifference,
+};
 
 use crate::config::Config;
 use crate::paint::{BOLD, DIM, GREEN, Line, PLAIN, RED, YELLOW};
 use crate::printer::Printer;
 use crate::session::{self, Need};
-use crate::{Ended, Exit, args, definition, words};
+use crate::{Ended, Exit, args, definition, folder, words};
 
 /// Places of a definition that are shown of each workflow.
 const PLACES: usize = 8;
@@ -21,7 +23,7 @@ pub(crate) fn deploy(deploy: &args::Deploy, config: &Config, printer: &mut Print
     let mut files: Vec<PathBuf> = Vec::new();
     for path in &deploy.paths {
         if path.is_dir() {
-            files.extend(definition::folder(path)?);
+            files.extend(folder::workflows(path, &config.data_dir)?);
         } else {
             files.push(path.clone());
         }
@@ -92,9 +94,7 @@ fn lines(plan: &DeployPlan) -> Vec<Line> {
             let more = change.differences.len() - PLACES;
             lines.push(Line::default().with(DIM, format!("    {more} more")));
         }
-        if change.files_differ {
-            lines.push(Line::default().with(DIM, "    the files beside it differ"));
-        }
+        lines.extend(files(change.files_differ, &change.files, "    "));
     }
     for warning in &plan.warnings {
         lines.push(
@@ -115,6 +115,29 @@ fn lines(plan: &DeployPlan) -> Vec<Line> {
         (_, false) => format!("{what} would change; nothing was changed"),
     };
     lines.push(Line::default().with(DIM, last));
+    lines
+}
+
+/// The files beside a definition that differ.
+pub(crate) fn files(differ: bool, files: &[FileDifference], indent: &str) -> Vec<Line> {
+    if differ && files.is_empty() {
+        return vec![Line::default().with(PLAIN, format!("{indent}the files beside it differ"))];
+    }
+    let shown = files.iter().take(PLACES).map(|file| {
+        let word = match file.change {
+            FileChange::Added => "new",
+            FileChange::Removed => "removed",
+            FileChange::Changed => "changed",
+        };
+        Line::default()
+            .with(PLAIN, format!("{indent}file {}", file.path))
+            .with(DIM, format!(": {word}"))
+    });
+    let mut lines: Vec<Line> = shown.collect();
+    if files.len() > PLACES {
+        let more = words::count((files.len() - PLACES) as u64, "more file");
+        lines.push(Line::default().with(DIM, format!("{indent}{more}")));
+    }
     lines
 }
 

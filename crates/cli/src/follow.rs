@@ -93,7 +93,7 @@ pub(crate) fn recorded(session: Session, run: RunId, work: &Work, printer: &mut 
     Ok(Exit::Success)
 }
 
-/// Follows runs until all have ended. Ctrl-C pauses them and leaves.
+/// Follows runs until all have ended. Ctrl-C leaves, and pauses them if this process does the work.
 pub(crate) fn to_the_end(
     mut session: Session,
     runs: Vec<RunId>,
@@ -112,8 +112,8 @@ pub(crate) fn to_the_end(
     loop {
         match following.look(&session, &interrupt, printer) {
             Ok(Some(seen)) => return following.leave(session, &seen, printer),
-            // A server's work goes on, whoever looks.
-            Ok(None) if matches!(session.holder(), Some(Holder::Server(_))) => {
+            // The work of another process goes on, whoever looks.
+            Ok(None) if session.holder().is_some() => {
                 following.look_away(printer);
                 return Ok(Exit::Interrupted);
             }
@@ -267,13 +267,10 @@ impl Following<'_> {
             [run] => format!("kapell resume {}", words::short(*run)),
             _ => "kapell resume".to_owned(),
         };
-        let holder = match session.holder() {
-            Some(holder) => format!("  attempts under way end in {holder}"),
-            None => format!(
-                "  attempts under way have {} to end; Ctrl-C ends them now",
-                words::count(GRACE.as_secs(), "second")
-            ),
-        };
+        let grace = format!(
+            "  attempts under way have {} to end; Ctrl-C ends them now",
+            words::count(GRACE.as_secs(), "second")
+        );
         // All at once and first: a second Ctrl-C leaves no time to say anything.
         printer.notes(&[
             Line::default(),
@@ -281,7 +278,7 @@ impl Following<'_> {
             Line::default()
                 .with(DIM, "  to continue: ")
                 .with(CYAN, next),
-            Line::default().with(DIM, holder),
+            Line::default().with(DIM, grace),
         ]);
         session.stop(GRACE);
         Exit::Interrupted

@@ -42,6 +42,18 @@ impl Ignore {
     }
 }
 
+impl Ignore {
+    /// True if a line of the file takes a path back, and none after it leaves it out again.
+    pub(crate) fn takes_back(&self, path: &str) -> bool {
+        let parts: Vec<&str> = path.split('/').collect();
+        let files = self.0.iter().rev().filter(|pattern| !pattern.folders);
+        let last = files
+            .into_iter()
+            .find(|pattern| matches(&pattern.parts, &parts));
+        last.is_some_and(|pattern| pattern.takes_back)
+    }
+}
+
 impl Pattern {
     fn parse(line: &str) -> Option<Self> {
         let line = line.trim_end();

@@ -1,12 +1,12 @@
 //! `kapell list`
 
-use kapell_api::http::{RunQuery, RunSummary, WorkflowSummary};
+use kapell_api::http::{RunQuery, RunSummary, WorkflowState, WorkflowSummary};
 use kapell_model::{Error, RunId, Time};
 use kapell_node::clock;
 
 use crate::args::List;
 use crate::config::Config;
-use crate::paint::{self, BOLD, DIM, Line, PLAIN, RED};
+use crate::paint::{self, BOLD, DIM, Line, PLAIN, RED, YELLOW};
 use crate::printer::Printer;
 use crate::session::{self, Need, Session};
 use crate::{Ended, Exit, words};
@@ -98,7 +98,7 @@ fn after(list: &List, next: RunId) -> String {
     let texts = texts.map(|(flag, value)| value.iter().map(move |value| (flag, value)));
     let labels = list.label.iter().map(|label| ("label", label));
     for (flag, value) in texts.into_iter().flatten().chain(labels) {
-        command += &format!(" --{flag} {}", quoted(value));
+        command += &format!(" --{flag} {}", words::quoted(value));
     }
     if !list.status.is_empty() {
         command += &format!(" --status {}", list.status.join(","));
@@ -107,16 +107,6 @@ fn after(list: &List, next: RunId) -> String {
         command += &format!(" -n {}", list.limit);
     }
     command + &format!(" --before {}", words::short(next))
-}
-
-/// A word as a shell takes it.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "-_.:/=@+,".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
 }
 
 fn rows(runs: &[RunSummary], now: Time, width: Option<usize>) -> Vec<Line> {
@@ -192,10 +182,16 @@ pub(crate) fn workflows(
         .map(|workflow| workflow.name.chars().count())
         .max()
         .unwrap_or(0);
+    let widths = page.workflows.iter().map(|workflow| match workflow.state {
+        WorkflowState::Active => 4,
+        WorkflowState::Paused => 10,
+        WorkflowState::Inactive | WorkflowState::Deleted => 8,
+    });
+    let states = widths.max().unwrap_or(0);
     let lines: Vec<Line> = page
         .workflows
         .iter()
-        .map(|workflow| workflow_row(workflow, names))
+        .map(|workflow| workflow_row(workflow, names, states))
         .collect();
     printer.lines(&lines)?;
     if page.next.is_some() {
@@ -205,11 +201,16 @@ pub(crate) fn workflows(
     Ok(Exit::Success)
 }
 
-fn workflow_row(workflow: &WorkflowSummary, names: usize) -> Line {
+fn workflow_row(workflow: &WorkflowSummary, names: usize, states: usize) -> Line {
     let mut line = Line::default().with(BOLD, &workflow.name);
     line.pad(names + 2);
-    line.push(DIM, format!("v{}", workflow.version));
-    line.pad(names + 8);
+    match workflow.state {
+        WorkflowState::Active => line.push(DIM, format!("v{}", workflow.version)),
+        WorkflowState::Paused => line.push(YELLOW, format!("v{} paused", workflow.version)),
+        WorkflowState::Inactive => line.push(YELLOW, "inactive"),
+        WorkflowState::Deleted => line.push(RED, "deleted"),
+    }
+    line.pad(names + states + 4);
     let runs: Vec<String> = workflow
         .runs
         .iter()

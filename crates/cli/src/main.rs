@@ -24,6 +24,7 @@ mod deploy;
 mod doctor;
 mod explain;
 mod failure;
+mod folder;
 mod follow;
 mod graph;
 mod ignore;

@@ -2,6 +2,7 @@
 //! server.
 
 use std::fmt;
+use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use kapell_server::{NAMESPACE, Secrets};
 use kapell_worker::Worker;
 
 use crate::config::{self, Config};
+use crate::worker;
 
 /// What a command needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +122,7 @@ pub(crate) fn work(config: &Config, slots: Option<u16>) -> Want {
             keep_failed,
             http,
         };
+        let held = worker::hold(&worker.data_dir)?;
         let (worker, lost) = Worker::start(worker, blobs, reports).map_err(|error| {
             Error::new(
                 ErrorCode::DirectoryUnusable,
@@ -131,7 +134,13 @@ pub(crate) fn work(config: &Config, slots: Option<u16>) -> Want {
             .into_iter()
             .map(|lost| (lost.run, lost.place, lost.offer, lost.explained))
             .collect();
-        Ok((Box::new(Hand(worker)) as Box<dyn LocalWorker>, lost))
+        Ok((
+            Box::new(Hand {
+                worker,
+                _held: held,
+            }) as Box<dyn LocalWorker>,
+            lost,
+        ))
     });
     // A few more than run, so that the next one is there when a slot is free.
     Want::Work {
@@ -154,19 +163,23 @@ fn secret(kept: &Secrets, name: &str) -> Option<String> {
     })
 }
 
-struct Hand(Worker);
+/// A worker, and the lock of the directory that it works in.
+struct Hand {
+    worker: Worker,
+    _held: File,
+}
 
 impl LocalWorker for Hand {
     fn offer(&self, tasks: Vec<Task>) {
-        self.0.offer(tasks);
+        self.worker.offer(tasks);
     }
 
     fn cancel(&self, attempts: &[(RunId, Place, Offer)]) {
-        self.0.cancel(attempts);
+        self.worker.cancel(attempts);
     }
 
     fn stop(self: Box<Self>, grace: Duration) {
-        self.0.stop(grace);
+        self.worker.stop(grace);
     }
 }
 

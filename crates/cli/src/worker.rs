@@ -1,6 +1,7 @@
 //! `kapell worker`: does work of a server in this process. `kapell workers`: who does.
 
 use std::collections::BTreeMap;
+use std::fs::{self, File, TryLockError};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -132,20 +133,39 @@ fn start(worker: &Worker, config: &Config, remote: RemoteConfig) -> Result<Remot
         Error::new(ErrorCode::DirectoryUnusable, message)
             .hint("`--data-dir` names another directory; each worker needs one of its own")
     };
-    hold(&data_dir).map_err(|error| unusable(&error))?;
+    let held = hold(&data_dir)?;
+    // Until this process ends.
+    std::mem::forget(held);
     Remote::start(own, remote).map_err(|error| unusable(&error))
 }
 
-/// One worker at a time in a directory: held until this process ends.
-fn hold(data_dir: &Path) -> std::io::Result<()> {
-    std::fs::create_dir_all(data_dir)?;
-    let file = std::fs::File::options()
-        .create(true)
-        .append(true)
-        .open(data_dir.join("worker.lock"))?;
-    file.try_lock().map_err(std::io::Error::from)?;
-    std::mem::forget(file);
-    Ok(())
+/// One worker at a time in a directory, be it that of a server or of `kapell worker`: what another one
+/// works on looks like what a dead one left.
+pub(crate) fn hold(data_dir: &Path) -> Result<File, Error> {
+    let unusable = |what: String, hint: &str| {
+        Error::new(ErrorCode::DirectoryUnusable, what).hint(hint.to_owned())
+    };
+    let opened = fs::create_dir_all(data_dir).and_then(|()| {
+        File::options()
+            .create(true)
+            .append(true)
+            .open(data_dir.join("worker.lock"))
+    });
+    let file = opened.map_err(|error| {
+        let what = format!("`{}` cannot be written: {error}", data_dir.display());
+        unusable(what, "`--data-dir` names another directory")
+    })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(unusable(
+            format!("another worker works in `{}`", data_dir.display()),
+            "each worker needs a directory of its own, and so does a server: `--data-dir` names one",
+        )),
+        Err(TryLockError::Error(error)) => Err(unusable(
+            format!("`{}` cannot be locked: {error}", data_dir.display()),
+            "`--data-dir` names another directory",
+        )),
+    }
 }
 
 fn labels(given: &[String]) -> Result<BTreeMap<String, String>, Error> {

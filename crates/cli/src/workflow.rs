@@ -1,19 +1,24 @@
 //! `kapell workflow`: what is in force, and changing it.
 
-use kapell_api::http::{Hold, QueueView, StrategyView, VersionDiff, WorkflowChange, WorkflowView};
+use kapell_api::client::Api;
+use kapell_api::http::{
+    Hold, QueueQuery, QueueView, RetentionChange, StrategyView, VersionDiff, WorkflowChange,
+    WorkflowView,
+};
 use kapell_model::spec::{Retention, StrategyMode};
 use kapell_model::{Error, ErrorCode};
 use kapell_node::clock;
 
 use crate::args::{
-    Workflow, WorkflowDiff, WorkflowList, WorkflowOne, WorkflowSet, WorkflowSome, WorkflowVersions,
+    Workflow, WorkflowDiff, WorkflowList, WorkflowOne, WorkflowQueue, WorkflowSet, WorkflowSome,
+    WorkflowVersions,
 };
 use crate::config::Config;
 use crate::list;
 use crate::paint::{self, BOLD, DIM, Line, PLAIN, RED, YELLOW};
 use crate::printer::Printer;
 use crate::session::{self, Need};
-use crate::{Ended, Exit, words};
+use crate::{Ended, Exit, deploy, words};
 
 /// Takes an override back.
 const DEFAULT: &str = "default";
@@ -30,20 +35,20 @@ pub(crate) fn workflow(command: &Workflow, config: &Config, printer: &mut Printe
                 active: Some(activate.version),
                 ..by(config)
             };
-            changed(&activate.workflow, &change, config, printer)
+            changed(&activate.workflow, &change, activate.json, config, printer)
         }
         Workflow::Deactivate(one) => {
             let change = WorkflowChange {
                 deactivate: true,
                 ..by(config)
             };
-            changed(&one.workflow, &change, config, printer)
+            changed(&one.workflow, &change, one.json, config, printer)
         }
         Workflow::Pause(some) => paused(some, true, config, printer),
         Workflow::Resume(some) => paused(some, false, config, printer),
         Workflow::Set(set) => {
             let change = settings(set, config)?;
-            changed(&set.workflow, &change, config, printer)
+            changed(&set.workflow, &change, set.json, config, printer)
         }
         Workflow::Delete(one) => {
             let session = session::open(config, Need::Record)?;
@@ -76,13 +81,14 @@ fn show(one: &WorkflowOne, config: &Config, printer: &mut Printer) -> Ended {
 fn changed(
     workflow: &str,
     change: &WorkflowChange,
+    json: bool,
     config: &Config,
     printer: &mut Printer,
 ) -> Ended {
     let session = session::open(config, Need::Record)?;
     let view = session.api().change(workflow, change);
     session.close();
-    said(&view?, false, printer)
+    said(&view?, json, printer)
 }
 
 fn paused(some: &WorkflowSome, pause: bool, config: &Config, printer: &mut Printer) -> Ended {
@@ -93,7 +99,12 @@ fn paused(some: &WorkflowSome, pause: bool, config: &Config, printer: &mut Print
             by: config.user.clone(),
         });
         session.close();
-        let what = words::count(held?.workflows, "workflow");
+        let held = held?;
+        if some.json {
+            printer.json(&held)?;
+            return Ok(Exit::Success);
+        }
+        let what = words::count(held.workflows, "workflow");
         let verb = if pause { "wait" } else { "go on" };
         printer.plain(format!("{what}: starts {verb}"))?;
         return Ok(Exit::Success);
@@ -102,7 +113,7 @@ fn paused(some: &WorkflowSome, pause: bool, config: &Config, printer: &mut Print
         paused: Some(pause),
         ..by(config)
     };
-    changed(workflow, &change, config, printer)
+    changed(workflow, &change, some.json, config, printer)
 }
 
 fn settings(set: &WorkflowSet, config: &Config) -> Result<WorkflowChange, Error> {
@@ -119,24 +130,47 @@ fn settings(set: &WorkflowSet, config: &Config) -> Result<WorkflowChange, Error>
         .owner
         .as_ref()
         .map(|owner| (owner != DEFAULT).then(|| owner.clone()));
-    let retention = match (set.keep.as_deref(), set.keep_runs) {
-        (None, None) => None,
-        (Some(DEFAULT), _) => Some(None),
-        (age, runs) => {
-            let age = age.map(kapell_expr::parse_duration).transpose();
-            let age = age.map_err(|error| {
-                Error::new(ErrorCode::BadRequest, format!("`--keep`: {error}"))
-                    .hint("a number and a unit: `30d`, `12h`")
-            })?;
-            Some(Some(Retention { age, runs }))
-        }
-    };
+    let retention = kept(set)?;
+    if strategy.is_none() && owner.is_none() && retention.is_none() {
+        return Err(
+            Error::new(ErrorCode::BadRequest, "it is not said what to set").hint(
+                "`--owner`, `--strategy` with `--limit` and `--total`, `--keep`, `--keep-runs`",
+            ),
+        );
+    }
     Ok(WorkflowChange {
         strategy,
         owner,
         retention,
         ..by(config)
     })
+}
+
+/// How long ended runs are kept: what is not named stays.
+#[expect(
+    clippy::option_option,
+    reason = "not named and taken back say two things"
+)]
+fn kept(set: &WorkflowSet) -> Result<Option<Option<RetentionChange>>, Error> {
+    let age = match (set.keep.as_deref(), set.keep_runs) {
+        (None, None) => return Ok(None),
+        (Some(DEFAULT), None) => return Ok(Some(None)),
+        (Some(DEFAULT), Some(_)) => {
+            let message = "`--keep default` takes `--keep-runs` back too";
+            return Err(Error::new(ErrorCode::BadRequest, message)
+                .hint("first `--keep default`, then `--keep-runs` alone"));
+        }
+        (Some(age), _) => {
+            let age = kapell_expr::parse_duration(age).map_err(|error| {
+                Error::new(ErrorCode::BadRequest, format!("`--keep`: {error}"))
+                    .hint("a number and a unit: `30d`, `12h`")
+            })?;
+            Some(Some(age))
+        }
+        (None, _) => None,
+    };
+    let runs = set.keep_runs.map(Some);
+    Ok(Some(Some(RetentionChange { age, runs })))
 }
 
 fn mode(name: &str) -> Result<StrategyMode, Error> {
@@ -171,10 +205,28 @@ fn said(view: &WorkflowView, json: bool, printer: &mut Printer) -> Ended {
         "description",
         words::first_line(&view.description).to_string(),
     );
-    field("owner", view.owner.clone());
+    let overridden = |name: &str| {
+        let own = view.overrides.iter().any(|own| own == name);
+        if own { "  (set here)" } else { "" }
+    };
+    let said = |name: &str, text: String| {
+        if text.is_empty() {
+            text
+        } else {
+            text + overridden(name)
+        }
+    };
+    field("owner", said("owner", view.owner.clone()));
     field("tags", view.tags.join(", "));
     field("triggers", view.triggers.join(", "));
-    field("strategy", strategy(&view.strategy));
+    field("strategy", said("strategy", strategy(&view.strategy)));
+    field("key", view.key.clone().unwrap_or_default());
+    if let Some(debounce) = &view.debounce {
+        let longest = debounce.max.as_ref();
+        let longest = longest.map_or_else(String::new, |max| format!(", at most {max}"));
+        field("debounce", format!("{} of quiet{longest}", debounce.quiet));
+    }
+    field("kept", said("retention", retention(view.retention)));
     if let Some(paused) = &view.paused {
         let since = list::ago(paused.at, clock::now());
         field("paused", format!("by {}, {since}: starts wait", paused.by));
@@ -194,6 +246,16 @@ fn said(view: &WorkflowView, json: bool, printer: &mut Printer) -> Ended {
     field("runs", runs.join(", "));
     printer.lines(&lines)?;
     Ok(Exit::Success)
+}
+
+fn retention(kept: Option<Retention>) -> String {
+    let Some(Retention { age, runs }) = kept else {
+        return String::new();
+    };
+    let age = age.map(|age| format!("ended runs for {}", kapell_expr::format_duration(age)));
+    let runs = runs.map(|runs| format!("the newest {}", words::grouped(runs.into())));
+    let parts: Vec<String> = age.into_iter().chain(runs).collect();
+    parts.join(", ")
 }
 
 fn strategy(strategy: &StrategyView) -> String {
@@ -231,6 +293,8 @@ fn versions(which: &WorkflowVersions, config: &Config, printer: &mut Printer) ->
         line.push(DIM, list::ago(version.created_at, now));
         line.pad(20);
         line.push(DIM, version.hash.chars().take(12).collect::<String>());
+        line.pad(34);
+        line.push(PLAIN, &version.author);
         if active == Some(version.version) {
             line.push(PLAIN, "  active");
         }
@@ -250,14 +314,7 @@ fn versions(which: &WorkflowVersions, config: &Config, printer: &mut Printer) ->
 fn diff(which: &WorkflowDiff, config: &Config, printer: &mut Printer) -> Ended {
     let session = session::open(config, Need::Look)?;
     let api = session.api();
-    let found = (|| {
-        let to = match which.to {
-            Some(to) => to,
-            None => api.version(&which.workflow, None)?.version,
-        };
-        let from = which.from.unwrap_or(to.saturating_sub(1).max(1));
-        api.diff(&which.workflow, from, to)
-    })();
+    let found = between(which, api).and_then(|(from, to)| api.diff(&which.workflow, from, to));
     session.close();
     let found = found?;
     if which.json {
@@ -266,6 +323,32 @@ fn diff(which: &WorkflowDiff, config: &Config, printer: &mut Printer) -> Ended {
         printer.lines(&differences(&found))?;
     }
     Ok(Exit::Success)
+}
+
+/// The two versions that are meant: as far as nothing is said, what activating the newest would change,
+/// and if that is active what its activation changed.
+fn between(which: &WorkflowDiff, api: &dyn Api) -> Result<(u32, u32), Error> {
+    let newest = || {
+        let page = api.versions(&which.workflow, None, 1)?;
+        Ok::<_, Error>(page.versions.first().map_or(1, |version| version.version))
+    };
+    let to = match which.to {
+        Some(to) => to,
+        None => newest()?,
+    };
+    let from = match (which.from, which.to) {
+        (Some(from), _) => Some(from),
+        (None, Some(_)) => None,
+        (None, None) => api.workflow(&which.workflow)?.active,
+    };
+    match from.filter(|from| which.from.is_some() || *from != to) {
+        Some(from) => Ok((from, to)),
+        None if to > 1 => Ok((to - 1, to)),
+        None => {
+            let message = format!("there is no version of `{}` before v{to}", which.workflow);
+            Err(Error::new(ErrorCode::BadRequest, message).hint("`--from` and `--to` name the two"))
+        }
+    }
 }
 
 fn differences(found: &VersionDiff) -> Vec<Line> {
@@ -279,24 +362,36 @@ fn differences(found: &VersionDiff) -> Vec<Line> {
             lines.push(Line::default().with(paint::GREEN, format!("  + {}", place.after)));
         }
     }
-    if found.files_differ {
-        lines.push(Line::default().with(PLAIN, "the files beside it differ"));
-    }
+    lines.extend(deploy::files(found.files_differ, &found.files, ""));
     if lines.len() == 1 {
         lines.push(Line::default().with(DIM, "no difference"));
     }
     lines
 }
 
-fn queue(one: &WorkflowOne, config: &Config, printer: &mut Printer) -> Ended {
+fn queue(which: &WorkflowQueue, config: &Config, printer: &mut Printer) -> Ended {
     let session = session::open(config, Need::Record)?;
-    let view = session.api().queue(&one.workflow);
+    let query = QueueQuery {
+        key: which.key.clone(),
+        after: which.after.clone(),
+    };
+    let view = session.api().queue(&which.workflow, &query);
     session.close();
     let view = view?;
-    if one.json {
+    if which.json {
         printer.json(&view)?;
-    } else {
-        printer.lines(&queue_lines(&view))?;
+        return Ok(Exit::Success);
+    }
+    printer.lines(&queue_lines(&view))?;
+    if let Some(next) = &view.next {
+        let key = which.key.as_ref();
+        let key = key.map_or_else(String::new, |key| format!(" --key {}", words::quoted(key)));
+        let more = format!(
+            "more: kapell workflow queue {}{key} --after {}",
+            which.workflow,
+            words::quoted(next)
+        );
+        printer.line(Line::default().with(DIM, more))?;
     }
     Ok(Exit::Success)
 }
@@ -310,7 +405,7 @@ fn queue_lines(view: &QueueView) -> Vec<Line> {
         }
         let mut row = |what: &str, style, run| {
             let mut line = Line::default().with(style, format!("  {what}"));
-            line.pad(12);
+            line.pad(14);
             line.push(PLAIN, words::short(run));
             lines.push(line);
         };
@@ -326,9 +421,6 @@ fn queue_lines(view: &QueueView) -> Vec<Line> {
         if let Some(burst) = &of.burst {
             row("debounced", DIM, burst.run);
         }
-    }
-    if view.more {
-        lines.push(Line::default().with(DIM, "more are left out"));
     }
     lines
 }

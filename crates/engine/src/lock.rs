@@ -117,7 +117,14 @@ impl Lock {
                 let holder = (*run, *place);
                 let known = self.holders.contains(&holder)
                     || self.waiting.iter().any(|(waiting, _)| *waiting == holder);
-                if !known && self.waiting.len() < limits::LOCK_REQUESTS {
+                if !known && self.is_other_kind(*period, now) {
+                    let name = name.clone();
+                    let refused = Message::LockRefused {
+                        place: *place,
+                        name,
+                    };
+                    out.messages.push(((*run).into(), refused));
+                } else if !known && self.waiting.len() < limits::LOCK_REQUESTS {
                     let mut event = fact(now, ASKED, holder);
                     (event.max, event.period) = (*max, *period);
                     event.path = path.to_string();
@@ -151,6 +158,12 @@ impl Lock {
     fn emit(&mut self, event: LockEvent, out: &mut LockDecision) {
         self.apply(&event);
         out.events.push(event);
+    }
+
+    /// True for a request of a rate where a lock is in use, and the other way round: what bounds one says
+    /// nothing of the other.
+    fn is_other_kind(&self, period: i64, now: Time) -> bool {
+        (self.period == 0) != (period == 0) && !self.is_idle(now)
     }
 
     fn has_room(&self, now: Time) -> bool {

@@ -21,6 +21,7 @@ mod snapshot;
 mod view;
 
 pub use settings::{Activate, Bounds, Change, Mark, Settings};
+pub use view::LinesAsk;
 
 /// A run that wants to start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -577,7 +578,11 @@ impl Small for RunQueue {
                 .deciding(now, |deciding| deciding.change(of, *change))
                 .into(),
             SmallInput::Ask(Ask::View) => Decided {
-                answer: self.view(),
+                answer: self.view(&LinesAsk::default()),
+                ..Decided::default()
+            },
+            SmallInput::Ask(Ask::Lines(which)) => Decided {
+                answer: self.view(&which),
                 ..Decided::default()
             },
             SmallInput::Ask(_) => return Err(misdirected()),

@@ -12,7 +12,7 @@ use kapell_model::{EntityKey, Error, ErrorCode, Time};
 use crate::backfill::AskBackfill;
 use crate::message::{Message, Signal};
 use crate::notice::NoticeAsk;
-use crate::run_queue::{Activate, Change};
+use crate::run_queue::{Activate, Change, LinesAsk};
 
 /// What comes to a small entity.
 #[derive(Clone, Debug)]
@@ -60,6 +60,8 @@ pub enum Ask {
         /// Who asks.
         by: String,
     },
+    /// A run queue: show a page of its lines.
+    Lines(LinesAsk),
     /// A run queue: this version of your workflow is the active one.
     Activate(Box<Activate>),
     /// A run queue: something that is not versioned changes.

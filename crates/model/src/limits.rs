@@ -44,6 +44,8 @@ pub const DIAGNOSTICS: usize = 500;
 pub const BUNDLE_BYTES: u64 = 256 << 20;
 /// Files in a bundle.
 pub const BUNDLE_FILES: usize = 10_000;
+/// Bytes of the list of its files.
+pub const BUNDLE_LIST_BYTES: u64 = 16 << 20;
 /// Bytes of one artifact.
 pub const ARTIFACT_BYTES: u64 = 64 << 30;
 /// Characters of a name or id.
@@ -177,6 +179,12 @@ pub const CATCHUP: u32 = 10_000;
 pub const APPROVALS: u32 = 100;
 /// Environment variables of one step, those of the workflow and its defaults included.
 pub const ENV_VARIABLES: usize = 256;
+/// What `limit` and `total` of a strategy and `max` of a lock may be at most.
+pub const AT_ONCE: u32 = 1_000_000;
+/// Runs that a retention keeps at most.
+pub const KEPT_RUNS: u32 = 1_000_000_000;
+/// Characters of an owner that a workflow is given, and of the name of whoever changes it.
+pub const OWNER_CHARS: usize = 1_000;
 /// Workflows in one deploy.
 pub const DEPLOY: usize = 1_000;
 /// Rows in one page of a list.

@@ -41,7 +41,7 @@ use serde::Serialize;
 
 use crate::diagnostic::{Diagnostic, Places, Severity};
 use crate::limits;
-use crate::spec::Spec;
+use crate::spec::{LockBounds, Spec};
 use crate::yaml::{self, Span};
 
 /// What came of a file.
@@ -81,6 +81,24 @@ pub fn parse(file_name: &str, text: &str) -> Parsed {
     cx.finish(spec)
 }
 
+/// The keys of the top level of a text; none if it cannot be read to its end or is no map.
+pub fn top_level(text: &str) -> Option<Vec<Arc<str>>> {
+    let (root, problems) = yaml::read(text);
+    let root = root.filter(|_| problems.is_empty())?;
+    let entries = root.map()?;
+    Some(entries.iter().map(|entry| entry.key.clone()).collect())
+}
+
+/// True if the word `workflow` stands in a text as a key may, at whatever depth: all that can be said of
+/// a text that cannot be read.
+pub fn mentions_workflow(text: &str) -> bool {
+    const WORD: &str = "workflow";
+    text.match_indices(WORD).any(|(at, _)| {
+        let rest = text[at + WORD.len()..].trim_start_matches(['"', '\'']);
+        rest.trim_start().starts_with(':')
+    })
+}
+
 /// What is carried through the reading of one file.
 pub(crate) struct Context<'t> {
     text: &'t str,
@@ -95,8 +113,8 @@ pub(crate) struct Context<'t> {
     templates: HashMap<Arc<str>, template::Compiled>,
     /// Ids of inner steps with the container each is in, for hints.
     inner: HashMap<Arc<str>, Arc<str>>,
-    /// Literal lock names with the `max` first seen.
-    locks: HashMap<String, (u32, Span)>,
+    /// Literal lock names with the bounds first seen.
+    locks: HashMap<String, (LockBounds, Span)>,
     /// The run's own timeout, for the warning about longer ones inside.
     run_timeout: Option<jiff::SignedDuration>,
     /// Some of the file could not be read: what may only seem wrong without it is not said.

@@ -15,6 +15,7 @@ pub use trigger::{
     Catchup, Schedule, SignalSource, SignalTrigger, Timing, Trigger, TriggerKind, Webhook,
 };
 
+use std::fmt;
 use std::sync::Arc;
 
 use jiff::SignedDuration;
@@ -512,6 +513,35 @@ pub struct LockUse {
     pub per: Option<SignedDuration>,
 }
 
+/// What belongs to the name of a lock: all that use it say the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LockBounds {
+    /// How many hold it at once, or how many a period.
+    pub max: u32,
+    /// The period of a rate.
+    pub per: Option<SignedDuration>,
+}
+
+impl fmt::Display for LockBounds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "max: {}", self.max)?;
+        match self.per {
+            Some(per) => write!(f, ", per: {}", kapell_expr::format_duration(per)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl LockUse {
+    /// What it says of its name.
+    pub fn bounds(&self) -> LockBounds {
+        LockBounds {
+            max: self.max,
+            per: self.per,
+        }
+    }
+}
+
 /// What a start does while other runs of the workflow are active.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Strategy {
@@ -525,6 +555,20 @@ pub struct Strategy {
     pub key: Option<Program>,
     /// Bursts of starts become the last of them.
     pub debounce: Option<Debounce>,
+}
+
+impl StrategyMode {
+    /// True if `limit` may stand beside it: the other modes run one at a time.
+    pub fn takes_limit(self) -> bool {
+        match self {
+            Self::Parallel => true,
+            Self::Sequential
+            | Self::StrictSequential
+            | Self::FirstOnly
+            | Self::LastOnly
+            | Self::SerialLatest => false,
+        }
+    }
 }
 
 /// The rule of a strategy.

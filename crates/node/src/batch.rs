@@ -6,6 +6,7 @@ use std::sync::Arc;
 use kapell_api::task::{Place, Report, Task};
 use kapell_expr::BlobRef;
 use kapell_model::{EntityKey, Error, Offer, RunId};
+use kapell_store::VersionRow;
 
 use crate::lane::Grant;
 use crate::request::{Answer, ReplyId};
@@ -28,6 +29,8 @@ pub struct Batch {
     pub reports: Vec<(Report, Option<Grant>)>,
     /// Versions that become the active ones of their workflows: namespace, workflow, version.
     pub activated: Vec<(Arc<str>, Arc<str>, u32)>,
+    /// Versions that are registered with them.
+    pub versions: Vec<VersionRow>,
     /// Inputs in it.
     pub inputs: usize,
     /// Of them requests of clients.
@@ -50,7 +53,7 @@ pub struct Touched {
 impl Batch {
     /// True if there is nothing to write.
     pub fn is_read_only(&self) -> bool {
-        self.touched.is_empty() && self.blobs.is_empty()
+        self.touched.is_empty() && self.blobs.is_empty() && self.versions.is_empty()
     }
 
     /// True if there is nothing at all.

@@ -24,7 +24,7 @@ use kapell_api::task::{Place, Report, Task, TaskResources};
 use kapell_api::worker::Queues;
 use kapell_engine::event::{RunCreated, Stored, StoredBlob};
 use kapell_engine::run_queue::Rule;
-use kapell_engine::{Message, Ref, Run};
+use kapell_engine::{Ask, Message, Ref, Run};
 use kapell_expr::BlobRef;
 use kapell_model::{
     EntityKey, Error, ErrorCode, Offer, RunId, RunStatus, SessionId, Shard, Time, limits,
@@ -503,16 +503,23 @@ impl Lane {
             ClientRequest::Ask { key, ask } => {
                 self.submit(key, ToEntity::Ask(Some(reply), ask), false);
             }
-            ClientRequest::AskTogether(asks) => {
-                for (key, ask) in asks {
-                    self.submit(key, ToEntity::Ask(None, ask), true);
-                }
-                self.reply(reply, Ok(Answer::Done));
+            ClientRequest::AskTogether(asks) => self.ask_together(reply, asks),
+            ClientRequest::Deploy { versions, asks } => {
+                self.open.versions.extend(versions);
+                self.ask_together(reply, asks);
             }
             ClientRequest::Dismiss { run } => {
                 self.submit(run.into(), ToEntity::Dismiss(reply), false);
             }
         }
+    }
+
+    /// The batch is not sealed before each of them has decided.
+    fn ask_together(&mut self, reply: ReplyId, asks: Vec<(EntityKey, Ask)>) {
+        for (key, ask) in asks {
+            self.submit(key, ToEntity::Ask(None, ask), true);
+        }
+        self.reply(reply, Ok(Answer::Done));
     }
 
     fn reply(&mut self, reply: ReplyId, answer: Result<Answer, Error>) {

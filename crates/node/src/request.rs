@@ -6,6 +6,7 @@ use kapell_engine::run::view::RunView;
 use kapell_engine::{Ask, Request};
 use kapell_expr::Value;
 use kapell_model::{EntityKey, RunId};
+use kapell_store::VersionRow;
 
 /// Names a request until it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,6 +62,13 @@ pub enum ClientRequest {
     },
     /// Ask several entities that are no runs, in one commit: what none of them refuses.
     AskTogether(Vec<(EntityKey, Ask)>),
+    /// Register versions, and ask entities that are no runs to go by them, in one commit.
+    Deploy {
+        /// The versions, with the numbers that they get.
+        versions: Vec<VersionRow>,
+        /// What is asked of whom.
+        asks: Vec<(EntityKey, Ask)>,
+    },
     /// Free a strict run queue that a failed run blocks.
     Dismiss {
         /// The run that blocks it.

@@ -93,6 +93,7 @@ fn blobs_and_logs_go_with_the_last_run_that_has_them() {
             source: FILE.into(),
             bundle: None,
             created_at: Time(0),
+            author: "".into(),
         })
         .unwrap();
     let prepared = Node::prepare();
@@ -168,6 +169,7 @@ fn ended_runs(retention: &str) -> Arc<dyn Store> {
             source: text.into(),
             bundle: None,
             created_at: Time(0),
+            author: "".into(),
         })
         .unwrap();
     let row = |number: i64| {

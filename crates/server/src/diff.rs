@@ -1,8 +1,9 @@
 //! What differs between two values, as places with what stands there before and after.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use kapell_api::http::Difference;
+use kapell_api::http::{Difference, FileChange, FileDifference};
+use kapell_api::task::Bundle;
 use serde_json::Value;
 
 /// Differences listed at most.
@@ -10,6 +11,32 @@ pub(crate) const MOST: usize = 1_000;
 
 /// Keys by which the elements of a list are told apart: those of steps, parameters and triggers.
 const NAMES: [&str; 2] = ["id", "name"];
+
+/// The files that differ between two lists in the order of their paths; at most [`MOST`].
+pub(crate) fn files(before: &Bundle, after: &Bundle) -> Vec<FileDifference> {
+    let by_path = |bundle: &Bundle| {
+        let files = bundle.files.iter();
+        files
+            .map(|file| (file.path.clone(), (file.blob.hash.clone(), file.executable)))
+            .collect::<BTreeMap<_, _>>()
+    };
+    let (before, after) = (by_path(before), by_path(after));
+    let paths: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    paths
+        .into_iter()
+        .filter_map(|path| {
+            let change = match (before.get(path), after.get(path)) {
+                (None, _) => FileChange::Added,
+                (_, None) => FileChange::Removed,
+                (before, after) if before != after => FileChange::Changed,
+                _ => return None,
+            };
+            let path = path.clone();
+            Some(FileDifference { path, change })
+        })
+        .take(MOST)
+        .collect()
+}
 
 /// The places at which two values differ, in order; at most [`MOST`] and one more.
 pub(crate) fn between(before: &Value, after: &Value) -> Vec<Difference> {

@@ -11,12 +11,7 @@ use kapell_store::VersionRow;
 /// The namespace of everything that is registered here.
 pub const NAMESPACE: &str = "default";
 
-/// Parses the text again, whoever sent it, and makes the row of its version.
-pub(crate) fn row(workflow: &RegisterWorkflow, now: Time) -> Result<VersionRow, Error> {
-    checked(workflow, now).map(|(row, _)| row)
-}
-
-/// The same, with what it means.
+/// Parses the text again, whoever sent it, and makes the row of its version; with what it means.
 pub(crate) fn checked(
     workflow: &RegisterWorkflow,
     now: Time,
@@ -61,6 +56,7 @@ pub(crate) fn checked(
         source: workflow.source.as_str().into(),
         bundle: bundle.map(Into::into),
         created_at: now,
+        author: workflow.by.as_str().into(),
     };
     Ok((row, spec))
 }

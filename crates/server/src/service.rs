@@ -18,6 +18,7 @@ mod token;
 mod trigger;
 mod worker;
 mod workflow;
+mod workflow_settings;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,6 +33,7 @@ use kapell_node::drive::Node;
 use kapell_node::perform::{self, Plans};
 use kapell_node::{Answer, ClientRequest, Entity, clock};
 use kapell_store::{Order, RunRow, Store};
+use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
@@ -60,6 +62,9 @@ pub struct Service {
     /// Set where work is done.
     workers: OnceLock<Arc<Workers>>,
     secrets: Arc<Secrets>,
+    /// Held while what is in force changes: numbers of versions and the hold on all workflows are looked
+    /// up first.
+    definitions: Mutex<()>,
     pub(crate) options: Options,
     pub(crate) data_dir: PathBuf,
     pub(crate) requests: Requests,
@@ -96,6 +101,7 @@ impl Service {
             working,
             workers: OnceLock::new(),
             secrets,
+            definitions: Mutex::new(()),
             traces: options.traces.as_ref().map(|_| Arc::default()),
             options: options.clone(),
             data_dir: data_dir.to_owned(),

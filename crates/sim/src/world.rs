@@ -353,6 +353,7 @@ impl<'a> World<'a> {
             source: text.into(),
             bundle: None,
             created_at: self.wall(),
+            author: "".into(),
         })
     }
 

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use kapell_model::{SHARDS, Shard, limits};
 
-use crate::{Commit, Document, EntityWrite, Error, Result};
+use crate::{Commit, Document, EntityWrite, Error, Result, VersionRow};
 
 /// Bytes of the key of a document: all names that an entity's key holds fit.
 pub(crate) const DOCUMENT_KEY_BYTES: usize = 16 << 10;
@@ -83,6 +83,14 @@ pub(crate) fn check_shards(shards: &[Shard]) -> Result<()> {
         ))),
         None => Ok(()),
     }
+}
+
+/// The refusal of a version whose number or content is not free.
+pub(crate) fn version_taken(row: &VersionRow) -> Error {
+    Error::Invalid(format!(
+        "version {} of `{}` is not the next one, or its content is registered",
+        row.version, row.workflow
+    ))
 }
 
 /// True if the write leaves nothing of its entity: it forgets, and the state that stays is empty.

@@ -97,6 +97,7 @@ fn version_row(workflow: &str, hash: &str) -> VersionRow {
         source: Arc::from(format!("source of {hash}")),
         bundle: hash.ends_with('b').then(|| Arc::from("{}")),
         created_at: Time(7),
+        author: Arc::from("ann"),
     }
 }
 

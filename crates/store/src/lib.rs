@@ -97,6 +97,10 @@ pub struct Commit {
     /// Versions that become the active ones of their workflows: namespace, workflow, version. 0 is
     /// none: the workflow starts by no trigger and no name alone any more.
     pub activated: Vec<(Arc<str>, Arc<str>, u32)>,
+    /// Versions that are registered, before any is activated. Each has the number after the newest of its
+    /// workflow and a hash that none of it has, or the commit is refused. Unlike [`Store::register`] it
+    /// makes none of them the active one by that.
+    pub versions: Vec<VersionRow>,
 }
 
 /// A document by its key, or that there is none of it any more. The first byte of a key says what it
@@ -239,6 +243,8 @@ pub struct VersionRow {
     pub bundle: Option<Arc<str>>,
     /// When it was registered.
     pub created_at: Time,
+    /// Who registered it; empty if nobody said.
+    pub author: Arc<str>,
 }
 
 /// A place to keep everything. Calls block; whoever must not wait calls from a thread of its own.
@@ -304,6 +310,24 @@ pub trait Store: Send + Sync {
     /// Registers a version: one with the same hash as a version of the workflow changes nothing.
     /// Returns its number. `version` of the row is ignored.
     fn register(&self, row: &VersionRow) -> Result<u32>;
+
+    /// The number of the version of a workflow with this hash, if there is one, and that of its newest
+    /// version, 0 for none.
+    fn version_numbers(
+        &self,
+        namespace: &str,
+        workflow: &str,
+        hash: &str,
+    ) -> Result<(Option<u32>, u32)>;
+
+    /// Versions of a workflow, newest first, before the given one.
+    fn versions(
+        &self,
+        namespace: &str,
+        workflow: &str,
+        before: Option<u32>,
+        limit: usize,
+    ) -> Result<Vec<VersionRow>>;
 
     /// A version of a workflow; none is the active one: the one activated last, or of a workflow none
     /// of whose versions was ever activated the one registered last.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use kapell_model::{EntityKey, RunId, RunStatus, Shard, Time};
 use parking_lot::Mutex;
 
-use crate::check::{check_commit, check_documents, check_shards, drops_entity};
+use crate::check::{check_commit, check_documents, check_shards, drops_entity, version_taken};
 use crate::refs::{self, Hash, hashes_in};
 use crate::suffix::{NEWEST_SEARCHED, Suffix};
 use crate::{
@@ -51,6 +51,8 @@ struct State {
     workflows: BTreeMap<Name, Vec<VersionRow>>,
     /// Versions that were activated.
     activated: BTreeMap<Name, u32>,
+    /// Versions that were registered last, and not by a commit.
+    registered: BTreeMap<Name, u32>,
     documents: BTreeMap<Vec<u8>, String>,
     /// Who refers to which blob; none are the versions.
     referred: BTreeSet<(Hash, Option<EntityKey>)>,
@@ -105,6 +107,7 @@ impl Store for MemoryStore {
         let mut state = self.state.lock();
         state.check_fence(commit)?;
         state.check_places(commit)?;
+        state.check_versions(commit)?;
         for held in &commit.shards {
             let lease = Lease {
                 seq: held.seq + 1,
@@ -119,6 +122,9 @@ impl Store for MemoryStore {
             state.write_run(row);
         }
         state.write_documents(&commit.documents);
+        for row in &commit.versions {
+            state.write_version(row.clone());
+        }
         for (namespace, workflow, version) in &commit.activated {
             let name = (namespace.clone(), workflow.clone());
             state.activated.insert(name, *version);
@@ -263,16 +269,41 @@ impl Store for MemoryStore {
             return Ok(known.version);
         }
         let version = versions.last().map_or(1, |last| last.version + 1);
-        versions.push(VersionRow {
+        state.write_version(VersionRow {
             version,
             ..row.clone()
         });
-        let bundle = row.bundle.as_deref().unwrap_or_default();
-        let refers = hashes_in(bundle.as_bytes());
-        state
-            .referred
-            .extend(refers.into_iter().map(|hash| (hash, None)));
+        let name = (row.namespace.clone(), row.workflow.clone());
+        state.registered.insert(name, version);
         Ok(version)
+    }
+
+    fn version_numbers(
+        &self,
+        namespace: &str,
+        workflow: &str,
+        hash: &str,
+    ) -> Result<(Option<u32>, u32)> {
+        let state = self.state.lock();
+        let name = (Arc::from(namespace), Arc::from(workflow));
+        let versions = || state.workflows.get(&name).into_iter().flatten();
+        let same = versions().find(|row| *row.hash == *hash);
+        let newest = versions().last().map_or(0, |row| row.version);
+        Ok((same.map(|row| row.version), newest))
+    }
+
+    fn versions(
+        &self,
+        namespace: &str,
+        workflow: &str,
+        before: Option<u32>,
+        limit: usize,
+    ) -> Result<Vec<VersionRow>> {
+        let state = self.state.lock();
+        let name = (Arc::from(namespace), Arc::from(workflow));
+        let versions = state.workflows.get(&name).into_iter().flatten().rev();
+        let wanted = versions.filter(|row| before.is_none_or(|before| row.version < before));
+        Ok(wanted.take(limit).cloned().collect())
     }
 
     fn version(
@@ -286,11 +317,8 @@ impl Store for MemoryStore {
         let Some(versions) = state.workflows.get(&name) else {
             return Ok(None);
         };
-        let found = match version.or(state.activated.get(&name).copied()) {
-            None => versions.last(),
-            Some(number) => versions.iter().find(|row| row.version == number),
-        };
-        Ok(found.cloned())
+        let number = version.unwrap_or_else(|| state.active(&name));
+        Ok(versions.iter().find(|row| row.version == number).cloned())
     }
 
     fn list_workflows(
@@ -303,11 +331,9 @@ impl Store for MemoryStore {
         let from = Bound::Excluded((Arc::from(namespace), Arc::from(after)));
         let names = state.workflows.range((from, Bound::Unbounded));
         let names = names.take_while(|((of, _), _)| **of == *namespace);
-        let active = names.filter_map(|(name, versions)| {
-            let newest = versions.last()?.version;
-            let active = state.activated.get(name).copied();
-            Some((name.1.clone(), active.unwrap_or(newest)))
-        });
+        let active = names
+            .filter(|(_, versions)| !versions.is_empty())
+            .map(|(name, _)| (name.1.clone(), state.active(name)));
         Ok(active.take(limit).collect())
     }
 
@@ -433,6 +459,38 @@ impl State {
             }
         }
         Ok(())
+    }
+
+    fn check_versions(&self, commit: &Commit) -> Result<()> {
+        let mut new: BTreeMap<Name, Vec<&VersionRow>> = BTreeMap::new();
+        for row in &commit.versions {
+            let name = (row.namespace.clone(), row.workflow.clone());
+            let stored = self.workflows.get(&name);
+            let new = new
+                .entry(name)
+                .or_insert_with(|| stored.into_iter().flatten().collect());
+            let next = new.last().map_or(1, |last| last.version + 1);
+            if row.version != next || new.iter().any(|known| known.hash == row.hash) {
+                return Err(version_taken(row));
+            }
+            new.push(row);
+        }
+        Ok(())
+    }
+
+    fn write_version(&mut self, row: VersionRow) {
+        let bundle = row.bundle.as_deref().unwrap_or_default();
+        let refers = hashes_in(bundle.as_bytes());
+        self.referred
+            .extend(refers.into_iter().map(|hash| (hash, None)));
+        let name = (row.namespace.clone(), row.workflow.clone());
+        self.workflows.entry(name).or_default().push(row);
+    }
+
+    /// The active version of a workflow; 0 is none.
+    fn active(&self, name: &Name) -> u32 {
+        let active = self.activated.get(name).or(self.registered.get(name));
+        active.copied().unwrap_or(0)
     }
 
     fn write_entity(&mut self, write: &EntityWrite) {

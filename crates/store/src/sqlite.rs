@@ -175,6 +175,25 @@ impl Store for SqliteStore {
             .write(|tx, ids| write::register(tx, ids, row))
     }
 
+    fn version_numbers(
+        &self,
+        namespace: &str,
+        workflow: &str,
+        hash: &str,
+    ) -> Result<(Option<u32>, u32)> {
+        self.read(|connection| read::version_numbers(connection, namespace, workflow, hash))
+    }
+
+    fn versions(
+        &self,
+        namespace: &str,
+        workflow: &str,
+        before: Option<u32>,
+        limit: usize,
+    ) -> Result<Vec<VersionRow>> {
+        self.read(|connection| read::versions(connection, namespace, workflow, before, limit))
+    }
+
     fn version(
         &self,
         namespace: &str,

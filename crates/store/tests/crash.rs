@@ -112,6 +112,7 @@ fn commit(leases: &[kapell_store::Lease], seq: u64) -> Commit {
             "w".into(),
             u32::try_from(seq % 2).unwrap() + 1,
         )],
+        versions: Vec::new(),
     }
 }
 
@@ -155,6 +156,7 @@ fn version(hash: &str) -> VersionRow {
         source: "".into(),
         bundle: None,
         created_at: Time(0),
+        author: "".into(),
     }
 }
 

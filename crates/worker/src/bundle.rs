@@ -12,9 +12,6 @@ use kapell_expr::BlobRef;
 use kapell_model::limits;
 use parking_lot::Mutex;
 
-/// Bytes of the list of a bundle's files.
-const LIST_BYTES: u64 = 16 << 20;
-
 /// A bundle in the cache.
 #[derive(Debug)]
 pub(crate) struct Unpacked {
@@ -56,7 +53,7 @@ impl Bundles {
         if let Some(known) = self.known(blob) {
             return Ok(known);
         }
-        let list: Bundle = serde_json::from_slice(&blobs.get(blob, LIST_BYTES)?)?;
+        let list: Bundle = serde_json::from_slice(&blobs.get(blob, limits::BUNDLE_LIST_BYTES)?)?;
         let unpacked = Arc::new(self.unpack(blob, &list, blobs)?);
         self.known
             .lock()

@@ -4,7 +4,8 @@ use hyper::Method;
 
 use super::{Client, Result, encoded};
 use crate::http::{
-    Deploy, DeployPlan, Held, Hold, QueueView, VersionDiff, WorkflowChange, WorkflowView,
+    Deploy, DeployPlan, Held, Hold, QueueQuery, QueueView, VersionDiff, WorkflowChange,
+    WorkflowView,
 };
 
 /// What can be asked of workflows as they are in force.
@@ -20,7 +21,7 @@ pub trait DeployCalls: Send + Sync {
     /// What differs between two versions.
     fn diff(&self, name: &str, from: u32, to: u32) -> Result<VersionDiff>;
     /// Who is active in its run queue, and who waits.
-    fn queue(&self, name: &str) -> Result<QueueView>;
+    fn queue(&self, name: &str, query: &QueueQuery) -> Result<QueueView>;
     /// Pauses all workflows, or lets them go on.
     fn hold(&self, hold: &Hold) -> Result<Held>;
 }
@@ -57,8 +58,14 @@ impl DeployCalls for Client {
         ))
     }
 
-    fn queue(&self, name: &str) -> Result<QueueView> {
-        self.get(&format!("/workflows/{}/queue", encoded(name)))
+    fn queue(&self, name: &str, query: &QueueQuery) -> Result<QueueView> {
+        let mut path = format!("/workflows/{}/queue?", encoded(name));
+        for (field, value) in [("key", &query.key), ("after", &query.after)] {
+            if let Some(value) = value {
+                path += &format!("{field}={}&", encoded(value));
+            }
+        }
+        self.get(path.trim_end_matches(['?', '&']))
     }
 
     fn hold(&self, hold: &Hold) -> Result<Held> {

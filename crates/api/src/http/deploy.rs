@@ -53,6 +53,30 @@ pub struct DeployChange {
     /// The files that go with it differ.
     #[serde(default)]
     pub files_differ: bool,
+    /// Which of them, at most 1,000.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FileDifference>,
+}
+
+/// A file that goes with one of two versions, or with both and is not the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FileDifference {
+    /// Below the folder of the workflow, with `/`.
+    pub path: String,
+    /// What was done to it.
+    pub change: FileChange,
+}
+
+/// What was done to a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileChange {
+    /// It was not there.
+    Added,
+    /// It is not there any more.
+    Removed,
+    /// Its content, or whether it may be executed.
+    Changed,
 }
 
 /// What a deploy does to a workflow.
@@ -91,6 +115,9 @@ pub struct VersionDiff {
     pub differences: Vec<Difference>,
     /// The files that go with it differ.
     pub files_differ: bool,
+    /// Which of them, at most 1,000.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FileDifference>,
 }
 
 /// A workflow with what is said of it beside its versions.
@@ -112,6 +139,19 @@ pub struct WorkflowView {
     /// What a start does while others are active.
     #[schema(value_type = Object)]
     pub strategy: StrategyView,
+    /// The expression that makes a queue of each of its values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// When a burst of starts is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub debounce: Option<DebounceView>,
+    /// How long ended runs are kept; none is as the server says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub retention: Option<Retention>,
+    /// What goes before what its versions say: `owner`, `retention`, `strategy`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overrides: Vec<String>,
     /// Who paused it, and when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<Paused>,
@@ -122,6 +162,16 @@ pub struct WorkflowView {
     pub deleted: bool,
     /// Its runs by status.
     pub runs: std::collections::BTreeMap<String, u64>,
+}
+
+/// When a burst of starts is over.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct DebounceView {
+    /// Once no start came for so long.
+    pub quiet: String,
+    /// At the latest so long after its first start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<String>,
 }
 
 /// Who paused something, and when.
@@ -166,10 +216,11 @@ pub struct WorkflowChange {
     #[serde(default, with = "absent_or", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub owner: Option<Option<String>>,
-    /// Goes before what its versions say: `{age, runs}`.
+    /// Goes before what its versions say: `{age, runs}`. Of the two, what is left out stays; null is no
+    /// bound.
     #[serde(default, with = "absent_or", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
-    pub retention: Option<Option<Retention>>,
+    pub retention: Option<Option<RetentionChange>>,
     /// The version that is active from now on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active: Option<u32>,
@@ -179,6 +230,18 @@ pub struct WorkflowChange {
     /// Who.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub by: String,
+}
+
+/// A change of how long ended runs are kept. What is left out stays; null is no bound.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetentionChange {
+    /// By age since the end.
+    #[serde(default, with = "absent_or", skip_serializing_if = "Option::is_none")]
+    pub age: Option<Option<jiff::SignedDuration>>,
+    /// The newest so many.
+    #[serde(default, with = "absent_or", skip_serializing_if = "Option::is_none")]
+    pub runs: Option<Option<u32>>,
 }
 
 /// Pause all workflows, or let them go on.
@@ -233,6 +296,18 @@ pub struct QueueView {
     pub lines: Vec<QueueLine>,
     /// Some runs are left out.
     pub more: bool,
+    /// Give it as `after` for the next page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// Which runs of a run queue to show.
+#[derive(Clone, Debug, Default)]
+pub struct QueueQuery {
+    /// Those with this value of `strategy.key`.
+    pub key: Option<String>,
+    /// After this place: `next` of the page before.
+    pub after: Option<String>,
 }
 
 /// Runs with the same value of `strategy.key`.

@@ -20,6 +20,9 @@ pub struct RegisterWorkflow {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Blob>)]
     pub bundle: Option<BlobRef>,
+    /// Who registers it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub by: String,
 }
 
 /// A workflow that is registered.
@@ -46,10 +49,26 @@ pub struct WorkflowPage {
 pub struct WorkflowSummary {
     /// Its name.
     pub name: String,
-    /// The version that new runs take.
+    /// The version that new runs take; 0 for none.
     pub version: u32,
+    /// Whether it starts.
+    pub state: WorkflowState,
     /// Runs by status.
     pub runs: BTreeMap<RunStatusName, u64>,
+}
+
+/// Whether a workflow starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum WorkflowState {
+    /// It does.
+    Active,
+    /// Its starts wait until it is resumed.
+    Paused,
+    /// None of its versions is active: it starts by no trigger and no name alone.
+    Inactive,
+    /// It was deleted; its history is kept.
+    Deleted,
 }
 
 /// A run's status as a key.
@@ -68,6 +87,9 @@ pub struct Version {
     #[serde(with = "crate::stamp")]
     #[schema(value_type = schema::Timestamp)]
     pub created_at: Time,
+    /// Who registered it; empty if nobody said.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub author: String,
     /// The file as its author wrote it; left out in lists.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub source: String,

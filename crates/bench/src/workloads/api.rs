@@ -86,6 +86,7 @@ fn deploy(client: &Client, sources: impl IntoIterator<Item = String>) -> Result<
         file: format!("bench-{number}.yaml"),
         source,
         bundle: None,
+        by: String::new(),
     });
     client.deploy(&Deploy {
         workflows: workflows.collect(),

@@ -125,6 +125,7 @@ pub(crate) fn remote(dir: &Path, n: usize) -> Result<Figures> {
         file: "far.yaml".to_owned(),
         source: TEXT.to_owned(),
         bundle: None,
+        by: String::new(),
     })?;
     let started = Instant::now();
     let n_value = Value::Int(i64::try_from(n).unwrap_or(i64::MAX));

@@ -16,6 +16,7 @@ mod ops;
 mod place;
 mod runs;
 mod server;
+mod strategies;
 mod terminal;
 mod waiting;
 mod workers;

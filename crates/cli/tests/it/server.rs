@@ -52,6 +52,13 @@ impl Server {
         ask(self.url.split_once("//").unwrap().1, head, "")
     }
 
+    /// Kills it, and starts another in its place.
+    pub(crate) fn killed(self) -> Self {
+        self.started.signal(Signal::KILL);
+        self.started.end();
+        Self::with(self.place, &[])
+    }
+
     /// Asks it to end; its exit status.
     pub(crate) fn end(self) -> i32 {
         self.started.signal(Signal::TERM);

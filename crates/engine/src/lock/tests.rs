@@ -94,3 +94,31 @@ fn a_request_of_an_earlier_version_has_no_path_and_is_shown_all_the_same() {
     assert_eq!(seen["holding"][0]["run"], run(1).to_string());
     assert_eq!(seen["holding"][0]["step"], "");
 }
+
+#[test]
+fn what_is_in_use_as_a_lock_is_no_rate_and_the_other_way_round() {
+    let name = Arc::from("db");
+    let minute = 60_000_000;
+    for (first, other) in [(0, minute), (minute, 0)] {
+        let mut lock = Lock::default();
+        decide(&mut lock, &acquire(1, "load", first), 1);
+        let before = lock.clone();
+        let decided = lock.decide(&name, Some(&acquire(2, "call", other)), Time(2));
+        let told = &decided.messages[..];
+        assert!(
+            matches!(told, [(who, Message::LockRefused { .. })] if *who == run(2).into()),
+            "{told:?}"
+        );
+        assert!(decided.events.is_empty());
+        assert_eq!(lock, before, "its bounds are as they were");
+        // Once nobody uses it, it may become the other.
+        let release = Message::Release {
+            run: run(1),
+            place: place(0),
+        };
+        decide(&mut lock, &release, 3);
+        decide(&mut lock, &acquire(2, "call", other), 10 * minute);
+        assert_eq!(lock.period, other);
+        assert!(lock.waiting.is_empty());
+    }
+}

@@ -1,11 +1,12 @@
 //! Locks that units ask for, one after another.
 
-use kapell_api::task::Place;
+use kapell_api::task::{Place, TaskError};
 use kapell_expr::{Template, Value};
-use kapell_model::EntityKey;
+use kapell_model::{EntityKey, StepStatus};
 
+use super::input::Taken;
 use super::names::At;
-use super::{Decider, Stop};
+use super::{Decider, Refusal, Stop};
 use crate::event::{Fact, LockRequested};
 use crate::message::Message;
 
@@ -64,6 +65,24 @@ impl Decider<'_> {
                 path,
             },
         );
+        Ok(())
+    }
+
+    /// A lock that is a rate for others, or the other way round, is none that the unit could get.
+    pub(super) fn lock_refused(&mut self, place: Place, name: &str) -> Taken {
+        let locks = self.run.state.locks.get(&place);
+        let asked = locks.and_then(|locks| locks.asked.as_deref());
+        if asked != Some(name) {
+            return Err(Refusal::Stale);
+        }
+        let error = TaskError {
+            reason: "lock".into(),
+            message: format!(
+                "others use `{name}` as a lock, and this step as a rate, or the other way round: one of them needs another name"
+            ),
+            ..TaskError::default()
+        };
+        self.end_started(place, StepStatus::Failed, Some(error));
         Ok(())
     }
 

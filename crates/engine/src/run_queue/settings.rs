@@ -102,8 +102,8 @@ pub struct Activate {
 pub struct Change {
     /// Pause it, or let it go on: by whom.
     pub paused: Option<Option<String>>,
-    /// The same for the whole namespace.
-    pub held: Option<Option<String>>,
+    /// Who paused the whole namespace and when, or that nobody does any more.
+    pub held: Option<Option<Mark>>,
     /// Override the strategy, or no longer.
     pub strategy: Option<Option<Bounds>>,
     /// With it: the rule that counts for what waits.
@@ -211,8 +211,8 @@ impl Deciding<'_> {
         if let Some(by) = change.paused {
             settings.paused = mark(by);
         }
-        if let Some(by) = change.held {
-            settings.held = mark(by);
+        if let Some(held) = change.held {
+            settings.held = held;
         }
         if let Some(owner) = change.owner {
             settings.owner = owner;

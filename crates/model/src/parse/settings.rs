@@ -8,8 +8,8 @@ use kapell_expr::{Object, Type};
 use crate::language;
 use crate::limits;
 use crate::spec::{
-    Artifacts, Backoff, Debounce, Dyn, LockUse, Named, Outputs, Resources, Retention, Retry,
-    Strategy, StrategyMode, Timeouts,
+    Artifacts, Backoff, Debounce, Dyn, LockBounds, LockUse, Named, Outputs, Resources, Retention,
+    Retry, Strategy, StrategyMode, Timeouts,
 };
 use crate::yaml::{Entry, Kind, Node, Span};
 
@@ -17,7 +17,7 @@ use super::Context;
 use super::scope::Scope;
 use super::template::Secrets;
 
-const MANY: u32 = 1_000_000;
+const MANY: u32 = limits::AT_ONCE;
 
 const FIXED_PATH: &str = "pass the name through `env`, and write to a fixed path";
 
@@ -255,7 +255,10 @@ impl Context<'_> {
         let max = fields
             .get("max")
             .map_or(Some(1), |node| self.count(node, "max", (1, MANY)));
-        let per = fields.get("per").map(|node| self.duration(node, "per"));
+        let per = match fields.get("per") {
+            None => None,
+            Some(node) => Some(self.period(node)?),
+        };
         let (name, max) = (name?, max?);
         if let Some(literal) = super::literal_text(&name) {
             let literal = literal.to_owned();
@@ -269,25 +272,37 @@ impl Context<'_> {
                     ),
                 );
             }
+            let own = LockBounds { max, per };
             let (first, place) = *self
                 .locks
                 .entry(literal.clone())
-                .or_insert((max, name_node.span));
-            if first != max {
+                .or_insert((own, name_node.span));
+            if first != own {
                 let line = self.text[..place.start].matches('\n').count() + 1;
                 self.error_hint(
                     "lock-max",
                     node.span,
-                    format!("`{literal}` has `max: {max}` here and `max: {first}` on line {line}"),
+                    format!("`{literal}` has `{own}` here and `{first}` on line {line}"),
                     "`max` belongs to the name: make them equal, or use two names",
                 );
             }
         }
-        Some(LockUse {
-            name,
-            max,
-            per: per.flatten(),
-        })
+        Some(LockUse { name, max, per })
+    }
+
+    /// The period of a rate.
+    fn period(&mut self, node: &Node) -> Option<SignedDuration> {
+        let per = self.duration(node, "per")?;
+        if per.is_zero() {
+            self.error_hint(
+                "out-of-range",
+                node.span,
+                "`per` is longer than nothing",
+                "without `per`, `max` bounds how many hold the name at once",
+            );
+            return None;
+        }
+        Some(per)
     }
 
     pub(crate) fn strategy(&mut self, node: &Node, scope: &Scope<'_>) -> Strategy {
@@ -306,10 +321,7 @@ impl Context<'_> {
             .get("mode")
             .and_then(|node| self.choice(node, "mode", &modes))
             .unwrap_or_default();
-        if let Some(limit) = fields
-            .entry("limit")
-            .filter(|_| mode != StrategyMode::Parallel)
-        {
+        if let Some(limit) = fields.entry("limit").filter(|_| !mode.takes_limit()) {
             self.error_hint(
                 "limit-not-here",
                 limit.key_span,
@@ -365,7 +377,7 @@ impl Context<'_> {
                 .and_then(|node| self.duration(node, "age")),
             runs: fields
                 .get("runs")
-                .and_then(|node| self.count(node, "runs", (1, 1_000_000_000))),
+                .and_then(|node| self.count(node, "runs", (1, limits::KEPT_RUNS))),
         }
     }
 

@@ -89,6 +89,7 @@ fn store_with_a_run(snapshot: impl FnOnce(&Run) -> Vec<u8>) -> MemoryStore {
         source: file.into(),
         bundle: None,
         created_at: Time(0),
+        author: "".into(),
     };
     store.register(&version).unwrap();
     let mut run = Run::new(Arc::new(Plan::new(spec)));

@@ -140,6 +140,7 @@ impl Lane {
     pub(super) fn commit_of(&mut self, batch: &mut Batch) -> (Commit, Vec<EntityKey>) {
         let mut commit = Commit {
             activated: std::mem::take(&mut batch.activated),
+            versions: std::mem::take(&mut batch.versions),
             ..Commit::default()
         };
         commit.entities.reserve(batch.touched.len());

@@ -30,7 +30,7 @@ impl Blobs for NoBlobs {
 }
 
 /// What becomes of commits.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Commits {
     Land,
     /// They take for ever.
@@ -243,6 +243,7 @@ fn version_row(spec: &kapell_model::spec::Spec, file: &str) -> VersionRow {
         source: file.into(),
         bundle: None,
         created_at: START,
+        author: "".into(),
     }
 }
 
@@ -251,6 +252,7 @@ fn blake3_of(file: &str) -> Arc<str> {
     format!("{:064x}", file.len()).into()
 }
 
+mod deploy;
 mod triggers;
 
 const ONE: &str = "workflow: w\nsteps:\n  a: { shell: 'true' }\n";

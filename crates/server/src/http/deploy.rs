@@ -5,7 +5,8 @@ use std::sync::Arc;
 use axum::extract::{Path, Query, State};
 use kapell_api::client::DeployCalls;
 use kapell_api::http::{
-    Deploy, DeployPlan, Held, Hold, QueueView, VersionDiff, WorkflowChange, WorkflowView,
+    Deploy, DeployPlan, Held, Hold, QueueQuery, QueueView, VersionDiff, WorkflowChange,
+    WorkflowView,
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -119,12 +120,30 @@ async fn diff_versions(
     .await
 }
 
+/// A page of a run queue.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct PlaceQuery {
+    /// Only runs with this value of `strategy.key`.
+    key: Option<String>,
+    /// After this place: `next` of the page before.
+    after: Option<String>,
+}
+
 /// Show the run queue of a workflow
 #[utoipa::path(
     get, path = "/workflows/{workflow}/queue", tag = "workflows", security(("token" = ["read"])),
-    params(("workflow" = String, Path, description = "Its name")),
+    params(("workflow" = String, Path, description = "Its name"), PlaceQuery),
     responses((status = 200, description = "Who is active and who waits, in order", body = QueueView))
 )]
-async fn show_queue(State(service): Shared, Path(workflow): Path<String>) -> Answer<QueueView> {
-    call(service, move |service| service.queue(&workflow)).await
+async fn show_queue(
+    State(service): Shared,
+    Path(workflow): Path<String>,
+    Query(place): Query<PlaceQuery>,
+) -> Answer<QueueView> {
+    let query = QueueQuery {
+        key: place.key,
+        after: place.after,
+    };
+    call(service, move |service| service.queue(&workflow, &query)).await
 }

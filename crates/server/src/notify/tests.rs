@@ -250,9 +250,10 @@ impl World {
             file: "w.yaml".to_owned(),
             source: workflow.to_owned(),
             bundle: None,
+            by: String::new(),
         };
         store
-            .register(&register::row(&register, clock::now()).unwrap())
+            .register(&register::checked(&register, clock::now()).unwrap().0)
             .unwrap();
         let files = FileBlobs::open(folder.path()).unwrap();
         let prepared = kapell_node::drive::Node::prepare();

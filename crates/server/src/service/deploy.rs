@@ -1,25 +1,31 @@
-//! Putting workflows in force, and what is said of them beside their versions.
+//! Putting workflows in force. What is said of them beside their versions is in `workflow_settings`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use kapell_api::client::{DeployCalls, Result};
 use kapell_api::http::{
-    Deploy, DeployAction, DeployChange, DeployPlan, Difference, Held, Hold, Paused, QueueView,
-    StrategyView, VersionDiff, WorkflowChange, WorkflowView,
+    Deploy, DeployAction, DeployChange, DeployPlan, Difference, FileDifference, Held, Hold,
+    QueueQuery, QueueView, VersionDiff, WorkflowChange, WorkflowView,
 };
-use kapell_engine::run_queue::{Activate, Bounds, Change, Mark, Rule, Settings};
+use kapell_api::task::Bundle;
+use kapell_engine::run_queue::{Activate, Change, LinesAsk, Rule};
 use kapell_engine::{Ask, Plan};
-use kapell_expr::Template;
+use kapell_expr::BlobRef;
 use kapell_model::spec::{Spec, Verb};
-use kapell_model::{EntityKey, Error, ErrorCode, Time, limits};
-use kapell_node::{Answer, ClientRequest, clock};
-use kapell_store::{Order, VersionRow};
+use kapell_model::{EntityKey, Error, ErrorCode, RunId, limits};
+use kapell_node::{ClientRequest, clock};
+use kapell_store::VersionRow;
 
-use super::{Service, no_version, unexpected};
+mod locks;
+
+use super::Service;
 use crate::diff;
 use crate::register::{self, NAMESPACE};
 use crate::rows::failure;
+
+/// Between the run and the key of a place in a run queue.
+const PLACE: char = '.';
 
 /// A workflow that is to be put in force.
 struct Wanted {
@@ -29,31 +35,6 @@ struct Wanted {
 }
 
 impl Service {
-    pub(super) fn queue_key(workflow: &str) -> EntityKey {
-        EntityKey::RunQueue {
-            namespace: NAMESPACE.into(),
-            workflow: workflow.into(),
-            key: "".into(),
-        }
-    }
-
-    /// What is said of a workflow beside its versions.
-    pub(super) fn settings(&self, workflow: &str) -> Result<Settings> {
-        let key = Self::queue_key(workflow).to_bytes();
-        let found = self
-            .store
-            .documents(&key, None, Order::Forward, 1)
-            .map_err(failure)?;
-        let own = found.into_iter().find(|(found, _)| *found == key);
-        match own {
-            None => Ok(Settings::default()),
-            Some((_, text)) => serde_json::from_str(&text).map_err(|error| {
-                let what = format!("the settings of workflow `{workflow}`: {error}");
-                Error::new(ErrorCode::StoreCorrupt, what)
-            }),
-        }
-    }
-
     /// What a deploy would do to each of its workflows.
     fn wanted(&self, deploy: &Deploy) -> Result<Vec<Wanted>> {
         if deploy.workflows.len() > limits::DEPLOY {
@@ -67,7 +48,7 @@ impl Service {
         let mut problems = Vec::new();
         let mut wanted: BTreeMap<Arc<str>, (String, Wanted)> = BTreeMap::new();
         for workflow in &deploy.workflows {
-            let (row, spec) = match register::checked(workflow, clock::now()) {
+            let (mut row, spec) = match register::checked(workflow, clock::now()) {
                 Ok(checked) => checked,
                 Err(error) => {
                     problems.push(error.message);
@@ -80,6 +61,9 @@ impl Service {
                     workflow.file
                 ));
                 continue;
+            }
+            if row.author.is_empty() {
+                row.author = deploy.by.as_str().into();
             }
             let change = self.change_of(&row)?;
             let name = row.workflow.clone();
@@ -108,6 +92,7 @@ impl Service {
     fn change_of(&self, row: &VersionRow) -> Result<DeployChange> {
         let workflow = row.workflow.to_string();
         let settings = self.settings(&workflow)?;
+        let (same, _) = self.numbers(row)?;
         let active = self
             .store
             .version(NAMESPACE, &workflow, None)
@@ -118,23 +103,21 @@ impl Service {
             workflow,
             action: DeployAction::Update,
             from,
-            to: None,
+            to: same,
             differences: Vec::new(),
             files_differ: false,
+            files: Vec::new(),
         };
         match active {
             None if settings.active.is_none() => change.action = DeployAction::Create,
             None => {}
             Some(active) if active.hash == row.hash && in_force == Some(active.version) => {
                 change.action = DeployAction::Keep;
-                change.to = from;
             }
             Some(active) => {
-                if active.hash == row.hash {
-                    change.to = from;
-                }
                 change.differences = differences(&active.spec, &row.spec)?;
                 change.files_differ = active.bundle != row.bundle;
+                change.files = self.files(&active, row);
             }
         }
         Ok(change)
@@ -153,36 +136,26 @@ impl Service {
         Ok(found)
     }
 
-    /// Every workflow of which something is said beside its versions.
-    fn each_workflow(&self, mut each: impl FnMut(&str, Settings) -> Result<()>) -> Result<()> {
-        let mut prefix = Self::queue_key("").to_bytes();
-        prefix.truncate(prefix.len() - 1);
-        let mut last: Option<Vec<u8>> = None;
-        loop {
-            let page = self
-                .store
-                .documents(&prefix, last.as_deref(), Order::Forward, limits::LIST_PAGE)
-                .map_err(failure)?;
-            let Some((key, _)) = page.last() else {
-                return Ok(());
-            };
-            last = Some(key.clone());
-            for (key, text) in &page {
-                if let Some(EntityKey::RunQueue { workflow, .. }) = EntityKey::from_bytes(key) {
-                    each(&workflow, serde_json::from_str(text).unwrap_or_default())?;
-                }
-            }
-        }
-    }
-
+    /// All of it in one commit: versions that are new, which of them are active, and what is deleted.
     fn put_in_force(&self, wanted: &mut [Wanted], left_over: &[String]) -> Result<()> {
+        let mut versions = Vec::new();
         let mut asks = Vec::new();
         for wanted in wanted.iter_mut() {
             if wanted.change.action == DeployAction::Keep {
                 continue;
             }
-            let version = self.store.register(&wanted.row).map_err(failure)?;
+            let version = match self.numbers(&wanted.row)? {
+                (Some(known), _) => known,
+                (None, newest) => {
+                    versions.push(VersionRow {
+                        version: newest + 1,
+                        ..wanted.row.clone()
+                    });
+                    newest + 1
+                }
+            };
             wanted.change.to = Some(version);
+            asks.extend(self.held_too(&wanted.row.workflow)?);
             asks.push(activation(&wanted.spec, &wanted.row.workflow, version));
         }
         for workflow in left_over {
@@ -195,46 +168,48 @@ impl Service {
         if asks.is_empty() {
             return Ok(());
         }
-        self.ask(ClientRequest::AskTogether(asks))?;
+        self.ask(ClientRequest::Deploy { versions, asks })?;
         if let Some(node) = &self.node {
             node.versions_changed();
         }
         Ok(())
     }
 
-    /// A version that exists, with its definition.
-    fn registered(&self, workflow: &str, version: Option<u32>) -> Result<(VersionRow, Arc<Spec>)> {
-        let row = self
-            .store
-            .version(NAMESPACE, workflow, version)
-            .map_err(failure)?
-            .ok_or_else(|| no_version(workflow, version))?;
-        let spec = serde_json::from_str(&row.spec).map_err(|error| {
-            let what = format!("version {} of `{workflow}`: {error}", row.version);
-            Error::new(ErrorCode::StoreCorrupt, what)
-        })?;
-        Ok((row, Arc::new(spec)))
+    /// The number of the version with this content, if there is one, and that of the newest.
+    fn numbers(&self, row: &VersionRow) -> Result<(Option<u32>, u32)> {
+        self.store
+            .version_numbers(&row.namespace, &row.workflow, &row.hash)
+            .map_err(failure)
     }
 
-    /// Refuses a name of which nothing is known.
-    pub(super) fn known(&self, workflow: &str) -> Result<()> {
-        let newest = self
-            .store
-            .version(NAMESPACE, workflow, Some(1))
-            .map_err(failure)?;
-        newest.map(|_| ()).ok_or_else(|| no_version(workflow, None))
+    /// Which files that go with two versions differ. Those of a list that is gone are not named.
+    fn files(&self, before: &VersionRow, after: &VersionRow) -> Vec<FileDifference> {
+        let list = |row: &VersionRow| {
+            let Some(text) = &row.bundle else {
+                return Some(Bundle::default());
+            };
+            let blob: BlobRef = serde_json::from_str(text).ok()?;
+            let bytes = self.blobs.get(&blob, limits::BUNDLE_LIST_BYTES).ok()?;
+            serde_json::from_slice(&bytes).ok()
+        };
+        match (before.bundle == after.bundle, list(before), list(after)) {
+            (false, Some(before), Some(after)) => diff::files(&before, &after),
+            _ => Vec::new(),
+        }
     }
 }
 
 impl DeployCalls for Service {
     fn deploy(&self, deploy: &Deploy) -> Result<DeployPlan> {
+        let _alone = self.definitions.lock();
         let mut wanted = self.wanted(deploy)?;
         let left_over = if deploy.prune {
             self.left_over(&wanted)?
         } else {
             Vec::new()
         };
-        check_locks(&wanted)?;
+        let specs = wanted.iter().map(|of| (&of.row.workflow, &of.spec));
+        self.check_locks(&specs.collect::<Vec<_>>(), &left_over)?;
         let mut plan = DeployPlan {
             warnings: self.warnings(&wanted, &left_over)?,
             ..DeployPlan::default()
@@ -252,101 +227,18 @@ impl DeployCalls for Service {
                 to: None,
                 differences: Vec::new(),
                 files_differ: false,
+                files: Vec::new(),
             });
         }
         Ok(plan)
     }
 
     fn workflow(&self, name: &str) -> Result<WorkflowView> {
-        self.known(name)?;
-        let settings = self.settings(name)?;
-        let active = match settings.active {
-            Some(0) => None,
-            _ => Some(self.registered(name, None)?),
-        };
-        let spec = active.as_ref().map(|(_, spec)| spec);
-        let strategy = match (&settings.strategy, spec) {
-            (Some(bounds), _) => StrategyView {
-                mode: bounds.mode,
-                limit: bounds.limit,
-                total: bounds.total,
-            },
-            (None, Some(spec)) => StrategyView {
-                mode: spec.strategy.mode,
-                limit: spec.strategy.limit,
-                total: spec.strategy.total,
-            },
-            (None, None) => StrategyView::default(),
-        };
-        let counts = self.store.run_counts(NAMESPACE).map_err(failure)?;
-        let runs = counts
-            .into_iter()
-            .filter(|(workflow, ..)| **workflow == *name)
-            .map(|(_, status, count)| (status.name().to_owned(), count))
-            .collect();
-        let paused = |mark: &Mark| Paused {
-            by: mark.by.clone(),
-            at: Time(mark.at),
-        };
-        Ok(WorkflowView {
-            name: name.to_owned(),
-            active: active.as_ref().map(|(row, _)| row.version),
-            description: spec.map_or_else(String::new, |spec| spec.description.clone()),
-            owner: settings
-                .owner
-                .clone()
-                .or_else(|| spec.map(|spec| spec.owner.clone()))
-                .unwrap_or_default(),
-            tags: spec.map_or_else(Vec::new, |spec| spec.tags.clone()),
-            triggers: settings.triggers.iter().map(ToString::to_string).collect(),
-            strategy,
-            paused: settings.paused.as_ref().map(paused),
-            held: settings.held.as_ref().map(paused),
-            deleted: settings.deleted,
-            runs,
-        })
+        self.shown(name)
     }
 
     fn change(&self, name: &str, change: &WorkflowChange) -> Result<WorkflowView> {
-        self.known(name)?;
-        let mut asks = Vec::new();
-        if let Some(version) = change.active {
-            let (row, spec) = self.registered(name, Some(version))?;
-            asks.push(activation(&spec, &row.workflow, row.version));
-        }
-        let strategy = change.strategy.map(|strategy| {
-            strategy.map(|strategy| Bounds {
-                mode: strategy.mode,
-                limit: strategy.limit,
-                total: strategy.total,
-            })
-        });
-        let rule = match strategy {
-            None => None,
-            Some(Some(bounds)) => Some(bounds.rule()),
-            Some(None) => {
-                let (_, spec) = self.registered(name, change.active)?;
-                Some(Rule::of(&spec.strategy).unwrap_or_default())
-            }
-        };
-        let paused = change
-            .paused
-            .map(|paused| paused.then(|| change.by.clone()));
-        let asked = Change {
-            paused,
-            strategy,
-            rule,
-            owner: change.owner.clone(),
-            retention: change.retention,
-            deactivate: change.deactivate,
-            ..Change::default()
-        };
-        asks.push((Self::queue_key(name), Ask::Change(Box::new(asked))));
-        self.ask(ClientRequest::AskTogether(asks))?;
-        if let Some(node) = &self.node {
-            node.versions_changed();
-        }
-        self.workflow(name)
+        self.changed(name, change)
     }
 
     fn delete(&self, name: &str) -> Result<WorkflowView> {
@@ -355,62 +247,44 @@ impl DeployCalls for Service {
             delete: true,
             ..Change::default()
         };
+        let _alone = self.definitions.lock();
         let ask = (Self::queue_key(name), Ask::Change(Box::new(change)));
         self.ask(ClientRequest::AskTogether(vec![ask]))?;
-        self.workflow(name)
+        self.shown(name)
     }
 
     fn diff(&self, name: &str, from: u32, to: u32) -> Result<VersionDiff> {
-        let version = |number| {
-            self.store
-                .version(NAMESPACE, name, Some(number))
-                .map_err(failure)?
-                .ok_or_else(|| no_version(name, Some(number)))
-        };
+        let version = |number| self.version_row(name, Some(number));
         let (before, after) = (version(from)?, version(to)?);
         Ok(VersionDiff {
             from,
             to,
             differences: differences(&before.spec, &after.spec)?,
             files_differ: before.bundle != after.bundle,
+            files: self.files(&before, &after),
         })
     }
 
-    fn queue(&self, name: &str) -> Result<QueueView> {
+    fn queue(&self, name: &str, query: &QueueQuery) -> Result<QueueView> {
         self.known(name)?;
-        let ask = ClientRequest::Ask {
-            key: Self::queue_key(name),
-            ask: Ask::View,
+        let which = LinesAsk {
+            key: query.key.as_deref().map(Into::into),
+            after: query.after.as_deref().map(place).transpose()?,
         };
-        match self.ask(ask)? {
-            Answer::Value(view) => serde_json::from_value(view.to_json())
-                .map_err(|error| Error::new(ErrorCode::Internal, error.to_string())),
-            _ => Err(unexpected()),
+        let view = self.ask_small(Self::queue_key(name), Ask::Lines(which))?;
+        let mut view = view.to_json();
+        if let Some(fields) = view.as_object_mut()
+            && let Some(next) = fields.remove("next").filter(|next| !next.is_null())
+        {
+            let text = |field: &str| next[field].as_str().unwrap_or_default().to_owned();
+            let next = format!("{}{PLACE}{}", text("run"), text("key"));
+            fields.insert("next".to_owned(), next.into());
         }
+        super::read("a run queue", serde_json::from_value(view))
     }
 
     fn hold(&self, hold: &Hold) -> Result<Held> {
-        let mut workflows = 0;
-        let mut after = String::new();
-        loop {
-            let page = self
-                .store
-                .list_workflows(NAMESPACE, &after, limits::LIST_PAGE)
-                .map_err(failure)?;
-            let Some((last, _)) = page.last() else {
-                return Ok(Held { workflows });
-            };
-            after = last.to_string();
-            workflows += page.len() as u64;
-            let asks = page.iter().map(|(name, _)| {
-                let change = Change {
-                    held: Some(hold.paused.then(|| hold.by.clone())),
-                    ..Change::default()
-                };
-                (Self::queue_key(name), Ask::Change(Box::new(change)))
-            });
-            self.ask(ClientRequest::AskTogether(asks.collect()))?;
-        }
+        self.hold_all(hold)
     }
 }
 
@@ -440,8 +314,18 @@ impl Service {
     }
 }
 
+/// A place in a run queue as clients give it back.
+fn place(text: &str) -> Result<(Arc<str>, RunId)> {
+    let parts = text.split_once(PLACE);
+    let place = parts.and_then(|(run, key)| Some((key.into(), run.parse().ok()?)));
+    place.ok_or_else(|| {
+        let message = format!("`{text}` is no place in a run queue");
+        Error::new(ErrorCode::BadRequest, message).hint("`next` of the page before is one")
+    })
+}
+
 /// The ask that makes a version the active one.
-fn activation(spec: &Spec, workflow: &Arc<str>, version: u32) -> (EntityKey, Ask) {
+pub(super) fn activation(spec: &Spec, workflow: &Arc<str>, version: u32) -> (EntityKey, Ask) {
     let to = Activate {
         version,
         triggers: spec.triggers.clone(),
@@ -493,32 +377,4 @@ fn calls(spec: &Arc<Spec>) -> BTreeSet<Arc<str>> {
             _ => None,
         })
         .collect()
-}
-
-/// A lock's bound belongs to its name: two that differ are refused.
-fn check_locks(wanted: &[Wanted]) -> Result<()> {
-    let mut bounds: BTreeMap<Arc<str>, (u32, Option<i64>, Arc<str>)> = BTreeMap::new();
-    for wanted in wanted {
-        let plan = Plan::new(Arc::clone(&wanted.spec));
-        let steps = plan.graphs.iter().flat_map(|graph| &graph.steps);
-        for lock in steps.flat_map(|step| &step.step.locks) {
-            let Template::Literal(name) = &lock.name else {
-                continue;
-            };
-            let name: Arc<str> = name.text().into();
-            let per = lock.per.map(|per| per.as_secs());
-            let (max, other, workflow) = bounds
-                .entry(name.clone())
-                .or_insert_with(|| (lock.max, per, wanted.row.workflow.clone()));
-            if (*max, *other) != (lock.max, per) {
-                let message = format!(
-                    "the lock `{name}` has other bounds in `{workflow}` than in `{}`",
-                    wanted.row.workflow
-                );
-                return Err(Error::new(ErrorCode::BadDefinition, message)
-                    .hint("nothing was deployed; a lock's `max` belongs to its name: give both the same, or two names"));
-            }
-        }
-    }
-    Ok(())
 }

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use kapell_model::{EntityKey, RunId, RunStatus, Shard, Time};
 
 use super::{advanced, id, lock, row, version_row};
-use crate::{Commit, Document, EntityWrite, Error, Lease, Order, Result, RunFilter, RunRow, Store};
+use crate::{
+    Commit, Document, EntityWrite, Error, Lease, Order, Result, RunFilter, RunRow, Store,
+    VersionRow,
+};
 
 /// Runs `steps` random operations, the same for the same seed, and panics where the stores differ.
 /// `reopen` is called at random between operations: it closes the tested store and opens it again.
@@ -337,6 +340,19 @@ impl World {
             } else {
                 Vec::new()
             },
+            versions: if self.dice.one_in(12) {
+                vec![self.version()]
+            } else {
+                Vec::new()
+            },
+        }
+    }
+
+    fn version(&mut self) -> VersionRow {
+        let hash = self.dice.below(9).to_string();
+        VersionRow {
+            version: u32::try_from(self.dice.below(5)).unwrap_or(0),
+            ..version_row(self.workflow(), &hash)
         }
     }
 
@@ -502,6 +518,7 @@ fn everything(store: &dyn Store, world: &World) -> String {
         let versions = [None, Some(1), Some(2), Some(5)]
             .map(|version| store.version("default", workflow, version));
         add(told(versions.into_iter().collect::<Result<Vec<_>>>()));
+        add(told(store.versions("default", workflow, None, usize::MAX)));
     }
     text
 }

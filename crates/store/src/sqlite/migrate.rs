@@ -12,6 +12,7 @@ const MIGRATIONS: &[(u32, &str)] = &[
     (3, include_str!("migrations/0003_runs_by_creation.sql")),
     (4, include_str!("migrations/0004_documents.sql")),
     (5, include_str!("migrations/0005_search.sql")),
+    (6, include_str!("migrations/0006_authors.sql")),
 ];
 
 /// The newest step.

@@ -29,6 +29,10 @@ pub(super) const DOCUMENTS: &str =
 pub(super) const DOCUMENTS_BACKWARD: &str =
     "SELECT key, body FROM documents WHERE key >= ?1 AND key < ?2 ORDER BY key DESC LIMIT ?3";
 
+pub(super) const VERSIONS: &str = "SELECT w.namespace, w.name, v.version, v.hash, v.spec, v.source, v.bundle, v.created_at, v.author
+             FROM workflows w CROSS JOIN versions v ON v.workflow_id = w.id AND v.version < ?3
+             WHERE w.namespace = ?1 AND w.name = ?2 ORDER BY v.version DESC LIMIT ?4";
+
 pub(super) const BLOBS_OF: &str =
     "SELECT hash FROM blob_refs WHERE entity = ?1 AND hash > ?2 ORDER BY hash LIMIT ?3";
 
@@ -194,23 +198,58 @@ pub(super) fn version(
 ) -> Outcome<Option<VersionRow>> {
     connection
         .prepare_cached(
-            "SELECT w.namespace, w.name, v.version, v.hash, v.spec, v.source, v.bundle, v.created_at
+            "SELECT w.namespace, w.name, v.version, v.hash, v.spec, v.source, v.bundle, v.created_at, v.author
              FROM workflows w CROSS JOIN versions v ON v.workflow_id = w.id AND v.version = ifnull(?3, w.active)
              WHERE w.namespace = ?1 AND w.name = ?2",
         )?
-        .query_row((namespace, workflow, version), |row| {
-            Ok(VersionRow {
-                namespace: row.get(0)?,
-                workflow: row.get(1)?,
-                version: row.get(2)?,
-                hash: row.get(3)?,
-                spec: row.get(4)?,
-                source: row.get(5)?,
-                bundle: row.get(6)?,
-                created_at: Time(row.get(7)?),
-            })
-        })
+        .query_row((namespace, workflow, version), version_row)
         .optional()
+}
+
+fn version_row(row: &Row<'_>) -> Outcome<VersionRow> {
+    Ok(VersionRow {
+        namespace: row.get(0)?,
+        workflow: row.get(1)?,
+        version: row.get(2)?,
+        hash: row.get(3)?,
+        spec: row.get(4)?,
+        source: row.get(5)?,
+        bundle: row.get(6)?,
+        created_at: Time(row.get(7)?),
+        author: row.get(8)?,
+    })
+}
+
+pub(super) fn version_numbers(
+    connection: &Connection,
+    namespace: &str,
+    workflow: &str,
+    hash: &str,
+) -> Outcome<(Option<u32>, u32)> {
+    let found = connection
+        .prepare_cached(
+            "SELECT (SELECT version FROM versions v WHERE v.workflow_id = w.id AND v.hash = ?3), w.newest
+             FROM workflows w WHERE w.namespace = ?1 AND w.name = ?2",
+        )?
+        .query_row((namespace, workflow, hash), |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .optional()?;
+    Ok(found.unwrap_or((None, 0)))
+}
+
+pub(super) fn versions(
+    connection: &Connection,
+    namespace: &str,
+    workflow: &str,
+    before: Option<u32>,
+    limit: usize,
+) -> Outcome<Vec<VersionRow>> {
+    let before = before.map_or(i64::MAX, i64::from);
+    connection
+        .prepare_cached(VERSIONS)?
+        .query_map((namespace, workflow, before, bound(limit)), version_row)?
+        .collect()
 }
 
 pub(super) fn list_workflows(

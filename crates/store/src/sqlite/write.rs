@@ -7,7 +7,7 @@ use kapell_model::{EntityKey, RunId, RunStatus, Shard, Time};
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use super::failure::Failure;
-use crate::check::drops_entity;
+use crate::check::{drops_entity, version_taken};
 use crate::filter::{indexed, labels};
 use crate::refs;
 use crate::{Commit, Document, EntityWrite, Error, Lease, RunRow, VersionRow};
@@ -93,6 +93,9 @@ pub(super) fn commit(tx: &Transaction<'_>, ids: &mut WorkflowIds, commit: &Commi
         write_runs(tx, ids, &commit.runs)?;
     }
     documents(tx, &commit.documents)?;
+    for row in &commit.versions {
+        add_version(tx, ids, row)?;
+    }
     for (namespace, name, version) in &commit.activated {
         let workflow = ids.of(tx, namespace, name)?;
         tx.prepare_cached("UPDATE workflows SET active = ?2, deployed = 1 WHERE id = ?1")?
@@ -427,9 +430,34 @@ pub(super) fn register(
              WHERE id = ?1 RETURNING newest",
         )?
         .query_row([workflow], |row| row.get(0))?;
+    insert_version(tx, workflow, version, row)?;
+    Ok(version)
+}
+
+/// Registers a version under the number that it names, and makes it no more than that.
+fn add_version(tx: &Transaction<'_>, ids: &mut WorkflowIds, row: &VersionRow) -> Outcome<()> {
+    let workflow = ids.of(tx, &row.namespace, &row.workflow)?;
+    let next: u32 = tx
+        .prepare_cached("UPDATE workflows SET newest = newest + 1 WHERE id = ?1 RETURNING newest")?
+        .query_row([workflow], |row| row.get(0))?;
+    let known = tx
+        .prepare_cached("SELECT 1 FROM versions WHERE workflow_id = ?1 AND hash = ?2")?
+        .exists((workflow, &row.hash))?;
+    if known || next != row.version {
+        return Err(version_taken(row).into());
+    }
+    Ok(insert_version(tx, workflow, next, row)?)
+}
+
+fn insert_version(
+    tx: &Transaction<'_>,
+    workflow: i64,
+    version: u32,
+    row: &VersionRow,
+) -> rusqlite::Result<()> {
     tx.prepare_cached(
-        "INSERT INTO versions (workflow_id, version, hash, spec, source, bundle, created_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT INTO versions (workflow_id, version, hash, spec, source, bundle, created_at, author)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     )?
     .execute((
         workflow,
@@ -439,11 +467,12 @@ pub(super) fn register(
         &row.source,
         &row.bundle,
         row.created_at.0,
+        &row.author,
     ))?;
-    if let Some(bundle) = &row.bundle {
-        refer(tx, VERSIONS, bundle.as_bytes())?;
+    match &row.bundle {
+        Some(bundle) => refer(tx, VERSIONS, bundle.as_bytes()),
+        None => Ok(()),
     }
-    Ok(version)
 }
 
 pub(super) fn delete_runs(tx: &Transaction<'_>, ids: &[RunId]) -> Outcome<u64> {

@@ -126,7 +126,10 @@ fn a_workflow_is_paused_while_either_it_or_all_are() {
     let mut queue = RunQueue::default();
     let both = Change {
         paused: Some(Some("ann".to_owned())),
-        held: Some(Some("bob".to_owned())),
+        held: Some(Some(Mark {
+            by: "bob".to_owned(),
+            at: 7,
+        })),
         ..Change::default()
     };
     change(&mut queue, both, 1);
