@@ -13,7 +13,7 @@ NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
 .NOTPARALLEL:
 .PHONY: help quickstart test check bench sim docs format lint build tidy unit examples api \
-        needs-build needs-python
+        needs-build needs-python promtool
 
 help:
 	@echo 'make quickstart      build Kapell, run a year of flights through it, show the timeline'
@@ -28,7 +28,7 @@ quickstart: needs-build needs-python
 	$(RELEASE) run examples/flights/flights.yaml
 	$(RELEASE) timeline
 
-test: needs-build needs-python format lint build tidy
+test: needs-build needs-python promtool format lint build tidy
 ifeq ($(NEXTEST),yes)
 	$(CARGO) nextest run --workspace
 else
@@ -77,6 +77,13 @@ bench: needs-build
 
 docs: build
 	$(XTASK) reference
+
+# Prometheus' own checker of metrics: installed where that is possible, and else its test says that it is missing.
+promtool:
+	@if ! command -v promtool >/dev/null 2>&1 && command -v apt-get >/dev/null 2>&1 && [ "$$(id -u)" = 0 ]; then \
+	  apt-get install -y -qq --no-install-recommends prometheus >/dev/null 2>&1 \
+	  || echo 'promtool is missing and could not be installed: its test is skipped' >&2; \
+	fi
 
 # --- what must be installed ------------------------------------------------------------------------------
 

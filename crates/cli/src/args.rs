@@ -3,6 +3,7 @@
 
 mod approval;
 mod backfill;
+mod channel;
 mod debug;
 mod lock;
 mod server;
@@ -15,6 +16,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use approval::{Approvals, Approve, Reject};
 pub(crate) use backfill::{Backfill, BackfillList, BackfillOne, BackfillStart, Only, Order};
+pub(crate) use channel::{Channel, ChannelList, ChannelNotices, ChannelOne};
 pub(crate) use debug::{
     Breakpoint, BreakpointAdd, BreakpointList, BreakpointRemove, Debug, Replay, Whose,
 };
@@ -140,6 +142,9 @@ pub(crate) enum Command {
     /// List locks
     #[command(hide = true)]
     Locks(LockList),
+    /// See which notices wait or were given up, send them again, try a channel out
+    #[command(subcommand)]
+    Channel(Channel),
     /// Check a workflow file and show all its problems
     Validate(Validate),
     /// Draw a workflow, as text or SVG

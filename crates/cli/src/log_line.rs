@@ -1,6 +1,7 @@
 //! Log lines of the program as JSON: one object each, with time, level, part, message and fields.
 
 use std::fmt;
+use std::panic::PanicHookInfo;
 
 use kapell_node::clock;
 use serde_json::{Map, Value};
@@ -32,6 +33,18 @@ where
         event.record(&mut line);
         writeln!(writer, "{}", Value::Object(line.0))
     }
+}
+
+/// Says that a thread broke a rule of its own, as a line like the others.
+pub(crate) fn panicked(info: &PanicHookInfo<'_>) {
+    let why = info.payload_as_str().unwrap_or("it is not said why");
+    let place = info.location().map(ToString::to_string).unwrap_or_default();
+    let thread = std::thread::current();
+    tracing::error!(
+        place,
+        thread = thread.name().unwrap_or_default(),
+        "a rule of Kapell's own was broken: {why}"
+    );
 }
 
 struct Fields(Map<String, Value>);

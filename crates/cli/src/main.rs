@@ -16,6 +16,7 @@ mod backfill;
 mod backup;
 mod breakpoint;
 mod bundle;
+mod channel;
 mod completions;
 mod config;
 mod debug;
@@ -108,7 +109,7 @@ fn main() -> ExitCode {
         printer.error(&error);
         return ExitCode::from(error.code.exit_status());
     }
-    printer::log_to_stderr(&config);
+    printer::log_to_stderr(&config, least_said(&arguments.command));
     let ended = dispatch(arguments.command, &config, &mut printer);
     match ended {
         Ok(exit) => exit.into(),
@@ -118,6 +119,15 @@ fn main() -> ExitCode {
             printer.error(&error);
             ExitCode::from(error.code.exit_status())
         }
+    }
+}
+
+/// What is said without being asked for: a process that works for good has nobody at its side to whom it
+/// could say it otherwise.
+fn least_said(command: &Command) -> tracing::Level {
+    match command {
+        Command::Server(_) | Command::Worker(_) => tracing::Level::WARN,
+        _ => tracing::Level::ERROR,
     }
 }
 
@@ -133,6 +143,7 @@ fn dispatch(command: Command, config: &Config, printer: &mut Printer) -> Ended {
         Command::Signals(which) => signal::all(&which, config, printer),
         Command::Backfill(command) => backfill::backfill(&command, config, printer),
         Command::Backfills(which) => backfill::all(&which, config, printer),
+        Command::Channel(command) => channel::channel(&command, config, printer),
         Command::Lock(command) => lock::lock(&command, config, printer),
         Command::Locks(which) => lock::all(&which, config, printer),
         Command::Approve(approve) => approve::approve(&approve, config, printer),

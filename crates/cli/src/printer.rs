@@ -180,19 +180,22 @@ pub(crate) fn misused(error: &clap::Error) {
     let _ = std::io::stderr().write_all(format!("{text}{page}\n").as_bytes());
 }
 
-/// Sends what the program says of itself to standard error, as `log.filter` and `log.format` ask.
-pub(crate) fn log_to_stderr(config: &Config) {
+/// Sends what the program says of itself to standard error, as `log.filter` and `log.format` ask; without
+/// a filter what is at least as grave as `least`.
+pub(crate) fn log_to_stderr(config: &Config, least: tracing::Level) {
     use tracing_subscriber::filter::EnvFilter;
     let filter = match config.settings.some_text(&LOG_FILTER) {
         Some(filter) => EnvFilter::new(filter),
         // Cheap to make: no directive to parse.
-        None => EnvFilter::default().add_directive(tracing::Level::ERROR.into()),
+        None => EnvFilter::default().add_directive(least.into()),
     };
     let logging = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
     // Set once, at the start.
     let _ = if config.settings.text(&LOG_FORMAT) == "json" {
+        // Whoever reads lines of JSON reads nothing else.
+        std::panic::set_hook(Box::new(log_line::panicked));
         let lines = logging.event_format(log_line::JsonLines);
         tracing::subscriber::set_global_default(lines.finish())
     } else {

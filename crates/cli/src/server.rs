@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use kapell_model::{Error, ErrorCode};
-use kapell_server::local::{self, Listen, Opened};
+use kapell_server::local::{self, Listen, Local, Opened};
 use kapell_server::net::{self, TlsFiles};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
@@ -18,25 +18,15 @@ use crate::paint::{BOLD, DIM, Line, PLAIN};
 use crate::printer::Printer;
 use crate::{Ended, Exit, session, words};
 
+/// Between two tries to open a data directory whose disk is full.
+const AGAIN: Duration = Duration::from_secs(2);
+
 pub(crate) fn server(server: &Server, config: &Config, printer: &mut Printer) -> Ended {
     let mut signals = signals()?;
-    let work = session::work(config, server.slots);
-    let mut options = config.options();
-    options.slots = config.capacity(server.slots).slots;
-    let mut local = match local::open(&config.data_dir, work, &options)? {
-        Opened::Here(mut local) => {
-            local.notify(config.receivers()?)?;
-            local
-        }
-        Opened::Elsewhere { pid, .. } => {
-            let message = format!(
-                "process {pid} holds the data directory `{}`",
-                config.data_dir.display()
-            );
-            return Err(Error::new(ErrorCode::DirectoryHeld, message)
-                .hint("wait for its end or end it, or name another directory with `--data-dir`"));
-        }
+    let Some(mut local) = open(server, config, &mut signals, printer)? else {
+        return Ok(Exit::Success);
     };
+    local.notify(session::senders(config)?)?;
     local.resolve_secrets(Arc::new(config::secret));
     let tls = match (&server.tls_cert, &server.tls_key) {
         (Some(cert), Some(key)) => Some(TlsFiles {
@@ -66,6 +56,13 @@ pub(crate) fn server(server: &Server, config: &Config, printer: &mut Printer) ->
         DIM,
         format!("the API is described at {scheme}://{address}/docs/api"),
     ))?;
+    tracing::info!(
+        address = %address,
+        data_dir = %config.data_dir.display(),
+        version = env!("CARGO_PKG_VERSION"),
+        pid = std::process::id(),
+        "the server answers"
+    );
     // Nothing else is to do here: whoever wants it to end sends a signal.
     let _ = signals.read_exact(&mut [0]);
     let grace = Duration::from_secs(server.grace.into());
@@ -74,8 +71,60 @@ pub(crate) fn server(server: &Server, config: &Config, printer: &mut Printer) ->
         words::count(grace.as_secs(), "second")
     );
     printer.notes(&[Line::default().with(PLAIN, note)]);
+    tracing::info!(grace_seconds = grace.as_secs(), "the server ends");
     local.stop(grace);
+    tracing::info!("the server has ended");
     Ok(Exit::Success)
+}
+
+/// Opens the data directory to do its work. While its disk is full that is tried again and again; none
+/// if somebody wanted an end meanwhile.
+fn open(
+    server: &Server,
+    config: &Config,
+    signals: &mut UnixStream,
+    printer: &mut Printer,
+) -> Result<Option<Box<Local>>, Error> {
+    let mut options = config.options();
+    options.slots = config.capacity(server.slots).slots;
+    let mut said = false;
+    loop {
+        let work = session::work(config, server.slots);
+        match local::open(&config.data_dir, work, &options) {
+            Ok(Opened::Here(local)) => return Ok(Some(local)),
+            Ok(Opened::Elsewhere { pid, .. }) => {
+                let message = format!(
+                    "process {pid} holds the data directory `{}`",
+                    config.data_dir.display()
+                );
+                return Err(Error::new(ErrorCode::DirectoryHeld, message).hint(
+                    "wait for its end or end it, or name another directory with `--data-dir`",
+                ));
+            }
+            Err(error) if error.code == ErrorCode::DiskFull => {
+                if !said {
+                    printer.error(&error);
+                    printer
+                        .notes(&[Line::default().with(PLAIN, "trying again until there is room")]);
+                    said = true;
+                }
+                if asked_within(signals, AGAIN)? {
+                    return Ok(None);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// True if a signal came within so long.
+fn asked_within(signals: &mut UnixStream, wait: Duration) -> Result<bool, Error> {
+    let failed =
+        |error: std::io::Error| Error::new(ErrorCode::Internal, format!("no signals: {error}"));
+    signals.set_read_timeout(Some(wait)).map_err(failed)?;
+    let asked = signals.read_exact(&mut [0]).is_ok();
+    signals.set_read_timeout(None).map_err(failed)?;
+    Ok(asked)
 }
 
 /// Where the first signal can be read. A second one ends the process at once, with status 130.

@@ -12,6 +12,7 @@ use kapell_model::config::WORKER_KEEP_FAILED;
 use kapell_model::{Error, ErrorCode, Offer, RunId};
 use kapell_node::clock;
 use kapell_server::local::{self, Hire, Local, LocalWorker, Opened, Want};
+use kapell_server::notify::Senders;
 use kapell_server::workers::Settings;
 use kapell_server::{NAMESPACE, Secrets};
 use kapell_worker::Worker;
@@ -87,7 +88,7 @@ pub(crate) fn open(config: &Config, need: Need) -> Result<Session, Error> {
     Ok(match local::open(&config.data_dir, want, &options)? {
         Opened::Here(mut local) => {
             if matches!(need, Need::Work(_)) {
-                local.notify(config.receivers()?)?;
+                local.notify(senders(config)?)?;
             }
             local.resolve_secrets(Arc::new(config::secret));
             Session {
@@ -101,6 +102,15 @@ pub(crate) fn open(config: &Config, need: Need) -> Result<Session, Error> {
             local: None,
             holder: Some(Holder::Process(pid)),
         },
+    })
+}
+
+/// What notices go through: the channels of the configuration, and where they may lead.
+pub(crate) fn senders(config: &Config) -> Result<Senders, Error> {
+    let rules = config.http_rules();
+    Ok(Senders {
+        receivers: config.receivers()?,
+        allowed: Arc::new(move |address| rules.allow(address)),
     })
 }
 
@@ -124,11 +134,12 @@ pub(crate) fn work(config: &Config, slots: Option<u16>) -> Want {
         };
         let held = worker::hold(&worker.data_dir)?;
         let (worker, lost) = Worker::start(worker, blobs, reports).map_err(|error| {
-            Error::new(
-                ErrorCode::DirectoryUnusable,
-                format!("the worker cannot start: {error}"),
-            )
-            .hint("`kapell doctor` looks for causes")
+            let message = format!("the worker cannot start: {error}");
+            if error.source_kind() == std::io::ErrorKind::StorageFull {
+                return Error::new(ErrorCode::DiskFull, message).hint("make room, then try again");
+            }
+            Error::new(ErrorCode::DirectoryUnusable, message)
+                .hint("`kapell doctor` looks for causes")
         })?;
         let lost = lost
             .into_iter()
@@ -187,6 +198,14 @@ impl Session {
     /// What answers.
     pub(crate) fn api(&self) -> &dyn Api {
         &*self.api
+    }
+
+    /// Lets this process post to the channels of the configuration, if it is the one that is asked.
+    pub(crate) fn know_channels(&mut self, config: &Config) -> Result<(), Error> {
+        if let Some(local) = &mut self.local {
+            local.know_channels(senders(config)?);
+        }
+        Ok(())
     }
 
     /// Who does the work, if not this process.

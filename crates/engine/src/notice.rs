@@ -72,7 +72,7 @@ pub struct Channel {
 /// What whoever delivers, and people, ask of a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoticeAsk {
-    /// Notices that are due, oldest first: a list of `{number, id, at, tries, content}`.
+    /// Notices that are due, oldest first: a list as in [`Channel::view`].
     Due {
         /// At most so many.
         limit: usize,
@@ -93,7 +93,7 @@ pub enum NoticeAsk {
         /// Another try would not help.
         hopeless: bool,
     },
-    /// Deliver one that was given up after all.
+    /// Deliver one that was given up after all, or one that waits for its next try now.
     Again {
         /// Which.
         number: u64,
@@ -198,16 +198,18 @@ impl Channel {
                 if hopeless || tries >= limits::NOTICE_TRIES {
                     self.emit(failure(now, Kind::GivenUp, number, error), out);
                 } else {
-                    let wait = wait_after(tries).max(after.unwrap_or_default());
+                    let asked = after.unwrap_or_default().min(limits::RETRY_AFTER);
                     let event = ChannelEvent {
-                        next_at: now.plus(wait.min(LONGEST_WAIT)).0,
+                        next_at: now.plus(wait_after(tries).max(asked)).0,
                         ..failure(now, Kind::TryFailed, number, error)
                     };
                     self.emit(event, out);
                 }
             }
             NoticeAsk::Again { number } => {
-                self.given_up(number)?;
+                if !self.waiting.contains_key(&number) {
+                    self.given_up(number)?;
+                }
                 self.emit(fact(now, Kind::Again, number), out);
             }
             NoticeAsk::Forget { number } => {
@@ -226,7 +228,7 @@ impl Channel {
             ErrorCode::NotAllowedNow,
             format!("no notice {number} of this channel was given up"),
         )
-        .hint("only those that were given up can be sent again or forgotten"))
+        .hint("those that wait or were given up can be sent again, those that were given up forgotten"))
     }
 
     fn due(&self, limit: usize, now: Time) -> Value {
@@ -244,9 +246,12 @@ impl Channel {
         self.waiting.values().map(|waiting| waiting.next_at).min()
     }
 
-    /// Everything of it: `{waiting, delivered, failed: [{number, id, at, tries, error, content}]}`, of
-    /// those that were given up the newest page.
+    /// Everything of it: `{waiting, delivered, failed, queue}`, the last two lists of `{number, id, at,
+    /// tries, error, next_at, content}`: of those that were given up the newest page, of those that wait
+    /// the oldest.
     pub fn view(&self) -> Value {
+        let queue = self.waiting.iter().take(limits::LIST_PAGE);
+        let queue = queue.map(|(number, waiting)| told(*number, waiting));
         let failed = self.failed.iter().rev().take(limits::LIST_PAGE);
         Value::map([
             ("waiting", count(self.waiting.len())),
@@ -262,6 +267,7 @@ impl Channel {
                         .collect(),
                 ),
             ),
+            ("queue", Value::list(queue.collect())),
         ])
     }
 
@@ -323,6 +329,8 @@ impl Channel {
                     waiting.tries = 0;
                     waiting.next_at = at;
                     self.waiting.insert(number, waiting);
+                } else if let Some(waiting) = self.waiting.get_mut(&number) {
+                    waiting.next_at = at;
                 }
             }
             6 => {
@@ -348,6 +356,7 @@ fn told(number: u64, waiting: &Waiting) -> Value {
         ("at", Value::Timestamp(waiting.notice.at.timestamp())),
         ("tries", Value::Int(i64::from(waiting.tries))),
         ("error", Value::string(&waiting.error)),
+        ("next_at", Value::Timestamp(waiting.next_at.timestamp())),
         ("content", waiting.notice.content.clone()),
     ])
 }

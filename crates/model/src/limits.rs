@@ -161,6 +161,14 @@ pub const NOTICE_PARAMS_BYTES: usize = 4 << 10;
 pub const NOTICE_ERROR_CHARS: usize = 2_000;
 /// Tries to deliver a notice.
 pub const NOTICE_TRIES: u32 = 12;
+/// Channels that notices are posted to at the same time.
+pub const NOTICE_SENDERS: usize = 32;
+/// The longest wait that a receiver's or server's `Retry-After` is kept for.
+pub const RETRY_AFTER: SignedDuration = SignedDuration::from_hours(24);
+/// Workflows that metrics tell apart; those of more are counted together.
+pub const METRIC_WORKFLOWS: usize = 100;
+/// Workers of other processes that metrics tell apart; more are counted together.
+pub const METRIC_WORKERS: usize = 200;
 /// Successes of a workflow whose durations tell how long the next one takes.
 pub const PACES: usize = 50;
 /// Successes without which nothing is said of the next one.

@@ -5,6 +5,7 @@
 //! committed at once. Nothing here decides anything.
 //!
 //! - **Crash**: threads die together with the process; the next start reads what was committed.
+//! - **Full disk**: as the lane says; an end is not held up by what cannot be written.
 //! - **Slow store**: the committing thread waits; the lane goes on with the next batch.
 //! - **Clock jump**: the wait for the next timer is at most a second, so it is noticed.
 
@@ -143,6 +144,11 @@ impl Node {
     /// Requests that wait for an answer.
     pub fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// True while the disk has no room: requests are refused.
+    pub fn store_is_full(&self) -> bool {
+        self.metrics.store_full.load(Ordering::Relaxed)
     }
 
     /// How much waits in its queues; none if it does not say so within a moment.
@@ -293,7 +299,7 @@ impl Loop {
                 self.lane.on(now, Input::Tick);
             }
             self.flush();
-            if self.stopping && self.lane.is_quiet() {
+            if self.stopping && self.lane.may_stop() {
                 return;
             }
         }
@@ -316,7 +322,8 @@ impl Loop {
             }
             Message::Input(input) => {
                 if let Input::Reports(reports) = &input {
-                    self.metrics.reported(reports);
+                    let workflow = |run| self.lane.workflow_of(run);
+                    self.metrics.reported(reports, workflow);
                 }
                 self.lane.on(now, input);
             }
@@ -331,7 +338,11 @@ impl Loop {
     }
 
     fn flush(&mut self) {
-        for output in self.lane.flush(clock::now()) {
+        let outputs = self.lane.flush(clock::now());
+        // Before answers go out: whoever was refused sees why.
+        let full = self.lane.store_is_full();
+        self.metrics.store_full.store(full, Ordering::Relaxed);
+        for output in outputs {
             match output {
                 Output::Commit(commit, blobs) => {
                     // A writer that is gone ends the process with the lane.

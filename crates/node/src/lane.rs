@@ -13,8 +13,9 @@
 //! - **Unknown outcome or conflict**: all memory is dropped, shards are acquired anew under higher
 //!   epochs, attempts that the worker still holds are attached again, reports of batches that did
 //!   not land are taken again, and clients of those batches are told that the outcome is unknown.
-//! - **Full disk**: the commit did not land; the same batch is tried again each second, and new runs
-//!   are refused meanwhile.
+//! - **Full disk**: the commit did not land: whoever waits for it is refused, and what they asked never
+//!   takes effect. New requests are refused at once; reports of workers and what is due wait, and are
+//!   tried again each second (see `full`).
 //! - **Clock jump**: an entity's time never goes back; a jump forward fires timers early once.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -49,6 +50,7 @@ use to_entity::{ToEntity, looks_at_queue};
 mod commit;
 mod deliver;
 mod fork;
+mod full;
 mod heard;
 mod held;
 mod measure;
@@ -279,6 +281,7 @@ pub struct Lane {
     read_again_at: Option<Time>,
     looked_due: bool,
     recovering: bool,
+    /// Since when the store has had no room for a write.
     full_since: Option<Time>,
     /// Entities whose deciding broke a rule of its own: nothing is given to them any more.
     quarantined: BTreeSet<EntityKey>,
@@ -291,7 +294,6 @@ pub struct Lane {
 struct Committing {
     batch: Batch,
     commit: Arc<Commit>,
-    retry_at: Option<Time>,
     ended: Vec<EntityKey>,
 }
 
@@ -364,7 +366,10 @@ impl Lane {
             })
             .collect();
         self.home.sort_unstable();
-        self.out.push(Output::Acquire(self.home.clone()));
+        // Without room that is tried again only after a while.
+        if !self.store_is_full() {
+            self.out.push(Output::Acquire(self.home.clone()));
+        }
         if !self.heard.is_known() {
             self.out.push(Output::FindHeard);
         }
@@ -376,9 +381,6 @@ impl Lane {
             // The clock was set back: nothing waits longer for that.
             self.due_asked_at = self.due_asked_at.map(|at| at.min(now));
             self.read_again_at = self.read_again_at.map(|_| now);
-            if let Some(committing) = &mut self.committing {
-                committing.retry_at = committing.retry_at.map(|_| now);
-            }
         }
         self.now = now;
         if input.answers_read() {
@@ -404,6 +406,7 @@ impl Lane {
             }
             Input::Tick => self.tick(),
             Input::Session(session, change) => self.session(session, change),
+            Input::Request(reply, _) if self.store_is_full() => self.refuse_for_room(reply),
             Input::Request(reply, request) => {
                 self.requests.push_back((reply, request));
                 self.take_waiting();
@@ -461,13 +464,6 @@ impl Lane {
     fn request(&mut self, reply: ReplyId, request: ClientRequest) {
         match request {
             ClientRequest::Start(start) => {
-                if self.full_since.is_some() {
-                    let error =
-                        Error::new(ErrorCode::DiskFull, "the disk is full: no new runs start")
-                            .hint("make room; what is under way goes on by itself then");
-                    self.reply(reply, Err(error));
-                    return;
-                }
                 self.start(start::Making::from_client(reply, *start));
             }
             ClientRequest::Run { run, request } => {

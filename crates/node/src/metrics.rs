@@ -6,12 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::SignedDuration;
 use kapell_api::task::{Outcome, Report, TaskEvent};
-use kapell_model::{EntityKey, RunStatus, Time};
+use kapell_model::{EntityKey, RunId, RunStatus, SessionId, Time, limits};
 use kapell_store::{Commit, RunRow};
 use parking_lot::Mutex;
 
@@ -98,6 +98,56 @@ impl Histogram {
 /// How attempts ended, in the order of [`Metrics::attempts`].
 pub const ATTEMPT_ENDS: [&str; 4] = ["succeeded", "failed", "cancelled", "lost"];
 
+/// How steps ended, in the order of [`OfWorkflow::steps`].
+pub const STEP_ENDS: [&str; 2] = ["succeeded", "other"];
+
+/// The workflow that stands for those beyond the bound, and for what is of a run that is unknown.
+const OTHERS: &str = "(others)";
+
+/// What is counted of one workflow.
+#[derive(Debug)]
+pub struct OfWorkflow {
+    /// Runs that ended, by status as [`RunStatus::ALL`] has them.
+    pub run_ends: [AtomicU64; RunStatus::ALL.len()],
+    /// From a run's making to its end.
+    pub run_duration: Histogram,
+    /// Steps and items of runs that ended, as [`STEP_ENDS`], counted when their run ends.
+    pub steps: [AtomicU64; STEP_ENDS.len()],
+    /// Attempts that ended, as [`ATTEMPT_ENDS`].
+    pub attempts: [AtomicU64; ATTEMPT_ENDS.len()],
+    /// From an attempt's start to its end.
+    pub attempt_duration: Histogram,
+}
+
+impl Default for OfWorkflow {
+    fn default() -> Self {
+        Self {
+            run_ends: <[AtomicU64; RunStatus::ALL.len()]>::default(),
+            run_duration: Histogram::new(LONG),
+            steps: <[AtomicU64; STEP_ENDS.len()]>::default(),
+            attempts: <[AtomicU64; ATTEMPT_ENDS.len()]>::default(),
+            attempt_duration: Histogram::new(LONG),
+        }
+    }
+}
+
+impl OfWorkflow {
+    fn run_ended(&self, row: &RunRow) {
+        let place = RunStatus::ALL
+            .iter()
+            .position(|status| *status == row.status);
+        if let Some(ends) = place.and_then(|place| self.run_ends.get(place)) {
+            ends.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(end) = row.ended_at {
+            self.run_duration.observe_span(end.since(row.created_at));
+        }
+        for (steps, ended) in self.steps.iter().zip(row.counts) {
+            steps.fetch_add(ended, Ordering::Relaxed);
+        }
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Metrics {
@@ -107,18 +157,14 @@ pub struct Metrics {
     pub commit_entities: Histogram,
     /// Commits that failed.
     pub commit_failures: AtomicU64,
+    /// The disk has no room.
+    pub store_full: AtomicBool,
     /// Runs that were made, by what made them.
     made: Mutex<BTreeMap<Arc<str>, u64>>,
-    /// Runs that ended, by status as [`RunStatus::ALL`] has them.
-    pub run_ends: [AtomicU64; RunStatus::ALL.len()],
-    /// From a run's making to its end.
-    pub run_duration: Histogram,
+    /// By workflow, the first ones that were heard of.
+    workflows: Mutex<BTreeMap<Arc<str>, Arc<OfWorkflow>>>,
     /// Between the due time of a run that a schedule made and its making.
     pub lateness: Histogram,
-    /// Attempts that ended, as [`ATTEMPT_ENDS`].
-    pub attempts: [AtomicU64; ATTEMPT_ENDS.len()],
-    /// From an attempt's start to its end.
-    pub attempt_duration: Histogram,
     /// Attempts that were handed out.
     pub offers: AtomicU64,
     /// Requests to the node.
@@ -131,12 +177,10 @@ impl Default for Metrics {
             commit: Histogram::new(SHORT),
             commit_entities: Histogram::new(SIZES),
             commit_failures: AtomicU64::default(),
+            store_full: AtomicBool::default(),
             made: Mutex::default(),
-            run_ends: <[AtomicU64; RunStatus::ALL.len()]>::default(),
-            run_duration: Histogram::new(LONG),
+            workflows: Mutex::default(),
             lateness: Histogram::new(SHORT),
-            attempts: <[AtomicU64; ATTEMPT_ENDS.len()]>::default(),
-            attempt_duration: Histogram::new(LONG),
             offers: AtomicU64::default(),
             requests: AtomicU64::default(),
         }
@@ -152,8 +196,32 @@ impl Metrics {
             .collect()
     }
 
-    /// Takes what a worker reports.
-    pub(crate) fn reported(&self, reports: &[Report]) {
+    /// What is counted by workflow.
+    pub fn workflows(&self) -> Vec<(Arc<str>, Arc<OfWorkflow>)> {
+        let workflows = self.workflows.lock();
+        workflows
+            .iter()
+            .map(|(name, of)| (Arc::clone(name), Arc::clone(of)))
+            .collect()
+    }
+
+    fn workflow(&self, name: Option<&str>) -> Arc<OfWorkflow> {
+        let mut workflows = self.workflows.lock();
+        let name = name.unwrap_or(OTHERS);
+        if let Some(known) = workflows.get(name) {
+            return Arc::clone(known);
+        }
+        let room = workflows.len() < limits::METRIC_WORKFLOWS;
+        let name = if room { name } else { OTHERS };
+        Arc::clone(workflows.entry(name.into()).or_default())
+    }
+
+    /// Takes what a worker reports, of runs of these workflows.
+    pub(crate) fn reported<'l>(
+        &self,
+        reports: &[Report],
+        workflow: impl Fn(RunId) -> Option<&'l str>,
+    ) {
         for report in reports {
             let TaskEvent::Ended {
                 started_at,
@@ -170,8 +238,9 @@ impl Metrics {
                 Outcome::Cancelled => 2,
                 Outcome::Lost { .. } => 3,
             };
-            self.attempts[end].fetch_add(1, Ordering::Relaxed);
-            self.attempt_duration
+            let of = self.workflow(workflow(report.run));
+            of.attempts[end].fetch_add(1, Ordering::Relaxed);
+            of.attempt_duration
                 .observe_span(ended_at.since(*started_at));
         }
     }
@@ -192,16 +261,7 @@ impl Metrics {
                 }
             }
             if row.status.ended() {
-                let place = RunStatus::ALL
-                    .iter()
-                    .position(|status| *status == row.status);
-                if let Some(ends) = place.and_then(|place| self.run_ends.get(place)) {
-                    ends.fetch_add(1, Ordering::Relaxed);
-                }
-                let end: Option<Time> = row.ended_at;
-                if let Some(end) = end {
-                    self.run_duration.observe_span(end.since(row.created_at));
-                }
+                self.workflow(Some(&row.workflow)).run_ended(row);
             }
         }
         if made.is_empty() {
@@ -228,10 +288,10 @@ fn is_schedule(trigger: &str) -> bool {
 /// How much waits, at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Measured {
-    /// Queues in which attempts wait: name, how many, since when the first could start.
+    /// Queues in which attempts wait, at a worker too: name, how many, since when the first could start.
     pub queues: Vec<(Arc<str>, u64, Option<Time>)>,
-    /// Attempts that are handed out.
-    pub in_flight: u64,
+    /// Attempts with a process or request that workers run, by session.
+    pub busy: Vec<(SessionId, u64)>,
     /// Entities in memory.
     pub entities: u64,
 }

@@ -21,7 +21,7 @@ use kapell_model::spec::Retention;
 use kapell_model::{Error, ErrorCode, Offer, RunId, Time};
 use kapell_node::drive::{Node, Prepared, Threads};
 use kapell_node::{BlobFolder, clock, upkeep};
-use kapell_store::{FileBlobs, SqliteStore, Store};
+use kapell_store::{FileBlobs, RunRow, SqliteStore, Store};
 
 use crate::net::{self, Listener, Served, TlsFiles};
 use crate::register::NAMESPACE;
@@ -172,13 +172,14 @@ fn assemble(
     options: &Options,
 ) -> Result<Local, Error> {
     let unusable = |error: &std::io::Error| {
-        Error::new(
-            ErrorCode::DirectoryUnusable,
-            format!(
-                "the data directory `{}` cannot be written: {error}",
-                data_dir.display()
-            ),
-        )
+        let message = format!(
+            "the data directory `{}` cannot be written: {error}",
+            data_dir.display()
+        );
+        if error.kind() == std::io::ErrorKind::StorageFull {
+            return Error::new(ErrorCode::DiskFull, message).hint("make room, then try again");
+        }
+        Error::new(ErrorCode::DirectoryUnusable, message)
     };
     let files = FileBlobs::open(data_dir).map_err(|error| unusable(&error))?;
     let blobs: Arc<dyn Blobs> = Arc::new(BlobFolder(files.clone()));
@@ -212,6 +213,10 @@ fn assemble(
             )?;
             workers.hire(hired);
             if !lost.is_empty() {
+                tracing::warn!(
+                    lost = lost.len(),
+                    "attempts were lost with the worker before this one"
+                );
                 // The worker died with its Kapell. If it ran several attempts, its death says nothing
                 // of any of them.
                 let several = lost.len() > 1;
@@ -240,6 +245,9 @@ fn assemble(
         Ok::<_, Error>((node, threads))
     });
     let (node, threads) = threads.transpose()?.unzip();
+    if let Some(node) = node.as_ref().filter(|_| working) {
+        node.watch(Box::new(log_end));
+    }
     let upkeep = start_upkeep(data_dir, &store, files, options.retention, working)?;
     let (kept_store, kept_node) = (Arc::clone(&store), node.clone());
     let service = Arc::new(Service::new(
@@ -271,6 +279,22 @@ fn assemble(
         node: kept_node,
         _traces: traces,
     })
+}
+
+/// Says that a run has ended.
+fn log_end(row: &RunRow) {
+    if !row.status.ended() {
+        return;
+    }
+    let end = row.ended_at.unwrap_or(row.created_at);
+    tracing::info!(
+        workflow = %row.workflow,
+        run = %row.id,
+        status = row.status.name(),
+        seconds = end.since(row.created_at).as_secs_f64(),
+        error = row.error.as_deref(),
+        "a run has ended"
+    );
 }
 
 /// Drops what is kept no longer, where work is done.
@@ -411,14 +435,21 @@ impl Local {
     ///
     /// # Errors
     /// Code `internal`: no thread could be started, or nobody decides here.
-    pub fn notify(&mut self, receivers: notify::Receivers) -> Result<(), Error> {
+    pub fn notify(&mut self, senders: notify::Senders) -> Result<(), Error> {
+        self.know_channels(senders.clone());
         let failed = |message: String| Error::new(ErrorCode::Internal, message);
         let node = self.node.clone();
         let node = node.ok_or_else(|| failed("there is no node to ask for notices".to_owned()))?;
-        let sender = notify::Sender::start(node, Arc::clone(&self.store), receivers)
+        let counts = Arc::clone(&self.service.notices);
+        let sender = notify::Sender::start(node, Arc::clone(&self.store), senders, counts)
             .map_err(|error| failed(format!("no thread for notices: {error}")))?;
         self.notify = Some(sender);
         Ok(())
+    }
+
+    /// Knows where notices go, without delivering any that wait.
+    pub fn know_channels(&mut self, senders: notify::Senders) {
+        self.service.know_channels(senders);
     }
 
     /// Stops: nothing more starts, running attempts get `grace` to end, everything that is known is
@@ -428,21 +459,24 @@ impl Local {
     }
 
     fn shut_down(&mut self, grace: Duration) {
-        // It asks the node, which is still there.
-        self.notify.take();
-        self.service.stop();
-        if let Some(workers) = &self.workers {
-            workers.close();
-        }
-        for served in self.listening.drain(..) {
-            served.close();
-        }
+        // Until what runs here has ended all connections go on: clients look, workers of other processes
+        // report, supervisors see that nothing new is taken.
+        self.service.begin_end();
         let worker = self.workers.as_ref().and_then(|workers| workers.dismiss());
         if let Some(worker) = worker {
             worker.stop(grace);
         }
+        // It asks the node, which is still there.
+        self.notify.take();
+        if let Some(workers) = &self.workers {
+            workers.close();
+        }
+        self.service.stop();
         if let Some(threads) = self.threads.take() {
             threads.stop();
+        }
+        for served in self.listening.drain(..) {
+            served.close();
         }
         if let Some(socket) = self.socket.take() {
             socket.close();

@@ -10,9 +10,10 @@ mod requests;
 mod tests;
 mod text;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::Extension;
 use axum::Router;
@@ -21,12 +22,12 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use kapell_api::http::Scope;
-use kapell_model::{Error, ErrorCode, RunStatus};
+use kapell_model::{Error, ErrorCode, RunStatus, SessionId, limits};
 use kapell_node::clock;
-use kapell_node::metrics::ATTEMPT_ENDS;
+use kapell_node::metrics::{ATTEMPT_ENDS, Metrics, OfWorkflow, STEP_ENDS};
 
 use crate::auth::Caller;
-use crate::{NAMESPACE, Service, http};
+use crate::{NAMESPACE, Service, http, notify};
 
 pub(crate) use requests::{Requests, measured};
 use text::Text;
@@ -36,6 +37,9 @@ const KIND: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Workflows whose runs are told apart; those of more are counted together as `(others)`.
 const WORKFLOWS: usize = 500;
+
+/// What stands for those beyond a bound.
+const OTHERS: &str = "(others)";
 
 /// What a family is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +63,7 @@ const FAMILIES: &[(&str, Kind, &[&str], &str)] = {
             "kapell_queue_waiting_attempts",
             Gauge,
             &["queue"],
-            "Attempts that could start and wait for a worker.",
+            "Attempts that could start and wait for a worker with room, also those that one was given already.",
         ),
         (
             "kapell_queue_oldest_wait_seconds",
@@ -70,14 +74,15 @@ const FAMILIES: &[(&str, Kind, &[&str], &str)] = {
         (
             "kapell_worker_slots",
             Gauge,
-            &[],
-            "Attempts that the workers take at a time; 0 if nothing works here.",
+            &["worker"],
+            "Attempts that a worker takes at a time: `(here)` is the one in the server's process, the others \
+             are named as they are; 0 for one that is away or goes.",
         ),
         (
             "kapell_worker_busy_attempts",
             Gauge,
-            &[],
-            "Attempts that are handed out.",
+            &["worker"],
+            "Attempts with a process or a request that a worker runs.",
         ),
         (
             "kapell_attempt_offered_total",
@@ -88,13 +93,13 @@ const FAMILIES: &[(&str, Kind, &[&str], &str)] = {
         (
             "kapell_attempt_ended_total",
             Counter,
-            &["outcome"],
+            &["workflow", "outcome"],
             "Attempts that ended, by how.",
         ),
         (
             "kapell_attempt_duration_seconds",
             Histogram,
-            &[],
+            &["workflow"],
             "From the start of an attempt to its end.",
         ),
         (
@@ -104,15 +109,21 @@ const FAMILIES: &[(&str, Kind, &[&str], &str)] = {
             "Runs that were made, by what made them.",
         ),
         (
+            "kapell_step_ended_total",
+            Counter,
+            &["workflow", "outcome"],
+            "Steps and items that ended, by how, counted when their run ends.",
+        ),
+        (
             "kapell_run_ended_total",
             Counter,
-            &["status"],
+            &["workflow", "status"],
             "Ends of runs, by how.",
         ),
         (
             "kapell_run_duration_seconds",
             Histogram,
-            &[],
+            &["workflow"],
             "From the making of a run to its end, waits included.",
         ),
         (
@@ -144,6 +155,36 @@ const FAMILIES: &[(&str, Kind, &[&str], &str)] = {
             Counter,
             &[],
             "Commits that failed.",
+        ),
+        (
+            "kapell_store_full",
+            Gauge,
+            &[],
+            "1 while the disk has no room: requests that change something are refused.",
+        ),
+        (
+            "kapell_notices_waiting",
+            Gauge,
+            &[],
+            "Notices that wait to be delivered.",
+        ),
+        (
+            "kapell_notices_given_up",
+            Gauge,
+            &[],
+            "Notices that could not be delivered and are kept: `kapell channel list`.",
+        ),
+        (
+            "kapell_notices_delivered_total",
+            Counter,
+            &[],
+            "Notices that were delivered.",
+        ),
+        (
+            "kapell_notices_failed_total",
+            Counter,
+            &[],
+            "Tries to deliver a notice that failed.",
         ),
         ("kapell_node_entities", Gauge, &[], "Entities in memory."),
         (
@@ -240,6 +281,7 @@ fn page(service: &Service) -> Option<String> {
     text.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1.0);
     node(service, &mut text);
     runs(service, &mut text);
+    notices(service, &mut text);
     service.requests.write(&mut text);
     store(service, &mut text);
     if let Some(traces) = &service.traces {
@@ -252,9 +294,42 @@ fn page(service: &Service) -> Option<String> {
     Some(text.finish())
 }
 
+/// Workers by name: what they take at a time, and what they run.
+fn workers(service: &Service, busy: &[(SessionId, u64)], text: &mut Text) {
+    let of = |session: SessionId| {
+        let found = busy.iter().find(|(busy, _)| *busy == session);
+        found.map_or(0, |(_, attempts)| *attempts)
+    };
+    let mut by_name: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    let here = (service.options.slots as u64, of(SessionId::HERE));
+    by_name.insert("(here)".to_owned(), here);
+    let far = service.workers().map(|workers| workers.list());
+    for worker in far.unwrap_or_default() {
+        let takes = worker.connected && !worker.draining;
+        let slots = if takes { worker.slots.into() } else { 0 };
+        let session = worker.session.parse().map_or(0, of);
+        let known = by_name.contains_key(&worker.name) || by_name.len() < limits::METRIC_WORKERS;
+        let name = if known {
+            worker.name
+        } else {
+            OTHERS.to_owned()
+        };
+        let sum = by_name.entry(name).or_default();
+        *sum = (sum.0 + slots, sum.1 + session);
+    }
+    text.family("kapell_worker_slots");
+    for (name, (slots, _)) in &by_name {
+        text.sample(&[("worker", name)], count(*slots));
+    }
+    text.family("kapell_worker_busy_attempts");
+    for (name, (_, busy)) in &by_name {
+        text.sample(&[("worker", name)], count(*busy));
+    }
+}
+
 fn node(service: &Service, text: &mut Text) {
-    text.plain("kapell_worker_slots", count(service.options.slots as u64));
     let Some(node) = &service.node else {
+        workers(service, &[], text);
         return;
     };
     if let Some(measured) = node.measure() {
@@ -267,30 +342,17 @@ fn node(service: &Service, text: &mut Text) {
             let waits = since.map_or(0.0, |since| clock::now().since(since).as_secs_f64());
             text.sample(&[("queue", queue)], waits.max(0.0));
         }
-        text.plain("kapell_worker_busy_attempts", count(measured.in_flight));
+        workers(service, &measured.busy, text);
         text.plain("kapell_node_entities", count(measured.entities));
     }
     let metrics = node.metrics();
-    let read = |counter: &std::sync::atomic::AtomicU64| count(counter.load(Ordering::Relaxed));
+    let read = |counter: &AtomicU64| count(counter.load(Ordering::Relaxed));
     text.plain("kapell_attempt_offered_total", read(&metrics.offers));
-    text.family("kapell_attempt_ended_total");
-    for (outcome, ended) in ATTEMPT_ENDS.iter().zip(&metrics.attempts) {
-        text.sample(&[("outcome", outcome)], read(ended));
-    }
-    text.family("kapell_attempt_duration_seconds");
-    text.seconds(&[], &metrics.attempt_duration);
     text.family("kapell_run_created_total");
     for (trigger, made) in metrics.made() {
         text.sample(&[("trigger", &trigger)], count(made));
     }
-    text.family("kapell_run_ended_total");
-    for (status, ended) in RunStatus::ALL.iter().zip(&metrics.run_ends) {
-        if status.ended() {
-            text.sample(&[("status", status.name())], read(ended));
-        }
-    }
-    text.family("kapell_run_duration_seconds");
-    text.seconds(&[], &metrics.run_duration);
+    workflows(metrics, text);
     text.family("kapell_schedule_lateness_seconds");
     text.seconds(&[], &metrics.lateness);
     text.family("kapell_commit_duration_seconds");
@@ -301,8 +363,63 @@ fn node(service: &Service, text: &mut Text) {
         "kapell_commit_failures_total",
         read(&metrics.commit_failures),
     );
+    let full = u64::from(node.store_is_full());
+    text.plain("kapell_store_full", count(full));
     text.plain("kapell_node_requests_total", read(&metrics.requests));
     text.plain("kapell_node_waiting_requests", count(node.waiting() as u64));
+}
+
+/// What is counted by workflow.
+fn workflows(metrics: &Metrics, text: &mut Text) {
+    let all = metrics.workflows();
+    let read = |counter: &AtomicU64| count(counter.load(Ordering::Relaxed));
+    let mut ends =
+        |family: &str, label: &str, names: &[&str], of: fn(&OfWorkflow) -> &[AtomicU64]| {
+            text.family(family);
+            for (workflow, counts) in &all {
+                for (name, ended) in names.iter().zip(of(counts)) {
+                    text.sample(&[("workflow", workflow), (label, name)], read(ended));
+                }
+            }
+        };
+    ends(
+        "kapell_attempt_ended_total",
+        "outcome",
+        &ATTEMPT_ENDS,
+        |of| &of.attempts,
+    );
+    ends("kapell_step_ended_total", "outcome", &STEP_ENDS, |of| {
+        &of.steps
+    });
+    text.family("kapell_run_ended_total");
+    for (workflow, of) in &all {
+        for (status, ended) in RunStatus::ALL.iter().zip(&of.run_ends) {
+            if status.ended() {
+                let labels = [("workflow", &**workflow), ("status", status.name())];
+                text.sample(&labels, read(ended));
+            }
+        }
+    }
+    text.family("kapell_attempt_duration_seconds");
+    for (workflow, of) in &all {
+        text.seconds(&[("workflow", workflow)], &of.attempt_duration);
+    }
+    text.family("kapell_run_duration_seconds");
+    for (workflow, of) in &all {
+        text.seconds(&[("workflow", workflow)], &of.run_duration);
+    }
+}
+
+/// Of all channels together: their names may be addresses, which may be secrets.
+fn notices(service: &Service, text: &mut Text) {
+    if let Ok((waiting, given_up)) = notify::kept(&*service.store) {
+        text.plain("kapell_notices_waiting", count(waiting));
+        text.plain("kapell_notices_given_up", count(given_up));
+    }
+    let read = |counter: &AtomicU64| count(counter.load(Ordering::Relaxed));
+    let notices = &service.notices;
+    text.plain("kapell_notices_delivered_total", read(&notices.delivered));
+    text.plain("kapell_notices_failed_total", read(&notices.failed));
 }
 
 fn runs(service: &Service, text: &mut Text) {
@@ -324,7 +441,7 @@ fn runs(service: &Service, text: &mut Text) {
     }
     for (status, runs) in RunStatus::ALL.iter().zip(others) {
         if runs > 0 {
-            let labels = [("workflow", "(others)"), ("status", status.name())];
+            let labels = [("workflow", OTHERS), ("status", status.name())];
             text.sample(&labels, count(runs));
         }
     }
@@ -394,7 +511,10 @@ at zero with the process; what is kept over a restart is a gauge. Histograms end
 ## What to watch
 
 - Work waits: `max by (queue) (kapell_queue_oldest_wait_seconds) > 300`, with the queue's workers.
-- Runs fail: `rate(kapell_run_ended_total{status=\"failed\"}[15m]) > 0`.
+- Runs fail: `sum by (workflow) (rate(kapell_run_ended_total{status=\"failed\"}[15m])) > 0`.
+- Workers are all taken: `sum(kapell_worker_busy_attempts) >= sum(kapell_worker_slots)`.
+- The disk is full: `kapell_store_full > 0`.
+- People are not told: `kapell_notices_given_up > 0`, or `kapell_notices_waiting` that does not go down.
 - Due times are missed: `histogram_quantile(0.99, rate(kapell_schedule_lateness_seconds_bucket[15m])) > 60`.
 - The disk is slow: `histogram_quantile(0.99, rate(kapell_commit_duration_seconds_bucket[5m])) > 0.1`.
 "

@@ -2,19 +2,22 @@
 //!
 //! Overview: runs put notices into channels, entities that keep them until they have arrived (see
 //! `kapell_engine::notice`). One thread looks at the channels' documents whenever a row of a run has
-//! changed, when a try is due, and every few seconds; it takes what is due and posts it, several
-//! channels at a time and each channel in order. What became of each try is told to the channel, which
-//! decides when the next one is.
+//! changed, when a try is due, and every few seconds. Each channel with something due gets a thread of its
+//! own, for some notices in order; then it is another channel's turn if more have something due than
+//! there may be threads. What became of each try is told to the channel, which decides when the next is.
 //!
 //! - **Crash**: between a post and the word of it the notice is posted again, with the same
 //!   `Idempotency-Key`.
-//! - **Slow receiver**: its channel waits, others do not for longer than one round.
+//! - **Slow receiver**: its channel waits, and holds one of the threads for as long as a post may take.
 //! - **Clock jump**: a look every few seconds notices.
+//! - **Full disk**: channels answer nothing, so nothing is posted until there is room.
 //!
 //! Not here: retries and bounds (`kapell_engine::notice`), which addresses may be asked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -22,12 +25,16 @@ use std::time::Duration;
 use kapell_engine::Ask;
 use kapell_engine::notice::NoticeAsk;
 use kapell_expr::Value;
-use kapell_model::{EntityKey, Time};
+use kapell_model::{EntityKey, Time, limits};
 use kapell_node::drive::Node;
 use kapell_node::{Answer, ClientRequest, clock};
 use kapell_store::{Order, Store};
+use parking_lot::Mutex;
 use ureq::Agent;
 
+use crate::register::NAMESPACE;
+
+mod guard;
 mod post;
 mod settings;
 #[cfg(test)]
@@ -41,11 +48,8 @@ const LOOK: Duration = Duration::from_secs(5);
 /// Rows change often under load: a look at most so often.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Notices of one channel posted in a round.
+/// Notices of one channel posted in one turn.
 const BATCH: usize = 10;
-
-/// Channels posted to at the same time.
-const TOGETHER: usize = 8;
 
 /// Channels looked at.
 const CHANNELS: usize = 1_000;
@@ -53,10 +57,30 @@ const CHANNELS: usize = 1_000;
 /// The first byte of the keys of channels' documents.
 const PREFIX: [u8; 1] = [7];
 
+/// Says whether an address may be reached.
+pub type Allowed = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
+
+/// What notices go through.
+#[derive(Clone)]
+pub struct Senders {
+    /// The channels there are.
+    pub receivers: Receivers,
+    /// Where they may lead.
+    pub allowed: Allowed,
+}
+
+/// What was sent and what was not, since the process began.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) delivered: AtomicU64,
+    /// Tries that failed.
+    pub(crate) failed: AtomicU64,
+}
+
 /// The sender. Dropping it stops it: posts under way are torn down, and made again after a restart.
 pub struct Sender {
     stop: Option<mpsc::SyncSender<Word>>,
-    agent: Agent,
+    posting: Arc<Posting>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -70,7 +94,12 @@ impl Sender {
     ///
     /// # Errors
     /// No thread could be started.
-    pub fn start(node: Node, store: Arc<dyn Store>, receivers: Receivers) -> std::io::Result<Self> {
+    pub(crate) fn start(
+        node: Node,
+        store: Arc<dyn Store>,
+        senders: Senders,
+        counts: Arc<Counts>,
+    ) -> std::io::Result<Self> {
         // One word is enough: whoever looks sees everything.
         let (stop, words) = mpsc::sync_channel::<Word>(1);
         let changed = stop.clone();
@@ -78,19 +107,27 @@ impl Sender {
             // Full: a look is about to be made. Closed: nobody delivers any more.
             let _ = changed.try_send(Word::Look);
         }));
-        let agent = post::agent();
-        let round = Round {
+        let posting = Arc::new(Posting {
             node,
+            agent: post::agent(senders.allowed),
+            receivers: senders.receivers,
+            counts,
+            busy: Mutex::default(),
+            stopping: AtomicBool::new(false),
+            over: stop.clone(),
+        });
+        let mut round = Round {
             store,
-            receivers,
-            agent: agent.clone(),
+            posting: Arc::clone(&posting),
+            threads: Vec::new(),
+            last: None,
         };
         let thread = std::thread::Builder::new()
             .name("kapell-notify".to_owned())
             .spawn(move || round.turn(&words))?;
         Ok(Self {
             stop: Some(stop),
-            agent,
+            posting,
             thread: Some(thread),
         })
     }
@@ -98,7 +135,8 @@ impl Sender {
 
 impl Drop for Sender {
     fn drop(&mut self) {
-        self.agent.clone().shutdown();
+        self.posting.stopping.store(true, Ordering::Relaxed);
+        self.posting.agent.clone().shutdown();
         if let Some(stop) = self.stop.take() {
             // It is gone already if this fails.
             let _ = stop.send(Word::Stop);
@@ -109,11 +147,56 @@ impl Drop for Sender {
     }
 }
 
+/// Posts one notice that is no run's to a channel, to see whether it arrives.
+pub(crate) fn try_out(senders: &Senders, channel: &str) -> Result<(), String> {
+    let receiver = senders.receivers.get(channel)?;
+    let now = clock::now();
+    let text = format!("A test of the channel `{channel}`: notices arrive here.");
+    let content = [("event", "test"), ("text", &text), ("namespace", NAMESPACE)];
+    let due = Due {
+        number: 0,
+        id: format!("test-{}", now.0),
+        at: Value::Timestamp(now.timestamp()),
+        content: Value::map(content.map(|(name, text)| (name, Value::string(text)))),
+    };
+    let agent = post::agent(Arc::clone(&senders.allowed));
+    let posted = post::post(&agent, &receiver, &senders.receivers, &due);
+    posted.map_err(|failure| failure.error)
+}
+
+/// Notices of all channels: how many wait, and how many were given up and are kept.
+pub(crate) fn kept(store: &dyn Store) -> kapell_store::Result<(u64, u64)> {
+    let documents = store.documents(&PREFIX, None, Order::Forward, CHANNELS)?;
+    let mut kept = (0, 0);
+    for (_, document) in documents {
+        let count = |fields: &serde_json::Value, name: &str| fields[name].as_u64().unwrap_or(0);
+        if let Ok(fields) = serde_json::from_str(&document) {
+            kept.0 += count(&fields, "waiting");
+            kept.1 += count(&fields, "failed");
+        }
+    }
+    Ok(kept)
+}
+
+/// Looks for what is due.
 struct Round {
-    node: Node,
     store: Arc<dyn Store>,
+    posting: Arc<Posting>,
+    threads: Vec<JoinHandle<()>>,
+    /// The channel whose turn was the last.
+    last: Option<EntityKey>,
+}
+
+/// What the threads of channels share.
+struct Posting {
+    node: Node,
     receivers: Receivers,
     agent: Agent,
+    counts: Arc<Counts>,
+    /// Channels that a thread posts to.
+    busy: Mutex<BTreeSet<EntityKey>>,
+    stopping: AtomicBool,
+    over: mpsc::SyncSender<Word>,
 }
 
 /// A notice to be posted.
@@ -125,11 +208,11 @@ pub(crate) struct Due {
 }
 
 impl Round {
-    fn turn(self, words: &mpsc::Receiver<Word>) {
+    fn turn(&mut self, words: &mpsc::Receiver<Word>) {
         let mut wait = Duration::ZERO;
         loop {
             match words.recv_timeout(wait) {
-                Ok(Word::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(Word::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(Word::Look) | Err(RecvTimeoutError::Timeout) => {}
             }
             wait = match self.look() {
@@ -144,15 +227,20 @@ impl Round {
             };
             // A burst of changes is one look; a stop is heard at once.
             match words.recv_timeout(PAUSE) {
-                Ok(Word::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(Word::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(Word::Look) => wait = Duration::ZERO,
                 Err(RecvTimeoutError::Timeout) => {}
             }
         }
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has said so.
+            let _ = thread.join();
+        }
     }
 
-    /// Posts what is due, and says when the next try is.
-    fn look(&self) -> kapell_store::Result<Option<Time>> {
+    /// Gives channels with something due a thread, and says when the next try is. Who finds no thread is
+    /// looked for again when one has ended.
+    fn look(&mut self) -> kapell_store::Result<Option<Time>> {
         let now = clock::now();
         let documents = self
             .store
@@ -168,14 +256,43 @@ impl Round {
                 _ => next = Some(next.map_or(at, |next| next.min(at))),
             }
         }
-        for keys in due.chunks(TOGETHER) {
-            std::thread::scope(|scope| {
-                for key in keys {
-                    scope.spawn(|| self.deliver(key));
+        // Channels take turns: those after the last one come first.
+        let after = due.partition_point(|key| Some(key) <= self.last.as_ref());
+        due.rotate_left(after);
+        self.threads.retain(|thread| !thread.is_finished());
+        for key in due {
+            let mut busy = self.posting.busy.lock();
+            if busy.len() >= limits::NOTICE_SENDERS {
+                break;
+            }
+            if !busy.insert(key.clone()) {
+                continue;
+            }
+            drop(busy);
+            let (posting, of) = (Arc::clone(&self.posting), key.clone());
+            let thread = std::thread::Builder::new()
+                .name("kapell-notice".to_owned())
+                .spawn(move || posting.turn_of(&of));
+            match thread {
+                Ok(thread) => self.threads.push(thread),
+                Err(error) => {
+                    tracing::warn!(%error, "no thread for notices");
+                    self.posting.busy.lock().remove(&key);
+                    break;
                 }
-            });
+            }
+            self.last = Some(key);
         }
-        Ok(if due.is_empty() { next } else { Some(now) })
+        Ok(next)
+    }
+}
+
+impl Posting {
+    fn turn_of(&self, key: &EntityKey) {
+        self.deliver(key);
+        self.busy.lock().remove(key);
+        // Full: a look is about to be made. Closed: nobody delivers any more.
+        let _ = self.over.try_send(Word::Look);
     }
 
     /// Posts what is due in a channel, in order, until a try fails.
@@ -188,14 +305,25 @@ impl Round {
         };
         let receiver = self.receivers.get(name);
         for due in due.iter().filter_map(Due::read) {
+            if self.stopping.load(Ordering::Relaxed) {
+                return;
+            }
             let posted = match &receiver {
                 Ok(channel) => post::post(&self.agent, channel, &self.receivers, &due),
                 Err(error) => Err(post::Failure::hopeless(error.clone())),
             };
+            if posted.is_err() && self.stopping.load(Ordering::Relaxed) {
+                // It was torn down, which says nothing of the receiver.
+                return;
+            }
             let number = due.number;
             let (said, fine) = match posted {
-                Ok(()) => (NoticeAsk::Delivered { number }, true),
+                Ok(()) => {
+                    self.counts.delivered.fetch_add(1, Ordering::Relaxed);
+                    (NoticeAsk::Delivered { number }, true)
+                }
                 Err(failure) => {
+                    self.counts.failed.fetch_add(1, Ordering::Relaxed);
                     tracing::warn!(channel = %name, notice = %due.id, error = %failure.error, "a notice was not delivered");
                     let hopeless = failure.hopeless;
                     let failed = NoticeAsk::Failed {

@@ -41,6 +41,7 @@ use crate::auth::{Audit, Tokens};
 use crate::feed::Feed;
 use crate::hooks::{Hooks, SecretSource};
 use crate::metrics::Requests;
+use crate::notify::{self, Senders};
 use crate::rows::failure;
 use crate::traces::Counts;
 use crate::workers::Workers;
@@ -65,6 +66,9 @@ pub struct Service {
     /// Held while what is in force changes: numbers of versions and the hold on all workflows are looked
     /// up first.
     definitions: Mutex<()>,
+    /// Set where it is known where notices go.
+    senders: OnceLock<Senders>,
+    pub(crate) notices: Arc<notify::Counts>,
     pub(crate) options: Options,
     pub(crate) data_dir: PathBuf,
     pub(crate) requests: Requests,
@@ -102,6 +106,8 @@ impl Service {
             workers: OnceLock::new(),
             secrets,
             definitions: Mutex::new(()),
+            senders: OnceLock::new(),
+            notices: Arc::default(),
             traces: options.traces.as_ref().map(|_| Arc::default()),
             options: options.clone(),
             data_dir: data_dir.to_owned(),
@@ -118,16 +124,44 @@ impl Service {
                     .hint("ask again after its restart"),
             );
         }
+        if self.node.as_ref().is_some_and(Node::store_is_full) {
+            return Err(Error::new(ErrorCode::DiskFull, "the disk is full")
+                .hint("make room: what is under way goes on by itself then"));
+        }
         self.store
             .next_wake(Time::ZERO)
             .map_err(failure)
             .map(|_| ())
     }
 
-    /// From now on the service is not ready any more.
-    pub(crate) fn stop(&self) {
+    /// True if what is in memory can be looked at. While the disk is full nobody is asked; what is stored
+    /// says the same then.
+    fn has_memory(&self) -> bool {
+        let node = self.node.as_ref();
+        node.is_some_and(|node| !node.store_is_full())
+    }
+
+    /// From now on the service is not ready any more and makes no runs for clients; all else goes on.
+    pub(crate) fn begin_end(&self) {
         self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Whoever waits for changes is let go.
+    pub(crate) fn stop(&self) {
+        self.begin_end();
         self.feed.close();
+    }
+
+    /// Whether runs are made.
+    fn takes_starts(&self) -> Result<()> {
+        if !self.stopping.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorCode::StoreUnavailable,
+            "the process that does the work is ending: it makes no new runs",
+        )
+        .hint("ask again after its restart"))
     }
 
     /// The workers, where work is done.
@@ -139,6 +173,12 @@ impl Service {
     pub(crate) fn set_workers(&self, workers: Arc<Workers>) {
         // Set once, where everything is put together.
         let _ = self.workers.set(workers);
+    }
+
+    /// Where notices go.
+    pub(crate) fn know_channels(&self, senders: Senders) {
+        // Set once, where everything is put together.
+        let _ = self.senders.set(senders);
     }
 
     /// Asks the node and waits for its answer.
@@ -153,7 +193,7 @@ impl Service {
 
     /// What an entity that is no run answers to whoever looks. Without a node it is as it is stored.
     fn look(&self, key: EntityKey, ask: Ask) -> Result<Value> {
-        if self.node.is_some() {
+        if self.has_memory() {
             return self.ask_small(key, ask);
         }
         let found = perform::load(&*self.store, &mut Plans::default(), &key, None);

@@ -43,6 +43,9 @@ const PAUSES: [Duration; 3] = [
     Duration::from_secs(5),
 ];
 
+/// A run that has ended, and its error.
+type Ended = (RunId, Option<String>);
+
 /// Where traces go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TracesTo {
@@ -89,7 +92,7 @@ impl Traces {
         node: &Node,
         service: Weak<Service>,
     ) -> std::io::Result<Self> {
-        let (ended, runs): (SyncSender<RunId>, _) = mpsc::sync_channel(WAITING);
+        let (ended, runs): (SyncSender<Ended>, _) = mpsc::sync_channel(WAITING);
         let mut sender = Sender {
             to,
             agent: agent(),
@@ -101,7 +104,7 @@ impl Traces {
             .spawn(move || sender.turn(&runs, &service))?;
         let full = Arc::clone(&counts);
         node.watch(Box::new(move |row| {
-            if row.status.ended() && ended.try_send(row.id).is_err() {
+            if row.status.ended() && ended.try_send((row.id, row.error.clone())).is_err() {
                 full.dropped.fetch_add(1, Ordering::Relaxed);
             }
         }));
@@ -140,7 +143,7 @@ struct Sender {
 }
 
 impl Sender {
-    fn turn(&mut self, runs: &Receiver<RunId>, service: &Weak<Service>) {
+    fn turn(&mut self, runs: &Receiver<Ended>, service: &Weak<Service>) {
         loop {
             let stopping = self.counts.stopping.load(Ordering::Relaxed);
             let next = match (stopping, runs.try_recv()) {
@@ -149,13 +152,13 @@ impl Sender {
                 (false, Err(_)) => runs.recv_timeout(LINGER),
             };
             match next {
-                Ok(run) => {
+                Ok((run, error)) => {
                     let Some(service) = service.upgrade() else {
                         return self.send();
                     };
                     // A run that was dropped meanwhile has nothing to show.
                     if let Ok(record) = service.record(run, None) {
-                        self.spans.extend(otlp::spans(&record));
+                        self.spans.extend(otlp::spans(&record, error.as_deref()));
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => self.send(),

@@ -28,12 +28,12 @@ use std::sync::{Arc, Weak, mpsc};
 use std::time::Duration;
 
 use kapell_api::http::{WorkerAttempt, WorkerView};
-use kapell_api::task::{Blobs, Outcome, Place, Report, Task, TaskEvent};
+use kapell_api::task::{Blobs, Outcome, Place, Report, Task, TaskEvent, TaskResources};
 use kapell_api::worker::Queues;
 use kapell_model::{Error, ErrorCode, Offer, RunId, SessionId, limits};
 use kapell_node::clock;
 use kapell_node::drive::Node;
-use kapell_node::lane::SessionChange;
+use kapell_node::lane::{Seat, SessionChange};
 use kapell_store::Store;
 use parking_lot::Mutex;
 
@@ -129,9 +129,19 @@ impl Workers {
         *self.here.lock() = Some(worker);
     }
 
-    /// Takes the worker in this process away, to stop it.
+    /// Takes the worker in this process away, to stop it: it is given nothing more.
     pub(crate) fn dismiss(&self) -> Option<Box<dyn LocalWorker>> {
-        self.here.lock().take()
+        let worker = self.here.lock().take()?;
+        let seat = Seat {
+            queues: Queues::Others,
+            process_window: 0,
+            light_window: 0,
+            total: TaskResources::ALL,
+        };
+        let holds = Vec::new();
+        let change = SessionChange::Open { seat, holds };
+        self.node.session(SessionId::HERE, change);
+        Some(worker)
     }
 
     /// Ends all connections; sessions stay, for the next process.

@@ -82,6 +82,9 @@ pub struct Checks {
     grants: BTreeMap<EntityKey, VecDeque<Time>>,
     orders: BTreeMap<EntityKey, lines::Order>,
     acknowledged: BTreeSet<RunId>,
+    /// Who made runs and sent signals, and who was told that nothing came of what they asked.
+    asked_by: BTreeSet<String>,
+    refused: BTreeSet<String>,
     /// Signals that runs say they sent in the commit that is read.
     sent: Vec<(EntityKey, String)>,
     watermarks: watermark::Watermarks,
@@ -178,6 +181,7 @@ impl Checks {
                 let Some(plan) = plan else {
                     return wrong("created", "of an unknown workflow");
                 };
+                self.took_effect(&created.by)?;
                 self.runs.insert(id, Shadow::new(plan));
                 self.due.created(id, created)?;
             }
@@ -267,7 +271,7 @@ impl Checks {
         let replayed = shadow.small_mut().map(|small| small.replay(chunk));
         match replayed {
             Some(Err(error)) => wrong("history", format!("{key:?}: {error}")),
-            _ => Ok(()),
+            _ => self.signals_took_effect(key),
         }
     }
 

@@ -114,3 +114,12 @@ pub enum Error {
         source: io::Error,
     },
 }
+
+impl Error {
+    /// What kind of thing the system said.
+    pub fn source_kind(&self) -> io::ErrorKind {
+        match self {
+            Self::Directory { source, .. } | Self::System { source, .. } => source.kind(),
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! Channels.
 
 use super::{Client, Result, encoded};
-use crate::http::{ChannelPage, ChannelView, NoticeAction};
+use crate::http::{ChannelPage, ChannelTest, ChannelView, NoticeAction};
 
 /// What can be asked of channels.
 pub trait ChannelCalls: Send + Sync {
@@ -9,7 +9,9 @@ pub trait ChannelCalls: Send + Sync {
     fn channels(&self) -> Result<ChannelPage>;
     /// A channel with what was given up.
     fn channel(&self, name: &str) -> Result<ChannelView>;
-    /// Does something with a notice that was given up.
+    /// Posts a notice that is no run's to a channel, at once.
+    fn test_channel(&self, name: &str) -> Result<ChannelTest>;
+    /// Does something with a notice that waits or was given up.
     fn notice(&self, channel: &str, number: u64, action: NoticeAction) -> Result<()>;
 }
 
@@ -20,6 +22,10 @@ impl ChannelCalls for Client {
 
     fn channel(&self, name: &str) -> Result<ChannelView> {
         self.get(&format!("/channels/{}", encoded(name)))
+    }
+
+    fn test_channel(&self, name: &str) -> Result<ChannelTest> {
+        self.post(&format!("/channels/{}/test", encoded(name)), &())
     }
 
     fn notice(&self, channel: &str, number: u64, action: NoticeAction) -> Result<()> {

@@ -43,6 +43,41 @@ pub struct ChannelView {
     pub delivered: u64,
     /// Notices that were given up, newest first, at most 1,000.
     pub failed: Vec<FailedNotice>,
+    /// Notices that wait, oldest first, at most 1,000.
+    #[serde(default)]
+    pub queue: Vec<WaitingNotice>,
+}
+
+/// A notice that waits to be delivered.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct WaitingNotice {
+    /// Its number in the channel.
+    pub number: u64,
+    /// The same notice has the same id: receivers get it as `Idempotency-Key`.
+    pub id: String,
+    /// When it became true.
+    #[schema(value_type = schema::Timestamp)]
+    pub at: String,
+    /// How often it was tried.
+    pub tries: u32,
+    /// Why the last try failed; empty before it.
+    pub error: String,
+    /// When the next try is due.
+    #[schema(value_type = schema::Timestamp)]
+    pub next_at: String,
+    /// What it says.
+    #[schema(value_type = HashMap<String, serde_json::Value>)]
+    pub content: serde_json::Value,
+}
+
+/// Whether a notice that is no run's arrived at a channel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ChannelTest {
+    /// It did.
+    pub delivered: bool,
+    /// Why it did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// A notice that could not be delivered.
@@ -64,12 +99,12 @@ pub struct FailedNotice {
     pub content: serde_json::Value,
 }
 
-/// What is done with a notice that was given up.
+/// What is done with a notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "action", rename_all = "snake_case")]
 pub enum NoticeAction {
-    /// Deliver it after all.
+    /// Deliver one that was given up after all, or one that waits for its next try now.
     Again,
-    /// Forget it.
+    /// Forget one that was given up.
     Forget,
 }

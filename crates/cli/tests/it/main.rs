@@ -7,6 +7,7 @@ mod deploy;
 mod directory;
 mod errors;
 mod events;
+mod full;
 mod help;
 mod http;
 mod interrupt;

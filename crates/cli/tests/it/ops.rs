@@ -204,7 +204,7 @@ fn metrics_are_answered_where_work_is_done() {
             .unwrap();
         let mut page = String::new();
         socket.read_to_string(&mut page).unwrap();
-        if page.contains("kapell_worker_busy_attempts 1\n") {
+        if page.contains("kapell_worker_busy_attempts{worker=\"(here)\"} 1\n") {
             break page;
         }
     };

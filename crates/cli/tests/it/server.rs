@@ -144,6 +144,45 @@ fn a_server_that_is_asked_to_end_lets_attempts_end_first() {
 }
 
 #[test]
+fn a_server_that_ends_answers_until_attempts_have_ended_and_starts_nothing_more() {
+    let server = Server::new();
+    let here = Place::with("hold.yaml", HOLD);
+    let mark = format!("mark={}", here.path("mark").display());
+    let url = server.url.clone();
+    let mut run = here.start(&["run", "hold.yaml", "-p", &mark, "--server", &url]);
+    run.until("quick");
+    server.started.signal(Signal::TERM);
+    let address = server.url.split_once("//").unwrap().1.to_owned();
+    // The signal has been heard once it is not ready any more.
+    let (status, body) = loop {
+        let (status, _, body) = ask(&address, "GET /health/ready HTTP/1.1", "");
+        if status != 200 {
+            break (status, body);
+        }
+    };
+    assert_eq!(status, 503, "{body}");
+    let (status, _, runs) = ask(&address, "GET /api/v1/runs HTTP/1.1", "");
+    assert_eq!(
+        (status, &runs["runs"][0]["workflow"]),
+        (200, &json!("hold"))
+    );
+    let over_tcp = here.kapell(&["start", "hold", "-p", &mark, "--server", &url]);
+    let over_socket = server.place.kapell(&["start", "hold", "-p", &mark]);
+    for said in [over_tcp, over_socket] {
+        assert_eq!(said.status, 1, "{}", said.all());
+        assert!(
+            said.errors.contains("store-unavailable") && said.errors.contains("ending"),
+            "{}",
+            said.all()
+        );
+    }
+    here.write("mark", "");
+    assert_eq!(server.started.end().0, 0);
+    let runs = server.place.json(&["list", "--json"]);
+    assert_eq!(runs["runs"].as_array().map(Vec::len), Some(1), "{runs}");
+}
+
+#[test]
 fn beyond_loopback_a_server_needs_tls_and_a_token() {
     let place = Place::new();
     let refused = place.kapell(&["server", "--listen", "0.0.0.0:0"]);

@@ -111,6 +111,41 @@ fn a_receiver_that_asks_for_time_is_given_it() {
 }
 
 #[test]
+fn a_long_wait_that_a_receiver_asks_for_is_kept_within_its_bound() {
+    for (asked, kept) in [(2, 2), (24, 24), (100, 24)] {
+        let mut channel = Channel::default();
+        tell(&mut channel, "a", 0);
+        let after = NoticeAsk::Failed {
+            number: 0,
+            error: "503".to_owned(),
+            after: Some(jiff::SignedDuration::from_hours(asked)),
+            hopeless: false,
+        };
+        ask(&mut channel, after, 0);
+        assert_eq!(channel.due_at(), Some(Time(kept * 3_600_000_000)));
+    }
+}
+
+#[test]
+fn one_that_waits_is_shown_with_its_error_and_can_be_sent_now() {
+    let mut channel = Channel::default();
+    tell(&mut channel, "a", 0);
+    ask(&mut channel, failed(0, false), 0);
+    let view = channel.view().to_json();
+    let waiting = &view["queue"][0];
+    assert_eq!(waiting["tries"], 1, "{view}");
+    assert!(
+        waiting["error"]
+            .as_str()
+            .is_some_and(|error| !error.is_empty())
+    );
+    assert_eq!(waiting["next_at"], "1970-01-01T00:00:10Z");
+    assert!(due(&mut channel, 1).is_empty());
+    ask(&mut channel, NoticeAsk::Again { number: 0 }, 1);
+    assert_eq!(due(&mut channel, 1), ["a"]);
+}
+
+#[test]
 fn what_was_given_up_can_be_sent_again_or_forgotten() {
     let mut channel = Channel::default();
     for id in ["a", "b"] {

@@ -1,5 +1,7 @@
 //! What of a run waits for workers, counted for whoever watches queues.
 
+use std::sync::Arc;
+
 use kapell_api::task::Place;
 use kapell_model::Time;
 
@@ -26,6 +28,13 @@ impl Run {
             }
         }
         (waiting, oldest)
+    }
+
+    /// The queue of a unit, and since when it could start.
+    pub fn queue_of(&self, place: Place) -> Option<(&Arc<str>, Time)> {
+        let plan = self.state.plan_step(&self.plan, place)?;
+        let step = self.state.step(place.scope, place.step)?;
+        Some((&plan.step.queue, step.unit.ready_at))
     }
 
     fn waiting_at(&self, place: Place) -> (u64, Time) {

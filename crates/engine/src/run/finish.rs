@@ -245,7 +245,8 @@ impl Decider<'_> {
         let tries = unit.retries.iter().map(|count| u32::from(*count)).sum();
         let mut wait = backoff(retry, tries, self.jitter(place, unit.attempts));
         if let Some(after) = error.retry_after {
-            wait = wait.max(SignedDuration::try_from(after).unwrap_or(SignedDuration::MAX));
+            let asked = SignedDuration::try_from(after).unwrap_or(SignedDuration::MAX);
+            wait = wait.max(asked.min(limits::RETRY_AFTER));
         }
         Ok(Some(self.now.plus(wait)))
     }

@@ -104,7 +104,7 @@ pub static LOG_FILTER: Key = Key {
         Kind::Text,
         "",
         "What Kapell says of itself on standard error: `warn`, `info`, `debug`, `trace`, or by part, as \
-         `info,kapell_store=debug`. Empty is errors alone.",
+         `info,kapell_store=debug`. Empty is `warn` for a server and a worker, and errors alone for other commands.",
     )
 };
 

@@ -36,7 +36,27 @@ impl Context<'_> {
             );
             return None;
         }
-        self.duration(node, "deadline").map(Dyn::Fixed)
+        let span = self.duration(node, "deadline")?;
+        self.not_at_once(node, span, &text).map(Dyn::Fixed)
+    }
+
+    /// What is over as it begins is no deadline.
+    fn not_at_once(
+        &mut self,
+        node: &Node,
+        span: SignedDuration,
+        text: &str,
+    ) -> Option<SignedDuration> {
+        if !span.is_zero() {
+            return Some(span);
+        }
+        self.error_hint(
+            "out-of-range",
+            node.span,
+            format!("`deadline` is after some time, not `{text}`: every run would miss it"),
+            "write how long a run may take: `2h`, or leave `deadline` out",
+        );
+        None
     }
 
     /// `2h of queued`.
@@ -57,6 +77,7 @@ impl Context<'_> {
             );
             return None;
         };
+        let duration = self.not_at_once(node, duration, span)?;
         match since {
             "scheduled" => Some(Dyn::Fixed(duration)),
             "queued" => {

@@ -14,7 +14,16 @@ use crate::entity::Entity;
 use crate::perform::Size;
 use crate::rows;
 
-use super::{Committing, Lane, Output, SHORT_RUNS, ToEntity};
+use super::{Committing, Lane, Output, SHORT_RUNS, ToEntity, full};
+
+/// The outcome of a commit is not known.
+fn unconfirmed() -> Error {
+    Error::new(
+        ErrorCode::StoreUnavailable,
+        "the store did not confirm the change: it may or may not have been made",
+    )
+    .hint("look before you try again")
+}
 
 impl Lane {
     /// Grants what there is room for, seals the open batch if nothing is being committed, and
@@ -23,7 +32,7 @@ impl Lane {
         self.now = now;
         if self.broken && self.committing.is_none() {
             self.broken = false;
-            self.reset(Batch::default());
+            self.reset(Batch::default(), &self.void());
         }
         while self.committing.is_none() && self.holds == 0 && !self.broken {
             self.dispatch();
@@ -34,6 +43,7 @@ impl Lane {
             // A batch that writes nothing is over at once, and the next may wait already.
             self.seal();
         }
+        self.look_for_room();
         self.reads += self.out.iter().filter(|output| output.reads()).count();
         std::mem::take(&mut self.out)
     }
@@ -127,12 +137,11 @@ impl Lane {
         self.seats.commit_begins();
         let (commit, ended) = self.commit_of(&mut batch);
         let commit = Arc::new(commit);
-        self.out
-            .push(Output::Commit(commit.clone(), batch.blobs.clone()));
+        let blobs = std::mem::take(&mut batch.blobs);
+        self.out.push(Output::Commit(commit.clone(), blobs));
         self.committing = Some(Committing {
             batch,
             commit,
-            retry_at: None,
             ended,
         });
     }
@@ -220,12 +229,12 @@ impl Lane {
     }
 
     pub(super) fn committed(&mut self, result: kapell_store::Result<()>) {
-        let Some(mut committing) = self.committing.take() else {
+        let Some(committing) = self.committing.take() else {
             return;
         };
         match result {
             Ok(()) => {
-                self.full_since = None;
+                self.has_room();
                 self.release(committing.batch);
                 if !committing.commit.entities.is_empty() {
                     self.out.push(Output::RowsChanged(committing.commit));
@@ -242,28 +251,29 @@ impl Lane {
                 self.take_waiting();
             }
             Err(kapell_store::Error::Full(error)) => {
-                if self.full_since.is_none() {
-                    tracing::error!(%error, "the disk is full; trying again each second");
-                }
-                self.full_since = self.full_since.or(Some(self.now));
-                committing.retry_at = Some(Time(self.now.0 + 1_000_000));
-                self.committing = Some(committing);
+                self.no_room(&error);
+                self.reset(committing.batch, &full::refusal());
             }
             Err(error) => {
                 tracing::error!(%error, "a commit failed; reading everything again");
-                self.reset(committing.batch);
+                self.reset(committing.batch, &unconfirmed());
             }
         }
     }
 
-    /// Drops all memory: what was decided on top of a commit that may not have landed is void.
-    pub(super) fn reset(&mut self, failed: Batch) {
+    /// What clients of decisions are told that were not committed.
+    fn void(&self) -> Error {
+        if self.store_is_full() {
+            full::refusal()
+        } else {
+            unconfirmed()
+        }
+    }
+
+    /// Drops all memory: what was decided on top of a commit that may not have landed is void. Clients
+    /// that wait are told the error.
+    pub(super) fn reset(&mut self, failed: Batch, error: &Error) {
         let open = std::mem::take(&mut self.open);
-        let error = Error::new(
-            ErrorCode::StoreUnavailable,
-            "the store did not confirm the change: it may or may not have been made",
-        )
-        .hint("look before you try again");
         let mut reports = Vec::new();
         for batch in [failed, open] {
             for (reply, _) in batch.replies {

@@ -93,6 +93,11 @@ impl Held {
         Some(held)
     }
 
+    /// An attempt that is held.
+    pub(super) fn get(&self, run: RunId, place: Place) -> Option<&Grant> {
+        self.places.get(run, place)
+    }
+
     /// What is held of a run.
     pub(super) fn of(&self, run: RunId) -> Vec<Holding> {
         let held = self.places.of(run);

@@ -20,6 +20,7 @@ impl Lane {
                     .extend(leases.into_iter().map(|lease| (lease.shard, lease)));
                 self.find_due();
             }
+            Err(kapell_store::Error::Full(error)) => self.no_room(&error),
             Err(error) => {
                 tracing::error!(%error, "shards could not be acquired; trying again");
             }
@@ -44,6 +45,7 @@ impl Lane {
                 self.looked_due = true;
                 if self.recovering {
                     self.recovering = false;
+                    tracing::info!(entities = self.loading.len(), "what is unfinished goes on");
                     self.take_waiting();
                 }
             }
@@ -56,6 +58,10 @@ impl Lane {
         key: EntityKey,
         result: kapell_store::Result<(Option<Lease>, Option<Box<Found>>)>,
     ) {
+        if let Err(kapell_store::Error::Full(error)) = &result {
+            self.no_room_to_load(error);
+            return;
+        }
         let mut waiting = self.loading.remove(&key).unwrap_or_default();
         self.holds -= waiting.iter().filter(|(_, holds)| *holds).count();
         let found = match result {

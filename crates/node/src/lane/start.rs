@@ -422,6 +422,13 @@ impl Lane {
                 }
             }
             Origin::Trigger(from) => {
+                tracing::warn!(
+                    workflow = %making.workflow,
+                    trigger = making.trigger_name.as_deref(),
+                    due = making.scheduled_at.map(|at| at.to_string()),
+                    error = error.message,
+                    "a trigger's start was refused"
+                );
                 let message = Message::StartRefused {
                     run: making.id.unwrap_or_default(),
                     scheduled_at: making.scheduled_at.unwrap_or(self.now),

@@ -9,6 +9,7 @@ use super::*;
 use crate::perform::{self, Plans};
 use crate::request::StartRun;
 
+mod full;
 mod sessions;
 mod signals;
 
@@ -39,6 +40,8 @@ enum Commits {
     LandUnheard,
     /// They do not land, and nobody knows.
     Vanish,
+    /// There is no room for any write.
+    Full,
 }
 
 /// A lane over a store in memory; reads and commits are done at once, but for what is held back.
@@ -134,6 +137,7 @@ impl World {
                     let error = kapell_store::Error::Unavailable("no answer".to_owned());
                     self.lane.on(self.now, Input::Committed(Err(error)));
                 }
+                Commits::Full => self.lane.on(self.now, Input::Committed(Err(no_room()))),
             },
             Output::Offer(tasks) => self.offers.extend(tasks),
             Output::Reply(reply, answer) => self.replies.push((reply, answer)),
@@ -152,6 +156,14 @@ impl World {
             _ => None,
         };
         let input = match damaged {
+            None if self.commits == Commits::Full
+                && matches!(output, Output::Acquire(_) | Output::Load(_, Some(_))) =>
+            {
+                match output {
+                    Output::Load(key, _) => Input::Loaded(key, Err(no_room())),
+                    _ => Input::Acquired(Err(no_room())),
+                }
+            }
             Some(key) => {
                 let error = kapell_store::Error::Corrupt("half of it is gone".to_owned());
                 Input::Loaded(key.clone(), Err(error))
@@ -231,6 +243,10 @@ impl World {
     fn status(&self, run: RunId) -> Option<RunStatus> {
         self.store.run(run).unwrap().map(|row| row.status)
     }
+}
+
+fn no_room() -> kapell_store::Error {
+    kapell_store::Error::Full("no room".to_owned())
 }
 
 fn version_row(spec: &kapell_model::spec::Spec, file: &str) -> VersionRow {

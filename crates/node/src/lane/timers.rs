@@ -29,13 +29,6 @@ impl Lane {
                 self.settle_timer(&key);
             }
         }
-        if let Some(committing) = &mut self.committing
-            && committing.retry_at.is_some_and(|at| at <= now)
-        {
-            committing.retry_at = None;
-            let (commit, blobs) = (committing.commit.clone(), committing.batch.blobs.clone());
-            self.out.push(Output::Commit(commit, blobs));
-        }
         if self.read_again_at.is_some_and(|at| at <= now) {
             self.read_again_at = None;
             self.out.append(&mut self.failed_reads);
@@ -105,17 +98,11 @@ impl Lane {
         let timer = self.timers.first().filter(|_| timers);
         let timer = timer.map_or(poll, |(at, _)| (*at).min(poll));
         let timer = self.read_again_at.map_or(timer, |at| at.min(timer));
-        match self
-            .committing
-            .as_ref()
-            .and_then(|committing| committing.retry_at)
-        {
-            Some(at) => timer.min(at),
-            None if self.recovering => {
-                let asked = self.due_asked_at.unwrap_or(self.now);
-                Time(asked.0 + RETRY_MICROS).min(timer)
-            }
-            None => timer,
+        if self.recovering {
+            let asked = self.due_asked_at.unwrap_or(self.now);
+            Time(asked.0 + RETRY_MICROS).min(timer)
+        } else {
+            timer
         }
     }
 }

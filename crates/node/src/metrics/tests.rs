@@ -16,7 +16,7 @@ fn row(number: u128, trigger: &str, status: RunStatus) -> RunRow {
         ended_at: status.ended().then_some(Time(7_000_000)),
         parent: None,
         trigger: trigger.into(),
-        counts: [0; 3],
+        counts: [2, 1, 3],
         error: None,
         labels: "{}".to_owned(),
         scheduled_at: Some(Time(4_999_000)),
@@ -63,13 +63,16 @@ fn runs_are_counted_once_when_they_are_made_and_when_they_end() {
     metrics.committed(&commit(vec![(2, row(1, "manual", RunStatus::Failed))]));
     let made = metrics.made();
     assert_eq!(made, [("manual".into(), 2), ("schedule".into(), 1)]);
-    let ends = RunStatus::ALL.iter().zip(&metrics.run_ends);
+    let of = metrics.workflow(Some("w"));
+    let ends = RunStatus::ALL.iter().zip(&of.run_ends);
     let ends: Vec<_> = ends
         .map(|(status, ends)| (*status, ends.load(Ordering::Relaxed)))
         .filter(|(_, ends)| *ends > 0)
         .collect();
     assert_eq!(ends, [(RunStatus::Succeeded, 1), (RunStatus::Failed, 1)]);
-    assert_eq!(metrics.run_duration.read().2, 4_000_000);
+    assert_eq!(of.run_duration.read().2, 4_000_000);
+    let steps = of.steps.each_ref();
+    assert_eq!(steps.map(|steps| steps.load(Ordering::Relaxed)), [4, 2]);
     let (_, late, sum) = metrics.lateness.read();
     assert_eq!((late, sum), (1, 1_000), "a start by hand is not late");
 }
@@ -104,7 +107,7 @@ fn attempts_are_counted_by_how_they_ended() {
             usage: None,
         },
     };
-    metrics.reported(&[
+    let reports = [
         report(Outcome::Cancelled),
         report(Outcome::Lost {
             reason: String::new(),
@@ -114,11 +117,27 @@ fn attempts_are_counted_by_how_they_ended() {
             reason: String::new(),
             explained: false,
         }),
-    ]);
-    let counts = metrics
+    ];
+    metrics.reported(&reports, |_| Some("w"));
+    let of = metrics.workflow(Some("w"));
+    let counts = of
         .attempts
         .each_ref()
         .map(|count| count.load(Ordering::Relaxed));
     assert_eq!(counts, [0, 0, 1, 2]);
-    assert_eq!(metrics.attempt_duration.read().2, 6_000);
+    assert_eq!(of.attempt_duration.read().2, 6_000);
+}
+
+#[test]
+fn workflows_beyond_the_bound_are_counted_together() {
+    let metrics = Metrics::default();
+    for number in 0..limits::METRIC_WORKFLOWS + 20 {
+        let mut row = row(1, "manual", RunStatus::Succeeded);
+        row.workflow = format!("w{number}").into();
+        metrics.committed(&commit(vec![(1, row)]));
+    }
+    let all = metrics.workflows();
+    assert_eq!(all.len(), limits::METRIC_WORKFLOWS + 1);
+    let others = all.iter().find(|(name, _)| **name == *OTHERS).unwrap();
+    assert_eq!(others.1.run_duration.read().1, 20);
 }

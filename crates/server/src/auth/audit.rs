@@ -144,12 +144,21 @@ fn write(store: &dyn Store, entries: &Receiver<Waiting>) {
                 Err(RecvTimeoutError::Disconnected) => open = false,
             }
         }
+        let mut said = false;
         while let Err(error) = keep(store, &mut next, &mut batch) {
-            tracing::error!(%error, "the audit log cannot be written");
+            if !said {
+                tracing::error!(%error, "the audit log cannot be written; trying again");
+                said = true;
+            }
             if !open {
                 return;
             }
-            std::thread::park_timeout(AGAIN);
+            // How many wait is bounded by the room for them.
+            match entries.recv_timeout(AGAIN) {
+                Ok(entry) => batch.push(entry),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => open = false,
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use kapell_api::client::ChannelCalls;
-use kapell_api::http::{ChannelPage, ChannelView, NoticeAction};
+use kapell_api::http::{ChannelPage, ChannelTest, ChannelView, NoticeAction};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -16,6 +16,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
     OpenApiRouter::new()
         .routes(routes!(list_channels))
         .routes(routes!(show_channel))
+        .routes(routes!(test_channel))
         .routes(routes!(act_on_notice))
 }
 
@@ -28,7 +29,7 @@ async fn list_channels(State(service): Shared) -> Answer<ChannelPage> {
     call(service, ChannelCalls::channels).await
 }
 
-/// Show a channel with the notices that were given up
+/// Show a channel with the notices that wait or were given up
 #[utoipa::path(
     get, path = "/channels/{channel}", tag = "channels", security(("token" = ["read"])),
     params(("channel" = String, Path, description = "A name of the server's settings, or an address")),
@@ -38,7 +39,17 @@ async fn show_channel(State(service): Shared, Path(channel): Path<String>) -> An
     call(service, move |service| service.channel(&channel)).await
 }
 
-/// Send a notice that was given up again, or forget it
+/// Post a notice that is no run's to a channel, to see whether it arrives
+#[utoipa::path(
+    post, path = "/channels/{channel}/test", tag = "channels", security(("token" = ["run"])),
+    params(("channel" = String, Path, description = "A name of the server's settings, or an address")),
+    responses((status = 200, description = "Whether it arrived", body = ChannelTest))
+)]
+async fn test_channel(State(service): Shared, Path(channel): Path<String>) -> Answer<ChannelTest> {
+    call(service, move |service| service.test_channel(&channel)).await
+}
+
+/// Send a notice now that waits or was given up, or forget one that was given up
 #[utoipa::path(
     post, path = "/channels/{channel}/notices/{number}", tag = "channels", security(("token" = ["run"])),
     params(

@@ -9,8 +9,11 @@ use kapell_node::clock;
 use serde_json::json;
 use ureq::Agent;
 use ureq::http::{Response, header};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::DefaultConnector;
 
-use super::{Channel, Due, Kind, Receivers};
+use super::guard::{Guarded, Refused};
+use super::{Allowed, Channel, Due, Kind, Receivers};
 
 const CONNECT: Duration = Duration::from_secs(10);
 
@@ -53,15 +56,20 @@ impl Failure {
 
 /// What posts. Redirects are not followed: an address of a webhook does not move, and where it would
 /// lead nobody has checked.
-pub(crate) fn agent() -> Agent {
-    Agent::config_builder()
+pub(crate) fn agent(allowed: Allowed) -> Agent {
+    let config = Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
         .timeout_connect(Some(CONNECT))
         .timeout_global(Some(WHOLE))
         .user_agent(concat!("kapell/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .into()
+        .build();
+    let inner = DefaultResolver::default();
+    Agent::with_parts(
+        config,
+        DefaultConnector::default(),
+        Guarded { allowed, inner },
+    )
 }
 
 /// Posts a notice. Blocks.
@@ -83,7 +91,12 @@ pub(crate) fn post(
     let host = host(&channel.url);
     let mut answer = request
         .send(body.to_string())
-        .map_err(|error| Failure::passing(format!("{host}: {error}")))?;
+        .map_err(|error| match &error {
+            ureq::Error::Other(why) if why.is::<Refused>() => {
+                Failure::hopeless(format!("{host}: {error}"))
+            }
+            _ => Failure::passing(format!("{host}: {error}")),
+        })?;
     let status = answer.status();
     if status.is_success() {
         return Ok(());

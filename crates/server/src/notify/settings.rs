@@ -109,6 +109,11 @@ impl Receivers {
         })
     }
 
+    /// True if notices to this one have a place to go to. Mail is none.
+    pub(crate) fn know(&self, name: &str) -> bool {
+        self.get(name).is_ok()
+    }
+
     /// A channel by its name; an address is a channel of its own.
     pub(super) fn get(&self, name: &str) -> Result<Channel, String> {
         if let Some(channel) = self.channels.get(name) {

@@ -14,7 +14,7 @@ use kapell_store::{FileBlobs, MemoryStore, Store};
 use serde_json::json;
 
 use super::post::{agent, body, post};
-use super::{ChannelSettings, Due, Kind, NotifySettings, Receivers, Sender};
+use super::{Allowed, ChannelSettings, Due, Kind, NotifySettings, Receivers, Sender, Senders};
 use crate::register;
 
 fn settings(url: &str, kind: Kind, template: Option<&str>) -> NotifySettings {
@@ -28,6 +28,10 @@ fn settings(url: &str, kind: Kind, template: Option<&str>) -> NotifySettings {
         channels: BTreeMap::from([("on-call".to_owned(), channel)]),
         public_url: "https://kapell.example/".to_owned(),
     }
+}
+
+fn everywhere() -> Allowed {
+    Arc::new(|_| true)
 }
 
 fn due() -> Due {
@@ -173,7 +177,7 @@ fn a_post_carries_the_id_of_the_notice_and_the_channels_headers() {
     let (url, coming) = answering(vec!["HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"]);
     let receivers = Receivers::new(&settings(&url, Kind::Json, None)).unwrap();
     let channel = receivers.get("on-call").unwrap();
-    post(&agent(), &channel, &receivers, &due()).unwrap();
+    post(&agent(everywhere()), &channel, &receivers, &due()).unwrap();
     let (head, body) = coming.recv().unwrap();
     assert!(head.starts_with("post /hook/secret "), "{head}");
     assert!(head.contains("idempotency-key: 01run-failed-5"), "{head}");
@@ -190,7 +194,7 @@ fn what_a_receiver_answers_decides_whether_it_is_asked_again() {
     ]);
     let receivers = Receivers::new(&settings(&url, Kind::Json, None)).unwrap();
     let channel = receivers.get("on-call").unwrap();
-    let tried = || post(&agent(), &channel, &receivers, &due()).unwrap_err();
+    let tried = || post(&agent(everywhere()), &channel, &receivers, &due()).unwrap_err();
     let busy = tried();
     assert!(!busy.hopeless);
     assert_eq!(busy.after, Some(jiff::SignedDuration::from_secs(60)));
@@ -216,7 +220,7 @@ fn a_receiver_that_is_not_there_is_asked_again() {
     drop(listener);
     let receivers = Receivers::new(&settings(&url, Kind::Json, None)).unwrap();
     let failure = post(
-        &agent(),
+        &agent(everywhere()),
         &receivers.get("on-call").unwrap(),
         &receivers,
         &due(),
@@ -298,14 +302,22 @@ impl World {
     }
 
     fn sender(&self, settings: &NotifySettings) -> Sender {
-        let receivers = Receivers::new(settings).unwrap();
-        Sender::start(self.node.clone(), Arc::clone(&self.store), receivers).unwrap()
+        let senders = Senders {
+            receivers: Receivers::new(settings).unwrap(),
+            allowed: everywhere(),
+        };
+        let (node, store) = (self.node.clone(), Arc::clone(&self.store));
+        Sender::start(node, store, senders, Arc::default()).unwrap()
     }
 
     fn view(&self) -> serde_json::Value {
+        self.view_of("on-call")
+    }
+
+    fn view_of(&self, channel: &str) -> serde_json::Value {
         let key = EntityKey::Channel {
             namespace: register::NAMESPACE.into(),
-            name: "on-call".into(),
+            name: channel.into(),
         };
         let ask = ClientRequest::Ask {
             key,
@@ -396,4 +408,54 @@ fn what_nobody_can_deliver_is_kept_and_can_be_sent_again() {
     let (_, body) = coming.recv().unwrap();
     assert_eq!(body, r#"{"text":"report is done"}"#);
     world.until(|view| view["delivered"] == 1 && view["failed"] == json!([]));
+}
+
+#[test]
+fn a_slow_receiver_does_not_hold_up_another() {
+    // Accepted by the kernel, and answered by nobody.
+    let slow = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (fast, coming) = answering(vec![
+        "HTTP/1.1 204 Fine\r\nconnection: close\r\n\r\n",
+        "HTTP/1.1 204 Fine\r\nconnection: close\r\n\r\n",
+    ]);
+    let world = World::of(
+        "workflow: report\nnotify: { to: [a-slow, on-call], on: succeeded }\nsteps: { a: { set: { x: 1 } } }\n",
+    );
+    let mut settings = settings(&fast, Kind::Json, None);
+    let slow = ChannelSettings {
+        url: format!("http://{}/", slow.local_addr().unwrap()),
+        kind: Kind::Json,
+        template: None,
+        headers: BTreeMap::new(),
+    };
+    settings.channels.insert("a-slow".to_owned(), slow);
+    let _sender = world.sender(&settings);
+    // The second one comes while the post of the first to the slow one is under way.
+    for delivered in 1..=2 {
+        let run = world.run();
+        let (_, body) = coming.recv().unwrap();
+        assert!(body.contains(&run.to_string()), "{body}");
+        world.until(|view| view["delivered"] == delivered);
+        assert_eq!(world.view_of("a-slow")["waiting"], delivered);
+    }
+}
+
+#[test]
+fn where_nobody_may_go_no_notice_goes() {
+    let receivers = Receivers::new(&settings("http://169.254.169.254/", Kind::Json, None)).unwrap();
+    let allowed: Allowed =
+        Arc::new(|address| address != std::net::Ipv4Addr::new(169, 254, 169, 254));
+    let failure = post(
+        &agent(allowed),
+        &receivers.get("on-call").unwrap(),
+        &receivers,
+        &due(),
+    );
+    let failure = failure.unwrap_err();
+    assert!(failure.hopeless);
+    assert!(
+        failure.error.contains("may not be reached"),
+        "{}",
+        failure.error
+    );
 }

@@ -101,7 +101,7 @@ impl KeySource {
     /// The keys there are. A file that is missing is made if there is nothing yet that it must open.
     ///
     /// # Errors
-    /// Code `bad-secret-key`.
+    /// Codes `bad-secret-key`, `disk-full`.
     pub(super) fn ring(&self, make: bool) -> Result<Ring> {
         let path = match self {
             Self::Given(text) => return Ring::parse(text, ',', "KAPELL_SECRETS_KEY"),
@@ -163,11 +163,11 @@ fn write(path: &Path, ring: &Ring) -> Result<()> {
         File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
     };
     write().map_err(|error| {
-        bad_key(format!(
-            "the file `{}` cannot be written: {error}",
-            path.display()
-        ))
-        .hint("`secrets.key_file` of the configuration names another")
+        let message = format!("the file `{}` cannot be written: {error}", path.display());
+        if error.kind() == ErrorKind::StorageFull {
+            return Error::new(ErrorCode::DiskFull, message).hint("make room, then try again");
+        }
+        bad_key(message).hint("`secrets.key_file` of the configuration names another")
     })
 }
 

@@ -1,16 +1,15 @@
 //! Channels: what is to be told at one place, and what could not be.
 
 use kapell_api::client::{ChannelCalls, Result};
-use kapell_api::http::{ChannelPage, ChannelSummary, ChannelView, NoticeAction};
+use kapell_api::http::{ChannelPage, ChannelSummary, ChannelTest, ChannelView, NoticeAction};
 use kapell_engine::Ask;
 use kapell_engine::notice::NoticeAsk;
-use kapell_expr::Value;
 use kapell_model::{EntityKey, Error, ErrorCode, Time, limits};
-use kapell_node::{Answer, ClientRequest};
 use kapell_store::Order;
 use serde::Deserialize;
 
-use super::{Service, unexpected};
+use super::Service;
+use crate::notify;
 use crate::register::NAMESPACE;
 use crate::rows::failure;
 
@@ -23,20 +22,11 @@ struct Document {
     due_at: Option<i64>,
 }
 
-impl Service {
-    fn ask_channel(&self, name: &str, ask: Ask) -> Result<Value> {
-        if name.is_empty() || name.contains('\0') {
-            return Err(Error::new(ErrorCode::BadRequest, "a channel has a name"));
-        }
-        let request = ClientRequest::Ask {
-            key: key(name),
-            ask,
-        };
-        match self.ask(request)? {
-            Answer::Value(value) => Ok(value),
-            _ => Err(unexpected()),
-        }
+fn named(name: &str) -> Result<&str> {
+    if name.is_empty() || name.contains('\0') {
+        return Err(Error::new(ErrorCode::BadRequest, "a channel has a name"));
     }
+    Ok(name)
 }
 
 fn key(name: &str) -> EntityKey {
@@ -72,9 +62,22 @@ impl ChannelCalls for Service {
     }
 
     fn channel(&self, name: &str) -> Result<ChannelView> {
-        let view = self.ask_channel(name, Ask::View)?;
+        let view = self.look(key(named(name)?), Ask::View)?;
         serde_json::from_value(view.to_json())
             .map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))
+    }
+
+    fn test_channel(&self, name: &str) -> Result<ChannelTest> {
+        let name = named(name)?;
+        let Some(senders) = self.senders.get() else {
+            let message = "nothing is posted by this process: it has no channels";
+            return Err(Error::new(ErrorCode::NotAllowedNow, message));
+        };
+        let error = notify::try_out(senders, name).err();
+        Ok(ChannelTest {
+            delivered: error.is_none(),
+            error,
+        })
     }
 
     fn notice(&self, channel: &str, number: u64, action: NoticeAction) -> Result<()> {
@@ -82,6 +85,7 @@ impl ChannelCalls for Service {
             NoticeAction::Again => NoticeAsk::Again { number },
             NoticeAction::Forget => NoticeAsk::Forget { number },
         };
-        self.ask_channel(channel, Ask::Notice(ask)).map(|_| ())
+        self.ask_small(key(named(channel)?), Ask::Notice(ask))
+            .map(|_| ())
     }
 }

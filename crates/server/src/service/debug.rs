@@ -81,7 +81,7 @@ impl DebugCalls for Service {
     fn evaluate(&self, run: RunId, of: &Evaluate) -> Result<Evaluated> {
         let row = self.row(run)?;
         let Evaluate { step, expression } = of.clone();
-        let value = if self.node.is_some() {
+        let value = if self.has_memory() {
             let request = ClientRequest::Evaluate {
                 run,
                 step,

@@ -290,8 +290,34 @@ impl DeployCalls for Service {
 
 impl Service {
     /// What is likely not meant.
-    fn warnings(&self, wanted: &[Wanted], left_over: &[String]) -> Result<Vec<String>> {
+    /// Who is to be told and cannot be, where it is known who can.
+    fn unknown_channels(&self, wanted: &[Wanted]) -> Vec<String> {
+        let Some(senders) = self.senders.get() else {
+            return Vec::new();
+        };
         let mut warnings = Vec::new();
+        for one in wanted {
+            let to: BTreeSet<&Arc<str>> = one
+                .spec
+                .notify
+                .iter()
+                .flat_map(|notify| &notify.to)
+                .collect();
+            for channel in to {
+                if !senders.receivers.know(channel) {
+                    warnings.push(format!(
+                        "`{}` tells `{channel}`, and the server's settings have no such channel: its notices will \
+                         not arrive",
+                        one.row.workflow
+                    ));
+                }
+            }
+        }
+        warnings
+    }
+
+    fn warnings(&self, wanted: &[Wanted], left_over: &[String]) -> Result<Vec<String>> {
+        let mut warnings = self.unknown_channels(wanted);
         let names: BTreeSet<&str> = wanted.iter().map(|wanted| &*wanted.row.workflow).collect();
         for wanted in wanted {
             for called in calls(&wanted.spec) {

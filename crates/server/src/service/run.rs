@@ -29,12 +29,16 @@ const CHUNKS: usize = 64;
 impl Service {
     /// [`RunCalls::start`] without a thread that waits.
     pub(crate) async fn start_soon(&self, start: StartRun) -> Result<Started> {
+        self.takes_starts()?;
         let answer = self.ask_soon(start_request(start)).await?;
         started(answer).map(|run| Started { run })
     }
 
     /// [`RunCalls::act`] without a thread that waits.
     pub(crate) async fn act_soon(&self, run: RunId, action: Action) -> Result<Option<RunId>> {
+        if matches!(action, Action::Fork { .. }) {
+            self.takes_starts()?;
+        }
         acted(self.ask_soon(action_request(run, action)?).await?)
     }
 
@@ -43,6 +47,7 @@ impl Service {
         &self,
         start: StartRun,
     ) -> Result<impl Future<Output = Result<Started>> + Send + use<>> {
+        self.takes_starts()?;
         let answer = self.ask_now(start_request(start))?;
         Ok(async move { started(answered(answer).await?).map(|run| Started { run }) })
     }
@@ -50,7 +55,7 @@ impl Service {
     /// [`RunCalls::view`] without a thread that waits.
     pub(crate) async fn view_soon(self: &Arc<Self>, run: RunId) -> Result<RunView> {
         let service = Arc::clone(self);
-        if self.node.is_none() {
+        if !self.has_memory() {
             return aside(move || service.view(run)).await;
         }
         let row = aside(move || service.row(run)).await?;
@@ -157,6 +162,7 @@ impl Service {
 
 impl RunCalls for Service {
     fn start(&self, start: &StartRun) -> Result<Started> {
+        self.takes_starts()?;
         started(self.ask(start_request(start.clone()))?).map(|run| Started { run })
     }
 
@@ -205,7 +211,7 @@ impl RunCalls for Service {
 
     fn view(&self, run: RunId) -> Result<RunView> {
         let row = self.row(run)?;
-        let view = if self.node.is_some() {
+        let view = if self.has_memory() {
             match self.ask(ClientRequest::View { run })? {
                 Answer::View(view) => *view,
                 _ => return Err(unexpected()),

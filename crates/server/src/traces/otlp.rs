@@ -18,9 +18,9 @@ const INTERNAL: u8 = 1;
 const OK: u8 = 1;
 const ERROR: u8 = 2;
 
-/// The span of a run and those of its attempts.
-pub(super) fn spans(record: &Record) -> Vec<Value> {
-    let mut spans = vec![run(record)];
+/// The span of a run, which ended with this error, and those of its attempts.
+pub(super) fn spans(record: &Record, error: Option<&str>) -> Vec<Value> {
+    let mut spans = vec![run(record, error)];
     for step in &record.steps {
         step.walk(&mut |step| {
             for attempt in &step.attempts {
@@ -47,9 +47,11 @@ pub(super) fn request(service_name: &str, spans: &[Value]) -> Value {
     }] })
 }
 
-fn run(record: &Record) -> Value {
+fn run(record: &Record, error: Option<&str>) -> Value {
     let failed = matches!(record.status, RunStatus::Failed | RunStatus::TimedOut);
-    let message = record.error.as_ref().map(|error| error.message.as_str());
+    // Of a step that failed the row says which; the record has only what the run failed by itself.
+    let own = record.error.as_ref().map(|error| error.message.as_str());
+    let message = error.or(own);
     let mut span = json!({
         "traceId": trace_id(record.run),
         "spanId": run_span(record.run),

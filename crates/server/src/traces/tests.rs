@@ -65,7 +65,7 @@ fn sender(endpoint: &str) -> Sender {
         },
         agent: agent(),
         counts: Arc::default(),
-        spans: otlp::spans(&record()),
+        spans: otlp::spans(&record(), None),
     }
 }
 
@@ -141,6 +141,17 @@ fn a_run_is_a_trace_and_each_attempt_a_span_in_it() {
         assert!(told.contains(span["spanId"].as_str().unwrap()), "{told}");
     }
     assert_eq!(first["status"]["message"], "it broke");
+}
+
+#[test]
+fn the_span_of_a_run_that_failed_says_why() {
+    let failed = Record {
+        status: RunStatus::Failed,
+        ..record()
+    };
+    let spans = otlp::spans(&failed, Some("all.load[3]: it broke"));
+    assert_eq!(spans[0]["status"]["code"], 2);
+    assert_eq!(spans[0]["status"]["message"], "all.load[3]: it broke");
 }
 
 #[test]

@@ -2,10 +2,10 @@
 
 use kapell_api::task::Place;
 use kapell_engine::event;
-use kapell_engine::{Request, lock, run_queue};
+use kapell_engine::{Ask, Request, lock, run_queue};
 use kapell_model::spec::StepIndex;
 use kapell_model::{EntityKey, RunId, RunStatus};
-use kapell_node::{Answer, ClientRequest};
+use kapell_node::{Answer, ClientRequest, Entity};
 use kapell_store::{Commit, MemoryStore, RunRow, Store};
 
 use super::{Checks, Verdict, wrong};
@@ -58,6 +58,47 @@ impl Checks {
                 }
             }
         }
+    }
+
+    /// A client is told that nothing came of what it asked.
+    pub(crate) fn refused(&mut self, request: &ClientRequest) -> Verdict {
+        let by = match request {
+            ClientRequest::Start(start) => start.by.clone(),
+            ClientRequest::Ask {
+                ask: Ask::Send(signal),
+                ..
+            } => signal.by.to_string(),
+            _ => return Ok(()),
+        };
+        if self.asked_by.contains(&by) {
+            return wrong(
+                "refused",
+                format!("what {by} asked was refused and is durable"),
+            );
+        }
+        self.refused.insert(by);
+        Ok(())
+    }
+
+    /// Something that this one asked is durable.
+    pub(super) fn took_effect(&mut self, by: &str) -> Verdict {
+        if self.refused.contains(by) {
+            return wrong(
+                "refused",
+                format!("what {by} asked was refused and took effect"),
+            );
+        }
+        self.asked_by.insert(by.to_owned());
+        Ok(())
+    }
+
+    /// The same of signals that a topic keeps.
+    pub(super) fn signals_took_effect(&mut self, key: &EntityKey) -> Verdict {
+        let Some(Entity::Topic(topic)) = self.smalls.get(key) else {
+            return Ok(());
+        };
+        let by: Vec<_> = topic.kept().map(|signal| signal.by.clone()).collect();
+        by.iter().try_for_each(|by| self.took_effect(by))
     }
 
     /// A row goes to whoever watches.

@@ -18,7 +18,7 @@ use crate::rng::Rng;
 use crate::scenario::Ask;
 
 /// A signal from outside; some have an id that others have too.
-fn signal(dice: u64, n: i64) -> ClientRequest {
+fn signal(dice: u64, n: i64, by: &str) -> ClientRequest {
     let mut rng = Rng::new(dice);
     let name: Arc<str> = format!("t{}", rng.below(3)).into();
     let known = rng.chance(300).then(|| format!("k{}", rng.below(3)));
@@ -29,7 +29,7 @@ fn signal(dice: u64, n: i64) -> ClientRequest {
         payload: Value::map([("n", Value::Int(n)), ("ok", Value::Bool(rng.chance(700)))]),
         sent_at: Time::ZERO,
         hops: 0,
-        by: "sim".into(),
+        by: by.into(),
     };
     ClientRequest::Ask {
         key: EntityKey::Topic {
@@ -101,7 +101,8 @@ impl World<'_> {
         reason = "one arm for each thing that is asked"
     )]
     fn request(&mut self, ask: &Ask) -> Option<ClientRequest> {
-        let by = "sim".to_owned();
+        // What was refused is recognised by who asked.
+        let by = format!("sim-{}", self.replies + 1);
         Some(match *ask {
             Ask::Start {
                 workflow,
@@ -159,7 +160,7 @@ impl World<'_> {
                 let output = Value::map([("n", Value::Int(1)), ("ok", Value::Bool(true))]);
                 self.to_run(dice, |_| Some(Request::SetOutput { by, step, output }))?
             }
-            Ask::Signal { dice, n } => signal(dice, n),
+            Ask::Signal { dice, n } => signal(dice, n, &by),
             Ask::Answer { dice } => self.checks.any_answer(&mut Rng::new(dice))?,
             Ask::Break { dice } => self.to_run(dice, |rng| Some(breakpoints(rng)))?,
             Ask::Activate { workflow } => {
@@ -236,9 +237,16 @@ impl World<'_> {
             Ok(answer) => format!("answer to {:?}: {}", asked.request, brief_answer(answer)),
             Err(error) => format!("answer to {:?}: {}", asked.request, error.message),
         });
-        if let Ok(answer) = answer {
-            let verdict = self.checks.answered(&asked.request, &answer, &self.store);
-            self.judge(verdict);
+        match answer {
+            Ok(answer) => {
+                let verdict = self.checks.answered(&asked.request, &answer, &self.store);
+                self.judge(verdict);
+            }
+            Err(error) if error.code == kapell_model::ErrorCode::DiskFull => {
+                let verdict = self.checks.refused(&asked.request);
+                self.judge(verdict);
+            }
+            Err(_) => {}
         }
     }
 }

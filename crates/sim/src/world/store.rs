@@ -10,6 +10,10 @@ use kapell_store::{Commit, Error};
 use super::{Happening, World};
 use crate::scenario::Fate;
 
+fn no_room() -> Error {
+    Error::Full("no room".to_owned())
+}
+
 impl World<'_> {
     pub(super) fn store_micros(&mut self, most: i64) -> i64 {
         let micros = self.rng.magnitude(1, most.max(2));
@@ -25,6 +29,10 @@ impl World<'_> {
             return;
         }
         let unavailable = || Error::Unavailable("reads fail for a while".to_owned());
+        // Acquiring writes: a little may still fit.
+        let full = self.now < self.full_until
+            && matches!(output, Output::Acquire(_) | Output::Load(_, Some(_)))
+            && self.rng.chance(700);
         let input = if self.now < self.reads_until {
             match output {
                 Output::Acquire(_) => Some(Input::Acquired(Err(unavailable()))),
@@ -38,6 +46,11 @@ impl World<'_> {
                 Output::FindDue(_) => Some(Input::Due(Err(unavailable()))),
                 Output::FindHeard => Some(Input::Heard(Err(unavailable()))),
                 _ => None,
+            }
+        } else if full {
+            match output {
+                Output::Load(key, _) => Some(Input::Loaded(key, Err(no_room()))),
+                _ => Some(Input::Acquired(Err(no_room()))),
             }
         } else {
             perform::read(&self.store, &self.blobs, &mut self.plans, output)
@@ -105,7 +118,7 @@ impl World<'_> {
         }
         let unknown = || Error::Unavailable("the answer was lost".to_owned());
         let result = if self.now < self.full_until {
-            Err(Error::Full("no room".to_owned()))
+            Err(no_room())
         } else {
             match fate {
                 None => self.commit(&commit, &contents),
