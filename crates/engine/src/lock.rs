@@ -117,7 +117,11 @@ impl Lock {
                 let holder = (*run, *place);
                 let known = self.holders.contains(&holder)
                     || self.waiting.iter().any(|(waiting, _)| *waiting == holder);
-                if !known && self.waiting.len() < limits::LOCK_REQUESTS {
+                if !known && self.waiting.len() >= limits::LOCK_REQUESTS {
+                    let (place, name) = (*place, name.clone());
+                    let refused = Message::LockRefused { place, name };
+                    out.messages.push(((*run).into(), refused));
+                } else if !known {
                     let mut event = fact(now, ASKED, holder);
                     (event.max, event.period) = (*max, *period);
                     event.path = path.to_string();

@@ -68,6 +68,13 @@ pub enum Message {
         /// The lock's name.
         name: Arc<str>,
     },
+    /// To a run: a lock takes no more requests.
+    LockRefused {
+        /// The unit.
+        place: Place,
+        /// The lock's name.
+        name: Arc<str>,
+    },
     /// To a run that does not exist yet: be made, a trigger or a backfill wants it.
     StartTriggered(Box<StartTriggered>),
     /// To a trigger or a backfill: a run that it wanted cannot be made.

@@ -94,3 +94,34 @@ fn a_request_of_an_earlier_version_has_no_path_and_is_shown_all_the_same() {
     assert_eq!(seen["holding"][0]["run"], run(1).to_string());
     assert_eq!(seen["holding"][0]["step"], "");
 }
+
+/// Whoever asks beyond the bound is told so, rather than waiting for ever.
+#[test]
+fn a_request_beyond_the_bound_is_refused() {
+    let mut lock = Lock::default();
+    for number in 0..=limits::LOCK_REQUESTS {
+        let holder = (RunId::new(Time(0), Shard(1), number as u128), place(0));
+        let mut asked = fact(Time(1), ASKED, holder);
+        asked.max = 1;
+        lock.apply(&asked);
+        if number == 0 {
+            lock.apply(&fact(Time(1), GRANTED, holder));
+        }
+    }
+    let late = Message::Acquire {
+        run: RunId::new(Time(9), Shard(1), 1),
+        place: place(3),
+        max: 1,
+        period: 0,
+        path: "load".into(),
+    };
+    let name: Arc<str> = "db".into();
+    let decided = lock.decide(&name, Some(&late), Time(2));
+    assert!(decided.events.is_empty());
+    assert_eq!(lock.waiting.len(), limits::LOCK_REQUESTS);
+    let [(to, Message::LockRefused { place: of, name })] = &decided.messages[..] else {
+        panic!("{:?}", decided.messages);
+    };
+    assert_eq!(*to, RunId::new(Time(9), Shard(1), 1).into());
+    assert_eq!((*of, &**name), (place(3), "db"));
+}

@@ -107,6 +107,7 @@ impl Decider<'_> {
                 self.emit(Fact::LockGranted(place.into()));
                 Ok(())
             }
+            Input::LockRefused { place, name } => self.lock_refused(place, &name),
             Input::Signals {
                 place,
                 signals,

@@ -1,11 +1,13 @@
 //! Locks that units ask for, one after another.
 
-use kapell_api::task::Place;
-use kapell_expr::{Template, Value};
-use kapell_model::EntityKey;
+use kapell_api::task::{Place, TaskError};
+use kapell_expr::{Template, Value, format_duration};
+use kapell_model::spec::LockUse;
+use kapell_model::{EntityKey, StepStatus, limits};
 
+use super::input::Taken;
 use super::names::At;
-use super::{Decider, Stop};
+use super::{Decider, Refusal, Stop};
 use crate::event::{Fact, LockRequested};
 use crate::message::Message;
 
@@ -31,6 +33,16 @@ impl Decider<'_> {
             }
         }
         locks.sort_by(|a, b| a.0.cmp(&b.0));
+        // Different expressions may give one name, and nobody waits for what they hold themselves.
+        for pair in locks.windows(2) {
+            let ((name, one), (other, two)) = (&pair[0], &pair[1]);
+            if name == other && (one.max, one.per) != (two.max, two.per) {
+                let (one, two) = (bound(one), bound(two));
+                let message = format!("locks: `{name}` is named twice, with {one} and with {two}");
+                return self.expression_failed(place, message);
+            }
+        }
+        locks.dedup_by(|a, b| a.0 == b.0);
         let held = self
             .run
             .state
@@ -38,6 +50,8 @@ impl Decider<'_> {
             .get(&place)
             .map_or(0, |locks| locks.held.len());
         let Some((name, lock)) = locks.get(held) else {
+            // It holds all that it names, though it names fewer than its definition does.
+            self.emit(Fact::LockGranted(place.into()));
             return Ok(());
         };
         let run = self.run.state.meta.id;
@@ -67,6 +81,24 @@ impl Decider<'_> {
         Ok(())
     }
 
+    /// A lock takes no more requests: the unit would wait for ever.
+    pub(super) fn lock_refused(&mut self, place: Place, name: &str) -> Taken {
+        let asked = self.run.state.locks.get(&place);
+        if asked.and_then(|locks| locks.asked.as_deref()) != Some(name) {
+            return Err(Refusal::Stale);
+        }
+        let error = TaskError {
+            reason: "too_many_wait".into(),
+            message: format!(
+                "{} steps already wait for the lock `{name}`, and no more may",
+                limits::LOCK_REQUESTS
+            ),
+            ..TaskError::default()
+        };
+        self.end_started(place, StepStatus::Failed, Some(error));
+        Ok(())
+    }
+
     /// A map of rendered values.
     pub(super) fn named(
         &self,
@@ -82,5 +114,13 @@ impl Decider<'_> {
             map.insert(name.clone(), value);
         }
         Ok(Value::Map(map.into()))
+    }
+}
+
+/// The bound of a lock as its definition says it.
+fn bound(lock: &LockUse) -> String {
+    match lock.per {
+        None => format!("`max: {}`", lock.max),
+        Some(per) => format!("`max: {}, per: {}`", lock.max, format_duration(per)),
     }
 }

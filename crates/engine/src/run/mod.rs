@@ -182,6 +182,13 @@ pub enum Input {
         /// The name.
         name: Arc<str>,
     },
+    /// A unit cannot wait for a lock: too many do.
+    LockRefused {
+        /// The unit that asked.
+        place: Place,
+        /// The name.
+        name: Arc<str>,
+    },
     /// Signals that a unit may wait for have come.
     Signals {
         /// The unit.
@@ -240,6 +247,7 @@ impl Input {
             Message::PauseChild { paused: true } => Self::Request(Request::Pause { by: by() }),
             Message::PauseChild { paused: false } => Self::Request(Request::Resume { by: by() }),
             Message::LockGranted { place, name } => Self::LockGranted { place, name },
+            Message::LockRefused { place, name } => Self::LockRefused { place, name },
             Message::Signals {
                 place,
                 signals,
