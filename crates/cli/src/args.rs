@@ -16,7 +16,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use approval::{Approvals, Approve, Reject};
 pub(crate) use backfill::{Backfill, BackfillList, BackfillOne, BackfillStart, Only, Order};
 pub(crate) use debug::{
-    Breakpoint, BreakpointAdd, BreakpointList, BreakpointRemove, Debug, Replay, Whose,
+    Breakpoint, BreakpointAdd, BreakpointList, BreakpointRemove, Continue, Debug, Replay, SetParam,
+    Whose,
 };
 pub(crate) use lock::{Lock, LockList, LockOne};
 pub(crate) use server::{Audit, Server, Token, TokenCreate, TokenList, TokenRevoke};
@@ -165,6 +166,10 @@ pub(crate) enum Command {
     /// Stop runs at steps
     #[command(subcommand)]
     Breakpoint(Breakpoint),
+    /// Let steps go on that stopped at breakpoints
+    Continue(Continue),
+    /// Change a parameter of a run while a step has stopped or the run is paused
+    SetParam(SetParam),
     /// Go through the history of a run, moment by moment
     Replay(Replay),
     /// End a run: what runs is stopped, `finally` still runs

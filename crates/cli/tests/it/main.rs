@@ -18,4 +18,5 @@ mod runs;
 mod server;
 mod terminal;
 mod waiting;
+mod why;
 mod workers;

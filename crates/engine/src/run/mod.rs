@@ -58,7 +58,7 @@ pub(crate) use decider::{Decider, Stop};
 pub use request::{Answer, Request};
 pub use state::State;
 use state::Unit;
-pub use waiting::Break;
+pub use waiting::{Break, Breaks};
 
 use crate::event::{Event, RunCreated};
 use crate::message::{Message, Signal};
@@ -95,6 +95,8 @@ pub struct Live {
     pub needs: Vec<Ref>,
     /// What work of this run waits for in queues where no worker may take it, as its owner last said.
     pub held_up: BTreeMap<Arc<str>, String>,
+    /// What steps wait for that ask for more than any worker of their queue has in all.
+    pub unfit: BTreeMap<(u32, u16), String>,
 }
 
 /// An attempt handed out.
@@ -554,7 +556,7 @@ impl State {
 }
 
 /// Changes whenever the layout of [`State`] does.
-const SNAPSHOT_LAYOUT: u8 = 4;
+const SNAPSHOT_LAYOUT: u8 = 5;
 
 impl Live {
     /// A page that left memory.
