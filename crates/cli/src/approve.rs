@@ -36,7 +36,7 @@ pub(crate) fn approve(approve: &Approve, config: &Config, printer: &mut Printer)
         &approve.run,
         approve.step.as_ref(),
         &action,
-        config,
+        (config, approve.json),
         printer,
     )
 }
@@ -48,14 +48,20 @@ pub(crate) fn reject(reject: &Reject, config: &Config, printer: &mut Printer) ->
         step,
         comment: reject.comment.clone(),
     };
-    answer(&reject.run, reject.step.as_ref(), &action, config, printer)
+    answer(
+        &reject.run,
+        reject.step.as_ref(),
+        &action,
+        (config, reject.json),
+        printer,
+    )
 }
 
 fn answer(
     run: &str,
     step: Option<&String>,
     action: &dyn Fn(String) -> Action,
-    config: &Config,
+    (config, json): (&Config, bool),
     printer: &mut Printer,
 ) -> Ended {
     let session = session::open(config, Need::Record)?;
@@ -70,6 +76,15 @@ fn answer(
     let elsewhere = session.holder().is_some();
     session.close();
     let found = view.steps.iter().find(|of| of.path == step);
+    if json {
+        printer.json(&serde_json::json!({
+            "run": run.to_string(),
+            "step": step,
+            "status": found.map(|of| of.status.name()),
+            "waits_for": found.and_then(|of| of.waits_for.as_deref()),
+        }))?;
+        return Ok(Exit::Success);
+    }
     let text = match found {
         Some(of) if of.status == StepStatus::Waiting => {
             let waits = of.waits_for.as_deref().unwrap_or("others");

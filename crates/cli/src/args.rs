@@ -18,7 +18,8 @@ pub(crate) use approval::{Approvals, Approve, Reject};
 pub(crate) use backfill::{Backfill, BackfillList, BackfillOne, BackfillStart, Only, Order};
 pub(crate) use channel::{Channel, ChannelList, ChannelNotices, ChannelOne};
 pub(crate) use debug::{
-    Breakpoint, BreakpointAdd, BreakpointList, BreakpointRemove, Debug, Replay, Whose,
+    Breakpoint, BreakpointAdd, BreakpointList, BreakpointRemove, Continue, Debug, Replay, SetParam,
+    Whose,
 };
 pub(crate) use lock::{Lock, LockList, LockOne};
 pub(crate) use server::{Audit, Server, Token, TokenCreate, TokenList, TokenRevoke};
@@ -170,6 +171,10 @@ pub(crate) enum Command {
     /// Stop runs at steps
     #[command(subcommand)]
     Breakpoint(Breakpoint),
+    /// Let steps go on that stopped at breakpoints
+    Continue(Continue),
+    /// Change a parameter of a run while a step has stopped or the run is paused
+    SetParam(SetParam),
     /// Go through the history of a run, moment by moment
     Replay(Replay),
     /// End a run: what runs is stopped, `finally` still runs

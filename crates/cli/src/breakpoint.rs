@@ -1,15 +1,29 @@
-//! `kapell breakpoint`: where runs stop, beside what their definitions say.
+//! `kapell breakpoint`, `kapell continue`, `kapell set-param`: where runs stop, beside what their
+//! definitions say, and how they go on.
 
 use kapell_api::client::Api;
-use kapell_api::http::{Action, BreakAt, Breakpoint, WorkflowBreakpoints};
-use kapell_model::{Error, ErrorCode, RunId};
+use kapell_api::http::{
+    Action, AddBreakpoint, Breakpoint, RemoveBreakpoints, RunQuery, WorkflowBreakpoints,
+};
+use kapell_expr::Value;
+use kapell_model::{Error, ErrorCode, RunId, RunStatus, limits};
+use serde_json::{Value as Json, json};
 
-use crate::args::{self, BreakpointAdd, BreakpointList, BreakpointRemove, Whose};
+use crate::args::{
+    self, BreakpointAdd, BreakpointList, BreakpointRemove, Continue, SetParam, Whose,
+};
 use crate::config::Config;
 use crate::paint::{BOLD, DIM, Line, PLAIN, YELLOW};
 use crate::printer::Printer;
 use crate::session::{self, Need, Session};
 use crate::{Ended, Exit, words};
+
+/// Whose breakpoints are meant.
+#[derive(Clone)]
+enum Of {
+    Run(RunId),
+    Workflow(String, Option<u32>),
+}
 
 /// Breakpoints that were set, and whose they are.
 struct Held {
@@ -19,52 +33,92 @@ struct Held {
     stepping: bool,
 }
 
-enum Of {
-    Run(RunId),
-    Workflow(String, Option<u32>),
+/// A change of breakpoints.
+enum Change<'c> {
+    Add(Breakpoint),
+    Remove(&'c BreakpointRemove),
 }
 
-impl Held {
-    fn read(whose: &Whose, session: &Session) -> Result<Self, Error> {
+impl Of {
+    /// Those that are meant; with `active` runs that have not ended too.
+    fn find(whose: &Whose, active: bool, session: &Session) -> Result<Vec<Self>, Error> {
         if let Some(run) = &whose.run {
-            let run = session.find(run)?;
-            let view = session.api().view(run)?;
-            return Ok(Self {
-                of: Of::Run(run),
-                all: view.breakpoints,
-                stepping: view.stepping,
-            });
+            return Ok(vec![Self::Run(session.find(run)?)]);
         }
-        let workflow = whose.workflow.clone().unwrap_or_default();
-        let found = session.api().breakpoints(&workflow, whose.version)?;
-        Ok(Self {
-            of: Of::Workflow(workflow, whose.version),
-            all: found.breakpoints,
-            stepping: false,
+        let workflows = match &whose.workflow {
+            Some(workflow) => vec![workflow.clone()],
+            None => workflows(session.api())?,
+        };
+        let mut all = Vec::new();
+        for workflow in workflows {
+            if active {
+                let runs = active_runs(session.api(), &workflow, whose.version)?;
+                all.extend(runs.into_iter().map(Self::Run));
+            }
+            all.push(Self::Workflow(workflow, whose.version));
+        }
+        Ok(all)
+    }
+
+    fn held(&self, api: &dyn Api) -> Result<Held, Error> {
+        Ok(match self {
+            Self::Run(run) => {
+                let view = api.view(*run)?;
+                Held {
+                    of: self.clone(),
+                    all: view.breakpoints,
+                    stepping: view.stepping,
+                }
+            }
+            Self::Workflow(workflow, version) => {
+                self.of_workflow(api.breakpoints(workflow, *version)?)
+            }
         })
     }
 
-    fn write(&self, api: &dyn Api, by: &str) -> Result<(), Error> {
-        match &self.of {
-            Of::Run(run) => {
-                let action = Action::Breakpoints {
-                    by: by.to_owned(),
-                    breakpoints: self.all.clone(),
-                    stepping: self.stepping,
-                };
-                api.act(*run, &action).map(drop)
-            }
-            Of::Workflow(workflow, version) => {
-                let wanted = WorkflowBreakpoints {
-                    version: *version,
-                    breakpoints: self.all.clone(),
-                    by: by.to_owned(),
-                };
-                api.set_breakpoints(workflow, &wanted).map(drop)
-            }
+    fn of_workflow(&self, found: WorkflowBreakpoints) -> Held {
+        Held {
+            of: self.clone(),
+            all: found.breakpoints,
+            stepping: false,
         }
     }
 
+    fn change(&self, change: &Change<'_>, api: &dyn Api, by: &str) -> Result<Held, Error> {
+        let by = by.to_owned();
+        match (self, change) {
+            (Self::Run(run), Change::Add(breakpoint)) => {
+                let breakpoint = breakpoint.clone();
+                api.act(*run, &Action::AddBreakpoint { by, breakpoint })?;
+                self.held(api)
+            }
+            (Self::Run(run), Change::Remove(gone)) => {
+                let (step, at) = (gone.step.clone(), gone.stops.at());
+                api.act(*run, &Action::RemoveBreakpoints { by, step, at })?;
+                self.held(api)
+            }
+            (Self::Workflow(workflow, version), Change::Add(breakpoint)) => {
+                let of = AddBreakpoint {
+                    version: *version,
+                    breakpoint: breakpoint.clone(),
+                    by,
+                };
+                Ok(self.of_workflow(api.add_breakpoint(workflow, &of)?))
+            }
+            (Self::Workflow(workflow, version), Change::Remove(gone)) => {
+                let which = RemoveBreakpoints {
+                    version: *version,
+                    step: gone.step.clone(),
+                    at: gone.stops.at(),
+                    by,
+                };
+                Ok(self.of_workflow(api.remove_breakpoints(workflow, &which)?))
+            }
+        }
+    }
+}
+
+impl Held {
     fn of(&self) -> String {
         match &self.of {
             Of::Run(run) => format!("run {}", words::short(*run)),
@@ -85,6 +139,59 @@ impl Held {
         }
         lines
     }
+
+    fn json(&self) -> Json {
+        let mut json = json!({ "breakpoints": self.all, "stepping": self.stepping });
+        match &self.of {
+            Of::Run(run) => json["run"] = json!(run.to_string()),
+            Of::Workflow(name, version) => {
+                json["workflow"] = json!(name);
+                json["version"] = json!(version);
+            }
+        }
+        json
+    }
+}
+
+/// Names of all workflows.
+fn workflows(api: &dyn Api) -> Result<Vec<String>, Error> {
+    let mut names = Vec::new();
+    let mut after = Some(String::new());
+    while let Some(from) = after {
+        let page = api.workflows(&from, limits::LIST_PAGE)?;
+        names.extend(page.workflows.into_iter().map(|workflow| workflow.name));
+        after = page.next;
+    }
+    Ok(names)
+}
+
+/// Runs of a workflow that have not ended.
+fn active_runs(api: &dyn Api, workflow: &str, version: Option<u32>) -> Result<Vec<RunId>, Error> {
+    let open = [
+        RunStatus::Queued,
+        RunStatus::Running,
+        RunStatus::Paused,
+        RunStatus::Cancelling,
+    ];
+    let mut query = RunQuery {
+        workflow: Some(workflow.to_owned()),
+        status: open.map(RunStatus::name).join(","),
+        limit: limits::LIST_PAGE,
+        ..RunQuery::default()
+    };
+    let mut runs = Vec::new();
+    loop {
+        let page = api.list(&query)?;
+        let wanted = page
+            .runs
+            .iter()
+            .filter(|run| version.is_none_or(|version| run.version == version));
+        runs.extend(wanted.map(|run| run.run));
+        query.before = page.next;
+        if query.before.is_none() {
+            return Ok(runs);
+        }
+    }
 }
 
 /// A breakpoint in one line.
@@ -94,6 +201,9 @@ pub(crate) fn line(of: &Breakpoint) -> Line {
     line.push(PLAIN, format!("  {}", of.at.name()));
     if let Some(when) = &of.when {
         line.push(DIM, format!("  when {when}"));
+    }
+    if let Some(by) = &of.by {
+        line.push(DIM, format!("  by {by}"));
     }
     line
 }
@@ -105,76 +215,144 @@ pub(crate) fn breakpoint(
 ) -> Ended {
     match command {
         args::Breakpoint::List(which) => list(which, config, printer),
-        args::Breakpoint::Add(new) => change(&new.whose, config, printer, |held| {
-            let wanted = wanted(new);
-            if !held.all.contains(&wanted) {
-                held.all.push(wanted);
-            }
-            Ok(())
-        }),
+        args::Breakpoint::Add(new) => add(new, config, printer),
         args::Breakpoint::Remove(gone) => {
-            change(&gone.whose, config, printer, |held| remove(held, gone))
+            let how = (gone.active, gone.json);
+            change(&gone.whose, &Change::Remove(gone), how, config, printer)
         }
     }
 }
 
-fn wanted(new: &BreakpointAdd) -> Breakpoint {
-    Breakpoint {
-        step: new.step.clone(),
-        at: if new.on_failure {
-            BreakAt::OnFailure
-        } else if new.after {
-            BreakAt::After
-        } else {
-            BreakAt::Before
-        },
+fn add(new: &BreakpointAdd, config: &Config, printer: &mut Printer) -> Ended {
+    let wanted = Breakpoint {
+        step: new.step.clone().filter(|step| step != "*"),
+        at: new.stops.at().unwrap_or_default(),
         when: new.when.clone(),
-    }
+        by: None,
+    };
+    let how = (new.active, new.json);
+    change(&new.whose, &Change::Add(wanted), how, config, printer)
 }
 
-fn remove(held: &mut Held, gone: &BreakpointRemove) -> Result<(), Error> {
-    let before = held.all.len();
-    match &gone.step {
-        Some(step) => held.all.retain(|of| of.step.as_ref() != Some(step)),
-        None => held.all.clear(),
-    }
-    match &gone.step {
-        Some(step) if held.all.len() == before => Err(Error::new(
-            ErrorCode::BadRequest,
-            format!("{} have no breakpoint at `{step}`", held.of()),
-        )
-        .hint("`kapell breakpoint list` lists them")),
-        _ => Ok(()),
-    }
-}
-
+/// Changes breakpoints of all that are meant. Of several those count that have such a step and have not
+/// ended.
 fn change(
     whose: &Whose,
+    change: &Change<'_>,
+    (active, json): (bool, bool),
     config: &Config,
     printer: &mut Printer,
-    how: impl FnOnce(&mut Held) -> Result<(), Error>,
 ) -> Ended {
     let session = session::open(config, Need::Record)?;
-    let changed = Held::read(whose, &session).and_then(|mut held| {
-        how(&mut held)?;
-        held.write(session.api(), &config.user)?;
-        Ok(held)
+    let changed = Of::find(whose, active, &session).and_then(|all| {
+        let several = all.len() > 1;
+        let (mut changed, mut refused) = (Vec::new(), None);
+        for of in all {
+            match of.change(change, session.api(), &config.user) {
+                Ok(held) => changed.push(held),
+                Err(error) if several && does_not_apply(&error) => refused = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        match refused {
+            Some(error) if changed.is_empty() => Err(error),
+            Some(_) | None => Ok(changed),
+        }
     });
     session.close();
-    printer.lines(&changed?.lines())?;
-    Ok(Exit::Success)
+    show(&changed?, json, "changed", printer)
+}
+
+/// True for what is said of a run or workflow that a change of several does not concern.
+fn does_not_apply(error: &Error) -> bool {
+    matches!(
+        error.code,
+        ErrorCode::StepNotFound | ErrorCode::NotAllowedNow | ErrorCode::BadRequest
+    )
 }
 
 fn list(which: &BreakpointList, config: &Config, printer: &mut Printer) -> Ended {
     let session = session::open(config, Need::Look)?;
-    let held = Held::read(&which.whose, &session);
+    let held = Of::find(&which.whose, false, &session).and_then(|all| {
+        let held = all.iter().map(|of| of.held(session.api()));
+        held.collect::<Result<Vec<_>, _>>()
+    });
     session.close();
     let held = held?;
+    match held.as_slice() {
+        [one] if which.json => {
+            printer.json(&one.json())?;
+            Ok(Exit::Success)
+        }
+        all => show(all, which.json, "held", printer),
+    }
+}
+
+fn show(all: &[Held], json: bool, name: &str, printer: &mut Printer) -> Ended {
+    if json {
+        let all: Vec<Json> = all.iter().map(Held::json).collect();
+        printer.json(&json!({ name: all }))?;
+        return Ok(Exit::Success);
+    }
+    let lines: Vec<Line> = all.iter().flat_map(Held::lines).collect();
+    printer.lines(&lines)?;
+    if all.is_empty() {
+        printer.plain("there are no workflows yet")?;
+    }
+    Ok(Exit::Success)
+}
+
+/// `kapell continue`
+pub(crate) fn go_on(which: &Continue, config: &Config, printer: &mut Printer) -> Ended {
+    let session = session::open(config, Need::Record)?;
+    let run = session.find(&which.run)?;
+    let action = Action::Continue {
+        by: config.user.clone(),
+        step: which.step.clone(),
+        stepping: which.next,
+    };
+    session.api().act(run, &action)?;
+    let elsewhere = session.holder().is_some();
+    session.close();
     if which.json {
-        let json = serde_json::json!({ "breakpoints": held.all, "stepping": held.stepping });
-        printer.json(&json)?;
+        printer.json(&json!({ "run": run.to_string(), "stepping": which.next }))?;
+        return Ok(Exit::Success);
+    }
+    let what = which.step.as_deref().unwrap_or("what had stopped");
+    let mut text = format!("{what} of run {run} goes on");
+    if which.next {
+        text += ", and the next step stops";
+    }
+    if !elsewhere {
+        text += ": `kapell resume` does the work";
+    }
+    printer.plain(text)?;
+    Ok(Exit::Success)
+}
+
+/// `kapell set-param`
+pub(crate) fn set_param(set: &SetParam, config: &Config, printer: &mut Printer) -> Ended {
+    let Some((name, value)) = set.param.split_once('=') else {
+        let message = format!("`{}` has no `=`", set.param);
+        return Err(Error::new(ErrorCode::BadParams, message).hint("as in `rows=100`"));
+    };
+    let name = name.trim();
+    let session = session::open(config, Need::Record)?;
+    let run = session.find(&set.run)?;
+    let action = Action::SetParam {
+        by: config.user.clone(),
+        name: name.to_owned(),
+        value: Value::string(value),
+        text: true,
+    };
+    session.api().act(run, &action)?;
+    let view = session.api().view(run)?;
+    session.close();
+    let value = &view.params[name];
+    if set.json {
+        printer.json(&json!({ "run": run.to_string(), "name": name, "value": value }))?;
     } else {
-        printer.lines(&held.lines())?;
+        printer.plain(format!("params.{name} of run {run} is {value}"))?;
     }
     Ok(Exit::Success)
 }

@@ -29,7 +29,7 @@ const LOOK: Duration = Duration::from_millis(50);
 const LEAVING: Duration = Duration::from_secs(2);
 
 pub(crate) fn debug(debug: &Debug, config: &Config, printer: &mut Printer) -> Ended {
-    let run = stop_next(&debug.run, config)?;
+    let (run, stepping) = stop_next(&debug.run, config)?;
     let session = session::open(config, Need::Work(None))?;
     let interrupt = Interrupt::listen()?;
     let mut prompt = Prompt {
@@ -40,12 +40,23 @@ pub(crate) fn debug(debug: &Debug, config: &Config, printer: &mut Printer) -> En
         at: None,
     };
     let ended = prompt.go(printer);
-    let status = session.api().wait(run, Duration::ZERO).map(|of| of.status);
+    let left = prompt.leave(stepping);
+    let elsewhere = session.holder().is_some();
     session.stop(LEAVING);
     ended?;
-    let status = status?;
+    let (status, stopped) = left?;
     if !status.ended() {
-        let text = format!("run {run} is left as it is: `kapell debug` or `kapell resume` goes on");
+        let short = words::short(run);
+        let text = match (stopped, elsewhere) {
+            (true, true) => {
+                format!("run {run} has stopped: `kapell continue {short}` lets it go on")
+            }
+            (true, false) => format!(
+                "run {run} has stopped: `kapell continue {short}`, then `kapell resume`, lets it go on"
+            ),
+            (false, true) => format!("run {run} goes on: `kapell debug {short}` stops it again"),
+            (false, false) => format!("run {run} is left: `kapell resume` goes on"),
+        };
         printer.plain(text)?;
     }
     Ok(if status.ended() && status != RunStatus::Succeeded {
@@ -55,12 +66,14 @@ pub(crate) fn debug(debug: &Debug, config: &Config, printer: &mut Printer) -> En
     })
 }
 
-/// Before anything works: the step that comes next is to stop, if none has stopped yet.
-fn stop_next(run: &str, config: &Config) -> Result<RunId, Error> {
+/// Before anything works: the step that comes next is to stop, if none has stopped yet. Gives the run,
+/// and whether every step stopped before.
+fn stop_next(run: &str, config: &Config) -> Result<(RunId, bool), Error> {
     let session = session::open(config, Need::Record)?;
     let found = session.find(run).and_then(|run| {
         let view = session.api().view(run)?;
         let stopped = view.steps.iter().any(|step| step.stopped.is_some());
+        let stepping = view.stepping;
         if !view.summary.status.ended() && !stopped {
             let action = Action::Breakpoints {
                 by: config.user.clone(),
@@ -69,7 +82,7 @@ fn stop_next(run: &str, config: &Config) -> Result<RunId, Error> {
             };
             session.api().act(run, &action)?;
         }
-        Ok(run)
+        Ok((run, stepping))
     });
     session.close();
     found
@@ -172,21 +185,16 @@ impl Prompt<'_> {
             Command::Next => self.let_go(None, true, printer),
             Command::Continue(step) => self.let_go(step, false, printer),
             Command::Break(None) => self.breakpoints(printer),
-            Command::Break(Some(of)) => {
-                let mut view = self.api().view(self.run)?;
-                if !view.breakpoints.contains(&of) {
-                    view.breakpoints.push(of);
-                }
-                self.set(view.breakpoints, view.stepping)?;
+            Command::Break(Some(breakpoint)) => {
+                let by = self.by.clone();
+                let action = Action::AddBreakpoint { by, breakpoint };
+                self.api().act(self.run, &action)?;
                 self.breakpoints(printer)
             }
             Command::Clear(step) => {
-                let mut view = self.api().view(self.run)?;
-                match &step {
-                    Some(step) => view.breakpoints.retain(|of| of.step.as_ref() != Some(step)),
-                    None => view.breakpoints.clear(),
-                }
-                self.set(view.breakpoints, view.stepping)?;
+                let by = self.by.clone();
+                let action = Action::RemoveBreakpoints { by, step, at: None };
+                self.api().act(self.run, &action)?;
                 self.breakpoints(printer)
             }
             Command::Why => {
@@ -195,6 +203,18 @@ impl Prompt<'_> {
             }
             Command::Quit => Ok(()),
         }
+    }
+
+    /// Nobody steps through the run any more, unless somebody did before. How it is, and whether a step
+    /// has stopped.
+    fn leave(&self, stepping: bool) -> Result<(RunStatus, bool), Error> {
+        let view = self.api().view(self.run)?;
+        let status = view.summary.status;
+        let stopped = view.steps.iter().any(|step| step.stopped.is_some());
+        if !status.ended() && view.stepping != stepping {
+            self.set(view.breakpoints, stepping)?;
+        }
+        Ok((status, stopped))
     }
 
     fn set(&self, breakpoints: Vec<Breakpoint>, stepping: bool) -> Result<(), Error> {
@@ -399,7 +419,13 @@ fn headline(step: &StepView) -> Line {
             _ => "before it starts",
         };
         let line = Line::default().with(CYAN, "stopped ");
-        line.with(BOLD, &step.path).with(PLAIN, format!(" {at}"))
+        let why = if stopped.why.is_empty() {
+            String::new()
+        } else {
+            format!(", at a breakpoint {}", stopped.why)
+        };
+        let line = line.with(BOLD, &step.path);
+        line.with(PLAIN, format!(" {at}")).with(DIM, why)
     } else {
         let line = Line::default().with(BOLD, &step.path);
         line.with(PLAIN, format!(" is {}", paint::word(step.status.name())))

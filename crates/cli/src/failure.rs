@@ -4,7 +4,9 @@ use kapell_api::client::Api;
 use kapell_api::http::{LogCursor, LogQuery, RunView, StepView};
 use kapell_api::log::{Line as LogLine, Stream};
 use kapell_api::record::StepRecord;
+use kapell_api::task::TaskError;
 use kapell_model::{Error, RunId, RunStatus, StepStatus};
+use serde::Serialize;
 
 use crate::paint::{BOLD, CYAN, DIM, Line, PLAIN, RED};
 use crate::words;
@@ -73,6 +75,81 @@ pub(crate) fn explain(api: &dyn Api, view: &RunView) -> Result<Vec<Line>, Error>
     lines.push(Line::default());
     lines.extend(advice(view, printed));
     Ok(lines)
+}
+
+/// How a step failed, for programs.
+#[derive(Serialize)]
+pub(crate) struct Failure {
+    /// The reason in one word.
+    code: String,
+    /// All that is known of the error.
+    error: TaskError,
+    /// The run in which it began, if it is another, and its workflow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run: Option<RunId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workflow: Option<String>,
+    /// The last lines that it printed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    log: Vec<String>,
+    /// What to do.
+    hint: String,
+}
+
+impl Failure {
+    /// The error in words.
+    pub(crate) fn message(&self) -> &str {
+        &self.error.message
+    }
+}
+
+/// The steps that made a run end as it did: path, status, and how each failed. Of a run that no step
+/// failed the run itself, without a path.
+pub(crate) fn found(
+    api: &dyn Api,
+    view: &RunView,
+) -> Result<Vec<(String, String, Failure)>, Error> {
+    let hint = format!("kapell retry {}", words::short(view.summary.run));
+    let failure = |error: TaskError, hint: &str| Failure {
+        code: error.reason.clone(),
+        error,
+        run: None,
+        workflow: None,
+        log: Vec::new(),
+        hint: hint.to_owned(),
+    };
+    let mut all = Vec::new();
+    for step in roots(view) {
+        let origin = origin(api, view, step)?;
+        let run = origin.child.as_ref().map(|(run, _)| *run);
+        let log = tail(
+            api,
+            run.unwrap_or(view.summary.run),
+            Some(&origin.path),
+            None,
+            LOG_LINES,
+        )?;
+        let mut error = step.error.clone().unwrap_or_default();
+        error.message.clone_from(&origin.message);
+        let mut failure = failure(error, &hint);
+        failure.run = run;
+        failure.workflow = origin.child.map(|(_, workflow)| workflow);
+        failure.log = log.into_iter().map(|line| line.line.text).collect();
+        all.push((
+            origin.steps.join(" → "),
+            step.status.name().to_owned(),
+            failure,
+        ));
+    }
+    if all.is_empty() {
+        let error = view.failure.clone().unwrap_or_else(|| TaskError {
+            message: view.summary.error.clone().unwrap_or_default(),
+            ..TaskError::default()
+        });
+        let status = view.summary.status.name().to_owned();
+        all.push((String::new(), status, failure(error, &hint)));
+    }
+    Ok(all)
 }
 
 /// Failed steps that no failed step inside them explains.
@@ -266,7 +343,7 @@ fn advice(view: &RunView, printed: Option<(RunId, String)>) -> Vec<Line> {
 }
 
 /// A path as a shell takes it: brackets would be a pattern, `#` a comment.
-fn quoted(path: &str) -> String {
+pub(crate) fn quoted(path: &str) -> String {
     if path.contains(['[', '#']) {
         format!("'{path}'")
     } else {

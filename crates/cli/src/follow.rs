@@ -323,7 +323,7 @@ fn tally(view: &RunView) -> String {
     let items: u64 = view
         .steps
         .iter()
-        .filter_map(|step| step.items)
+        .filter_map(|step| step.items.as_ref())
         .map(|items| u64::from(items.failed))
         .sum();
     let failed = (of(&[StepStatus::Failed, StepStatus::TimedOut]) + items).min(otherwise);

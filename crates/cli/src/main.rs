@@ -150,6 +150,8 @@ fn dispatch(command: Command, config: &Config, printer: &mut Printer) -> Ended {
         Command::Reject(reject) => approve::reject(&reject, config, printer),
         Command::Approvals(which) => approve::approvals(&which, config, printer),
         Command::Debug(debug) => debug::debug(&debug, config, printer),
+        Command::Continue(which) => breakpoint::go_on(&which, config, printer),
+        Command::SetParam(set) => breakpoint::set_param(&set, config, printer),
         Command::Breakpoint(command) => breakpoint::breakpoint(&command, config, printer),
         Command::Replay(replay) => replay::replay(&replay, config, printer),
         Command::Validate(validate) => validate::validate(&validate, printer),

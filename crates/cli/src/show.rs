@@ -38,7 +38,12 @@ pub(crate) fn show(show: &Show, config: &Config, printer: &mut Printer) -> Ended
         if show.json {
             printer.json(step)?;
         } else {
-            printer.lines(&one(step, &record))?;
+            let now = if at.is_some() {
+                record.seen_at
+            } else {
+                clock::now()
+            };
+            printer.lines(&one(step, record.ended_at.unwrap_or(now)))?;
         }
         return Ok(Exit::Success);
     }
@@ -169,7 +174,11 @@ fn step_rows(
             .shown
             .iter()
             .filter(|item| !item.children.is_empty() && !item.status.bad());
-        for item in failed.chain(inner).take(ITEMS) {
+        let waiting = items
+            .shown
+            .iter()
+            .filter(|item| item.children.is_empty() && waits(item, now).is_some());
+        for item in failed.chain(inner).chain(waiting).take(ITEMS) {
             step_rows(item, &step.path, depth + 1, now, rows);
         }
     }
@@ -195,6 +204,9 @@ fn detail(step: &StepRecord, now: Time) -> Line {
         status => line.push(DIM, format!("{}  ", paint::word(status.name()))),
     }
     line.push(DIM, took.unwrap_or_default());
+    if let Some(what) = waits(step, now) {
+        line.push(DIM, format!("  waits for {what}"));
+    }
     if step.attempts.len() > 1 {
         line.push(YELLOW, format!("  {} tries", step.attempts.len()));
     }
@@ -218,6 +230,11 @@ fn detail(step: &StepRecord, now: Time) -> Line {
                 DIM,
                 format!("  {} not run", words::grouped(u64::from(items.other))),
             );
+        }
+        let wait = items.shown.iter().filter(|item| waits(item, now).is_some());
+        let wait = wait.count() as u64;
+        if wait > 0 && !step.status.ended() {
+            line.push(DIM, format!("  {} wait", words::grouped(wait)));
         }
     }
     if let Some(usage) = usage(step) {
@@ -250,6 +267,27 @@ fn detail(step: &StepRecord, now: Time) -> Line {
     line
 }
 
+/// What a step waits for, as its history says.
+fn waits(step: &StepRecord, now: Time) -> Option<String> {
+    let until = step.until.map(|at| words::local(&at.to_string(), now));
+    if step.status.ended() {
+        return None;
+    }
+    if let Some(what) = &step.waits_for {
+        let until = until.map_or(String::new(), |at| format!(", until {at}"));
+        return Some(words::local(what, now) + &until);
+    }
+    if let Some(lock) = &step.lock {
+        return Some(format!("the lock `{lock}`"));
+    }
+    match (step.status, until) {
+        (StepStatus::Retrying, Some(at)) => Some(format!("its next try at {at}")),
+        (StepStatus::Waiting, Some(at)) => Some(format!("the time {at}")),
+        (StepStatus::Queued, _) => Some("a worker".to_owned()),
+        (_, _) => None,
+    }
+}
+
 fn usage(step: &StepRecord) -> Option<String> {
     let usage: Usage = step.attempts.last()?.usage?;
     Some(usage_text(usage))
@@ -275,8 +313,7 @@ fn value_text(value: &Value, most: usize) -> String {
 }
 
 /// One step with all that is known of it.
-fn one(step: &StepRecord, record: &Record) -> Vec<Line> {
-    let now = record.ended_at.unwrap_or_else(clock::now);
+fn one(step: &StepRecord, now: Time) -> Vec<Line> {
     let (sign, style) = paint::step(step.status);
     let mut lines = vec![
         Line::default()
@@ -332,6 +369,9 @@ fn facts(step: &StepRecord, now: Time) -> Vec<(&'static str, String)> {
             let millis = words::time_of_day(at).split_off(8);
             facts.push((name, format!("{}{millis}", words::moment(at))));
         }
+    }
+    if let Some(what) = waits(step, now) {
+        facts.push(("waits", format!("for {what}")));
     }
     if let Some(by) = &step.by {
         facts.push(("by", by.clone()));

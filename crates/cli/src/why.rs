@@ -1,19 +1,24 @@
 //! `kapell why`
 
-use kapell_api::http::{RunView, StepView};
-use kapell_model::{Error, ErrorCode, RunStatus, StepStatus, Time};
+use kapell_api::client::Api;
+use kapell_api::http::{ItemCounts, RunView, StepView};
+use kapell_model::{Error, ErrorCode, RunId, RunStatus, StepStatus, Time};
 use kapell_node::clock;
 use serde::Serialize;
 
 use crate::args::Why;
 use crate::config::Config;
+use crate::failure::Failure;
 use crate::paint::{self, BOLD, DIM, Line, PLAIN};
 use crate::printer::Printer;
 use crate::session::{self, Need, Session};
-use crate::{Ended, Exit, failure, tree, words};
+use crate::{Ended, Exit, failure, show, tree, words};
 
 /// Waiting steps that are named; the others are counted.
 const NAMED: usize = 30;
+
+/// Items of a foreach that are named: how many wait for what is said of it as a whole.
+const ITEMS: usize = 5;
 
 /// One thing that is so, and why.
 #[derive(Serialize)]
@@ -23,6 +28,12 @@ struct Because {
     status: String,
     /// One sentence.
     why: String,
+    /// Items of a foreach, by what they wait for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    items: Option<ItemCounts>,
+    /// Of what failed.
+    #[serde(flatten)]
+    failed: Option<Failure>,
 }
 
 pub(crate) fn why(why: &Why, config: &Config, printer: &mut Printer) -> Ended {
@@ -31,25 +42,75 @@ pub(crate) fn why(why: &Why, config: &Config, printer: &mut Printer) -> Ended {
     let view = session.api().view(run)?;
     let now = clock::now();
     let all = match &why.step {
-        Some(path) => vec![because(find(&view, path)?, &view, now)],
+        Some(path) => vec![because(&step_of(&view, path, session.api())?, &view, now)],
         None => reasons(&view, &session, now),
     };
     let ended_badly = view.summary.status.ended() && view.summary.status != RunStatus::Succeeded;
-    let explained = if why.step.is_none() && ended_badly && !why.json {
+    let whole = why.step.is_none() && ended_badly;
+    if why.json {
+        let mut all = all;
+        if whole && view.summary.status != RunStatus::Discarded {
+            all.extend(failures(session.api(), &view)?);
+        }
+        session.close();
+        printer.json(&all)?;
+        return Ok(Exit::Success);
+    }
+    let explained = if whole {
         failure::explain(session.api(), &view)?
     } else {
         Vec::new()
     };
     session.close();
-    if why.json {
-        printer.json(&all)?;
-        return Ok(Exit::Success);
-    }
     printer.line(tree::head(&view, now))?;
     let mut lines = sentences(&all);
     lines.extend(explained);
     printer.lines(&lines)?;
     Ok(Exit::Success)
+}
+
+/// The steps that made a run fail, and how; of a run that no step failed, itself.
+fn failures(api: &dyn Api, view: &RunView) -> Result<Vec<Because>, Error> {
+    let found = failure::found(api, view)?;
+    Ok(found
+        .into_iter()
+        .map(|(step, status, failure)| Because {
+            why: format!("{}: {}", paint::word(&status), failure.message()),
+            step,
+            status,
+            items: None,
+            failed: Some(failure),
+        })
+        .collect())
+}
+
+/// A step or item as it is now; one that has ended may be in the run's record alone.
+fn step_of(view: &RunView, path: &str, api: &dyn Api) -> Result<StepView, Error> {
+    if let Some(step) = view.steps.iter().find(|step| step.path == path) {
+        return Ok(step.clone());
+    }
+    match api.view_step(view.summary.run, path) {
+        Err(error) if error.code == ErrorCode::StepNotFound => {}
+        found => return found,
+    }
+    let record = api.record(view.summary.run, None)?;
+    let step = show::find(&record, path)?;
+    Ok(StepView {
+        path: step.path.clone(),
+        depth: 0,
+        status: step.status,
+        attempts: u32::try_from(step.attempts.len()).unwrap_or(u32::MAX),
+        ready_at: step.ready_at,
+        started_at: step.started_at,
+        ended_at: step.ended_at,
+        items: None,
+        waits_for: step.waits_for.clone(),
+        error: step.error.clone(),
+        child: step.child,
+        lock: step.lock.clone(),
+        approval: None,
+        stopped: None,
+    })
 }
 
 /// What a run waits for, as lines.
@@ -65,6 +126,7 @@ fn sentences(all: &[Because]) -> Vec<Line> {
         .unwrap_or(0)
         .min(40);
     let mut lines = Vec::new();
+    let all = without_most_items(all);
     for reason in all.iter().take(NAMED) {
         let mut line = Line::default().with(PLAIN, "  ");
         if !reason.step.is_empty() {
@@ -78,6 +140,26 @@ fn sentences(all: &[Because]) -> Vec<Line> {
         lines.push(Line::default().with(DIM, format!("  … and {more}")));
     }
     lines
+}
+
+/// Items of a foreach beyond the first ones are left out: the foreach says how many there are.
+fn without_most_items(all: &[Because]) -> Vec<&Because> {
+    let (mut foreach, mut items) = ("", 0);
+    let mut kept = Vec::with_capacity(all.len());
+    for reason in all {
+        let path = reason.step.strip_suffix(']');
+        if let Some((of, _)) = path.and_then(|path| path.rsplit_once('[')) {
+            if foreach != of {
+                (foreach, items) = (of, 0);
+            }
+            items += 1;
+            if items > ITEMS {
+                continue;
+            }
+        }
+        kept.push(reason);
+    }
+    kept
 }
 
 /// The step of a path.
@@ -105,7 +187,9 @@ fn reasons(view: &RunView, session: &Session, now: Time) -> Vec<Because> {
     let of_run = |why: String| Because {
         step: String::new(),
         status: view.summary.status.name().to_owned(),
-        why,
+        why: commands(&why, view.summary.run, None),
+        items: None,
+        failed: None,
     };
     match view.summary.status {
         RunStatus::Succeeded => return vec![of_run("the run succeeded: nothing waits".to_owned())],
@@ -164,17 +248,7 @@ fn because(step: &StepView, view: &RunView, now: Time) -> Because {
         StepStatus::Retrying => format!("waits for {}", waits.unwrap_or("its next try")),
         StepStatus::Running => match (waits, &step.items) {
             (Some(what), _) => format!("has run for {took} and waits for {what}"),
-            (None, Some(items)) => {
-                let ended = items.succeeded + items.failed + items.other;
-                let (count, running) = (items.count, items.running);
-                let rest = match count.saturating_sub(ended + running) {
-                    0 => String::new(),
-                    left => format!(", {left} wait for a worker with room or for their turn"),
-                };
-                format!(
-                    "has run for {took}: {ended} of {count} items have ended, {running} run{rest}"
-                )
-            }
+            (None, Some(items)) => format!("has run for {took}: {}", of_items(items, now)),
             (None, None) => format!("has run for {took}"),
         },
         StepStatus::Pending | StepStatus::Waiting | StepStatus::Queued | StepStatus::Cancelling => {
@@ -187,6 +261,49 @@ fn because(step: &StepView, view: &RunView, now: Time) -> Because {
     Because {
         step: step.path.clone(),
         status: step.status.name().to_owned(),
-        why,
+        why: commands(&why, view.summary.run, Some(&step.path)),
+        items: step.items.clone(),
+        failed: None,
     }
+}
+
+/// Commands in a sentence with the run and the step that they are about.
+fn commands(why: &str, run: RunId, step: Option<&str>) -> String {
+    let short = words::short(run);
+    let mut why = why.replace("`kapell resume`", &format!("`kapell resume {short}`"));
+    if let Some(step) = step {
+        let step = failure::quoted(step);
+        for command in ["continue", "approve"] {
+            let said = format!("`kapell {command}`");
+            why = why.replace(&said, &format!("`kapell {command} {short} {step}`"));
+        }
+    }
+    why
+}
+
+/// How many items have ended, run, and wait for what.
+fn of_items(items: &ItemCounts, now: Time) -> String {
+    let number = |count: u32| words::grouped(u64::from(count));
+    let ended = items.succeeded + items.failed + items.other;
+    let (runs, have) = (
+        if items.running == 1 { "runs" } else { "run" },
+        if items.count == 1 {
+            "item has"
+        } else {
+            "items have"
+        },
+    );
+    let mut text = format!(
+        "{} of {} {have} ended, {} {runs}",
+        number(ended),
+        number(items.count),
+        number(items.running)
+    );
+    for of in &items.waiting {
+        let least = if of.more { "at least " } else { "" };
+        let wait = if of.items == 1 { "waits" } else { "wait" };
+        let what = words::local(&of.waits_for, now);
+        text += &format!("; {least}{} {wait} for {what}", number(of.items));
+    }
+    text
 }

@@ -12,7 +12,7 @@ use kapell_model::{EntityKey, Error, RunId, Time, limits};
 use prost::Message as _;
 
 use crate::event::UnitRef;
-use crate::message::Message;
+use crate::message::{LockRefusal, Message};
 use crate::small::{Ask, Decided, Small, SmallInput, misdirected};
 
 mod show;
@@ -117,14 +117,20 @@ impl Lock {
                 let holder = (*run, *place);
                 let known = self.holders.contains(&holder)
                     || self.waiting.iter().any(|(waiting, _)| *waiting == holder);
-                if !known && self.is_other_kind(*period, now) {
-                    let name = name.clone();
-                    let refused = Message::LockRefused {
-                        place: *place,
-                        name,
-                    };
+                let refusal = if known {
+                    None
+                } else if self.is_other_kind(*period, now) {
+                    Some(LockRefusal::OtherKind)
+                } else if self.waiting.len() >= limits::LOCK_REQUESTS {
+                    Some(LockRefusal::Full)
+                } else {
+                    None
+                };
+                if let Some(why) = refusal {
+                    let (place, name) = (*place, name.clone());
+                    let refused = Message::LockRefused { place, name, why };
                     out.messages.push(((*run).into(), refused));
-                } else if !known && self.waiting.len() < limits::LOCK_REQUESTS {
+                } else if !known {
                     let mut event = fact(now, ASKED, holder);
                     (event.max, event.period) = (*max, *period);
                     event.path = path.to_string();

@@ -9,6 +9,15 @@ use kapell_model::{EntityKey, Error, RunId, RunStatus, Time};
 
 use crate::run::state::ParentUnit;
 
+/// Why a unit does not get a lock, however long it waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockRefusal {
+    /// Others use it as a rate, and the unit as a lock, or the other way round.
+    OtherKind,
+    /// Too many wait for it.
+    Full,
+}
+
 /// A message from one entity to another. Applied exactly once, in order for each pair.
 #[derive(Clone, Debug)]
 pub enum Message {
@@ -68,12 +77,14 @@ pub enum Message {
         /// The lock's name.
         name: Arc<str>,
     },
-    /// To a run: a lock that its unit asked for is a rate while others use it, or the other way round.
+    /// To a run: a lock that its unit asked for is none that it can get.
     LockRefused {
         /// The unit.
         place: Place,
         /// The lock's name.
         name: Arc<str>,
+        /// Why.
+        why: LockRefusal,
     },
     /// To a run that does not exist yet: be made, a trigger or a backfill wants it.
     StartTriggered(Box<StartTriggered>),

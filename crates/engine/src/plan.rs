@@ -6,9 +6,13 @@ use std::sync::Arc;
 use kapell_model::spec::{
     FailurePolicy, Graph, NotifyOn, OnFailure, Spec, Step, StepIndex, TriggerKind, Verb,
 };
+use kapell_model::{Error, ErrorCode, nearest};
 
 use crate::calendar::Calendar;
 use crate::run_queue::Rule;
+
+/// Steps that are named where one is not found.
+const STEPS_NAMED: usize = 20;
 
 /// The number of a graph in a [`Plan`]. Stored in history: the order in which graphs are numbered
 /// never changes (each graph, then for each of its steps the verb's graphs and its handler, depth
@@ -34,6 +38,38 @@ pub struct Plan {
     pub early_watermark: bool,
     /// Due times of its first schedule: a start by hand stands for the last interval of it.
     pub calendar: Option<Calendar>,
+}
+
+impl Plan {
+    /// True if a step is meant: by its id or its path, with or without numbers.
+    pub fn has_step(&self, step: &str) -> bool {
+        let step = without_numbers(step);
+        let id = step.rsplit('.').next().unwrap_or_default();
+        self.graphs.iter().any(|graph| graph.by_id.contains_key(id))
+    }
+
+    /// The refusal of a step that there is not.
+    pub fn no_step(&self, step: &str) -> Error {
+        let ids = self.graphs.iter().flat_map(|graph| graph.by_id.keys());
+        let ids: BTreeSet<&str> = ids.map(|id| &**id).collect();
+        let id = step.rsplit('.').next().unwrap_or(step);
+        let hint = match nearest(id, ids.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => {
+                let first: Vec<&str> = ids.iter().copied().take(STEPS_NAMED).collect();
+                let more = if ids.len() > first.len() { ", …" } else { "" };
+                format!("its steps are {}{more}", first.join(", "))
+            }
+        };
+        let message = format!("there is no step `{step}` in the workflow");
+        Error::new(ErrorCode::StepNotFound, message).hint(hint)
+    }
+}
+
+/// A path without the numbers of items and iterations.
+pub(crate) fn without_numbers(path: &str) -> String {
+    let part = |part: &str| part.split(['[', '#']).next().unwrap_or_default().to_owned();
+    path.split('.').map(part).collect::<Vec<_>>().join(".")
 }
 
 /// One graph.

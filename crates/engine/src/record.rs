@@ -579,6 +579,9 @@ impl<'p> Fold<'p> {
 
     /// The record of all that was taken.
     pub fn finish(mut self) -> Record {
+        if let Some(until) = self.until {
+            self.record.seen_at = self.record.seen_at.max(until);
+        }
         self.record.notes = std::mem::take(&mut self.notes).into();
         let steps = tree::steps(&self);
         self.record.steps = steps;

@@ -470,6 +470,9 @@ impl Lane {
                 self.submit(run.into(), ToEntity::Request(reply, request), false);
             }
             ClientRequest::View { run } => self.submit(run.into(), ToEntity::View(reply), false),
+            ClientRequest::ViewStep { run, step } => {
+                self.submit(run.into(), ToEntity::ViewStep(reply, step), false);
+            }
             ClientRequest::Evaluate {
                 run,
                 step,

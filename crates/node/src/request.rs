@@ -29,6 +29,14 @@ pub enum ClientRequest {
         /// Which.
         run: RunId,
     },
+    /// Look at one step or item of a run: the view has that one, or none if there is no such place
+    /// in memory.
+    ViewStep {
+        /// Which.
+        run: RunId,
+        /// Path of the step or item.
+        step: String,
+    },
     /// Evaluate an expression over what a step of a run sees.
     Evaluate {
         /// Which.

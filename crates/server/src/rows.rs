@@ -1,8 +1,8 @@
 //! Rows and views in the form of the wire, and errors of the store in the form of failures.
 
 use kapell_api::http::{
-    ApprovalView, BreakAt, Breakpoint, GivenView, InputView, ItemCounts, RunSummary, RunView,
-    SettingView, StepView, StoppedView,
+    ApprovalView, BreakAt, Breakpoint, GivenView, InputView, ItemCounts, ItemsWaiting, RunSummary,
+    RunView, SettingView, StepView, StoppedView,
 };
 use kapell_engine::event;
 use kapell_engine::run::view;
@@ -94,6 +94,7 @@ fn step(step: view::StepView) -> StepView {
             failed: items.failed,
             other: items.other,
             running: items.running,
+            waiting: items.waiting.into_iter().map(items_waiting).collect(),
         }),
         waits_for: step.waits_for,
         error: step.error,
@@ -101,6 +102,17 @@ fn step(step: view::StepView) -> StepView {
         lock: step.lock,
         approval: step.approval.map(approval),
         stopped: step.stopped.map(stopped),
+    }
+}
+
+fn items_waiting(of: view::ItemsWaiting) -> ItemsWaiting {
+    ItemsWaiting {
+        reason: of.reason.word().to_owned(),
+        items: of.items,
+        more: of.more,
+        waits_for: of.waits_for,
+        lock: of.lock,
+        next_at: of.next_at,
     }
 }
 
@@ -140,6 +152,7 @@ fn stopped(stopped: view::StoppedView) -> StoppedView {
     });
     StoppedView {
         at: stopped.at.word().to_owned(),
+        why: stopped.why,
         inputs: inputs.collect(),
         output: stopped.output,
     }
@@ -159,18 +172,29 @@ pub(crate) fn breakpoint(of: &Break) -> Breakpoint {
         step: of.step.as_deref().map(str::to_owned),
         at: break_at(of.at),
         when: of.when.as_deref().map(str::to_owned),
+        by: of.by.as_deref().map(str::to_owned),
     }
 }
 
 /// A breakpoint of the wire as a run takes it.
 pub(crate) fn break_of(of: &Breakpoint) -> Break {
     Break {
-        step: of.step.as_deref().map(Into::into),
-        at: match of.at {
-            BreakAt::Before => event::BreakAt::Before,
-            BreakAt::After => event::BreakAt::After,
-            BreakAt::OnFailure => event::BreakAt::OnFailure,
-        },
+        step: of
+            .step
+            .as_deref()
+            .filter(|step| *step != Break::EVERY)
+            .map(Into::into),
+        at: stop_of(of.at),
         when: of.when.as_deref().map(Into::into),
+        by: None,
+    }
+}
+
+/// Where a step stops, as a run takes it.
+pub(crate) fn stop_of(at: BreakAt) -> event::BreakAt {
+    match at {
+        BreakAt::Before => event::BreakAt::Before,
+        BreakAt::After => event::BreakAt::After,
+        BreakAt::OnFailure => event::BreakAt::OnFailure,
     }
 }

@@ -16,6 +16,7 @@ mod secret;
 mod signal;
 mod token;
 mod trigger;
+mod waits;
 mod worker;
 mod workflow;
 mod workflow_settings;

@@ -5,7 +5,9 @@ use hyper::Method;
 use kapell_model::RunId;
 
 use super::{Client, Result, encoded, query};
-use crate::http::{BreakpointQuery, Evaluate, Evaluated, WorkflowBreakpoints};
+use crate::http::{
+    AddBreakpoint, BreakpointQuery, Evaluate, Evaluated, RemoveBreakpoints, WorkflowBreakpoints,
+};
 
 /// What can be asked while debugging.
 pub trait DebugCalls: Send + Sync {
@@ -16,6 +18,14 @@ pub trait DebugCalls: Send + Sync {
         &self,
         workflow: &str,
         all: &WorkflowBreakpoints,
+    ) -> Result<WorkflowBreakpoints>;
+    /// Sets one more. Gives all that there are then.
+    fn add_breakpoint(&self, workflow: &str, of: &AddBreakpoint) -> Result<WorkflowBreakpoints>;
+    /// Removes some. Gives all that there are then.
+    fn remove_breakpoints(
+        &self,
+        workflow: &str,
+        which: &RemoveBreakpoints,
     ) -> Result<WorkflowBreakpoints>;
     /// What an expression gives over what a step sees.
     fn evaluate(&self, run: RunId, of: &Evaluate) -> Result<Evaluated>;
@@ -40,6 +50,20 @@ impl DebugCalls for Client {
             &format!("/workflows/{}/breakpoints", encoded(workflow)),
             all,
         )
+    }
+
+    fn add_breakpoint(&self, workflow: &str, of: &AddBreakpoint) -> Result<WorkflowBreakpoints> {
+        let workflow = encoded(workflow);
+        self.post(&format!("/workflows/{workflow}/breakpoints/add"), of)
+    }
+
+    fn remove_breakpoints(
+        &self,
+        workflow: &str,
+        which: &RemoveBreakpoints,
+    ) -> Result<WorkflowBreakpoints> {
+        let workflow = encoded(workflow);
+        self.post(&format!("/workflows/{workflow}/breakpoints/remove"), which)
     }
 
     fn evaluate(&self, run: RunId, of: &Evaluate) -> Result<Evaluated> {

@@ -5,7 +5,10 @@ use std::time::Duration;
 use kapell_model::{RunId, Time};
 
 use super::{Client, Result, encoded, query};
-use crate::http::{Action, RecordQuery, RunPage, RunQuery, RunSummary, RunView, StartRun, Started};
+use crate::http::{
+    Action, RecordQuery, RunPage, RunQuery, RunSummary, RunView, StartRun, Started, StepQuery,
+    StepView,
+};
 use crate::record::Record;
 
 /// What can be asked of runs.
@@ -18,6 +21,9 @@ pub trait RunCalls: Send + Sync {
     fn list(&self, query: &RunQuery) -> Result<RunPage>;
     /// Where a run stands.
     fn view(&self, run: RunId) -> Result<RunView>;
+    /// Where one step or item of a run stands: `step-not-found` for what there is not, and for an item
+    /// that has ended and is in the run's record alone.
+    fn view_step(&self, run: RunId, path: &str) -> Result<StepView>;
     /// Where a run stands, in short: at once if it has ended, else after its status changed or the
     /// time is over.
     fn wait(&self, run: RunId, timeout: Duration) -> Result<RunSummary>;
@@ -43,6 +49,11 @@ impl RunCalls for Client {
 
     fn view(&self, run: RunId) -> Result<RunView> {
         self.get(&format!("/runs/{run}"))
+    }
+
+    fn view_step(&self, run: RunId, path: &str) -> Result<StepView> {
+        let path = path.to_owned();
+        self.get(&format!("/runs/{run}/step{}", query(&StepQuery { path })))
     }
 
     fn wait(&self, run: RunId, timeout: Duration) -> Result<RunSummary> {

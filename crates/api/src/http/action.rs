@@ -4,7 +4,7 @@ use kapell_expr::Value;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Breakpoint;
+use super::{BreakAt, Breakpoint};
 
 /// Something to do to a run. The verb is the last part of the address, the rest is the body.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -150,6 +150,27 @@ pub enum Action {
         #[serde(default)]
         stepping: bool,
     },
+    /// Set one breakpoint of the run beside those that are there.
+    AddBreakpoint {
+        /// Who.
+        #[serde(default)]
+        by: String,
+        /// It.
+        breakpoint: Breakpoint,
+    },
+    /// Remove breakpoints of the run beside those of its definition: with all of them, steps do not stop
+    /// any more because every one does.
+    RemoveBreakpoints {
+        /// Who.
+        #[serde(default)]
+        by: String,
+        /// Those at this step, as it was given; `*` is those at every step. None is all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step: Option<String>,
+        /// Those that stop there; none is wherever they stop.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<BreakAt>,
+    },
     /// Change a parameter while a step has stopped or the run is paused.
     SetParam {
         /// Who.
@@ -183,6 +204,8 @@ impl Action {
             Self::Reject { .. } => "reject",
             Self::Continue { .. } => "continue",
             Self::Breakpoints { .. } => "breakpoints",
+            Self::AddBreakpoint { .. } => "add-breakpoint",
+            Self::RemoveBreakpoints { .. } => "remove-breakpoints",
             Self::SetParam { .. } => "set-param",
         }
     }

@@ -15,6 +15,9 @@ pub struct Breakpoint {
     /// It counts only where this expression, over what the step sees, holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<String>,
+    /// Who set it; not asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
 }
 
 /// Where a step stops.
@@ -49,6 +52,36 @@ pub struct WorkflowBreakpoints {
     pub version: Option<u32>,
     /// All of them: those that were there are replaced.
     pub breakpoints: Vec<Breakpoint>,
+    /// Who; of a caller with a token its name.
+    #[serde(default)]
+    pub by: String,
+}
+
+/// One more breakpoint of all new runs of a workflow.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct AddBreakpoint {
+    /// Of a version alone; none is of all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+    /// It.
+    pub breakpoint: Breakpoint,
+    /// Who; of a caller with a token its name.
+    #[serde(default)]
+    pub by: String,
+}
+
+/// Breakpoints of all new runs of a workflow that go.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct RemoveBreakpoints {
+    /// Of a version alone; none is of all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+    /// Those at this step, as it was given; `*` is those at every step. None is all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// Those that stop there; none is wherever they stop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<BreakAt>,
     /// Who; of a caller with a token its name.
     #[serde(default)]
     pub by: String,

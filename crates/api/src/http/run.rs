@@ -334,6 +334,9 @@ pub struct InputView {
 pub struct StoppedView {
     /// Where: `before`, `after` or `on_failure`.
     pub at: String,
+    /// Which breakpoint it is, as it follows "a breakpoint".
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub why: String,
     /// What it starts with, as expressions give it now.
     pub inputs: Vec<SettingView>,
     /// What it gives, if it has been tried.
@@ -355,7 +358,7 @@ pub struct SettingView {
 }
 
 /// Items of a foreach.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ItemCounts {
     /// All.
     pub count: u32,
@@ -367,6 +370,43 @@ pub struct ItemCounts {
     pub other: u32,
     /// In flight.
     pub running: u32,
+    /// Those that wait, by what for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<ItemsWaiting>,
+}
+
+/// Items of a foreach that wait for the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ItemsWaiting {
+    /// `retry`, `lock`, `time`, `signal`, `people`, `worker`, `turn` (a bound of the foreach or of the
+    /// run) or `paused`.
+    pub reason: String,
+    /// How many.
+    pub items: u32,
+    /// There may be more of them: not all were looked at.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
+    /// What for, as it follows "wait for".
+    pub waits_for: String,
+    /// The lock, if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock: Option<String>,
+    /// When the first of them goes on by itself.
+    #[serde(
+        default,
+        with = "crate::stamp::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(value_type = Option<schema::Timestamp>)]
+    pub next_at: Option<Time>,
+}
+
+/// Which step or item of a run to show.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct StepQuery {
+    /// Its path.
+    pub path: String,
 }
 
 /// Up to when a record is wanted.

@@ -16,6 +16,9 @@ pub(crate) struct Approve {
     pub(crate) comment: String,
     #[command(flatten)]
     pub(crate) input: Params,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `reject`
@@ -28,6 +31,9 @@ pub(crate) struct Reject {
     /// Why, for whoever looks later
     #[arg(short, long, value_name = "TEXT", default_value = "")]
     pub(crate) comment: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `approvals`

@@ -18,7 +18,7 @@ break STEP [before|after|on_failure] [when EXPRESSION]
 break                        list breakpoints
 clear [STEP]                 remove breakpoints
 why                          what the run waits for
-quit                         leave the run as it is
+quit                         leave; what has stopped stays so, other steps stop no more
 ";
 
 /// A command.
@@ -197,6 +197,7 @@ mod tests {
             step: Some("load".to_owned()),
             at: BreakAt::OnFailure,
             when: Some("error.kind == 'user'".to_owned()),
+            by: None,
         };
         assert_eq!(
             read("break load on_failure when error.kind == 'user'"),

@@ -68,10 +68,18 @@ fn a_prompt_that_is_left_leaves_the_run_as_it_is() {
         said.errors
     );
     assert!(said.errors.contains("`nothing.here`"), "{}", said.errors);
-    assert!(said.out.contains("stopped at a breakpoint"), "{}", said.out);
+    assert!(
+        said.out
+            .contains("it stopped before it starts at a breakpoint"),
+        "{}",
+        said.out
+    );
+    assert!(said.out.contains("lets it go on"), "{}", said.out);
     let why = place.good(&["why"]).out;
     assert!(
-        why.contains("stopped at a breakpoint before it starts"),
+        why.contains(
+            "it stopped before it starts at a breakpoint of its definition: `kapell continue"
+        ),
         "{why}"
     );
     let said = place.typed(&["debug", "last"], "continue\n");
@@ -94,7 +102,10 @@ fn breakpoints_of_a_workflow_stop_its_new_runs_and_those_of_a_run_it_alone() {
     ]);
     place.good(&["start", "steps", "-p", "n=2"]);
     let why = place.good(&["why"]).out;
-    assert!(why.contains("stopped at a breakpoint"), "{why}");
+    assert!(
+        why.contains("at a breakpoint that ann set, as `params.n > 1`"),
+        "{why}"
+    );
     let of_run = place.json(&["breakpoint", "list", "--run", "last", "--json"]);
     assert_eq!(of_run["breakpoints"][0]["step"], "first");
     place.good(&["breakpoint", "add", "--run", "last", "third", "--after"]);
@@ -102,7 +113,7 @@ fn breakpoints_of_a_workflow_stop_its_new_runs_and_those_of_a_run_it_alone() {
     let of_run = place.json(&["breakpoint", "list", "--run", "last", "--json"]);
     assert_eq!(
         of_run["breakpoints"],
-        serde_json::json!([{ "step": "third", "at": "after" }])
+        serde_json::json!([{ "step": "third", "at": "after", "by": "ann" }])
     );
     let of_workflow = place.json(&["breakpoint", "list", "--workflow", "steps", "--json"]);
     assert_eq!(of_workflow["breakpoints"][0]["when"], "params.n > 1");
@@ -120,12 +131,21 @@ fn breakpoints_of_a_workflow_stop_its_new_runs_and_those_of_a_run_it_alone() {
     for (arguments, words) in [
         (
             vec!["breakpoint", "remove", "--workflow", "steps", "first"],
-            "no breakpoint at `first`",
+            "no such breakpoint at `first`",
         ),
         (
             vec!["breakpoint", "add", "--workflow", "steps", "--when", "1 +"],
             "is no condition",
         ),
+        (
+            vec!["breakpoint", "add", "frist", "--workflow", "steps"],
+            "did you mean `first`?",
+        ),
+        (
+            vec!["breakpoint", "add", "--workflow", "steps", "--version", "9"],
+            "no version 9",
+        ),
+        (vec!["show", "--at", "2020-01-01T00:00:00Z"], "was made at"),
         (
             vec!["breakpoint", "add", "--run", "last", "first"],
             "the run has ended",
@@ -169,4 +189,94 @@ fn a_run_is_gone_through_moment_by_moment() {
         assert!(said.out.contains(&words), "{words}\n{}", said.out);
     }
     assert!(said.errors.contains("neither a time"), "{}", said.errors);
+}
+
+#[test]
+fn what_stopped_goes_on_and_is_changed_without_a_prompt() {
+    let place = Place::with("steps.yaml", STEPS);
+    place.good(&["run", "steps.yaml", "--detach"]);
+    let on = ["breakpoint", "add", "--run", "last", "--json"];
+    let with = |more: &[&'static str]| [&on[..], more].concat();
+    place.good(&with(&["third"]));
+    let changed = place.json(&with(&["third", "--after"]));
+    let held = &changed["changed"][0]["breakpoints"];
+    assert_eq!(held.as_array().map(Vec::len), Some(2), "{changed}");
+    place.good(&["breakpoint", "remove", "--run", "last", "third", "--after"]);
+    let held = place.json(&["breakpoint", "list", "--run", "last", "--json"]);
+    assert_eq!(
+        held["breakpoints"],
+        serde_json::json!([{ "step": "third", "at": "before", "by": "ann" }])
+    );
+    let said = place.good(&["set-param", "last", "n=7"]).out;
+    assert!(said.contains("params.n of run <run> is 7"), "{said}");
+    let refused = place.kapell(&["set-param", "last", "n"]);
+    assert!(refused.errors.contains("has no `=`"), "{}", refused.all());
+    let said = place.good(&["continue", "last", "first", "--next"]).out;
+    assert!(said.contains("the next step stops"), "{said}");
+    let view = place.json(&["breakpoint", "list", "--run", "last", "--json"]);
+    assert_eq!(view["stepping"], true);
+    place.good(&["breakpoint", "remove", "--run", "last", "--all"]);
+    let view = place.json(&["breakpoint", "list", "--run", "last", "--json"]);
+    assert_eq!(view["stepping"], false);
+    let refused = place.kapell(&["continue", "last", "nothing"]);
+    assert_eq!(refused.status, 2, "{}", refused.all());
+    place.good(&["continue"]);
+    place.good(&["resume"]);
+    assert_eq!(place.json(&["show", "--json"])["status"], "succeeded");
+}
+
+/// A live run goes on once the prompt is left.
+#[test]
+fn a_prompt_that_is_left_steps_no_more() {
+    let plain = STEPS.replace(", breakpoint: before", "");
+    let place = Place::with("steps.yaml", &plain);
+    place.good(&["run", "steps.yaml", "--detach"]);
+    let said = place.typed(&["debug", "last"], "quit\n");
+    assert!(
+        said.out.contains("stopped first before it starts"),
+        "{}",
+        said.out
+    );
+    assert!(said.out.contains("`kapell continue"), "{}", said.out);
+    let view = place.json(&["breakpoint", "list", "--run", "last", "--json"]);
+    assert_eq!(view["stepping"], false, "{view}");
+    place.good(&["continue"]);
+    place.good(&["resume"]);
+    assert_eq!(place.json(&["show", "--json"])["status"], "succeeded");
+}
+
+#[test]
+fn breakpoints_reach_every_workflow_and_runs_that_are_active() {
+    let plain = STEPS.replace(", breakpoint: before", "");
+    let place = Place::with("steps.yaml", &plain);
+    place.write(
+        "other.yaml",
+        "workflow: other\nsteps:\n  alone: { noop: }\n",
+    );
+    place.good(&["deploy", "."]);
+    place.good(&["start", "steps"]);
+    let changed = place.json(&[
+        "breakpoint",
+        "add",
+        "first",
+        "--all-workflows",
+        "--active",
+        "--json",
+    ]);
+    let changed = changed["changed"].as_array().unwrap();
+    // `other` has no such step.
+    assert_eq!(changed.len(), 2, "{changed:?}");
+    assert!(changed[0]["run"].is_string() && changed[1]["workflow"] == "steps");
+    let listed = place.json(&["breakpoint", "list", "--all-workflows", "--json"]);
+    assert_eq!(listed["held"].as_array().map(Vec::len), Some(2), "{listed}");
+    place.good(&[
+        "breakpoint",
+        "remove",
+        "first",
+        "--all-workflows",
+        "--active",
+    ]);
+    let none = place.kapell(&["breakpoint", "add", "nothing", "--all-workflows"]);
+    assert_eq!(none.status, 2, "{}", none.all());
+    assert!(none.errors.contains("no step `nothing`"), "{}", none.all());
 }

@@ -20,4 +20,5 @@ mod server;
 mod strategies;
 mod terminal;
 mod waiting;
+mod why;
 mod workers;

@@ -95,6 +95,9 @@ pub struct BreakReached {
     /// The error with which it goes on.
     #[prost(message, optional, tag = "5")]
     pub error: Option<StoredError>,
+    /// Which breakpoint it is, as people say it after "a breakpoint".
+    #[prost(string, tag = "6")]
+    pub why: String,
 }
 
 /// Where a unit stops. Numbers are stored.
@@ -180,6 +183,9 @@ pub struct StoredBreak {
     /// It counts only where this expression holds; empty is always.
     #[prost(string, tag = "3")]
     pub when: String,
+    /// Who set it.
+    #[prost(string, tag = "4")]
+    pub by: String,
 }
 
 /// See [`super::Fact::ParamChanged`].

@@ -121,4 +121,33 @@ fn what_is_in_use_as_a_lock_is_no_rate_and_the_other_way_round() {
         assert_eq!(lock.period, other);
         assert!(lock.waiting.is_empty());
     }
+/// Whoever asks beyond the bound is told so, rather than waiting for ever.
+#[test]
+fn a_request_beyond_the_bound_is_refused() {
+    let mut lock = Lock::default();
+    for number in 0..=limits::LOCK_REQUESTS {
+        let holder = (RunId::new(Time(0), Shard(1), number as u128), place(0));
+        let mut asked = fact(Time(1), ASKED, holder);
+        asked.max = 1;
+        lock.apply(&asked);
+        if number == 0 {
+            lock.apply(&fact(Time(1), GRANTED, holder));
+        }
+    }
+    let late = Message::Acquire {
+        run: RunId::new(Time(9), Shard(1), 1),
+        place: place(3),
+        max: 1,
+        period: 0,
+        path: "load".into(),
+    };
+    let name: Arc<str> = "db".into();
+    let decided = lock.decide(&name, Some(&late), Time(2));
+    assert!(decided.events.is_empty());
+    assert_eq!(lock.waiting.len(), limits::LOCK_REQUESTS);
+    let [(to, Message::LockRefused { place: of, name, .. })] = &decided.messages[..] else {
+        panic!("{:?}", decided.messages);
+    };
+    assert_eq!(*to, RunId::new(Time(9), Shard(1), 1).into());
+    assert_eq!((*of, &**name), (place(3), "db"));
 }

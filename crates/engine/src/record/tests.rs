@@ -320,3 +320,13 @@ fn the_critical_path_goes_back_from_the_last_end() {
     ];
     assert_eq!(critical_path(&fold(&plan, None, &events)), ["b", "c"]);
 }
+
+/// What had begun by then has run until then, not until the last event before.
+#[test]
+fn a_moment_is_seen_as_of_the_moment_that_was_asked_for() {
+    let plan = plan(CHAIN);
+    let between = fold(&plan, Some(4), &retried());
+    assert_eq!(between.seen_at, Time(4_000_000));
+    let last = fold(&plan, None, &retried());
+    assert!(last.seen_at > between.seen_at);
+}

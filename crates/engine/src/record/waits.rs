@@ -68,8 +68,13 @@ impl Fold<'_> {
                 self.unit(reached.unit.into(), StepStatus::Waiting, |unit| {
                     unit.ready_at.get_or_insert(at);
                     let how = ends.map_or(String::new(), |ends| format!(" ({ends})"));
+                    let why = if reached.why.is_empty() {
+                        String::new()
+                    } else {
+                        format!(" at a breakpoint {}", reached.why)
+                    };
                     unit.waits_for = Some(format!(
-                        "somebody to let it go on: it stopped {}{how}",
+                        "somebody to let it go on: it stopped {}{how}{why}",
                         stopped.name()
                     ));
                     unit.error = error(reached.error.as_ref());

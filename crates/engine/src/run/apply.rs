@@ -240,8 +240,9 @@ impl State {
                     timed_out: cancel.timed_out,
                 });
             }
-            Fact::RunPaused(_) => {
+            Fact::RunPaused(by) => {
                 self.status = RunStatus::Paused;
+                self.paused_by = by.by.as_str().into();
                 self.paused_at = Some(at);
             }
             Fact::RunResumed(_) => {

@@ -15,40 +15,44 @@ use kapell_model::{Error, ErrorCode, StepStatus, limits};
 use super::input::Taken;
 use super::names::{At, error_value};
 use super::people::not_now;
-use super::waiting::{Break, Waiting};
+use super::waiting::{Break, Breaks, Waiting};
 use super::{Decider, Refusal, Stop};
 use crate::event::{
     BreakAt, BreakPassed, BreakReached, BreakpointsChanged, Fact, ParamChanged, Stored, StoredBreak,
 };
+use crate::plan::without_numbers;
 
 impl Decider<'_> {
-    /// True if a breakpoint stops the step here.
+    /// Which breakpoint stops the step here, as people say it after "a breakpoint"; none if none does.
     ///
     /// # Errors
     /// A value that must be loaded before it is known.
-    pub(super) fn stops(&self, place: Place, at: BreakAt) -> Result<bool, Stop> {
+    pub(super) fn stops(&self, place: Place, at: BreakAt) -> Result<Option<String>, Stop> {
         let state = &self.run.state;
         let Some(plan) = state.plan_step(&self.run.plan, place) else {
-            return Ok(false);
+            return Ok(None);
         };
         if place.item != Place::NO_ITEM
             || state.cancel.is_some()
             || state.passed.contains(&(place, at))
         {
-            return Ok(false);
+            return Ok(None);
         }
         let defined = match (&plan.step.breakpoint, at) {
             (Some(Breakpoint::Before), BreakAt::Before)
             | (Some(Breakpoint::After), BreakAt::After)
-            | (Some(Breakpoint::OnFailure), BreakAt::OnFailure) => true,
+            | (Some(Breakpoint::OnFailure), BreakAt::OnFailure) => Some(String::new()),
             (Some(Breakpoint::When(when)), BreakAt::Before) => self.holds(place, when)?,
-            _ => false,
+            _ => None,
         };
-        if defined || state.stepping && at == BreakAt::Before {
-            return Ok(true);
+        if let Some(how) = defined {
+            return Ok(Some(format!("of its definition{how}")));
+        }
+        if state.stepping && at == BreakAt::Before {
+            return Ok(Some("at every step".to_owned()));
         }
         if state.breaks.is_empty() {
-            return Ok(false);
+            return Ok(None);
         }
         let path = state.path(&self.run.plan, place);
         for of in &state.breaks {
@@ -57,41 +61,52 @@ impl Decider<'_> {
                     .step
                     .as_deref()
                     .is_none_or(|step| is_named(&path, &plan.step.id, step));
-            if here {
-                let holds = match of.when.as_deref().map(Program::parse) {
-                    Some(Ok(when)) => self.holds(place, &when)?,
-                    Some(Err(_)) | None => true,
-                };
-                if holds {
-                    return Ok(true);
-                }
+            if !here {
+                continue;
+            }
+            let how = match of.when.as_deref().map(Program::parse) {
+                Some(Ok(when)) => self.holds(place, &when)?,
+                Some(Err(_)) | None => Some(String::new()),
+            };
+            if let Some(how) = how {
+                let by = of.by.as_deref().unwrap_or("somebody");
+                return Ok(Some(format!("that {by} set{how}")));
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
-    /// True unless the condition is surely false: one that cannot be evaluated stops, so that somebody
-    /// looks.
-    fn holds(&self, place: Place, when: &Program) -> Result<bool, Stop> {
+    /// What is to be said of a condition, unless it is surely false: one that cannot be evaluated
+    /// stops, so that somebody looks.
+    fn holds(&self, place: Place, when: &Program) -> Result<Option<String>, Stop> {
         let unit = self.run.state.unit(place);
         let error = unit.and_then(|unit| unit.error.as_deref());
         let names = At::unit(self.run, place, self.now)
             .with("error", error.map_or(Value::Null, error_value));
+        let source = when.source();
         match self.eval(when, &names) {
-            Ok(value) => Ok(value != Value::Bool(false)),
+            Ok(Value::Bool(false)) => Ok(None),
+            Ok(Value::Bool(true)) => Ok(Some(format!(", as `{source}`"))),
+            Ok(other) => Ok(Some(format!(
+                ", whose condition `{source}` gives a {} and not a bool",
+                other.type_name()
+            ))),
             Err(Stop::Need(need)) => Err(Stop::Need(need)),
-            Err(Stop::Failed(_)) => Ok(true),
+            Err(Stop::Failed(why)) => Ok(Some(format!(
+                ", whose condition `{source}` cannot be evaluated: {why}"
+            ))),
         }
     }
 
     /// True if the step stopped before it starts.
     pub(super) fn stopped_before(&mut self, place: Place) -> Result<bool, Stop> {
-        if !self.stops(place, BreakAt::Before)? {
+        let Some(why) = self.stops(place, BreakAt::Before)? else {
             return Ok(false);
-        }
+        };
         self.emit(Fact::BreakReached(BreakReached {
             unit: place.into(),
             at: BreakAt::Before as u32,
+            why,
             ..BreakReached::default()
         }));
         Ok(true)
@@ -108,9 +123,14 @@ impl Decider<'_> {
     ) -> bool {
         let failed = matches!(status, StepStatus::Failed | StepStatus::TimedOut);
         let ends = failed || status.good() && at == BreakAt::After;
-        if !ends || !self.stops(place, at).unwrap_or(true) {
+        if !ends {
             return false;
         }
+        let why = match self.stops(place, at) {
+            Ok(Some(why)) => why,
+            Ok(None) => return false,
+            Err(_) => "whose condition looks into a value that is not in memory".to_owned(),
+        };
         self.run.land(place);
         self.release(place);
         let output = (!output.is_null()).then(|| self.stored(output));
@@ -120,13 +140,15 @@ impl Decider<'_> {
             status: u32::from(status.number()),
             output,
             error: error.map(Into::into),
+            why,
         }));
         true
     }
 
     /// A step that stopped goes on. False if it did not stop.
     pub(super) fn go_on(&mut self, place: Place, by: &str) -> bool {
-        let Some(Waiting::Break { at, ends }) = self.run.state.waits.get(&place).cloned() else {
+        let Some(Waiting::Break { at, ends, .. }) = self.run.state.waits.get(&place).cloned()
+        else {
             return false;
         };
         self.emit(Fact::BreakPassed(BreakPassed {
@@ -188,53 +210,80 @@ impl Decider<'_> {
         Ok(())
     }
 
-    /// Somebody sets all breakpoints of the run beside those of its definition.
-    pub(super) fn request_breakpoints(
-        &mut self,
-        by: &str,
-        breaks: &[Break],
-        stepping: bool,
-    ) -> Taken {
+    fn may_set_breakpoints(&self) -> Taken {
         if self.run.state.ended() {
             return Err(not_now(
                 "the run has ended",
                 "`kapell retry` or `kapell restart` starts it again; set breakpoints then",
             ));
         }
-        if breaks.len() > limits::BREAKPOINTS {
-            let message = format!(
-                "{} breakpoints are more than the {} a run may have",
-                breaks.len(),
-                limits::BREAKPOINTS
-            );
-            let error = Error::new(ErrorCode::LimitReached, message);
-            return Err(Refusal::Reject(
-                error.hint("one without a step stops at every step"),
-            ));
-        }
-        for of in breaks {
-            self.check_breakpoint(of)?;
-        }
-        self.change_breakpoints(by, breaks, stepping);
         Ok(())
     }
 
-    fn check_breakpoint(&self, of: &Break) -> Result<(), Refusal> {
-        if let Some(step) = of.step.as_deref() {
-            let id = without_numbers(step.rsplit('.').next().unwrap_or(step));
-            let known = self
-                .run
-                .plan
-                .graphs
-                .iter()
-                .any(|graph| graph.by_id.contains_key(&*id));
-            if !known {
-                let message = format!("there is no step `{step}` in the workflow");
-                let error = Error::new(ErrorCode::StepNotFound, message);
-                return Err(Refusal::Reject(
-                    error.hint("`kapell show RUN` lists the steps"),
-                ));
+    /// Somebody sets all breakpoints of the run beside those of its definition. Those that were there
+    /// stay those of whoever set them.
+    pub(super) fn request_breakpoints(
+        &mut self,
+        by: &str,
+        breaks: &[Break],
+        stepping: bool,
+    ) -> Taken {
+        self.may_set_breakpoints()?;
+        if breaks.len() > limits::BREAKPOINTS {
+            return Err(Refusal::Reject(Breaks::too_many(breaks.len())));
+        }
+        let mut wanted = Vec::with_capacity(breaks.len());
+        for of in breaks {
+            self.check_breakpoint(of)?;
+            let known = self.run.state.breaks.iter().find(|known| known.same(of));
+            wanted.push(known.cloned().unwrap_or_else(|| set_by(of.clone(), by)));
+        }
+        self.change_breakpoints(by, &wanted, stepping);
+        Ok(())
+    }
+
+    /// Somebody sets one breakpoint beside those that are there.
+    pub(super) fn request_break(&mut self, by: &str, of: Break) -> Taken {
+        self.may_set_breakpoints()?;
+        self.check_breakpoint(&of)?;
+        let mut breaks = self.run.state.breaks.clone();
+        Breaks::add(&mut breaks, set_by(of, by)).map_err(Refusal::Reject)?;
+        if breaks.len() > self.run.state.breaks.len() {
+            self.change_breakpoints(by, &breaks, self.run.state.stepping);
+        }
+        Ok(())
+    }
+
+    /// Somebody removes breakpoints; with all of them no step stops any more because every step does.
+    pub(super) fn request_no_break(&mut self, by: &str, gone: &Breaks) -> Taken {
+        self.may_set_breakpoints()?;
+        let state = &self.run.state;
+        let mut breaks = state.breaks.clone();
+        breaks.retain(|of| !gone.has(of));
+        let stepping = state.stepping && *gone != Breaks::default();
+        let unchanged = breaks.len() == state.breaks.len() && stepping == state.stepping;
+        match &gone.step {
+            Some(step) if unchanged => {
+                let message = format!("the run has no such breakpoint at `{step}`");
+                let error = Error::new(ErrorCode::BadRequest, message);
+                Err(Refusal::Reject(error.hint(
+                    "`kapell breakpoint list` lists them; those of the definition stay",
+                )))
             }
+            Some(_) | None => {
+                if !unchanged {
+                    self.change_breakpoints(by, &breaks, stepping);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn check_breakpoint(&self, of: &Break) -> Result<(), Refusal> {
+        if let Some(step) = of.step.as_deref()
+            && !self.run.plan.has_step(step)
+        {
+            return Err(Refusal::Reject(self.run.plan.no_step(step)));
         }
         if let Some(Err(problems)) = of.when.as_deref().map(Program::parse) {
             let why = problems
@@ -305,13 +354,12 @@ impl Decider<'_> {
     }
 }
 
+fn set_by(of: Break, by: &str) -> Break {
+    let by = (!by.is_empty()).then(|| by.into());
+    Break { by, ..of }
+}
+
 /// True if a step is meant by `step`: its id, or its path, with or without numbers.
 fn is_named(path: &str, id: &str, step: &str) -> bool {
     step == id || step == path || step == without_numbers(path)
-}
-
-/// A path without the numbers of items and iterations.
-fn without_numbers(path: &str) -> String {
-    let part = |part: &str| part.split(['[', '#']).next().unwrap_or_default().to_owned();
-    path.split('.').map(part).collect::<Vec<_>>().join(".")
 }

@@ -58,7 +58,7 @@ impl Decider<'_> {
             let enough = self.enough(place, &output)?;
             self.run.land(place);
             self.release(place);
-            if self.stops(place, BreakAt::After)? {
+            if self.stops(place, BreakAt::After)?.is_some() {
                 // How it ends is stated where it stops.
                 fact.next = Next::End as u32;
                 self.emit(Fact::AttemptEnded(fact));

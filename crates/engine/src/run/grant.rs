@@ -95,6 +95,66 @@ impl Room {
         seat.free = seat.free.less(&needs);
         Some(seat.session)
     }
+
+    /// What is to be said of an attempt that asks for more than any worker has in all; none if some
+    /// worker has enough.
+    fn unfit_for(&self, work: &Work, queue: &str) -> Option<String> {
+        let needs = work.process()?.resources;
+        let totals = self.seats.iter().map(|seat| seat.total);
+        if self.seats.is_empty() || totals.clone().any(|total| total.covers(&needs)) {
+            return None;
+        }
+        let largest = totals.max_by_key(|total| {
+            let enough = [
+                total.cpu_millis >= needs.cpu_millis,
+                total.memory_bytes >= needs.memory_bytes,
+                total.gpus >= needs.gpus,
+            ];
+            let enough = enough.iter().filter(|enough| **enough).count();
+            (enough, total.memory_bytes, total.cpu_millis)
+        })?;
+        Some(format!(
+            "a worker in queue `{queue}` that has {}; the closest there now has {}",
+            amounts(&needs),
+            amounts(&largest)
+        ))
+    }
+}
+
+/// Resources in words: `2 cores, 20 GiB of memory and 1 GPU`.
+fn amounts(of: &TaskResources) -> String {
+    let mut parts = Vec::new();
+    if of.cpu_millis > 0 {
+        let (whole, thousandths) = (of.cpu_millis / 1_000, of.cpu_millis % 1_000);
+        let part = format!("{whole}.{thousandths:03}");
+        let number = part.trim_end_matches('0').trim_end_matches('.');
+        let word = if of.cpu_millis == 1_000 {
+            "core"
+        } else {
+            "cores"
+        };
+        parts.push(format!("{number} {word}"));
+    }
+    if of.memory_bytes > 0 {
+        let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+        let unit = units.iter().find(|(shift, _)| of.memory_bytes >> shift > 0);
+        let (shift, name) = unit.copied().unwrap_or((0, "bytes"));
+        let tenths = (u128::from(of.memory_bytes) * 10) >> shift;
+        let number = format!("{}.{}", tenths / 10, tenths % 10);
+        parts.push(format!(
+            "{} {name} of memory",
+            number.trim_end_matches(".0")
+        ));
+    }
+    if of.gpus > 0 {
+        let word = if of.gpus == 1 { "GPU" } else { "GPUs" };
+        parts.push(format!("{} {word}", of.gpus));
+    }
+    match parts.split_last() {
+        None => "nothing".to_owned(),
+        Some((last, [])) => last.clone(),
+        Some((last, others)) => format!("{} and {last}", others.join(", ")),
+    }
 }
 
 impl Offers {
@@ -315,9 +375,16 @@ impl Decider<'_> {
                 return true;
             }
         };
+        let of = (place.scope, place.step);
         let Some(session) = granting.room.take(&work) else {
+            if let Some(why) = granting.room.unfit_for(&work, &step.queue) {
+                self.run.live.unfit.insert(of, why);
+            }
             return false;
         };
+        if !self.run.live.unfit.is_empty() {
+            self.run.live.unfit.remove(&of);
+        }
         let offer = granting.offers.take();
         self.run.take_off(
             place,

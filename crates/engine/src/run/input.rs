@@ -107,7 +107,7 @@ impl Decider<'_> {
                 self.emit(Fact::LockGranted(place.into()));
                 Ok(())
             }
-            Input::LockRefused { place, name } => self.lock_refused(place, &name),
+            Input::LockRefused { place, name, why } => self.lock_refused(place, &name, why),
             Input::Signals {
                 place,
                 signals,

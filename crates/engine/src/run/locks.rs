@@ -1,14 +1,15 @@
 //! Locks that units ask for, one after another.
 
 use kapell_api::task::{Place, TaskError};
-use kapell_expr::{Template, Value};
-use kapell_model::{EntityKey, StepStatus};
+use kapell_expr::{Template, Value, format_duration};
+use kapell_model::spec::LockUse;
+use kapell_model::{EntityKey, StepStatus, limits};
 
 use super::input::Taken;
 use super::names::At;
 use super::{Decider, Refusal, Stop};
 use crate::event::{Fact, LockRequested};
-use crate::message::Message;
+use crate::message::{LockRefusal, Message};
 
 impl Decider<'_> {
     pub(super) fn request_lock(&mut self, place: Place) -> Result<(), Stop> {
@@ -32,6 +33,16 @@ impl Decider<'_> {
             }
         }
         locks.sort_by(|a, b| a.0.cmp(&b.0));
+        // Different expressions may give one name, and nobody waits for what they hold themselves.
+        for pair in locks.windows(2) {
+            let ((name, one), (other, two)) = (&pair[0], &pair[1]);
+            if name == other && (one.max, one.per) != (two.max, two.per) {
+                let (one, two) = (bound(one), bound(two));
+                let message = format!("locks: `{name}` is named twice, with {one} and with {two}");
+                return self.expression_failed(place, message);
+            }
+        }
+        locks.dedup_by(|a, b| a.0 == b.0);
         let held = self
             .run
             .state
@@ -39,6 +50,8 @@ impl Decider<'_> {
             .get(&place)
             .map_or(0, |locks| locks.held.len());
         let Some((name, lock)) = locks.get(held) else {
+            // It holds all that it names, though it names fewer than its definition does.
+            self.emit(Fact::LockGranted(place.into()));
             return Ok(());
         };
         let run = self.run.state.meta.id;
@@ -68,18 +81,30 @@ impl Decider<'_> {
         Ok(())
     }
 
-    /// A lock that is a rate for others, or the other way round, is none that the unit could get.
-    pub(super) fn lock_refused(&mut self, place: Place, name: &str) -> Taken {
+    /// A lock that the unit can never get.
+    pub(super) fn lock_refused(&mut self, place: Place, name: &str, why: LockRefusal) -> Taken {
         let locks = self.run.state.locks.get(&place);
-        let asked = locks.and_then(|locks| locks.asked.as_deref());
-        if asked != Some(name) {
+        if locks.and_then(|locks| locks.asked.as_deref()) != Some(name) {
             return Err(Refusal::Stale);
         }
-        let error = TaskError {
-            reason: "lock".into(),
-            message: format!(
-                "others use `{name}` as a lock, and this step as a rate, or the other way round: one of them needs another name"
+        let (reason, message) = match why {
+            LockRefusal::OtherKind => (
+                "lock",
+                format!(
+                    "others use `{name}` as a lock, and this step as a rate, or the other way round: one of them needs another name"
+                ),
             ),
+            LockRefusal::Full => (
+                "too_many_wait",
+                format!(
+                    "{} steps already wait for the lock `{name}`, and no more may",
+                    limits::LOCK_REQUESTS
+                ),
+            ),
+        };
+        let error = TaskError {
+            reason: reason.into(),
+            message,
             ..TaskError::default()
         };
         self.end_started(place, StepStatus::Failed, Some(error));
@@ -101,5 +126,13 @@ impl Decider<'_> {
             map.insert(name.clone(), value);
         }
         Ok(Value::Map(map.into()))
+    }
+}
+
+/// The bound of a lock as its definition says it.
+fn bound(lock: &LockUse) -> String {
+    match lock.per {
+        None => format!("`max: {}`", lock.max),
+        Some(per) => format!("`max: {}, per: {}`", lock.max, format_duration(per)),
     }
 }

@@ -58,10 +58,10 @@ pub(crate) use decider::{Decider, Stop};
 pub use request::{Answer, Request};
 pub use state::State;
 use state::Unit;
-pub use waiting::Break;
+pub use waiting::{Break, Breaks};
 
 use crate::event::{Event, RunCreated};
-use crate::message::{Message, Signal};
+use crate::message::{LockRefusal, Message, Signal};
 use crate::place_map::PlaceMap;
 use crate::plan::Plan;
 use crate::run_queue::Entry;
@@ -95,6 +95,8 @@ pub struct Live {
     pub needs: Vec<Ref>,
     /// What work of this run waits for in queues where no worker may take it, as its owner last said.
     pub held_up: BTreeMap<Arc<str>, String>,
+    /// What steps wait for that ask for more than any worker of their queue has in all.
+    pub unfit: BTreeMap<(u32, u16), String>,
 }
 
 /// An attempt handed out.
@@ -182,12 +184,14 @@ pub enum Input {
         /// The name.
         name: Arc<str>,
     },
-    /// A lock is in use as a rate, or the other way round.
+    /// A lock is none that the unit can get.
     LockRefused {
         /// The unit that asked.
         place: Place,
         /// The name.
         name: Arc<str>,
+        /// Why.
+        why: LockRefusal,
     },
     /// Signals that a unit may wait for have come.
     Signals {
@@ -247,7 +251,7 @@ impl Input {
             Message::PauseChild { paused: true } => Self::Request(Request::Pause { by: by() }),
             Message::PauseChild { paused: false } => Self::Request(Request::Resume { by: by() }),
             Message::LockGranted { place, name } => Self::LockGranted { place, name },
-            Message::LockRefused { place, name } => Self::LockRefused { place, name },
+            Message::LockRefused { place, name, why } => Self::LockRefused { place, name, why },
             Message::Signals {
                 place,
                 signals,
@@ -554,7 +558,7 @@ impl State {
 }
 
 /// Changes whenever the layout of [`State`] does.
-const SNAPSHOT_LAYOUT: u8 = 4;
+const SNAPSHOT_LAYOUT: u8 = 5;
 
 impl Live {
     /// A page that left memory.

@@ -74,6 +74,8 @@ impl Decider<'_> {
                 breakpoints,
                 stepping,
             } => self.request_breakpoints(&by, &breakpoints, stepping),
+            Request::AddBreakpoint { by, breakpoint } => self.request_break(&by, breakpoint),
+            Request::RemoveBreakpoints { by, which } => self.request_no_break(&by, &which),
             Request::SetParam {
                 by,
                 name,

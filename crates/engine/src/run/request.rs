@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kapell_expr::Value;
 
-use super::Break;
+use super::waiting::{Break, Breaks};
 
 /// What a person can do to a run.
 #[derive(Clone, Debug)]
@@ -82,6 +82,20 @@ pub enum Request {
         breakpoints: Vec<Break>,
         /// Every step stops before it starts.
         stepping: bool,
+    },
+    /// Set one breakpoint beside those that are there.
+    AddBreakpoint {
+        /// Who.
+        by: String,
+        /// It.
+        breakpoint: Break,
+    },
+    /// Remove breakpoints beside those of the definition.
+    RemoveBreakpoints {
+        /// Who.
+        by: String,
+        /// Which.
+        which: Breaks,
     },
     /// Change a parameter while a step is stopped or the run is paused.
     SetParam {

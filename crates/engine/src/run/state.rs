@@ -37,6 +37,8 @@ pub struct State {
     pub cancel: Option<Cancel>,
     /// Since when it is paused.
     pub paused_at: Option<Time>,
+    /// Who paused it last.
+    pub paused_by: Arc<str>,
     /// When its timeout ends it.
     pub timeout_at: Option<Time>,
     /// It had ended and started again.
@@ -482,6 +484,18 @@ impl Timers {
     /// When the timer of this kind of a unit ends.
     pub fn get(&self, place: Place, kind: TimerKind) -> Option<Time> {
         self.by_unit.get(&(place, kind)).copied()
+    }
+
+    /// The timers of the items of a step.
+    pub fn of_items(&self, step: Place) -> impl Iterator<Item = (Place, TimerKind, Time)> + '_ {
+        let from = (Place { item: 0, ..step }, TimerKind::Retry);
+        let last = Place {
+            item: Place::NO_ITEM - 1,
+            ..step
+        };
+        self.by_unit
+            .range(from..=(last, TimerKind::GiveUp))
+            .map(|((place, kind), at)| (*place, *kind, *at))
     }
 
     /// The first that is due at `now`; while paused of those that start nothing.

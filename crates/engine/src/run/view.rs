@@ -5,15 +5,20 @@ use kapell_model::spec::Verb;
 use kapell_model::{RunId, RunStatus, StepStatus, Time, limits};
 use serde::{Deserialize, Serialize};
 
-use super::state::{Inner, Page, StepState, TimerKind, Unit};
+use super::state::{ForeachState, Inner, Page, StepState, TimerKind, Unit, split};
 use super::waiting::Break;
 use super::{Flight, Run};
 use crate::event::ScopeKind;
 use crate::plan::StepPlan;
 
 mod document;
+mod items;
+mod settings;
+#[cfg(test)]
+mod tests;
 mod waits;
 
+pub use items::{ItemCounts, ItemsWait, ItemsWaiting};
 pub use waits::{ApprovalView, GivenView, InputView, StoppedView};
 
 /// Where a run stands.
@@ -97,21 +102,6 @@ pub struct StepView {
     pub stopped: Option<StoppedView>,
 }
 
-/// Items of a foreach.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ItemCounts {
-    /// All.
-    pub count: u32,
-    /// Succeeded.
-    pub succeeded: u32,
-    /// Failed.
-    pub failed: u32,
-    /// Ended otherwise.
-    pub other: u32,
-    /// In flight.
-    pub running: u32,
-}
-
 /// Inner steps that a view shows; a foreach over groups shows its first items.
 const VIEW_STEPS: usize = 2_000;
 
@@ -121,13 +111,45 @@ const VIEW_ITEMS: usize = 20;
 impl Run {
     /// Where the run stands at `now`.
     pub fn view(&self, now: Time) -> RunView {
-        let state = &self.state;
         let mut steps = Vec::new();
-        for (number, scope) in &state.scopes {
+        for (number, scope) in &self.state.scopes {
             if scope.parent.is_none() {
                 self.view_scope(*number, 0, now, &mut steps);
             }
         }
+        self.view_with(steps)
+    }
+
+    /// Where the run stands at `now`, with one step or item alone: with none if there is no such
+    /// place, or if it is an item that has ended and left memory.
+    pub fn view_of(&self, path: &str, now: Time) -> RunView {
+        self.view_with(self.view_path(path, now).into_iter().collect())
+    }
+
+    fn view_path(&self, path: &str, now: Time) -> Option<StepView> {
+        let place = self.state.find(&self.plan, path)?;
+        let step = self.state.step(place.scope, place.step)?;
+        if place.item == Place::NO_ITEM {
+            let items = self.items_view(place, step, now);
+            return Some(self.view_unit(place, 0, &step.unit, items, now));
+        }
+        let foreach = step.foreach.as_ref().filter(|of| place.item < of.count)?;
+        let fresh = Unit {
+            status: match foreach.tail {
+                Some((from, status)) if place.item >= from => status,
+                _ => StepStatus::Pending,
+            },
+            ..Unit::default()
+        };
+        let unit = match foreach.pages.get(split(place.item).0) {
+            Some(Page::Closed(_)) => return None,
+            _ => foreach.unit(place.item).unwrap_or(&fresh),
+        };
+        Some(self.view_unit(place, 0, unit, None, now))
+    }
+
+    fn view_with(&self, steps: Vec<StepView>) -> RunView {
+        let state = &self.state;
         RunView {
             id: state.meta.id,
             namespace: state.meta.namespace.to_string(),
@@ -169,7 +191,14 @@ impl Run {
     fn run_waits_for(&self) -> Option<String> {
         match self.state.status {
             RunStatus::Queued => Some("its turn in the workflow's run queue".to_owned()),
-            RunStatus::Paused => Some("somebody to resume it: `kapell resume`".to_owned()),
+            RunStatus::Paused => {
+                let since = self.state.paused_at.map(|at| format!(" at {at}"));
+                let since = since.unwrap_or_default();
+                let by = &self.state.paused_by;
+                Some(format!(
+                    "somebody to resume it: {by} paused it{since}: `kapell resume`"
+                ))
+            }
             _ if !self.live.needs.is_empty() => Some("a stored value to be loaded".to_owned()),
             _ => None,
         }
@@ -189,57 +218,50 @@ impl Run {
                 step: index,
                 item: Place::NO_ITEM,
             };
-            into.push(self.view_unit(place, depth, step, now));
+            let items = self.items_view(place, step, now);
+            into.push(self.view_unit(place, depth, &step.unit, items, now));
             self.view_inner(&step.unit.inner, depth, now, into);
-            let mut shown = 0;
-            for (page_index, page) in step
-                .foreach
-                .iter()
-                .flat_map(|foreach| foreach.pages.iter().enumerate())
-            {
-                let Page::Open { units, .. } = page else {
-                    continue;
-                };
-                for (offset, unit) in units.iter().enumerate() {
-                    if unit.inner == Inner::None && self.state.waits.is_empty() {
-                        continue;
-                    }
-                    if unit.inner != Inner::None && shown < VIEW_ITEMS {
-                        shown += 1;
-                        self.view_inner(&unit.inner, depth, now, into);
-                    }
-                    let item = u32::try_from(page_index * limits::FOREACH_PAGE + offset);
-                    let item = Place {
-                        item: item.unwrap_or(Place::NO_ITEM),
-                        ..place
-                    };
-                    if self.state.waits.contains_key(&item) && shown < VIEW_ITEMS {
-                        shown += 1;
-                        into.push(self.view_item(item, depth + 1, unit));
-                    }
-                }
+            if let Some(foreach) = &step.foreach {
+                self.view_items(place, foreach, depth, now, into);
             }
         }
     }
 
-    /// An item that waits for a signal or for people.
-    fn view_item(&self, place: Place, depth: u32, unit: &Unit) -> StepView {
-        StepView {
-            path: self.state.path(&self.plan, place),
-            depth,
-            status: unit.status,
-            attempts: unit.attempts,
-            ready_at: Some(unit.ready_at),
-            started_at: Some(unit.started_at),
-            ended_at: None,
-            items: None,
-            waits_for: self.waits_for_others(place),
-            error: None,
-            child: None,
-            lock: self.lock_of(place),
-            approval: self.approval_view(place),
-            stopped: None,
+    /// The first items that wait for signals or people, and the insides of the first that have some.
+    fn view_items(
+        &self,
+        place: Place,
+        foreach: &ForeachState,
+        depth: u32,
+        now: Time,
+        into: &mut Vec<StepView>,
+    ) {
+        let item = |item| Place { item, ..place };
+        let waiting = item(0)..=item(Place::NO_ITEM - 1);
+        for (place, _) in self.state.waits.range(waiting).take(VIEW_ITEMS) {
+            if let Some(unit) = self.state.unit(*place) {
+                into.push(self.view_unit(*place, depth + 1, unit, None, now));
+            }
         }
+        if self.plans_a_task(place) {
+            return;
+        }
+        let pages = foreach.pages.iter().filter_map(|page| match page {
+            Page::Open { units, left } if *left > 0 => Some(units),
+            Page::Open { .. } | Page::Untouched | Page::Closed(_) => None,
+        });
+        let inner = pages
+            .flatten()
+            .map(|unit| &unit.inner)
+            .filter(|inner| matches!(inner, Inner::Scope(_) | Inner::Handler(..)));
+        for inner in inner.take(VIEW_ITEMS) {
+            self.view_inner(inner, depth, now, into);
+        }
+    }
+
+    fn items_view(&self, place: Place, step: &StepState, now: Time) -> Option<ItemCounts> {
+        let foreach = step.foreach.as_ref()?;
+        Some(self.item_counts(place, foreach, now))
     }
 
     fn view_inner(&self, inner: &Inner, depth: u32, now: Time, into: &mut Vec<StepView>) {
@@ -248,30 +270,22 @@ impl Run {
         }
     }
 
-    fn view_unit(&self, place: Place, depth: u32, step: &StepState, now: Time) -> StepView {
-        let unit = &step.unit;
+    fn view_unit(
+        &self,
+        place: Place,
+        depth: u32,
+        unit: &Unit,
+        items: Option<ItemCounts>,
+        now: Time,
+    ) -> StepView {
         let time = |at: Time| (at != Time::ZERO).then_some(at);
         let flight = self
             .flight(place)
             .filter(|flight| !self.waits_in_worker(place, *flight, now));
-        let running = flight.is_some() && unit.status == StepStatus::Queued;
-        let items = step.foreach.as_ref().map(|foreach| {
-            let flights = self.live.flights.items((), place);
-            let flights =
-                flights.filter(|(item, flight)| !self.waits_in_worker(*item, **flight, now));
-            let flights = u32::try_from(flights.count()).unwrap_or(u32::MAX);
-            ItemCounts {
-                count: foreach.count,
-                succeeded: foreach.good,
-                failed: foreach.bad,
-                other: foreach.other,
-                running: if self.state.items_open(&self.plan, place) && !self.plans_a_task(place) {
-                    foreach.open
-                } else {
-                    flights
-                },
-            }
-        });
+        // Items that are tasks stand in no queue of their own: they wait as one, with their foreach.
+        let queued = unit.status == StepStatus::Queued
+            || unit.status == StepStatus::Pending && place.item != Place::NO_ITEM;
+        let running = flight.is_some() && queued;
         StepView {
             path: self.state.path(&self.plan, place),
             depth,
@@ -285,7 +299,11 @@ impl Run {
             started_at: time(unit.started_at).or(flight.map(|flight| flight.granted_at)),
             ended_at: time(unit.ended_at),
             items,
-            waits_for: self.waits_for(place, now),
+            waits_for: if running {
+                None
+            } else {
+                self.waits_for(place, unit, now)
+            },
             error: unit.error.as_deref().cloned(),
             child: match unit.inner {
                 Inner::Child(child) => Some(child),
@@ -323,11 +341,11 @@ impl Run {
     }
 
     /// What a unit waits for, in one sentence with the names involved; none if it does not wait.
-    fn waits_for(&self, place: Place, now: Time) -> Option<String> {
+    fn waits_for(&self, place: Place, unit: &Unit, now: Time) -> Option<String> {
         let state = &self.state;
-        let unit = state.unit(place)?;
         let timer = |kind| state.timers.get(place, kind);
         match unit.status {
+            StepStatus::Pending if place.item != Place::NO_ITEM => self.item_turn(place),
             StepStatus::Pending => self.needs_of(place),
             StepStatus::Retrying if state.status == RunStatus::Paused => {
                 Some("the run to be resumed".to_owned())
@@ -359,27 +377,7 @@ impl Run {
                     .flight(place)
                     .is_none_or(|flight| self.waits_in_worker(place, flight, now)) =>
             {
-                let queue = state
-                    .plan_step(&self.plan, place)
-                    .map(|step| step.step.queue.clone())?;
-                if state.status == RunStatus::Paused {
-                    return Some("the run to be resumed".to_owned());
-                }
-                let full = self
-                    .plan
-                    .spec
-                    .max_parallelism
-                    .is_some_and(|bound| self.live.flights.len() >= bound as usize);
-                Some(if let Some(why) = self.live.held_up.get(&queue) {
-                    why.clone()
-                } else if full {
-                    format!(
-                        "one of the run's {} attempts in flight to end (`max_parallelism`)",
-                        self.live.flights.len()
-                    )
-                } else {
-                    format!("a worker with room in queue `{queue}`")
-                })
+                Some(self.worker_reason(place).1)
             }
             StepStatus::Running => match unit.inner {
                 Inner::Child(child) => Some(format!("run {child} to end")),
@@ -388,6 +386,29 @@ impl Run {
             StepStatus::Cancelling => Some("its attempt to stop".to_owned()),
             _ => None,
         }
+    }
+
+    /// What an item waits for that has not begun.
+    fn item_turn(&self, place: Place) -> Option<String> {
+        let step = self.state.step(place.scope, place.step)?;
+        let foreach = step.foreach.as_ref()?;
+        if step.unit.status.ended() || foreach.stopped {
+            return None;
+        }
+        let flying = self.live.items.get(&(place.scope, place.step));
+        let in_turn = if self.state.items_open(&self.plan, place) {
+            foreach.open
+        } else {
+            flying.map_or(0, |items| items.count)
+        };
+        if self.flight(place).is_some() {
+            return Some(self.worker_reason(place).1);
+        }
+        let (_, what) = self.turn_reason(place, foreach, in_turn);
+        Some(match what.strip_prefix("their turn") {
+            Some(how) => format!("its turn{how}"),
+            None => what,
+        })
     }
 
     fn needs_of(&self, place: Place) -> Option<String> {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Deciding, Kind, QueueEvent, Rule, mode_number};
 use crate::message::{Message, TriggerSet};
-use crate::run::Break;
+use crate::run::{Break, Breaks};
 
 /// Properties of a workflow that are not versioned. Written as JSON: a field that is not there has its
 /// default.
@@ -116,6 +116,10 @@ pub struct Change {
     pub breaks: Option<Vec<Break>>,
     /// The same for one version, in place of those that it has.
     pub breaks_of: Option<(u32, Vec<Break>)>,
+    /// One more breakpoint of new runs: of one version, or of all.
+    pub add_break: Option<(Option<u32>, Break)>,
+    /// Breakpoints of new runs that go: of one version, or of all.
+    pub remove_breaks: Option<(Option<u32>, Breaks)>,
     /// No version is active any more.
     pub deactivate: bool,
     /// Nothing of it starts any more.
@@ -148,6 +152,14 @@ impl Settings {
         let of = self.breaks_of.get(&version).into_iter().flatten();
         let all = self.breaks.iter().chain(of);
         all.take(limits::BREAKPOINTS).cloned().collect()
+    }
+
+    /// The breakpoints of new runs of one version, or of all.
+    fn breaks_of(&mut self, version: Option<u32>) -> &mut Vec<Break> {
+        match version {
+            None => &mut self.breaks,
+            Some(version) => self.breaks_of.entry(version).or_default(),
+        }
     }
 
     /// Why nothing starts, for people.
@@ -224,11 +236,16 @@ impl Deciding<'_> {
             settings.breaks = breaks;
         }
         if let Some((version, breaks)) = change.breaks_of {
-            settings.breaks_of.remove(&version);
-            if !breaks.is_empty() {
-                settings.breaks_of.insert(version, breaks);
-            }
+            settings.breaks_of.insert(version, breaks);
         }
+        if let Some((version, of)) = change.add_break {
+            // Whoever asks has counted them: where two ask at once, the last one is one too many.
+            let _ = Breaks::add(settings.breaks_of(version), of);
+        }
+        if let Some((version, gone)) = change.remove_breaks {
+            settings.breaks_of(version).retain(|of| !gone.has(of));
+        }
+        settings.breaks_of.retain(|_, breaks| !breaks.is_empty());
         if let Some(strategy) = change.strategy {
             settings.strategy = strategy;
         }

@@ -161,9 +161,9 @@ fn listens(listener: &Listener) -> Value {
     ])
 }
 
-/// What lists show of a topic; none before anything came to it.
+/// What lists show of a topic; none while it keeps nothing and nobody listens.
 pub(super) fn document(topic: &Topic) -> Option<String> {
-    if topic.last_signal == 0 && topic.last_listener == 0 {
+    if topic.signals.is_empty() && topic.listeners.len() == 0 {
         return None;
     }
     let last = topic.signals.back().map(|kept| kept.signal.sent_at);

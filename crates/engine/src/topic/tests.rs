@@ -298,6 +298,22 @@ fn what_is_too_big_or_reserved_is_refused_and_changes_nothing() {
     assert_eq!(topic.document(), None);
 }
 
+/// A list of topics shows those in use: one that keeps nothing and has nobody to tell is no news.
+#[test]
+fn a_topic_is_listed_while_it_keeps_something_or_somebody_listens() {
+    let mut topic = Topic::default();
+    subscribe(&mut topic, wanted(trigger("t"), None, ""), 1);
+    assert!(topic.document().is_some());
+    let gone = Message::Unsubscribe {
+        who: trigger("t"),
+        place: None,
+    };
+    give(&mut topic, SmallInput::Message(Box::new(gone)), 2);
+    assert_eq!(topic.document(), None);
+    send(&mut topic, signal("a", "x", 3), 3);
+    assert!(topic.document().is_some());
+}
+
 #[test]
 fn how_runs_end_is_kept_from_when_somebody_first_asked() {
     let mut topic = Topic::default();

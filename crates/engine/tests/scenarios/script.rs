@@ -286,7 +286,12 @@ fn command(text: &str) -> Result<What, String> {
                 other => return Err(format!("nothing stops `{other}`")),
             };
             let step = (step != "*").then(|| step.into());
-            What::Break(Break { step, at, when })
+            What::Break(Break {
+                step,
+                at,
+                when,
+                by: None,
+            })
         }
         ("continue", "") => What::Continue(None, false),
         ("continue", step) => What::Continue(Some(step.to_owned()), false),

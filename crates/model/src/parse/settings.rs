@@ -240,10 +240,23 @@ impl Context<'_> {
                 format!("a step names at most {} locks", limits::LOCKS),
             );
         }
-        let mut locks: Vec<LockUse> = items
-            .iter()
-            .filter_map(|item| self.lock(item, scope))
-            .collect();
+        let mut locks: Vec<LockUse> = Vec::with_capacity(items.len());
+        for item in items {
+            let Some(lock) = self.lock(item, scope) else {
+                continue;
+            };
+            let literal = super::literal_text(&lock.name);
+            let names = |other: &LockUse| super::literal_text(&other.name) == literal;
+            if let Some(literal) = literal.filter(|_| locks.iter().any(names)) {
+                self.error_hint(
+                    "repeated",
+                    item.span,
+                    format!("the step names the lock `{literal}` twice"),
+                    "once is enough: an attempt holds a lock or does not",
+                );
+            }
+            locks.push(lock);
+        }
         locks.sort_by_key(|lock| super::literal_text(&lock.name).map(str::to_owned));
         locks
     }

@@ -140,6 +140,11 @@ impl Lane {
                 self.reply(id, Ok(Answer::View(self.with_queue(view))));
                 return;
             }
+            ToEntity::ViewStep(id, step) => {
+                let view = Box::new(run.view_of(&step, now));
+                self.reply(id, Ok(Answer::View(view)));
+                return;
+            }
             ToEntity::Evaluate(id, step, expression) => {
                 let value = run.evaluate(&step, &expression, now);
                 self.reply(id, value.map(Answer::Value));

@@ -18,6 +18,8 @@ pub(super) enum ToEntity {
     Request(ReplyId, Request),
     /// A client looks.
     View(ReplyId),
+    /// A client looks at one step or item.
+    ViewStep(ReplyId, String),
     /// A client evaluates an expression over what a step sees.
     Evaluate(ReplyId, String, String),
     /// A run is made here.
@@ -42,6 +44,7 @@ impl ToEntity {
         match self {
             Self::Request(reply, _)
             | Self::View(reply)
+            | Self::ViewStep(reply, _)
             | Self::Evaluate(reply, ..)
             | Self::Fork(reply, _)
             | Self::Dismiss(reply) => Some(*reply),

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use axum::extract::{Path, Query, State};
 use kapell_api::client::{DebugCalls, RunCalls};
-use kapell_api::http::{BreakpointQuery, Evaluate, Evaluated, WorkflowBreakpoints};
+use kapell_api::http::{
+    AddBreakpoint, BreakpointQuery, Evaluate, Evaluated, RemoveBreakpoints, WorkflowBreakpoints,
+};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -15,6 +17,8 @@ use crate::Service;
 pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
     OpenApiRouter::new()
         .routes(routes!(show_breakpoints, set_breakpoints))
+        .routes(routes!(add_breakpoint))
+        .routes(routes!(remove_breakpoints))
         .routes(routes!(evaluate))
 }
 
@@ -55,6 +59,49 @@ async fn set_breakpoints(
     let all: WorkflowBreakpoints = body.read()?;
     call(service, move |service| {
         service.set_breakpoints(&workflow, &all)
+    })
+    .await
+}
+
+/// Set one more breakpoint of all new runs of a workflow
+///
+/// What others set at the same time stays. Runs that are there already have their own: the action
+/// `add-breakpoint` sets one of them.
+#[utoipa::path(
+    post, path = "/workflows/{workflow}/breakpoints/add", tag = "debugging",
+    security(("token" = ["run"])),
+    params(("workflow" = String, Path, description = "Its name")),
+    request_body = AddBreakpoint,
+    responses((status = 200, description = "The breakpoints then", body = WorkflowBreakpoints))
+)]
+async fn add_breakpoint(
+    State(service): Shared,
+    Path(workflow): Path<String>,
+    body: Body,
+) -> Answer<WorkflowBreakpoints> {
+    let of: AddBreakpoint = body.read()?;
+    call(service, move |service| {
+        service.add_breakpoint(&workflow, &of)
+    })
+    .await
+}
+
+/// Remove breakpoints of all new runs of a workflow
+#[utoipa::path(
+    post, path = "/workflows/{workflow}/breakpoints/remove", tag = "debugging",
+    security(("token" = ["run"])),
+    params(("workflow" = String, Path, description = "Its name")),
+    request_body = RemoveBreakpoints,
+    responses((status = 200, description = "The breakpoints then", body = WorkflowBreakpoints))
+)]
+async fn remove_breakpoints(
+    State(service): Shared,
+    Path(workflow): Path<String>,
+    body: Body,
+) -> Answer<WorkflowBreakpoints> {
+    let which: RemoveBreakpoints = body.read()?;
+    call(service, move |service| {
+        service.remove_breakpoints(&workflow, &which)
     })
     .await
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use kapell_api::client::RunCalls;
-use kapell_api::http::{RecordQuery, RunPage, RunQuery, RunSummary, RunView, StartRun, Started};
+use kapell_api::http::{
+    RecordQuery, RunPage, RunQuery, RunSummary, RunView, StartRun, Started, StepQuery, StepView,
+};
 use kapell_api::record::Record;
 use kapell_model::RunId;
 use serde::Deserialize;
@@ -29,6 +31,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
         .routes(routes!(find_run))
         .routes(routes!(wait_for_run))
         .routes(routes!(show_record))
+        .routes(routes!(show_step))
 }
 
 /// Start a run
@@ -85,6 +88,28 @@ async fn find_run(State(service): Shared, Path(run): Path<String>) -> Answer<Sta
 async fn show_run(State(service): Shared, Path(run): Path<String>) -> Answer<RunView> {
     let run = found(&service, run).await?;
     Ok(Json(service.view_soon(run).await?))
+}
+
+/// Show where one step or item of a run stands
+///
+/// An item that has ended may be in the record of the run alone.
+#[utoipa::path(
+    get, path = "/runs/{run}/step", tag = "runs", security(("token" = ["read"])),
+    params(
+        ("run" = String, Path, description = "Its id, the last 4 or more characters of it, or `last`"),
+        StepQuery,
+    ),
+    responses((status = 200, description = "The step", body = StepView))
+)]
+async fn show_step(
+    State(service): Shared,
+    Path(run): Path<String>,
+    Query(which): Query<StepQuery>,
+) -> Answer<StepView> {
+    call(service, move |service| {
+        service.view_step(service.find(&run)?, &which.path)
+    })
+    .await
 }
 
 #[derive(Deserialize, IntoParams)]

@@ -1,15 +1,18 @@
 //! Breakpoints of workflows, and what expressions give in a run.
 
 use kapell_api::client::{DebugCalls, Result};
-use kapell_api::http::{Breakpoint, Evaluate, Evaluated, WorkflowBreakpoints};
+use kapell_api::http::{
+    AddBreakpoint, BreakAt, Breakpoint, Evaluate, Evaluated, RemoveBreakpoints, WorkflowBreakpoints,
+};
 use kapell_engine::Ask;
-use kapell_engine::run::waiting::Break;
+use kapell_engine::run::{Break, Breaks};
 use kapell_engine::run_queue::Change;
 use kapell_model::{Error, ErrorCode, RunId, limits};
 use kapell_node::perform::{self, Plans};
 use kapell_node::{Answer, ClientRequest, Entity, clock};
 
-use super::{Service, no_run, unexpected};
+use super::{Service, no_run, no_version, unexpected};
+use crate::register::NAMESPACE;
 use crate::rows::{self, failure};
 
 /// Breakpoints as a run takes them.
@@ -18,11 +21,7 @@ use crate::rows::{self, failure};
 /// `limit-reached` for too many, `bad-request` for a condition that is none.
 pub(super) fn breaks(all: &[Breakpoint]) -> Result<Vec<Break>> {
     if all.len() > limits::BREAKPOINTS {
-        let message = format!("{} breakpoints are too many", all.len());
-        return Err(Error::new(ErrorCode::LimitReached, message).hint(format!(
-            "at most {}; one without a step stops at every step",
-            limits::BREAKPOINTS
-        )));
+        return Err(Breaks::too_many(all.len()));
     }
     for when in all.iter().filter_map(|of| of.when.as_deref()) {
         if let Err(problems) = kapell_expr::Program::parse(when) {
@@ -34,6 +33,64 @@ pub(super) fn breaks(all: &[Breakpoint]) -> Result<Vec<Break>> {
         }
     }
     Ok(all.iter().map(rows::break_of).collect())
+}
+
+/// Which breakpoints are meant.
+pub(super) fn gone(step: Option<&str>, at: Option<BreakAt>) -> Breaks {
+    Breaks {
+        step: step.map(Into::into),
+        at: at.map(rows::stop_of),
+    }
+}
+
+impl Service {
+    /// Refuses breakpoints of a version or a step that there is not. Without a version steps are those
+    /// of the active one.
+    fn check_breaks(&self, workflow: &str, version: Option<u32>, wanted: &[Break]) -> Result<()> {
+        self.known(workflow)?;
+        let mut plans = Plans::default();
+        let (namespace, name) = (NAMESPACE.into(), workflow.into());
+        let found = plans.version(&*self.store, &namespace, &name, version);
+        let Some(found) = found.map_err(failure)? else {
+            return match version {
+                Some(_) => Err(no_version(workflow, version)),
+                None => Ok(()),
+            };
+        };
+        let steps = wanted.iter().filter_map(|of| of.step.as_deref());
+        for step in steps {
+            if !found.plan.has_step(step) {
+                let mut error = found.plan.no_step(step);
+                error.message = format!(
+                    "version {} of workflow `{workflow}` has no step `{step}`",
+                    found.version
+                );
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn change_breaks(
+        &self,
+        workflow: &str,
+        version: Option<u32>,
+        change: Change,
+    ) -> Result<WorkflowBreakpoints> {
+        let ask = Ask::Change(Box::new(change));
+        let asks = vec![(Self::queue_key(workflow), ask)];
+        self.ask(ClientRequest::AskTogether(asks))?;
+        self.breakpoints(workflow, version)
+    }
+}
+
+/// Breakpoints that somebody sets.
+fn set_by(by: &str, all: Vec<Break>) -> impl Iterator<Item = Break> {
+    let by: Option<std::sync::Arc<str>> = (!by.is_empty()).then(|| by.into());
+    all.into_iter().map(move |of| Break {
+        by: by.clone(),
+        ..of
+    })
 }
 
 impl DebugCalls for Service {
@@ -60,8 +117,9 @@ impl DebugCalls for Service {
         workflow: &str,
         all: &WorkflowBreakpoints,
     ) -> Result<WorkflowBreakpoints> {
-        self.known(workflow)?;
         let wanted = breaks(&all.breakpoints)?;
+        self.check_breaks(workflow, all.version, &wanted)?;
+        let wanted = set_by(&all.by, wanted).collect();
         let change = match all.version {
             None => Change {
                 breaks: Some(wanted),
@@ -72,10 +130,43 @@ impl DebugCalls for Service {
                 ..Change::default()
             },
         };
-        let ask = Ask::Change(Box::new(change));
-        let asks = vec![(Self::queue_key(workflow), ask)];
-        self.ask(ClientRequest::AskTogether(asks))?;
-        self.breakpoints(workflow, all.version)
+        self.change_breaks(workflow, all.version, change)
+    }
+
+    fn add_breakpoint(&self, workflow: &str, of: &AddBreakpoint) -> Result<WorkflowBreakpoints> {
+        let wanted = breaks(std::slice::from_ref(&of.breakpoint))?;
+        self.check_breaks(workflow, of.version, &wanted)?;
+        let there = self.breakpoints(workflow, of.version)?.breakpoints.len();
+        if there >= limits::BREAKPOINTS {
+            return Err(Breaks::too_many(there + 1));
+        }
+        let mut add = set_by(&of.by, wanted);
+        let change = Change {
+            add_break: add.next().map(|add| (of.version, add)),
+            ..Change::default()
+        };
+        self.change_breaks(workflow, of.version, change)
+    }
+
+    fn remove_breakpoints(
+        &self,
+        workflow: &str,
+        which: &RemoveBreakpoints,
+    ) -> Result<WorkflowBreakpoints> {
+        let gone = gone(which.step.as_deref(), which.at);
+        let there = self.breakpoints(workflow, which.version)?.breakpoints;
+        if let Some(step) = &which.step
+            && !there.iter().any(|of| gone.has(&rows::break_of(of)))
+        {
+            let message = format!("new runs of `{workflow}` have no such breakpoint at `{step}`");
+            return Err(Error::new(ErrorCode::BadRequest, message)
+                .hint("`kapell breakpoint list` lists them; those of the definition stay"));
+        }
+        let change = Change {
+            remove_breaks: Some((which.version, gone)),
+            ..Change::default()
+        };
+        self.change_breaks(workflow, which.version, change)
     }
 
     fn evaluate(&self, run: RunId, of: &Evaluate) -> Result<Evaluated> {

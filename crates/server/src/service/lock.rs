@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use kapell_api::client::{LockCalls, Result};
-use kapell_api::http::{LockPage, LockQuery, LockSummary, LockUse, LockView, RunView, StepView};
+use kapell_api::http::{LockPage, LockQuery, LockSummary, LockUse, LockView, RunView};
 use kapell_engine::Ask;
 use kapell_model::{EntityKey, Error, ErrorCode, RunId};
 use kapell_store::Order;
@@ -44,33 +44,46 @@ impl Service {
         Ok(view)
     }
 
-    /// Says of steps that wait for a lock who holds it, and who is before them.
+    /// Says of steps and items that wait for a lock who holds it, and of steps who is before them.
     pub(super) fn name_holders(&self, view: &mut RunView) {
         let run = view.summary.run;
         let mut known: BTreeMap<String, LockView> = BTreeMap::new();
         for step in &mut view.steps {
-            let Some(name) = step.lock.clone() else {
-                continue;
-            };
-            if !known.contains_key(&name) {
-                if known.len() >= ASKED {
-                    return;
-                }
-                // What is not known is left out: the lock's name is there anyway.
-                let Ok(lock) = self.shown_lock(&name) else {
-                    continue;
-                };
-                known.insert(name.clone(), lock);
+            if let Some(name) = &step.lock
+                && let Some(lock) = self.known_lock(name, &mut known)
+            {
+                let own = |of: &LockUse| of.run == run && of.step == step.path;
+                let before = lock.queue.iter().position(own);
+                step.waits_for = Some(held_by(lock) + &asked_before(before));
             }
-            if let Some(lock) = known.get(&name) {
-                step.waits_for = Some(waits_for(lock, run, step));
+            let waiting = step.items.iter_mut().flat_map(|items| &mut items.waiting);
+            for of in waiting {
+                if let Some(name) = &of.lock
+                    && let Some(lock) = self.known_lock(name, &mut known)
+                {
+                    of.waits_for = held_by(lock);
+                }
             }
         }
     }
+
+    /// A lock that was asked already, or is now; what is not known is left out: its name is there
+    /// anyway.
+    fn known_lock<'k>(
+        &self,
+        name: &str,
+        known: &'k mut BTreeMap<String, LockView>,
+    ) -> Option<&'k LockView> {
+        if !known.contains_key(name) && known.len() < ASKED {
+            let lock = self.shown_lock(name).ok()?;
+            known.insert(name.to_owned(), lock);
+        }
+        known.get(name)
+    }
 }
 
-/// What a step that asked for a lock waits for.
-fn waits_for(lock: &LockView, run: RunId, step: &StepView) -> String {
+/// A lock that is waited for, and who holds it.
+fn held_by(lock: &LockView) -> String {
     let name = &lock.summary.name;
     let mut text = match (lock.summary.per_ms, lock.next_at) {
         (None, _) => format!("the lock `{name}`"),
@@ -85,13 +98,16 @@ fn waits_for(lock: &LockView, run: RunId, step: &StepView) -> String {
             text += &format!(" and {} more", held - holders.len());
         }
     }
-    let own = |of: &LockUse| of.run == run && of.step == step.path;
-    match lock.queue.iter().position(own) {
-        Some(0) | None => {}
-        Some(1) => text += "; one asks before it",
-        Some(before) => text += &format!("; {before} ask before it"),
-    }
     text
+}
+
+/// How many ask for a lock before somebody.
+fn asked_before(before: Option<usize>) -> String {
+    match before {
+        Some(0) | None => String::new(),
+        Some(1) => "; one asks before it".to_owned(),
+        Some(before) => format!("; {before} ask before it"),
+    }
 }
 
 fn named(of: &LockUse) -> String {

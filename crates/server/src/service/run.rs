@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kapell_api::client::{Result, RunCalls};
-use kapell_api::http::{Action, RunPage, RunQuery, RunSummary, RunView, StartRun, Started};
+use kapell_api::http::{
+    Action, RunPage, RunQuery, RunSummary, RunView, StartRun, Started, StepView,
+};
 use kapell_api::record::Record;
 use kapell_engine::record::Fold;
 use kapell_engine::run as engine;
@@ -15,7 +17,7 @@ use kapell_node::perform::{self, Plans};
 use kapell_node::{Answer, ClientRequest, Entity, clock};
 use kapell_store::{RunFilter, RunRow};
 
-use super::{Service, answered, aside, debug, no_run, no_version, page, unexpected};
+use super::{Service, answered, aside, debug, no_run, no_version, page, unexpected, waits};
 use crate::register::NAMESPACE;
 use crate::rows::{self, failure, summary};
 use crate::search;
@@ -63,12 +65,12 @@ impl Service {
             return Err(unexpected());
         };
         let mut view = rows::view(row, *view);
-        if view.steps.iter().all(|step| step.lock.is_none()) {
+        if !waits::elsewhere(&view) {
             return Ok(view);
         }
         let service = Arc::clone(self);
         aside(move || {
-            service.name_holders(&mut view);
+            service.name_what_is_elsewhere(&mut view);
             Ok(view)
         })
         .await
@@ -113,18 +115,35 @@ impl Service {
     }
 
     /// A view without a node: the run as its history says.
-    fn view_at_rest(&self, row: &RunRow) -> Result<kapell_engine::run::view::RunView> {
+    fn view_at_rest(&self, row: &RunRow) -> Result<engine::view::RunView> {
+        let run = self.run_at_rest(row)?;
+        let mut view = run.view(clock::now());
+        if let Some(why) = self.why_queued(&run)? {
+            view.waits_for = Some(why);
+        }
+        Ok(view)
+    }
+
+    fn run_at_rest(&self, row: &RunRow) -> Result<Box<kapell_engine::Run>> {
         let found = perform::load(&*self.store, &mut Plans::default(), &row.id.into(), None);
         match found.map_err(failure)?.1.map(|found| found.entity) {
-            Some(Entity::Run(run)) => {
-                let mut view = run.view(clock::now());
-                if let Some(why) = self.why_queued(&run)? {
-                    view.waits_for = Some(why);
-                }
-                Ok(view)
-            }
+            Some(Entity::Run(run)) => Ok(run),
             _ => Err(no_run(&row.id.to_string())),
         }
+    }
+
+    /// Where a run stands, as it knows itself.
+    pub(super) fn plain_view(&self, run: RunId) -> Result<RunView> {
+        let row = self.row(run)?;
+        let view = if self.node.is_some() {
+            match self.ask(ClientRequest::View { run })? {
+                Answer::View(view) => *view,
+                _ => return Err(unexpected()),
+            }
+        } else {
+            self.view_at_rest(&row)?
+        };
+        Ok(rows::view(row, view))
     }
 
     /// What a run that is queued waits for, as its run queue says.
@@ -210,18 +229,29 @@ impl RunCalls for Service {
     }
 
     fn view(&self, run: RunId) -> Result<RunView> {
+        let mut view = self.plain_view(run)?;
+        self.name_what_is_elsewhere(&mut view);
+        Ok(view)
+    }
+
+    fn view_step(&self, run: RunId, path: &str) -> Result<StepView> {
         let row = self.row(run)?;
         let view = if self.has_memory() {
-            match self.ask(ClientRequest::View { run })? {
+            let step = path.to_owned();
+            match self.ask(ClientRequest::ViewStep { run, step })? {
                 Answer::View(view) => *view,
                 _ => return Err(unexpected()),
             }
         } else {
-            self.view_at_rest(&row)?
+            self.run_at_rest(&row)?.view_of(path, clock::now())
         };
         let mut view = rows::view(row, view);
-        self.name_holders(&mut view);
-        Ok(view)
+        self.name_what_is_elsewhere(&mut view);
+        view.steps.pop().ok_or_else(|| {
+            let message = format!("run {run} has no step `{path}` that waits or runs");
+            Error::new(ErrorCode::StepNotFound, message)
+                .hint("`kapell show RUN` lists the steps, those that have ended too")
+        })
     }
 
     fn wait(&self, run: RunId, timeout: Duration) -> Result<RunSummary> {
@@ -250,6 +280,7 @@ impl RunCalls for Service {
 
     fn record(&self, run: RunId, at: Option<Time>) -> Result<Record> {
         let row = self.row(run)?;
+        let at = at.map(|at| moment(&row, at)).transpose()?;
         let version = self
             .store
             .version(&row.namespace, &row.workflow, Some(row.version))
@@ -302,6 +333,19 @@ fn start_request(start: StartRun) -> ClientRequest {
         priority: start.priority,
         idempotency_key: start.idempotency_key,
     }))
+}
+
+/// A moment of a run, which may not be before it was made; what is still to come is not known.
+fn moment(row: &RunRow, at: Time) -> Result<Time> {
+    if at < row.created_at {
+        let message = format!(
+            "run {} was made at {}: there is nothing of it at {at}",
+            row.id, row.created_at
+        );
+        return Err(Error::new(ErrorCode::BadRequest, message)
+            .hint("ask for a later moment; `--at 10s` is that long after it was made"));
+    }
+    Ok(at.min(clock::now()))
 }
 
 fn started(answer: Answer) -> Result<RunId> {
@@ -362,6 +406,15 @@ fn action_request(run: RunId, action: Action) -> Result<ClientRequest> {
             breakpoints: debug::breaks(&breakpoints)?,
             stepping,
         },
+        Action::AddBreakpoint { by, breakpoint } => {
+            debug::breaks(std::slice::from_ref(&breakpoint))?;
+            let breakpoint = rows::break_of(&breakpoint);
+            Request::AddBreakpoint { by, breakpoint }
+        }
+        Action::RemoveBreakpoints { by, step, at } => {
+            let which = debug::gone(step.as_deref(), at);
+            Request::RemoveBreakpoints { by, which }
+        }
         Action::SetParam {
             by,
             name,

@@ -290,7 +290,12 @@ pub(crate) fn breakpoints(rng: &mut Rng) -> Request {
     let when = rng.chance(300).then(|| "params.n > 1".into());
     Request::Breakpoints {
         by: "sim".to_owned(),
-        breakpoints: vec![run::waiting::Break { step, at, when }],
+        breakpoints: vec![run::waiting::Break {
+            step,
+            at,
+            when,
+            by: None,
+        }],
         stepping: rng.chance(100),
     }
 }

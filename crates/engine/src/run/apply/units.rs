@@ -71,6 +71,7 @@ impl State {
             .get(usize::from(place.step))
     }
 
+    /// A unit holds the lock that it asked for; where it asked for none, all that it names.
     pub(super) fn lock_granted(&mut self, plan: &Plan, place: Place) {
         let wanted = self
             .plan_step(plan, place)
@@ -78,11 +79,14 @@ impl State {
         let Some(locks) = self.locks.get_mut(&place) else {
             return;
         };
-        locks.held.extend(locks.asked.take());
-        if locks.held.len() < wanted {
+        let granted = locks.asked.take();
+        let all_held = granted.is_none();
+        locks.held.extend(granted);
+        if locks.held.len() < wanted && !all_held {
             self.todo.insert(Todo::Lock(place));
             return;
         }
+        self.todo.remove(&Todo::Lock(place));
         if let Some(unit) = self.unit_mut(place) {
             unit.status = StepStatus::Queued;
         }

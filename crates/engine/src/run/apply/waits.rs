@@ -114,7 +114,8 @@ impl State {
             }
         }
         let ends = (at != BreakAt::Before).then(|| status(reached.status));
-        self.waits.insert(place, Waiting::Break { at, ends });
+        let why = reached.why.as_str().into();
+        self.waits.insert(place, Waiting::Break { at, ends, why });
         if let Some(unit) = self.unit_mut(place) {
             unit.status = StepStatus::Waiting;
             unit.stop = None;

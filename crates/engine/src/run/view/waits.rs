@@ -1,8 +1,8 @@
 //! What people see of steps that wait for signals, people and breakpoints.
 
 use kapell_api::task::Place;
-use kapell_expr::{Budget, Part, Template, Value};
-use kapell_model::spec::{Approval, OnReject, Step, Verb, Wait};
+use kapell_expr::Value;
+use kapell_model::spec::{Approval, OnReject, Verb};
 use kapell_model::{Time, params};
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +10,7 @@ use super::super::names::At;
 use super::super::state::TimerKind;
 use super::super::waiting::{Given, Waiting};
 use super::super::{Decider, Run};
+use super::settings;
 use crate::event::BreakAt;
 
 /// What a step asks people.
@@ -64,6 +65,9 @@ pub struct InputView {
 pub struct StoppedView {
     /// Where it stopped.
     pub at: BreakAt,
+    /// Which breakpoint it is, after "a breakpoint"; empty is not known.
+    #[serde(default)]
+    pub why: String,
     /// What it starts with, or started with, as expressions give it now: the name of each setting
     /// with its value, or with the error that its evaluation gives.
     pub inputs: Vec<(String, Result<serde_json::Value, String>)>,
@@ -113,7 +117,7 @@ impl Run {
 
     /// What a unit shows at a breakpoint; none if it has not stopped.
     pub(super) fn stopped_view(&self, place: Place, now: Time) -> Option<StoppedView> {
-        let Waiting::Break { at, ends } = self.state.waits.get(&place)? else {
+        let Waiting::Break { at, ends, why } = self.state.waits.get(&place)? else {
             return None;
         };
         let output = ends.is_some().then(|| {
@@ -123,6 +127,7 @@ impl Run {
         });
         Some(StoppedView {
             at: *at,
+            why: why.to_string(),
             inputs: self.inputs_at(place, now),
             output,
         })
@@ -137,20 +142,9 @@ impl Run {
             return Vec::new();
         };
         let names = At::unit(self, place, now);
-        let shown = |template: &Template| {
-            let holds_secret = matches!(template, Template::Text(text)
-                if text.parts.iter().any(|part| matches!(part, Part::Secret(_))));
-            if holds_secret {
-                return Ok("(holds a secret)".into());
-            }
-            let value = template.eval(&names, Budget::default());
-            value
-                .map(|value| value.to_json())
-                .map_err(|error| error.to_string())
-        };
-        let settings = settings(&plan.step).into_iter().take(INPUTS);
+        let settings = settings::of(&plan.step).into_iter().take(INPUTS);
         settings
-            .map(|(name, template)| (name, shown(template)))
+            .map(|(name, setting)| (name, setting.shown(&names)))
             .collect()
     }
 
@@ -188,66 +182,18 @@ impl Run {
                 };
                 format!("{who} to approve it{but}{yes}{until}: `kapell approve`")
             }
-            Waiting::Break { at, .. } => {
+            Waiting::Break { at, why, .. } => {
+                let unit = self.state.unit(place);
+                let error = unit.and_then(|unit| unit.error.as_deref());
+                let error = error.map_or(String::new(), |error| format!(" ({})", error.message));
+                let gap = if why.is_empty() { "" } else { " " };
                 format!(
-                    "somebody to let it go on: it stopped at a breakpoint {}",
+                    "somebody to let it go on: it stopped {}{error} at a breakpoint{gap}{why}: `kapell continue`",
                     at.name()
                 )
             }
         })
     }
-}
-
-/// What a step starts with, as its definition says: of a foreach its lists.
-fn settings(step: &Step) -> Vec<(String, &Template)> {
-    if let Some(foreach) = &step.foreach {
-        let lists = foreach.vars.iter();
-        return lists
-            .map(|(name, list)| (format!("foreach.{name}"), list))
-            .collect();
-    }
-    let mut found: Vec<(String, &Template)> = Vec::new();
-    found.extend(step.with.iter().map(|with| ("with".to_owned(), with)));
-    for (name, value) in &step.env {
-        found.extend(value.iter().map(|value| (format!("env.{name}"), value)));
-    }
-    let numbered = |key: &'static str, list: &'_ [Template]| {
-        let names = (0..list.len()).map(move |at| format!("{key}[{at}]"));
-        names.collect::<Vec<_>>()
-    };
-    match &step.verb {
-        Verb::Shell { args, .. } => found.extend(numbered("args", args).into_iter().zip(args)),
-        Verb::Exec { argv } => found.extend(numbered("exec", argv).into_iter().zip(argv)),
-        Verb::Http(http) => {
-            found.push(("http.url".to_owned(), &http.url));
-            let parts = [
-                ("query", &http.query),
-                ("json", &http.json),
-                ("body", &http.body),
-            ];
-            for (name, part) in parts {
-                found.extend(part.iter().map(|part| (format!("http.{name}"), part)));
-            }
-        }
-        Verb::Set { values } => {
-            found.extend(
-                values
-                    .iter()
-                    .map(|(name, value)| (format!("set.{name}"), value)),
-            );
-        }
-        Verb::Loop(cycle) => {
-            found.extend(
-                cycle
-                    .vars
-                    .iter()
-                    .map(|(name, value)| (format!("vars.{name}"), value)),
-            );
-        }
-        Verb::Wait(Wait::Until(until)) => found.push(("wait.until".to_owned(), until)),
-        _ => {}
-    }
-    found
 }
 
 fn given_view(given: &Given) -> GivenView {

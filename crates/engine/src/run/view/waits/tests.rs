@@ -45,7 +45,7 @@ fn a_stopped_step_shows_what_it_would_start_with_and_no_secret() {
         found.map(|(_, shown)| shown.clone()).unwrap()
     };
     assert_eq!(shown("env.N"), Ok("n is 3".into()));
-    assert_eq!(shown("env.KEY"), Ok("(holds a secret)".into()));
+    assert_eq!(shown("env.KEY"), Ok("${{ secrets.key }}".into()));
     assert!(shown("env.BAD").is_err());
     assert_eq!(shown("exec[1]"), Ok(3.into()));
     let request = Request::SetParam {

@@ -1,0 +1,79 @@
+//! What steps wait for elsewhere: locks, and runs that they made.
+
+use kapell_api::client::Result;
+use kapell_api::http::{RunView, StepView};
+use kapell_model::{RunId, RunStatus, StepStatus};
+
+use super::Service;
+use crate::rows::failure;
+
+/// Runs that one view of a run asks what they wait for.
+const ASKED: usize = 10;
+
+/// True if something in the view is better said by others.
+pub(super) fn elsewhere(view: &RunView) -> bool {
+    let of_step = |step: &StepView| step.lock.is_some() || step.child.is_some();
+    let of_items = |step: &StepView| {
+        let mut waiting = step.items.iter().flat_map(|items| &items.waiting);
+        waiting.any(|of| of.lock.is_some())
+    };
+    view.steps
+        .iter()
+        .any(|step| !step.status.ended() && (of_step(step) || of_items(step)))
+}
+
+impl Service {
+    /// Says of steps that wait for a lock who holds it, and of those that wait for a run what that one
+    /// waits for.
+    pub(super) fn name_what_is_elsewhere(&self, view: &mut RunView) {
+        if !elsewhere(view) {
+            return;
+        }
+        self.name_holders(view);
+        let waits = |step: &&mut StepView| step.child.is_some() && !step.status.ended();
+        for step in view.steps.iter_mut().filter(waits).take(ASKED) {
+            // What is not known is left out: the run's id is there anyway.
+            if let Some(child) = step.child
+                && let Ok(Some(why)) = self.why_child(child)
+            {
+                step.waits_for = Some(why);
+            }
+        }
+    }
+
+    /// A run that a step waits for, with the first thing that it waits for itself.
+    fn why_child(&self, child: RunId) -> Result<Option<String>> {
+        let Some(row) = self.store.run(child).map_err(failure)? else {
+            return Ok(None);
+        };
+        let id = child.to_string();
+        let mut text = format!("run {} of `{}` to end", &id[id.len() - 8..], row.workflow);
+        if row.status.ended() {
+            return Ok(Some(text));
+        }
+        let mut view = self.plain_view(child)?;
+        if view.summary.status == RunStatus::Queued || view.waits_for.is_some() {
+            let what = view.waits_for.as_deref().unwrap_or("its turn");
+            let what = what.strip_prefix("waits for ").unwrap_or(what);
+            text += &format!(", which waits for {what}");
+            return Ok(Some(text));
+        }
+        self.name_holders(&mut view);
+        if let Some((step, what)) = first_reason(&view) {
+            text += &format!(", in which `{step}` waits for {what}");
+        }
+        Ok(Some(text))
+    }
+}
+
+/// The first step that waits for something that is no other step of its run, and for what.
+fn first_reason(view: &RunView) -> Option<(&str, &str)> {
+    let waits =
+        |step: &&StepView| !step.status.ended() && !matches!(step.status, StepStatus::Pending);
+    view.steps.iter().filter(waits).find_map(|step| {
+        let items = step.items.as_ref().and_then(|items| items.waiting.first());
+        let what = step.waits_for.as_deref();
+        let what = what.or_else(|| items.map(|of| of.waits_for.as_str()));
+        what.map(|what| (step.path.as_str(), what))
+    })
+}
