@@ -121,6 +121,8 @@ fn what_is_in_use_as_a_lock_is_no_rate_and_the_other_way_round() {
         assert_eq!(lock.period, other);
         assert!(lock.waiting.is_empty());
     }
+}
+
 /// Whoever asks beyond the bound is told so, rather than waiting for ever.
 #[test]
 fn a_request_beyond_the_bound_is_refused() {
