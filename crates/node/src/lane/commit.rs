@@ -312,6 +312,7 @@ impl Lane {
         self.slots.clear();
         self.loading.clear();
         self.acquiring.clear();
+        self.counting.clear();
         self.leases.clear();
         self.timers.clear();
         self.again.clear();

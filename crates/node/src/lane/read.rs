@@ -101,6 +101,7 @@ impl Lane {
             });
             self.join(&key);
         }
+        self.in_memory(&key);
         for (input, holds) in waiting {
             if self.slots.contains_key(&key) {
                 self.submit(key.clone(), input, holds);
@@ -130,6 +131,7 @@ impl Lane {
         let mut kept = VecDeque::new();
         if damaged {
             self.quarantined.insert(key.clone());
+            self.in_memory(&key);
         }
         for (input, holds) in waiting {
             if damaged || input.reply().is_some() {

@@ -9,6 +9,7 @@ use super::*;
 use crate::perform::{self, Plans};
 use crate::request::StartRun;
 
+mod queues;
 mod sessions;
 mod signals;
 
