@@ -1,11 +1,13 @@
 //! Commands that do something to a run that is there.
 
-use kapell_api::http::Action;
+use kapell_api::http::{Action, Dismissal};
 use kapell_expr::Value;
 use kapell_model::{Error, ErrorCode, RunId, RunStatus};
 use std::time::Duration;
 
-use crate::args::{Cancel, Follow, Fork, One, Priority, Restart, Resume, SetOutput, Skip, Work};
+use crate::args::{
+    Cancel, Dismiss, Follow, Fork, One, Priority, Restart, Resume, SetOutput, Skip, Work,
+};
 use crate::config::Config;
 use crate::paint::{self, Line, PLAIN};
 use crate::printer::Printer;
@@ -69,9 +71,24 @@ pub(crate) fn priority(priority: &Priority, config: &Config, printer: &mut Print
     Ok(Exit::Success)
 }
 
-pub(crate) fn dismiss(one: &One, config: &Config, printer: &mut Printer) -> Ended {
-    let (session, run) = record(&one.run, &Action::Dismiss, config)?;
-    say(printer, run, "blocks its run queue no more")?;
+pub(crate) fn dismiss(dismiss: &Dismiss, config: &Config, printer: &mut Printer) -> Ended {
+    let session = session::open(config, Need::Record)?;
+    let done = match (&dismiss.run, &dismiss.workflow) {
+        (Some(run), _) => session.find(run).and_then(|run| {
+            session.api().act(run, &Action::Dismiss)?;
+            Ok(format!("run {run} blocks its run queue no more"))
+        }),
+        (None, workflow) => {
+            let workflow = workflow.as_deref().unwrap_or_default();
+            let dismissal = Dismissal {
+                key: dismiss.key.clone(),
+                by: config.user.clone(),
+            };
+            let freed = session.api().dismiss(workflow, &dismissal);
+            freed.map(|_| format!("the run queue of {workflow} is blocked no more"))
+        }
+    };
+    printer.plain(done?)?;
     session.stop(Duration::ZERO);
     Ok(Exit::Success)
 }

@@ -255,5 +255,14 @@ pub(crate) fn local(text: &str, now: Time) -> String {
     out
 }
 
+/// What a run waits for, as a sentence.
+pub(crate) fn run_waits(what: &str) -> String {
+    if what.starts_with("the run ") {
+        what.to_owned()
+    } else {
+        format!("the run waits for {what}")
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@ use hyper::Method;
 
 use super::{Client, Result, encoded};
 use crate::http::{
-    Deploy, DeployPlan, Held, Hold, QueueView, VersionDiff, WorkflowChange, WorkflowView,
+    Deploy, DeployPlan, Dismissal, Held, Hold, QueueView, VersionDiff, WorkflowChange, WorkflowView,
 };
 
 /// What can be asked of workflows as they are in force.
@@ -21,6 +21,8 @@ pub trait DeployCalls: Send + Sync {
     fn diff(&self, name: &str, from: u32, to: u32) -> Result<VersionDiff>;
     /// Who is active in its run queue, and who waits.
     fn queue(&self, name: &str) -> Result<QueueView>;
+    /// Frees a line of its run queue that a failed run blocks.
+    fn dismiss(&self, name: &str, dismissal: &Dismissal) -> Result<QueueView>;
     /// Pauses all workflows, or lets them go on.
     fn hold(&self, hold: &Hold) -> Result<Held>;
 }
@@ -59,6 +61,13 @@ impl DeployCalls for Client {
 
     fn queue(&self, name: &str) -> Result<QueueView> {
         self.get(&format!("/workflows/{}/queue", encoded(name)))
+    }
+
+    fn dismiss(&self, name: &str, dismissal: &Dismissal) -> Result<QueueView> {
+        self.post(
+            &format!("/workflows/{}/queue/dismiss", encoded(name)),
+            dismissal,
+        )
     }
 
     fn hold(&self, hold: &Hold) -> Result<Held> {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use kapell_api::client::{DeployCalls, Result};
 use kapell_api::http::{
-    Deploy, DeployAction, DeployChange, DeployPlan, Difference, Held, Hold, Paused, QueueView,
-    StrategyView, VersionDiff, WorkflowChange, WorkflowView,
+    Deploy, DeployAction, DeployChange, DeployPlan, Difference, Dismissal, Held, Hold, Paused,
+    QueueView, StrategyView, VersionDiff, WorkflowChange, WorkflowView,
 };
 use kapell_engine::run_queue::{Activate, Bounds, Change, Mark, Rule, Settings};
 use kapell_engine::{Ask, Plan};
@@ -387,6 +387,18 @@ impl DeployCalls for Service {
                 .map_err(|error| Error::new(ErrorCode::Internal, error.to_string())),
             _ => Err(unexpected()),
         }
+    }
+
+    fn dismiss(&self, name: &str, dismissal: &Dismissal) -> Result<QueueView> {
+        self.known(name)?;
+        self.ask(ClientRequest::Ask {
+            key: Self::queue_key(name),
+            ask: Ask::Dismiss {
+                key: dismissal.key.as_str().into(),
+                by: dismissal.by.clone(),
+            },
+        })?;
+        self.queue(name)
     }
 
     fn hold(&self, hold: &Hold) -> Result<Held> {
