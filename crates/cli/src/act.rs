@@ -1,11 +1,13 @@
 //! Commands that do something to a run that is there.
 
-use kapell_api::http::Action;
+use kapell_api::http::{Action, Dismissal};
 use kapell_expr::Value;
 use kapell_model::{Error, ErrorCode, RunStatus};
 use std::time::Duration;
 
-use crate::args::{Cancel, Follow, Fork, One, Priority, Restart, Resume, SetOutput, Skip, Work};
+use crate::args::{
+    Cancel, Dismiss, Follow, Fork, One, Priority, Restart, Resume, SetOutput, Skip, Work,
+};
 use crate::config::Config;
 use crate::paint::{self, Line, PLAIN};
 use crate::printer::Printer;
@@ -72,15 +74,25 @@ pub(crate) fn priority(priority: &Priority, config: &Config, printer: &mut Print
     )
 }
 
-pub(crate) fn dismiss(one: &One, config: &Config, printer: &mut Printer) -> Ended {
-    let said = "blocks its run queue no more";
-    record(
-        (&one.run, one.json),
-        &Action::Dismiss,
-        said,
-        config,
-        printer,
-    )
+pub(crate) fn dismiss(dismiss: &Dismiss, config: &Config, printer: &mut Printer) -> Ended {
+    let Some(workflow) = &dismiss.workflow else {
+        let run = dismiss.run.as_deref().unwrap_or_default();
+        let said = "blocks its run queue no more";
+        return record((run, dismiss.json), &Action::Dismiss, said, config, printer);
+    };
+    let session = session::open(config, Need::Record)?;
+    let dismissal = Dismissal {
+        key: dismiss.key.clone(),
+        by: config.user.clone(),
+    };
+    let queue = session.api().dismiss(workflow, &dismissal)?;
+    if dismiss.json {
+        printer.json(&queue)?;
+    } else {
+        printer.plain(format!("the run queue of {workflow} is blocked no more"))?;
+    }
+    session.stop(Duration::ZERO);
+    Ok(Exit::Success)
 }
 
 /// Does something to a run, and says what became of it: in words, or the run as lists show it.

@@ -196,7 +196,7 @@ pub(crate) enum Command {
     /// Change the priority of a run
     Priority(Priority),
     /// Free a strict run queue that a failed run blocks
-    Dismiss(One),
+    Dismiss(Dismiss),
     /// Work and answer for good, until it is asked to end
     Server(Server),
     /// Do work of a server in this process, until it is asked to end
@@ -639,6 +639,28 @@ pub(crate) struct Cancel {
 pub(crate) struct One {
     /// The run
     pub(crate) run: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `dismiss`
+#[derive(Args)]
+pub(crate) struct Dismiss {
+    /// The run
+    #[arg(required_unless_present = "workflow", conflicts_with = "workflow")]
+    pub(crate) run: Option<String>,
+    /// Whatever run blocks the queue of this workflow, also one that is not kept any more
+    #[arg(long, value_name = "NAME")]
+    pub(crate) workflow: Option<String>,
+    /// With it: of this value of `strategy.key`
+    #[arg(
+        long,
+        requires = "workflow",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) key: String,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -135,7 +135,8 @@ fn news(view: &RunView, now: Time, several: bool, shown: &mut Shown, lines: &mut
     let waits = matches!(view.summary.status, RunStatus::Queued | RunStatus::Paused);
     if waits && shown.status != Some(view.summary.status) {
         let why = words::local(view.waits_for.as_deref().unwrap_or("nothing"), now);
-        lines.push(Line::default().with(DIM, format!("  {prefix}waits for {why}")));
+        let why = words::run_waits(&why);
+        lines.push(Line::default().with(DIM, format!("  {prefix}{why}")));
     }
     shown.status = Some(view.summary.status);
     let mut steps: Vec<_> = view.steps.iter().collect();

@@ -3,7 +3,7 @@
 use kapell_api::record::{AttemptResult, Part, Record, StepRecord};
 use kapell_api::task::Usage;
 use kapell_expr::Value;
-use kapell_model::{Error, ErrorCode, StepStatus, Time};
+use kapell_model::{Error, ErrorCode, RunStatus, StepStatus, Time};
 use kapell_node::clock;
 
 use crate::args::Show;
@@ -32,6 +32,12 @@ pub(crate) fn show(show: &Show, config: &Config, printer: &mut Printer) -> Ended
         None => None,
     };
     let record = session.api().record(run, at)?;
+    let queued = at.is_none() && record.status == RunStatus::Queued;
+    let waits = if queued {
+        session.api().view(run)?.waits_for
+    } else {
+        None
+    };
     session.close();
     if let Some(path) = &show.step {
         let step = find(&record, path)?;
@@ -56,7 +62,12 @@ pub(crate) fn show(show: &Show, config: &Config, printer: &mut Printer) -> Ended
     } else {
         clock::now()
     };
-    printer.lines(&whole(&record, now, at.is_some()))?;
+    let mut lines = whole(&record, now, at.is_some());
+    lines.extend(waits.map(|what| {
+        let why = words::run_waits(&words::local(&what, now));
+        Line::default().with(PLAIN, format!("  {why}"))
+    }));
+    printer.lines(&lines)?;
     follow::outputs(&record.outputs.to_json(), printer)?;
     Ok(Exit::Success)
 }

@@ -205,11 +205,7 @@ fn reasons(view: &RunView, session: &Session, now: Time) -> Vec<Because> {
     }
     let mut all = Vec::new();
     if let Some(what) = &view.waits_for {
-        let what = what.strip_prefix("waits for ").unwrap_or(what);
-        all.push(of_run(format!(
-            "the run waits for {}",
-            words::local(what, now)
-        )));
+        all.push(of_run(words::run_waits(&words::local(what, now))));
     } else if session.holder().is_none() {
         all.push(of_run(
             "no process works in this directory: `kapell resume` goes on".to_owned(),

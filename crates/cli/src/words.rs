@@ -265,5 +265,14 @@ pub(crate) fn quoted(word: &str) -> String {
     }
 }
 
+/// What a run waits for, as a sentence.
+pub(crate) fn run_waits(what: &str) -> String {
+    if what.starts_with("the run ") {
+        what.to_owned()
+    } else {
+        format!("the run waits for {what}")
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -421,6 +421,21 @@ fn queue_lines(view: &QueueView) -> Vec<Line> {
         if let Some(burst) = &of.burst {
             row("debounced", DIM, burst.run);
         }
+        if let Some(why) = &of.why {
+            let why = words::local(why, clock::now());
+            lines.push(Line::default().with(PLAIN, format!("  {why}")));
+        }
+    }
+    if !view.discarded.is_empty() {
+        lines.push(Line::default().with(BOLD, "discarded"));
+    }
+    for discard in &view.discarded {
+        let mut line =
+            Line::default().with(DIM, format!("  {}", list::ago(discard.at, clock::now())));
+        line.pad(12);
+        line.push(PLAIN, words::short(discard.run));
+        line.push(DIM, format!("  {}", discard.reason));
+        lines.push(line);
     }
     lines
 }

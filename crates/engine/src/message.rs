@@ -173,6 +173,8 @@ pub enum Message {
     },
     /// To a run queue: an ended run wants to start again.
     Reenter(Box<crate::run_queue::Entry>),
+    /// To a run queue: these runs of your workflow are active.
+    Active(Vec<RunId>),
     /// To a run: your queue lets you start.
     Admitted {
         /// `run.last_success`.

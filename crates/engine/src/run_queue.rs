@@ -9,17 +9,22 @@ use std::sync::Arc;
 use kapell_expr::Value;
 use kapell_model::spec::{Strategy, StrategyMode};
 use kapell_model::{EntityKey, Error, ErrorCode, RunId, Time, limits};
-use prost::Message as _;
 
 use crate::message::{Message, StartClass};
 use crate::small::{Ask, Decided, Small, SmallInput, misdirected};
 
+mod apply;
 mod decide;
+mod event;
+mod index;
 pub mod pace;
 mod settings;
 mod snapshot;
 mod view;
 
+use event::mode_number;
+pub use event::{Kind, QueueEvent, decode_chunk, encode_chunk};
+use index::Index;
 pub use settings::{Activate, Bounds, Change, Mark, Settings};
 pub use view::LinesAsk;
 
@@ -38,6 +43,10 @@ pub struct Entry {
     pub class: StartClass,
     /// Its due time: catch-up starts stand by it.
     pub scheduled_at: Time,
+    /// When its run was made.
+    pub created_at: Time,
+    /// It was active before, and starts again.
+    pub again: bool,
 }
 
 /// A strategy as the queue needs it.
@@ -56,6 +65,11 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// True if a start may have to wait for another.
+    pub fn is_bounded(&self) -> bool {
+        self.mode != StrategyMode::Parallel || self.limit > 0 || self.total > 0
+    }
+
     /// True if a start may be dropped because of another.
     fn discards(&self) -> bool {
         match self.mode {
@@ -71,6 +85,7 @@ impl Rule {
         let bounded = strategy.mode != StrategyMode::Parallel
             || strategy.limit.is_some()
             || strategy.total.is_some()
+            || strategy.key.is_some()
             || strategy.debounce.is_some();
         let micros =
             |span: jiff::SignedDuration| i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
@@ -105,6 +120,12 @@ pub struct RunQueue {
     pub turns: BTreeMap<RunId, u64>,
     /// What is said of the workflow beside its versions.
     pub settings: Settings,
+    /// Every active run has a place. If not, there may be more than those that are known: where every
+    /// start goes at once they go past the queue.
+    pub counted: bool,
+    /// The last runs that will never start.
+    pub discards: VecDeque<Discard>,
+    index: Index,
     next_turn: u64,
     last_at: Time,
     paces: pace::Paces,
@@ -129,6 +150,17 @@ pub struct Success {
     pub outputs: Vec<u8>,
 }
 
+/// A run that will never start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Discard {
+    /// The run.
+    pub run: RunId,
+    /// Why.
+    pub reason: Arc<str>,
+    /// Since when that is so.
+    pub at: Time,
+}
+
 /// The runs of one key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Line {
@@ -138,96 +170,14 @@ pub struct Line {
     pub waiting: VecDeque<Entry>,
     /// A failed run that blocks the line under `strict_sequential`.
     pub blocked: Option<RunId>,
+    /// That one timed out.
+    pub timed_out: bool,
     /// The mode of the run admitted last.
     pub mode: StrategyMode,
     /// Those of the active ones that no other start stops, with their classes.
     pub kept: BTreeMap<RunId, StartClass>,
     /// A burst that is not over: its last start, when it began, and when it goes on.
     pub burst: Option<(Entry, Time, Time)>,
-}
-
-/// One fact about a run queue.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct QueueEvent {
-    /// When, microseconds since 1970.
-    #[prost(int64, tag = "1")]
-    pub at: i64,
-    /// Number of the [`Kind`].
-    #[prost(uint32, tag = "2")]
-    pub kind: u32,
-    /// The run.
-    #[prost(bytes = "vec", tag = "3")]
-    pub run: Vec<u8>,
-    /// Its line.
-    #[prost(string, tag = "4")]
-    pub key: String,
-    /// Of an entry: number of the mode.
-    #[prost(uint32, tag = "5")]
-    pub mode: u32,
-    /// Of an entry.
-    #[prost(uint32, tag = "6")]
-    pub limit: u32,
-    /// Of an entry.
-    #[prost(uint32, tag = "7")]
-    pub total: u32,
-    /// Of an entry.
-    #[prost(int64, tag = "8")]
-    pub quiet: i64,
-    /// Of an entry.
-    #[prost(int64, tag = "9")]
-    pub longest: i64,
-    /// Of an entry.
-    #[prost(bool, tag = "10")]
-    pub inside: bool,
-    /// Of a success, and of an entry that is not regular: its due time, microseconds since 1970.
-    #[prost(int64, tag = "11")]
-    pub scheduled_at: i64,
-    /// Of a success: a stored value.
-    #[prost(bytes = "vec", tag = "12")]
-    pub params: Vec<u8>,
-    /// Of a success: a stored value.
-    #[prost(bytes = "vec", tag = "13")]
-    pub outputs: Vec<u8>,
-    /// All settings, as JSON.
-    #[prost(bytes = "vec", tag = "14")]
-    pub settings: Vec<u8>,
-    /// Of settings: the rule counts for all that waits.
-    #[prost(bool, tag = "15")]
-    pub rules: bool,
-    /// Of an entry: number of its [`StartClass`].
-    #[prost(uint32, tag = "16")]
-    pub class: u32,
-    /// Of an outcome: microseconds that the run took.
-    #[prost(int64, tag = "20")]
-    pub took: i64,
-    /// Of an outcome.
-    #[prost(bool, tag = "21")]
-    pub failed: bool,
-}
-
-/// What happened. Numbers are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// It waits.
-    Waits = 1,
-    /// It became active.
-    Admitted = 2,
-    /// It will never start, or was withdrawn.
-    Dropped = 3,
-    /// It has ended.
-    Ended = 4,
-    /// It failed and blocks its line.
-    Blocks = 5,
-    /// The line is free again.
-    Unblocked = 6,
-    /// It is the last start of a burst.
-    Burst = 7,
-    /// It is the last success of its line.
-    Succeeded = 8,
-    /// The settings are these.
-    Set = 9,
-    /// It is the last run of its line that ended, for whoever asks how they do.
-    Outcome = 20,
 }
 
 /// What a run queue decided: facts, already applied, and messages to send once they are safe.
@@ -239,6 +189,8 @@ pub struct QueueDecision {
     pub messages: Vec<(EntityKey, Message)>,
     /// Versions that become the active ones of their workflows.
     pub activated: Vec<(Arc<str>, Arc<str>, u32)>,
+    /// Lines that were looked at to find what may start: not more where there are more.
+    pub looked: usize,
 }
 
 struct Deciding<'a> {
@@ -263,20 +215,28 @@ impl RunQueue {
         };
         first(&mut deciding);
         deciding.bursts();
+        deciding.sweep();
         deciding.admit();
         deciding.out
     }
 
-    /// Refuses the retry of an ended run that could not take a place: under modes that keep one run
-    /// alone, another one is active or waits.
-    pub fn may_reenter(&self, run: RunId, key: &str, mode: StrategyMode) -> Result<(), Error> {
+    /// Refuses the retry of an ended run that could not take a place: its workflow was deleted, or
+    /// under modes that keep one run alone another one is active. `version` is what its version says.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NotAllowedNow`]
+    pub fn may_reenter(&self, run: RunId, key: &str, version: Option<Rule>) -> Result<(), Error> {
+        if self.settings.deleted {
+            return Err(Error::new(
+                ErrorCode::NotAllowedNow,
+                "its workflow was deleted, and nothing of it starts any more",
+            )
+            .hint("`kapell deploy` brings the workflow back"));
+        }
         let Some(line) = self.lines.get(key) else {
             return Ok(());
         };
-        let alone = matches!(
-            mode,
-            StrategyMode::FirstOnly | StrategyMode::LastOnly | StrategyMode::SerialLatest
-        );
+        let alone = self.settings.rule(version).discards();
         let other = line.active.iter().find(|active| **active != run);
         match other {
             Some(other) if alone => Err(Error::new(
@@ -288,17 +248,47 @@ impl RunQueue {
         }
     }
 
-    /// Frees a line that a failed run blocks. False if it was not blocked by this run.
+    /// The rule of a start whose version says this one; none if it goes at once, past the queue.
+    pub fn rule(&self, version: Option<Rule>) -> Option<Rule> {
+        let rule = self.settings.rule(version);
+        let holds = version.is_some() || rule.is_bounded() || self.settings.stopped();
+        (holds || self.counted).then_some(rule)
+    }
+
+    /// True if it must hear [`Message::Active`] before it takes this: a run that may have to wait for
+    /// others comes while some may be active that went past the queue.
+    pub fn must_count(&self, message: &Message) -> bool {
+        let (Message::Enqueue(entry) | Message::Reenter(entry)) = message else {
+            return false;
+        };
+        !self.counted && !entry.inside && self.settings.rule(Some(entry.rule)).is_bounded()
+    }
+
+    /// True if it takes no more starts: [`limits::RUN_QUEUE`] runs hold a place or wait for one.
+    pub fn is_full(&self) -> bool {
+        self.runs.len() >= limits::RUN_QUEUE
+    }
+
+    /// Frees a line that a failed run blocks; none if it blocks none.
     pub fn dismiss(&mut self, run: RunId, now: Time) -> Option<QueueDecision> {
-        let key = self
-            .lines
-            .iter()
-            .find(|(_, line)| line.blocked == Some(run))?
-            .0
-            .clone();
+        let key = self.index.blocking().get(&run)?.clone();
         Some(self.deciding(now, |deciding| {
             deciding.emit(Kind::Unblocked, run, &key, None);
         }))
+    }
+
+    /// Failed runs that block a line under `strict_sequential`.
+    pub fn blocking(&self) -> impl Iterator<Item = RunId> {
+        self.index.blocking().keys().copied()
+    }
+
+    /// When something happens in it by itself: the first burst is over, or a deleted workflow has runs
+    /// left.
+    pub fn wake_at(&self) -> Option<Time> {
+        if self.settings.deleted && !self.turns.is_empty() {
+            return Some(self.last_at);
+        }
+        self.index.burst().map(|(until, _)| *until)
     }
 
     /// `run.last_success` of a run of a line that starts now; null if none has succeeded yet.
@@ -317,233 +307,16 @@ impl RunQueue {
             ("outputs", value(&success.outputs)),
         ])
     }
-
-    fn remember(&mut self, success: Success) {
-        self.successes.insert(success.key.clone(), success);
-        if self.successes.len() > limits::LAST_SUCCESSES {
-            let oldest = self
-                .successes
-                .values()
-                .min_by_key(|success| (success.ended_at, success.key.clone()))
-                .map(|success| success.key.clone());
-            if let Some(oldest) = oldest {
-                self.successes.remove(&oldest);
-            }
-        }
-    }
-
-    /// Makes the state that the event says.
-    pub fn apply(&mut self, event: &QueueEvent) {
-        self.last_at = Time(event.at);
-        let run = crate::event::run_id(&event.run);
-        let key: Arc<str> = event.key.as_str().into();
-        if event.kind == Kind::Succeeded as u32 {
-            self.remember(Success {
-                run,
-                key,
-                scheduled_at: Time(event.scheduled_at),
-                ended_at: Time(event.at),
-                params: event.params.clone(),
-                outputs: event.outputs.clone(),
-            });
-            return;
-        }
-        if event.kind == Kind::Outcome as u32 {
-            self.paces.apply(event);
-            return;
-        }
-        if event.kind == Kind::Set as u32 {
-            self.settings = serde_json::from_slice(&event.settings).unwrap_or_default();
-            if event.rules {
-                let rule = entry_of(event, run, &key).rule;
-                for entry in self.lines.values_mut().flat_map(|line| &mut line.waiting) {
-                    entry.rule = rule;
-                }
-            }
-            return;
-        }
-        self.turns.remove(&run);
-        let line = self.lines.entry(key.clone()).or_default();
-        match event.kind {
-            1 => {
-                line.burst.take_if(|(entry, _, _)| entry.run == run);
-                line.line_up(entry_of(event, run, &key));
-                self.turns.insert(run, self.next_turn);
-                self.next_turn += 1;
-                self.runs.insert(run, key.clone());
-            }
-            2 => {
-                let place = line.waiting.iter().position(|entry| entry.run == run);
-                let mut class = StartClass::from_number(event.class);
-                if let Some(entry) = place.and_then(|place| line.waiting.remove(place)) {
-                    line.mode = entry.rule.mode;
-                    class = entry.class;
-                }
-                if class != StartClass::Regular {
-                    line.kept.insert(run, class);
-                }
-                line.blocked.take_if(|blocked| *blocked == run);
-                if line.active.insert(run) {
-                    self.active += 1;
-                }
-                self.runs.insert(run, key.clone());
-            }
-            3 | 4 => {
-                line.burst.take_if(|(entry, _, _)| entry.run == run);
-                line.kept.remove(&run);
-                if line.active.remove(&run) {
-                    self.active -= 1;
-                } else {
-                    line.waiting.retain(|entry| entry.run != run);
-                }
-                self.runs.remove(&run);
-            }
-            5 => line.blocked = Some(run),
-            6 => line.blocked = None,
-            7 => {
-                let at = Time(event.at);
-                let began = line.burst.as_ref().map_or(at, |(_, began, _)| *began);
-                let mut until = at.0.saturating_add(event.quiet);
-                if event.longest > 0 {
-                    until = until.min(began.0.saturating_add(event.longest));
-                }
-                line.burst = Some((entry_of(event, run, &key), began, Time(until)));
-                self.runs.insert(run, key.clone());
-            }
-            _ => {}
-        }
-        if let Some(line) = self.lines.get(&key)
-            && line.is_empty()
-        {
-            self.lines.remove(&key);
-        }
-    }
-
-    /// The turn of the first run that waits in a line, with the line's key.
-    fn turn(&self, key: &Arc<str>, line: &Line) -> Option<(u64, Arc<str>)> {
-        let turn = self.turns.get(&line.waiting.front()?.run)?;
-        Some((*turn, key.clone()))
-    }
-
-    /// When the first burst is over.
-    pub fn wake_at(&self) -> Option<Time> {
-        self.lines
-            .values()
-            .filter_map(|line| line.burst.as_ref())
-            .map(|(_, _, until)| *until)
-            .min()
-    }
-
-    /// Why a run waits here, for people; none if it does not.
-    pub fn why(&self, run: RunId) -> Option<String> {
-        let line = self.lines.get(self.runs.get(&run)?)?;
-        if let Some((_, _, until)) = line.burst.as_ref().filter(|(entry, _, _)| entry.run == run) {
-            return Some(format!(
-                "waits for a burst of starts to be over, at the latest at {until}"
-            ));
-        }
-        let place = line.waiting.iter().position(|entry| entry.run == run)?;
-        if let Some(why) = self.settings.why() {
-            return Some(why);
-        }
-        if let Some(blocked) = line.blocked {
-            return Some(format!(
-                "the workflow is strict_sequential and run {blocked} failed: retry it, or dismiss it"
-            ));
-        }
-        let active: Vec<String> = line
-            .active
-            .iter()
-            .take(3)
-            .map(ToString::to_string)
-            .collect();
-        Some(match active.len() {
-            0 => format!("waits for its turn: {place} runs are before it"),
-            _ => format!(
-                "waits for its turn: {} active ({}), {place} waiting before it",
-                line.active.len(),
-                active.join(", ")
-            ),
-        })
-    }
 }
 
-impl Line {
-    /// Puts a start where it belongs among those that wait: each behind what came before it, but
-    /// catch-up among its kind by due time, and backfill behind all others. Under modes that discard,
-    /// regular starts go before both, which start when nothing else is there.
-    fn line_up(&mut self, entry: Entry) {
-        let discards = entry.rule.discards();
-        let behind = |other: &Entry| match (entry.class, other.class) {
-            (StartClass::Regular, StartClass::Regular) | (StartClass::Backfill, _) => false,
-            (StartClass::Regular, class) => class == StartClass::Backfill || discards,
-            (StartClass::Catchup, StartClass::Catchup) => other.scheduled_at > entry.scheduled_at,
-            (StartClass::Catchup, class) => class == StartClass::Backfill,
-        };
-        let before = self.waiting.iter().rev().take_while(|other| behind(other));
-        let place = self.waiting.len() - before.count();
-        self.waiting.insert(place, entry);
-    }
-
-    fn is_empty(&self) -> bool {
-        self.active.is_empty()
-            && self.waiting.is_empty()
-            && self.blocked.is_none()
-            && self.burst.is_none()
-    }
-}
-
-fn entry_of(event: &QueueEvent, run: RunId, key: &Arc<str>) -> Entry {
-    Entry {
-        run,
-        key: key.clone(),
-        rule: Rule {
-            mode: MODES.get(event.mode as usize).copied().unwrap_or_default(),
-            limit: event.limit,
-            total: event.total,
-            quiet: event.quiet,
-            longest: event.longest,
-        },
-        inside: event.inside,
-        class: StartClass::from_number(event.class),
-        scheduled_at: Time(event.scheduled_at),
-    }
-}
-
-/// Modes by their stored numbers.
-const MODES: [StrategyMode; 6] = [
-    StrategyMode::Parallel,
-    StrategyMode::Sequential,
-    StrategyMode::StrictSequential,
-    StrategyMode::FirstOnly,
-    StrategyMode::LastOnly,
-    StrategyMode::SerialLatest,
-];
-
-fn mode_number(mode: StrategyMode) -> u32 {
-    let place = MODES.iter().position(|known| *known == mode);
-    place
-        .and_then(|place| u32::try_from(place).ok())
-        .unwrap_or(0)
-}
-
-/// Encodes events as one chunk.
-pub fn encode_chunk(events: &[QueueEvent]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for event in events {
-        // Encoding into a vector only fails for want of room, which a vector makes.
-        let _ = event.encode_length_delimited(&mut bytes);
-    }
-    bytes
-}
-
-/// Reads what [`encode_chunk`] wrote.
-pub fn decode_chunk(mut bytes: &[u8]) -> Result<Vec<QueueEvent>, prost::DecodeError> {
-    let mut events = Vec::new();
-    while !bytes.is_empty() {
-        events.push(QueueEvent::decode_length_delimited(&mut bytes)?);
-    }
-    Ok(events)
+fn not_blocked(workflow: &str, key: &str) -> Error {
+    let of = match key {
+        "" => String::new(),
+        key => format!(" of key `{key}`"),
+    };
+    let message = format!("no run blocks the run queue of `{workflow}`{of}");
+    Error::new(ErrorCode::NotAllowedNow, message)
+        .hint(format!("`kapell workflow queue {workflow}` shows it"))
 }
 
 impl From<QueueDecision> for Decided {
@@ -577,12 +350,17 @@ impl Small for RunQueue {
             SmallInput::Ask(Ask::Change(change)) => self
                 .deciding(now, |deciding| deciding.change(of, *change))
                 .into(),
+            SmallInput::Ask(Ask::Dismiss { key, .. }) => {
+                let blocked = self.lines.get(&*key).and_then(|line| line.blocked);
+                let decided = blocked.and_then(|run| self.dismiss(run, now));
+                decided.ok_or_else(|| not_blocked(workflow, &key))?.into()
+            }
             SmallInput::Ask(Ask::View) => Decided {
-                answer: self.view(&LinesAsk::default()),
+                answer: self.view(workflow, &LinesAsk::default()),
                 ..Decided::default()
             },
             SmallInput::Ask(Ask::Lines(which)) => Decided {
-                answer: self.view(&which),
+                answer: self.view(workflow, &which),
                 ..Decided::default()
             },
             SmallInput::Ask(_) => return Err(misdirected()),

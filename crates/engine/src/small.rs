@@ -66,6 +66,13 @@ pub enum Ask {
     Activate(Box<Activate>),
     /// A run queue: something that is not versioned changes.
     Change(Box<Change>),
+    /// A run queue: let those go on that wait for a failed run of this key.
+    Dismiss {
+        /// Value of `strategy.key`, or empty.
+        key: Arc<str>,
+        /// Who asks.
+        by: String,
+    },
     /// To a topic: keep this signal and tell who listens. `sent_at` is set when it is taken; an empty
     /// `id` is given one. Answers a map of `id`, `sent_at` and `known` (it was there already).
     Send(Box<Signal>),

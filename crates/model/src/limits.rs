@@ -95,8 +95,13 @@ pub const SESSION_OUTBOX: usize = 4_096;
 /// Bytes of log lines that a worker keeps until its server has them; what comes beyond is dropped and
 /// counted.
 pub const LOG_SPOOL_BYTES: usize = 32 << 20;
-/// Runs that wait in one run queue.
+/// Runs that hold a place in one run queue or wait for one. Beyond it a start is refused, but for those
+/// that are never discarded: of catch-up and backfill there are at most so many as their own bounds say.
 pub const RUN_QUEUE: usize = 100_000;
+/// Runs of a deleted workflow that its run queue drops in one go.
+pub const QUEUE_SWEEP: usize = 1_000;
+/// Discarded runs that a run queue still shows, with the reason.
+pub const QUEUE_DISCARDS: usize = 20;
 /// Keys of `strategy.key` whose last success one run queue remembers.
 pub const LAST_SUCCESSES: usize = 1_000;
 /// Bytes of the parameters, and of the outputs, of a success that a run queue holds itself.

@@ -378,6 +378,7 @@ impl Loop {
                 | Output::LoadVersion(_)
                 | Output::LoadContent(..)
                 | Output::FindDue(_)
+                | Output::FindActive(_)
                 | Output::FindHeard) => {
                     let _ = self.to_reader.send(output);
                 }

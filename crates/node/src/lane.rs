@@ -39,6 +39,7 @@ use crate::perform::{Found, Size, Version};
 use crate::request::{Answer, ClientRequest, ReplyId};
 use crate::rows::Shown;
 
+use count::Counting;
 use heard::Heard;
 pub use held::Grant;
 use held::Held;
@@ -48,6 +49,7 @@ pub use sessions::SessionChange;
 use to_entity::{ToEntity, looks_at_queue};
 
 mod commit;
+mod count;
 mod deliver;
 mod fork;
 mod full;
@@ -98,6 +100,8 @@ pub enum Input {
     Content(EntityKey, Ref, Result<Vec<u8>, String>),
     /// Entities that must be in memory.
     Due(kapell_store::Result<Vec<EntityKey>>),
+    /// Runs of the workflow of a run queue that are active, as their rows say.
+    Active(EntityKey, kapell_store::Result<Vec<RunId>>),
     /// Topics that tell how runs end and that somebody ever listened to.
     Heard(kapell_store::Result<Vec<EntityKey>>),
     /// The commit under way has ended.
@@ -118,6 +122,7 @@ impl Input {
                 | Self::Version(..)
                 | Self::Content(..)
                 | Self::Due(_)
+                | Self::Active(..)
                 | Self::Heard(_)
         )
     }
@@ -139,6 +144,8 @@ pub enum Output {
     LoadContent(EntityKey, Ref),
     /// Find entities that must be in memory by this time; answer [`Input::Due`].
     FindDue(Time),
+    /// Find the active runs of the workflow of this run queue; answer [`Input::Active`].
+    FindActive(EntityKey),
     /// Find topics that tell how runs end; answer [`Input::Heard`].
     FindHeard,
     /// Commit; answer [`Input::Committed`].
@@ -166,6 +173,7 @@ impl Output {
                 | Self::LoadVersion(_)
                 | Self::LoadContent(..)
                 | Self::FindDue(_)
+                | Self::FindActive(_)
                 | Self::FindHeard
         )
     }
@@ -247,6 +255,8 @@ pub struct Lane {
     outdated: BTreeSet<VersionKey>,
     /// Forks of a run that wait for another version.
     forks: BTreeMap<VersionKey, Vec<(EntityKey, ReplyId, Box<fork::Forking>)>>,
+    /// Run queues that wait to hear which runs are active.
+    counting: BTreeMap<EntityKey, Counting>,
     timers: BTreeSet<(Time, EntityKey)>,
     again: VecDeque<EntityKey>,
     /// Messages that were sent and not taken yet.
@@ -312,6 +322,7 @@ impl Lane {
             making: BTreeMap::new(),
             outdated: BTreeSet::new(),
             forks: BTreeMap::new(),
+            counting: BTreeMap::new(),
             timers: BTreeSet::new(),
             again: VecDeque::new(),
             outbox: VecDeque::new(),
@@ -398,6 +409,7 @@ impl Lane {
             Input::Version(key, result) => self.version_read(key, result),
             Input::Content(key, reference, result) => self.content(&key, &reference, result),
             Input::Due(result) => self.due(result),
+            Input::Active(key, result) => self.active(&key, result),
             Input::Heard(result) => self.heard(result),
             Input::VersionsChanged => {
                 self.versions.retain(|(_, _, version), _| version.is_some());
@@ -537,7 +549,7 @@ impl Lane {
             return;
         }
         if let Some(slot) = self.slots.get_mut(&key) {
-            if slot.asked.is_empty() {
+            if slot.asked.is_empty() && !self.counting.contains_key(&key) {
                 self.deliver(&key, input, holds);
             } else {
                 self.holds += usize::from(holds);
@@ -585,6 +597,7 @@ impl Lane {
             && self.reports.is_empty()
             && self.requests.is_empty()
             && self.loading.is_empty()
+            && self.counting.is_empty()
             && self.again.is_empty()
             && !self.recovering
     }

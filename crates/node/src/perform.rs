@@ -8,8 +8,8 @@ use kapell_engine::topic::FINISHED;
 use kapell_engine::{Plan, Ref};
 use kapell_expr::BlobRef;
 use kapell_model::spec::Spec;
-use kapell_model::{EntityKey, Shard};
-use kapell_store::{Error, Lease, Loaded, Order, Result, RunRow, Store, VersionRow};
+use kapell_model::{EntityKey, RunId, RunStatus, Shard};
+use kapell_store::{Error, Lease, Loaded, Order, Result, RunFilter, RunRow, Store, VersionRow};
 
 use crate::entity::Entity;
 use crate::lane::{Input, Output};
@@ -240,6 +240,10 @@ pub fn read(
             Input::Content(key, reference, result)
         }
         Output::FindDue(until) => Input::Due(find_due(store, until)),
+        Output::FindActive(key) => {
+            let result = find_active(store, &key);
+            Input::Active(key, result)
+        }
         Output::FindHeard => Input::Heard(find_heard(store)),
         Output::Commit(..)
         | Output::Offer(_)
@@ -265,6 +269,33 @@ fn find_due(store: &dyn Store, until: kapell_model::Time) -> Result<Vec<EntityKe
         after = Some(last);
     }
     Ok(keys)
+}
+
+/// Runs that have started and not ended, of the workflow of a run queue.
+fn find_active(store: &dyn Store, queue: &EntityKey) -> Result<Vec<RunId>> {
+    let EntityKey::RunQueue {
+        namespace,
+        workflow,
+        ..
+    } = queue
+    else {
+        return Ok(Vec::new());
+    };
+    let mut filter = RunFilter {
+        namespace: Some(namespace.clone()),
+        workflow: Some(workflow.clone()),
+        statuses: vec![RunStatus::Running, RunStatus::Paused, RunStatus::Cancelling],
+        ..RunFilter::default()
+    };
+    let mut active = Vec::new();
+    loop {
+        let page = store.search_runs(&filter, kapell_model::limits::LIST_PAGE)?;
+        active.extend(page.rows.iter().map(|row| row.id));
+        if page.next.is_none() {
+            return Ok(active);
+        }
+        filter.before = page.next;
+    }
 }
 
 /// Topics that tell how runs end and that somebody listens or listened to, of all namespaces.

@@ -12,7 +12,7 @@
 //! - **Clock jump**: one far ahead makes blobs old that were just put; it takes a clock that is wrong
 //!   by a day to lose what is not yet referred to, and nothing else is lost by it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,6 +22,9 @@ use kapell_engine::run_queue::Settings;
 use kapell_model::spec::{Retention, Spec};
 use kapell_model::{EntityKey, RunId, Time, limits};
 use kapell_store::{Error, FileBlobs, Order, Result, RunFilter, Store, Sweep, VersionRow};
+
+use crate::entity::Entity;
+use crate::perform::{self, Plans};
 
 /// Runs dropped in one go, so that nothing waits long behind it.
 const STEP: usize = 200;
@@ -119,9 +122,39 @@ impl Upkeep {
         for (workflow, ended) in ended {
             let retention = self.retention_of(&workflow)?;
             let of = (self.namespace.as_str(), &*workflow);
-            dropped += self.drop_runs(&expired(&*self.store, of, retention, ended, now)?)?;
+            let step = (ended, STEP);
+            let mut found = expired(&*self.store, of, retention, step, now)?;
+            if found.is_empty() {
+                continue;
+            }
+            // Read after the runs: one that ended and blocks is known to do so.
+            let blocking = self.blocking(&workflow)?;
+            if found.iter().any(|run| blocking.contains(run)) {
+                let step = (ended, STEP + blocking.len());
+                found = expired(&*self.store, of, retention, step, now)?;
+                found.retain(|run| !blocking.contains(run));
+            }
+            dropped += self.drop_runs(&found)?;
         }
         Ok(dropped)
+    }
+
+    /// Failed runs that others wait for: they are kept until they are retried or dismissed.
+    fn blocking(&self, workflow: &Arc<str>) -> Result<BTreeSet<RunId>> {
+        let key = self.queue_key(workflow);
+        let found = perform::load(&*self.store, &mut Plans::default(), &key, None)?.1;
+        Ok(match found.map(|found| found.entity) {
+            Some(Entity::Queue(queue)) => queue.blocking().collect(),
+            _ => BTreeSet::new(),
+        })
+    }
+
+    fn queue_key(&self, workflow: &Arc<str>) -> EntityKey {
+        EntityKey::RunQueue {
+            namespace: self.namespace.as_str().into(),
+            workflow: Arc::clone(workflow),
+            key: "".into(),
+        }
     }
 
     /// How long runs of a workflow are kept: as its settings say, else the version that is in force or
@@ -143,12 +176,7 @@ impl Upkeep {
     }
 
     fn settings(&self, workflow: &Arc<str>) -> Result<Settings> {
-        let key = EntityKey::RunQueue {
-            namespace: self.namespace.as_str().into(),
-            workflow: Arc::clone(workflow),
-            key: "".into(),
-        };
-        let key = key.to_bytes();
+        let key = self.queue_key(workflow).to_bytes();
         let found = self.store.documents(&key, None, Order::Forward, 1)?;
         let own = found.iter().find(|(found, _)| *found == key);
         Ok(own
@@ -199,16 +227,16 @@ impl Upkeep {
     }
 }
 
-/// Some of the ended runs of a workflow that are kept no longer: those that ended first.
+/// Some of the ended runs of a workflow that are kept no longer: those that ended first, at most `step`.
 fn expired(
     store: &dyn Store,
     workflow: (&str, &str),
     retention: Retention,
-    ended: u64,
+    (ended, step): (u64, usize),
     now: Time,
 ) -> Result<Vec<RunId>> {
     if let Some(age) = retention.age {
-        let expired = store.expired_runs(Some(workflow), now.plus(-age), STEP)?;
+        let expired = store.expired_runs(Some(workflow), now.plus(-age), step)?;
         if !expired.is_empty() {
             return Ok(expired);
         }
@@ -216,7 +244,7 @@ fn expired(
     let surplus = retention
         .runs
         .map_or(0, |kept| ended.saturating_sub(kept.into()));
-    let surplus = usize::try_from(surplus).unwrap_or(usize::MAX).min(STEP);
+    let surplus = usize::try_from(surplus).unwrap_or(usize::MAX).min(step);
     if surplus == 0 {
         return Ok(Vec::new());
     }

@@ -7,15 +7,16 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use kapell_api::task::{Place, Task};
-use kapell_engine::run_queue::Settings;
+use kapell_engine::Message;
+use kapell_engine::run_queue::{Entry, Rule, RunQueue, Settings, encode_chunk};
 use kapell_expr::Value;
-use kapell_model::spec::Retention;
+use kapell_model::spec::{Retention, StrategyMode};
 use kapell_model::{EntityKey, Offer, RunId, RunStatus, Shard, Time};
 use kapell_node::drive::{Node, Workers};
 use kapell_node::upkeep::{GRACE, Upkeep};
 use kapell_node::{Answer, BlobFolder, ClientRequest, Config, StartRun, clock};
 use kapell_store::{
-    Commit, FileBlobs, MemoryStore, RunFilter, RunRow, SqliteStore, Store, VersionRow,
+    Commit, EntityWrite, FileBlobs, MemoryStore, RunFilter, RunRow, SqliteStore, Store, VersionRow,
 };
 
 const FILE: &str = r#"
@@ -289,4 +290,74 @@ fn runs_of_a_workflow_that_is_no_longer_in_force_are_dropped_too() {
         })
         .unwrap();
     assert_eq!(left(&store, Retention::default()), 3);
+}
+
+#[test]
+fn a_run_that_others_wait_for_is_kept_until_it_blocks_no_more() {
+    let store = ended_runs("retention: { runs: 100 }");
+    let run = |number: i64| {
+        let at = Time::ZERO.plus(SignedDuration::from_hours(number));
+        RunId::new(at, Shard(0), 1)
+    };
+    let key = EntityKey::RunQueue {
+        namespace: "default".into(),
+        workflow: "w".into(),
+        key: "".into(),
+    };
+    let mut queue = RunQueue::default();
+    let strict = Entry {
+        run: run(7),
+        rule: Rule {
+            mode: StrategyMode::StrictSequential,
+            limit: 1,
+            ..Rule::default()
+        },
+        ..Entry::default()
+    };
+    let failed = Message::RunEnded {
+        run: run(7),
+        status: RunStatus::Failed,
+        by_person: false,
+        success: None,
+    };
+    let mut seq = 0;
+    let mut write = |chunk: Vec<u8>| {
+        seq += 1;
+        let write = EntityWrite {
+            key: key.clone(),
+            seq,
+            chunk,
+            wake_at: None,
+            forget: false,
+            snapshot: None,
+            pages: Vec::new(),
+        };
+        let commit = Commit {
+            shards: store.acquire(&[key.shard()]).unwrap(),
+            entities: vec![write],
+            ..Commit::default()
+        };
+        store.commit(&commit).unwrap();
+    };
+    for message in [Message::Enqueue(Box::new(strict)), failed] {
+        let decided = queue.decide(Some(&message), Time(1));
+        write(encode_chunk(&decided.events));
+    }
+    let kept = |store: &Arc<dyn Store>| {
+        let directory = tempfile::tempdir().unwrap();
+        let blobs = FileBlobs::open(directory.path()).unwrap();
+        let logs = directory.path().join("logs");
+        let mut upkeep = Upkeep::new(Arc::clone(store), blobs, logs, "default");
+        keep_up(
+            &mut upkeep,
+            Time::ZERO.plus(SignedDuration::from_hours(600)),
+        );
+        let rows = store.list_runs(&RunFilter::default(), 1_000).unwrap();
+        let ended = rows.iter().filter(|row| row.status.ended()).count();
+        (ended, rows.iter().any(|row| row.id == run(7)))
+    };
+    assert_eq!(kept(&store), (101, true));
+    let freed = queue.dismiss(run(7), Time(2)).unwrap();
+    write(encode_chunk(&freed.events));
+    assert_eq!(kept(&store), (100, false));
 }

@@ -284,13 +284,19 @@ impl Checks {
             EntityKey::RunQueue { workflow, .. } => self.plans.contains_key(&(workflow.clone(), 2)),
             _ => false,
         };
+        let mut admitted = Vec::new();
         for event in &events {
             let queue = self.queues.entry(key.clone()).or_default();
+            admitted.extend(lines::admission(queue, event));
             let order = self.orders.entry(key.clone()).or_default();
             order.before(queue, event, several)?;
             queue.apply(event);
         }
-        Ok(())
+        // Where the rule changes in the same commit, some were admitted by the one before.
+        if events.iter().any(|event| event.kind == 9) {
+            return Ok(());
+        }
+        self.keeps_strategy(&admitted)
     }
 
     fn lock_written(&mut self, key: &EntityKey, chunk: &[u8]) -> Verdict {

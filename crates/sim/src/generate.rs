@@ -3,10 +3,11 @@
 mod steps;
 mod workflow;
 
+use kapell_model::spec::StrategyMode;
 use serde_json::{Value, json};
 
 use crate::rng::Rng;
-use crate::scenario::{Ask, Fate, Fault, Knobs, Planned, Scenario};
+use crate::scenario::{Ask, Fate, Fault, Knobs, Planned, Scenario, Steer};
 
 const SECOND: i64 = 1_000_000;
 
@@ -37,6 +38,13 @@ pub fn scenario(seed: u64) -> Scenario {
         if workflow.get("strategy").is_none() && rng.chance(250) {
             triggers(&mut rng, workflow, index, span, &mut requests);
         }
+    }
+    // Due times and what people do to whole workflows are two subjects.
+    if workflows
+        .iter()
+        .all(|workflow| workflow.get("triggers").is_none())
+    {
+        steering(seed, span, count, &mut requests);
     }
     requests.sort_by_key(|planned| planned.at);
     Scenario {
@@ -83,6 +91,47 @@ fn triggers(
         requests.push(Planned {
             at: rng.between(0, 3 * span),
             what: Ask::Trigger { dice: rng.bits() },
+        });
+    }
+}
+
+/// People who pause workflows, change their strategies and delete them.
+fn steering(seed: u64, span: i64, workflows: usize, requests: &mut Vec<Planned<Ask>>) {
+    let mut rng = Rng::new(seed ^ 0x5354_4545_5221);
+    if !rng.chance(400) {
+        return;
+    }
+    let modes = [
+        StrategyMode::Parallel,
+        StrategyMode::Sequential,
+        StrategyMode::StrictSequential,
+        StrategyMode::FirstOnly,
+        StrategyMode::LastOnly,
+        StrategyMode::SerialLatest,
+    ];
+    for _ in 0..=rng.place(8) {
+        let how = match rng.below(20) {
+            0 | 1 => Steer::PauseWorkflow,
+            2 | 3 => Steer::ResumeWorkflow,
+            4 => Steer::PauseAll,
+            5 => Steer::ResumeAll,
+            6..=14 => Steer::Override {
+                mode: *rng.pick(&modes),
+                limit: rng
+                    .chance(600)
+                    .then(|| u32::try_from(rng.between(1, 3)).unwrap_or(1)),
+            },
+            15 | 16 => Steer::Default,
+            17 => Steer::Deactivate,
+            18 => Steer::Reactivate,
+            _ => Steer::Delete,
+        };
+        requests.push(Planned {
+            at: rng.between(0, span),
+            what: Ask::Steer {
+                workflow: rng.place(workflows),
+                how,
+            },
         });
     }
 }

@@ -1,5 +1,6 @@
 //! What happens in one simulation, as data: it can be kept in a file, and made smaller.
 
+use kapell_model::spec::StrategyMode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -132,6 +133,13 @@ pub enum Ask {
         /// Which of the workflows.
         workflow: usize,
     },
+    /// Change what is not versioned of a workflow, or of all.
+    Steer {
+        /// Which of the workflows.
+        workflow: usize,
+        /// What.
+        how: Steer,
+    },
     /// Pause a trigger, resume it, or backfill it; or the same to a backfill.
     Trigger {
         /// Which, and what.
@@ -142,6 +150,35 @@ pub enum Ask {
         /// Which of the workflows.
         workflow: usize,
     },
+}
+
+/// What people change of a workflow beside its versions.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Steer {
+    /// Its starts wait.
+    PauseWorkflow,
+    /// They go on.
+    ResumeWorkflow,
+    /// Those of all workflows wait.
+    PauseAll,
+    /// They go on.
+    ResumeAll,
+    /// Another strategy goes before that of its versions.
+    Override {
+        /// Which.
+        mode: StrategyMode,
+        /// Under `parallel`.
+        limit: Option<u32>,
+    },
+    /// The strategy is that of its versions again.
+    Default,
+    /// No version of it is active.
+    Deactivate,
+    /// The first version of it is active.
+    Reactivate,
+    /// Nothing of it starts any more.
+    Delete,
 }
 
 /// What goes wrong.

@@ -17,7 +17,7 @@ const WORDS: &str = "
     strategy key debounce env with label labels until if run_if all_succeeded all_done any_succeeded any_failed
     none_failed parallel sequential strict_sequential first_only last_only serial_latest
     finish_running fail_fast continue start cancel pause resume restart skip set_output fork
-    view dismiss register activate trigger triggers cron every catchup jitter crash lost_answer thief full slow clock reads
+    view dismiss steer override delete register activate trigger triggers cron every catchup jitter crash lost_answer thief full slow clock reads
 ";
 
 fn passes(name: &str, scenario: &Scenario) {
@@ -155,6 +155,36 @@ fn a_request_without_an_answer_is_seen() {
 #[test]
 fn a_result_that_no_attempt_gave_is_seen() {
     is_caught(Sabotage::Forges, &["outputs"]);
+}
+
+/// A run that went past its queue and is out of memory when another strategy comes.
+fn overlooked() -> Scenario {
+    let start =
+        |at: i64| json!({ "at": at, "what": { "start": { "workflow": 0, "n": 1, "key": null } } });
+    let sequential = json!({ "mode": "sequential", "limit": null });
+    let steer = json!({ "steer": { "workflow": 0, "how": { "override": sequential } } });
+    let mut scenario = generate::scenario(7);
+    scenario.faults = Vec::new();
+    scenario.knobs.idle = 1_000_000;
+    scenario.workflows = vec![json!({
+        "workflow": "w0",
+        "params": { "n": { "type": "int" } },
+        "steps": { "a": { "wait": "1h" } },
+    })];
+    let requests = json!([
+        start(0),
+        { "at": 300_000_000, "what": steer },
+        start(400_000_000),
+    ]);
+    scenario.requests = serde_json::from_value(requests).unwrap();
+    scenario
+}
+
+#[test]
+fn a_run_that_a_change_of_strategy_overlooks_is_seen() {
+    passes("nothing is overlooked", &overlooked());
+    let failure = play_broken(&overlooked(), None, Some(Sabotage::Overlooks)).failure;
+    assert_eq!(failure.map(|failure| failure.what), Some("strategy"));
 }
 
 #[test]

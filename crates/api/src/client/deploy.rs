@@ -4,7 +4,7 @@ use hyper::Method;
 
 use super::{Client, Result, encoded};
 use crate::http::{
-    Deploy, DeployPlan, Held, Hold, QueueQuery, QueueView, VersionDiff, WorkflowChange,
+    Deploy, DeployPlan, Dismissal, Held, Hold, QueueQuery, QueueView, VersionDiff, WorkflowChange,
     WorkflowView,
 };
 
@@ -22,6 +22,8 @@ pub trait DeployCalls: Send + Sync {
     fn diff(&self, name: &str, from: u32, to: u32) -> Result<VersionDiff>;
     /// Who is active in its run queue, and who waits.
     fn queue(&self, name: &str, query: &QueueQuery) -> Result<QueueView>;
+    /// Frees a line of its run queue that a failed run blocks.
+    fn dismiss(&self, name: &str, dismissal: &Dismissal) -> Result<QueueView>;
     /// Pauses all workflows, or lets them go on.
     fn hold(&self, hold: &Hold) -> Result<Held>;
 }
@@ -66,6 +68,13 @@ impl DeployCalls for Client {
             }
         }
         self.get(path.trim_end_matches(['?', '&']))
+    }
+
+    fn dismiss(&self, name: &str, dismissal: &Dismissal) -> Result<QueueView> {
+        self.post(
+            &format!("/workflows/{}/queue/dismiss", encoded(name)),
+            dismissal,
+        )
     }
 
     fn hold(&self, hold: &Hold) -> Result<Held> {

@@ -254,6 +254,17 @@ pub struct Hold {
     pub by: String,
 }
 
+/// Let those go on that wait for a failed run under `strict_sequential`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct Dismissal {
+    /// Value of `strategy.key`; empty without a key.
+    #[serde(default)]
+    pub key: String,
+    /// Who.
+    #[serde(default)]
+    pub by: String,
+}
+
 /// How many workflows were changed.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct Held {
@@ -294,6 +305,9 @@ pub struct QueueView {
     pub waiting: u64,
     /// A line for each value of `strategy.key`.
     pub lines: Vec<QueueLine>,
+    /// The last runs that were discarded, newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub discarded: Vec<QueueDiscard>,
     /// Some runs are left out.
     pub more: bool,
     /// Give it as `after` for the next page.
@@ -321,6 +335,9 @@ pub struct QueueLine {
     /// In order.
     #[schema(value_type = Vec<super::schema::RunId>)]
     pub waiting: Vec<kapell_model::RunId>,
+    /// Why the first of those that wait does not start, in a sentence; the others wait for it too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
     /// The failed run that blocks the line under `strict_sequential`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<super::schema::RunId>)]
@@ -340,4 +357,18 @@ pub struct QueueBurst {
     #[serde(with = "crate::stamp")]
     #[schema(value_type = super::schema::Timestamp)]
     pub until: kapell_model::Time,
+}
+
+/// A run that was discarded.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct QueueDiscard {
+    /// The run.
+    #[schema(value_type = super::schema::RunId)]
+    pub run: kapell_model::RunId,
+    /// Why.
+    pub reason: String,
+    /// When.
+    #[serde(with = "crate::stamp")]
+    #[schema(value_type = super::schema::Timestamp)]
+    pub at: kapell_model::Time,
 }

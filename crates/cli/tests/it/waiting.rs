@@ -378,3 +378,38 @@ fn a_signed_webhook_takes_a_call_that_is_signed_now_and_no_other() {
     started.signal(rustix::process::Signal::TERM);
     assert_eq!(started.end().0, 0);
 }
+
+const STRICT: &str = "\
+workflow: strict
+strategy: { mode: strict_sequential, key: \"${{ params.of }}\" }
+params: { of: { type: string }, code: { type: string, default: '0' } }
+steps: { load: { shell: exit \"$CODE\", env: { CODE: \"${{ params.code }}\" } } }
+";
+
+#[test]
+fn a_blocked_queue_says_what_blocks_it_and_is_freed_by_its_key() {
+    let place = Place::with("strict.yaml", STRICT);
+    let failed = place.kapell(&["run", "strict.yaml", "-p", "of=a", "-p", "code=3"]);
+    assert_ne!(failed.status, 0, "{}", failed.all());
+    place.good(&["run", "strict.yaml", "-p", "of=a", "--detach"]);
+    let queue = ["workflow", "queue", "strict", "--json"];
+    let line = place.until(&queue, |queue| queue["waiting"] == 1)["lines"][0].clone();
+    let blocks = line["blocked_by"].as_str().unwrap().to_owned();
+    let waits = line["waiting"][0].as_str().unwrap().to_owned();
+    let why = format!("the run waits: the workflow is strict_sequential and run {blocks} failed;");
+    assert!(line["why"].as_str().unwrap().starts_with(&why), "{line}");
+    for look in ["why", "show"] {
+        let said = place.good(&[look, &waits]).out;
+        assert!(said.contains(&why), "{said}");
+    }
+    let said = place.good(&["workflow", "queue", "strict"]).out;
+    assert!(said.contains(&why), "{said}");
+    let other = ["dismiss", "--workflow", "strict", "--key", "b"];
+    assert_ne!(place.kapell(&other).status, 0);
+    place.good(&["dismiss", "--workflow", "strict", "--key", "a"]);
+    place.good(&["resume"]);
+    let ended = place.until(&["list", "--json"], |page| {
+        page["runs"][0]["status"] == "succeeded"
+    });
+    assert_eq!(ended["runs"][0]["run"], *waits);
+}

@@ -44,8 +44,9 @@ impl Decider<'_> {
         let state = &self.run.state;
         let child = self.child_id(place);
         let mut held = state.meta.held_queues.clone();
-        if wait {
-            held.extend(state.meta.queue.clone());
+        let own = state.line();
+        if wait && !held.contains(&own) {
+            held.push(own);
         }
         let start = StartChild {
             id: child,

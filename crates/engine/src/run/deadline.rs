@@ -36,7 +36,7 @@ impl Decider<'_> {
         self.emit(Fact::DeadlineSet(set));
         if known {
             let run = self.run.state.meta.id;
-            let queue = self.run.workflow_queue();
+            let queue = self.run.state.run_queue();
             self.send(queue, Message::PaceAsked(run));
         }
     }

@@ -588,7 +588,8 @@ impl Decider<'_> {
     fn tell_queue(&mut self, status: RunStatus) {
         let success = self.success(status);
         let state = &self.run.state;
-        let Some(to) = state.run_queue() else { return };
+        // Also if it went past its queue: by now it may be counted there.
+        let to = state.run_queue();
         let run = state.meta.id;
         let by_person = state
             .cancel

@@ -57,6 +57,7 @@ impl Decider<'_> {
                 }
                 Ok(())
             }
+            Input::Superseded { by } => self.superseded(by),
             Input::Discarded { reason } => {
                 if self.run.state.status != RunStatus::Queued {
                     return Err(Refusal::Stale);

@@ -209,6 +209,11 @@ pub enum Input {
         /// The signal's name.
         topic: Arc<str>,
     },
+    /// A newer run takes its place.
+    Superseded {
+        /// Which.
+        by: RunId,
+    },
     /// Its run queue says how long such runs take.
     Pace(Pace),
     /// Its parent starts again the step that waits for it.
@@ -268,11 +273,7 @@ impl Input {
             Message::Admitted { last_success } => Self::Admitted { last_success },
             Message::Pace(pace) => Self::Pace(pace),
             Message::Discarded { reason } => Self::Discarded { reason },
-            Message::Superseded { by } => Self::Request(Request::Cancel {
-                by: "its run queue".to_owned(),
-                reason: format!("superseded by run {by}"),
-                now: false,
-            }),
+            Message::Superseded { by } => Self::Superseded { by },
             Message::StartChild(_)
             | Message::Acquire { .. }
             | Message::Release { .. }
@@ -282,6 +283,7 @@ impl Input {
             | Message::Enqueue(_)
             | Message::RunEnded { .. }
             | Message::Reenter(_)
+            | Message::Active(_)
             | Message::StartTriggered(_)
             | Message::StartRefused { .. }
             | Message::DueRunEnded { .. }
@@ -471,17 +473,13 @@ impl Run {
         let meta = &self.state.meta;
         Entry {
             run: meta.id,
-            key: meta
-                .queue
-                .as_ref()
-                .map_or_else(|| "".into(), |(_, _, key)| key.clone()),
+            key: self.state.line().2,
             rule: self.plan.rule.unwrap_or_default(),
-            inside: meta
-                .queue
-                .as_ref()
-                .is_some_and(|queue| meta.held_queues.contains(queue)),
+            inside: meta.held_queues.contains(&self.state.line()),
             class: meta.class,
             scheduled_at: meta.scheduled_at,
+            created_at: meta.created_at,
+            again: false,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use kapell_api::task::Place;
 use kapell_expr::Value;
-use kapell_model::{Error, ErrorCode, RunStatus, StepStatus};
+use kapell_model::{Error, ErrorCode, RunId, RunStatus, StepStatus};
 
 use super::input::Taken;
 use super::state::Inner;
@@ -98,6 +98,17 @@ impl Decider<'_> {
         Ok(())
     }
 
+    /// A newer run takes its place. One that is ending already goes on with that, `finally` included.
+    pub(super) fn superseded(&mut self, by: RunId) -> Taken {
+        let state = &self.run.state;
+        if state.ended() || state.cancel.is_some() {
+            return Err(Refusal::Stale);
+        }
+        let reason = format!("superseded by run {by}");
+        self.cancel("its run queue", &reason, false, false);
+        Ok(())
+    }
+
     fn pause_children(&mut self, paused: bool) {
         let children: Vec<_> = self.run.state.open_children();
         for child in children {
@@ -142,24 +153,19 @@ impl Decider<'_> {
     }
 
     fn reopen(&mut self, by: String, again: Vec<UnitRef>) {
-        let started = self.run.state.started_at.is_some();
         let timeout = self.run.plan.spec.timeout.map_or(0, Self::micros);
         self.run.live.flights.clear();
         self.run.live.items.clear();
-        let queue = self.run.state.run_queue();
-        let queued = queue.is_some();
         self.emit(Fact::RunReopened(RunReopened {
             by,
             again,
             timeout,
-            queued,
+            queued: true,
         }));
-        if let Some(queue) = queue {
-            let entry = self.run.queue_entry();
-            self.send(queue, Message::Reenter(Box::new(entry)));
-        } else if !started {
-            self.start(&Value::Null);
-        }
+        // Also if it went past its queue before: another rule may count by now.
+        let queue = self.run.state.run_queue();
+        let entry = self.run.queue_entry();
+        self.send(queue, Message::Reenter(Box::new(entry)));
     }
 
     fn restart(&mut self, by: String, from: &str) -> Taken {

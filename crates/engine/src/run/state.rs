@@ -574,14 +574,20 @@ impl State {
         }
     }
 
-    /// The run queue it holds or waits for a place in.
-    pub fn run_queue(&self) -> Option<EntityKey> {
-        let (namespace, workflow, _) = self.meta.queue.clone()?;
-        Some(EntityKey::RunQueue {
-            namespace,
-            workflow,
+    /// The run queue of its workflow, also if it went past that.
+    pub fn run_queue(&self) -> EntityKey {
+        EntityKey::RunQueue {
+            namespace: self.meta.namespace.clone(),
+            workflow: self.meta.workflow.clone(),
             key: "".into(),
-        })
+        }
+    }
+
+    /// Namespace, workflow and key of the line in which it stands or would stand.
+    pub fn line(&self) -> (Arc<str>, Arc<str>, Arc<str>) {
+        let meta = &self.meta;
+        let past = || (meta.namespace.clone(), meta.workflow.clone(), "".into());
+        meta.queue.clone().unwrap_or_else(past)
     }
 
     /// Children that units wait for.

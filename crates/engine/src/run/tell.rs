@@ -70,21 +70,12 @@ impl Decider<'_> {
                 .map(|channel| (channel, notice.clone()))
                 .collect(),
         };
-        let queue = self.run.workflow_queue();
+        let queue = self.run.state.run_queue();
         self.send(queue, Message::Outcome(Box::new(outcome)));
     }
 }
 
 impl Run {
-    /// The run queue of its workflow, also if it stands in none.
-    pub(super) fn workflow_queue(&self) -> EntityKey {
-        EntityKey::RunQueue {
-            namespace: self.state.meta.namespace.clone(),
-            workflow: self.state.meta.workflow.clone(),
-            key: "".into(),
-        }
-    }
-
     /// Where something is told, each place once.
     fn channels(&self, on: NotifyOn) -> BTreeSet<EntityKey> {
         let told = self.plan.spec.notify.iter();

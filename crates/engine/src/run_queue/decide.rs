@@ -1,12 +1,11 @@
 //! What a run queue does about a message.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use kapell_model::spec::StrategyMode;
 use kapell_model::{RunId, RunStatus, limits};
 
-use super::{Deciding, Entry, Kind, Line, QueueEvent, Success, mode_number};
+use super::{Deciding, Entry, Kind, QueueEvent, Rule, Success, mode_number};
 use crate::message::{Message, StartClass};
 
 impl Deciding<'_> {
@@ -27,15 +26,15 @@ impl Deciding<'_> {
             Some(Message::PaceAsked(run)) => self.pace_asked(*run),
             Some(Message::Outcome(outcome)) => self.outcome(outcome),
             Some(Message::Reenter(entry)) => self.reenter(&self.ruled(entry)),
+            Some(Message::Active(runs)) => self.count(runs),
             _ => {}
         }
     }
 
     /// An entry under the rule that counts for its workflow now.
     fn ruled(&self, entry: &Entry) -> Entry {
-        let rule = self.queue.settings.rule(Some(entry.rule));
         Entry {
-            rule: rule.unwrap_or(entry.rule),
+            rule: self.queue.settings.rule(Some(entry.rule)),
             ..entry.clone()
         }
     }
@@ -57,10 +56,29 @@ impl Deciding<'_> {
             scheduled_at: entry
                 .filter(|entry| entry.class != StartClass::Regular)
                 .map_or(0, |entry| entry.scheduled_at.0),
+            created_at: entry.map_or(0, |entry| entry.created_at.0),
+            again: entry.is_some_and(|entry| entry.again),
             ..QueueEvent::default()
         };
+        self.happened(event);
+    }
+
+    fn happened(&mut self, event: QueueEvent) {
         self.queue.apply(&event);
         self.out.events.push(event);
+    }
+
+    /// These are active, and no others went past the queue: from now on none does.
+    fn count(&mut self, runs: &[RunId]) {
+        if self.queue.counted {
+            return;
+        }
+        for run in runs {
+            if !self.queue.runs.contains_key(run) {
+                self.emit(Kind::Found, *run, &"".into(), None);
+            }
+        }
+        self.emit(Kind::Counted, RunId::default(), &"".into(), None);
     }
 
     /// Runs of one line may end in another order than that of their due times: the watermark never
@@ -94,13 +112,15 @@ impl Deciding<'_> {
     }
 
     pub(super) fn discard(&mut self, run: RunId, key: &Arc<str>, reason: String) {
-        self.emit(Kind::Dropped, run, key, None);
+        self.happened(QueueEvent {
+            at: self.now.0,
+            kind: Kind::Dropped as u32,
+            run: run.to_bytes().to_vec(),
+            key: key.to_string(),
+            reason: reason.clone(),
+            ..QueueEvent::default()
+        });
         self.tell(run, Message::Discarded { reason });
-    }
-
-    /// A copy: not for lines in which many wait.
-    pub(super) fn line(&self, key: &str) -> Line {
-        self.queue.lines.get(key).cloned().unwrap_or_default()
     }
 
     pub(super) fn enqueue(&mut self, entry: &Entry) {
@@ -111,22 +131,14 @@ impl Deciding<'_> {
             self.admitted(entry.run, &entry.key);
             return;
         }
-        if self.queue.runs.len() >= limits::RUN_QUEUE {
-            let reason = format!("more than {} runs wait", limits::RUN_QUEUE);
-            self.tell(entry.run, Message::Discarded { reason });
-            return;
-        }
         if entry.rule.quiet > 0 && entry.class == StartClass::Regular {
-            let before = self
-                .queue
-                .lines
-                .get(&entry.key)
-                .and_then(|line| line.burst.clone());
+            let line = self.queue.lines.get(&entry.key);
+            let burst = line.and_then(|line| line.burst.as_ref());
+            let before = burst.map(|(before, _, _)| before.run);
             self.emit(Kind::Burst, entry.run, &entry.key, Some(entry));
-            if let Some((before, _, _)) = before {
+            if let Some(before) = before {
                 let reason = format!("debounced: run {} came after it", entry.run);
-                self.emit(Kind::Dropped, before.run, &entry.key, None);
-                self.tell(before.run, Message::Discarded { reason });
+                self.discard(before, &entry.key, reason);
             }
             return;
         }
@@ -135,54 +147,81 @@ impl Deciding<'_> {
 
     /// A start that is not part of a burst, or is the last of one.
     pub(super) fn arrive(&mut self, entry: &Entry) {
+        self.emit(Kind::Waits, entry.run, &entry.key, Some(entry));
         if entry.class != StartClass::Regular {
-            self.emit(Kind::Waits, entry.run, &entry.key, Some(entry));
             return;
         }
-        let regular = |entry: &&Entry| entry.class == StartClass::Regular;
         match entry.rule.mode {
             StrategyMode::Parallel | StrategyMode::Sequential | StrategyMode::StrictSequential => {}
             StrategyMode::FirstOnly => {
-                let line = self.line(&entry.key);
-                let other = line
-                    .active
-                    .first()
-                    .copied()
-                    .or_else(|| line.waiting.iter().find(regular).map(|entry| entry.run));
-                if let Some(other) = other {
-                    let reason = format!("first_only: run {other} is active");
-                    self.emit(Kind::Dropped, entry.run, &entry.key, None);
-                    self.tell(entry.run, Message::Discarded { reason });
-                    return;
+                let line = self.queue.lines.get(&entry.key);
+                let active = line.and_then(|line| line.active.first().copied());
+                if let Some(active) = active {
+                    let reason = format!("first_only: run {active} is active");
+                    self.discard(entry.run, &entry.key, reason);
                 }
             }
             StrategyMode::LastOnly => {
-                let line = self.line(&entry.key);
-                // Whoever waits under this mode has already told the active run. Told twice it would
-                // leave out its `finally`.
-                let told = line
-                    .waiting
-                    .iter()
-                    .filter(regular)
-                    .any(|entry| entry.rule.mode == StrategyMode::LastOnly);
-                for active in line.active.into_iter().filter(|_| !told) {
-                    if !line.kept.contains_key(&active) {
-                        self.tell(active, Message::Superseded { by: entry.run });
-                    }
+                let line = self.queue.lines.get(&entry.key);
+                let active: Vec<RunId> = line.map_or_else(Vec::new, |line| {
+                    let free = |run: &&RunId| !line.kept.contains_key(run);
+                    line.active.iter().filter(free).copied().collect()
+                });
+                for active in active {
+                    self.tell(active, Message::Superseded { by: entry.run });
                 }
-                self.discard_waiting(&entry.key, "last_only", entry.run);
             }
-            StrategyMode::SerialLatest => {
-                self.discard_waiting(&entry.key, "serial_latest", entry.run);
-            }
+            StrategyMode::SerialLatest => {}
         }
-        self.emit(Kind::Waits, entry.run, &entry.key, Some(entry));
+        self.keep_one(&entry.key, entry.rule.mode);
     }
 
-    pub(super) fn discard_waiting(&mut self, key: &Arc<str>, mode: &str, newer: RunId) {
-        for waiting in self.line(key).waiting {
-            if waiting.class == StartClass::Regular {
-                self.discard(waiting.run, key, format!("{mode}: run {newer} is newer"));
+    /// Of the regular starts that wait in a line only one stays, under modes that drop the others: the
+    /// newest, or under `first_only` the first. Those stand before what is never dropped.
+    pub(super) fn keep_one(&mut self, key: &Arc<str>, mode: StrategyMode) {
+        let Some(line) = self.queue.lines.get(key) else {
+            return;
+        };
+        let waiting: Vec<RunId> = match mode {
+            StrategyMode::Parallel | StrategyMode::Sequential | StrategyMode::StrictSequential => {
+                return;
+            }
+            StrategyMode::FirstOnly | StrategyMode::LastOnly | StrategyMode::SerialLatest => line
+                .waiting
+                .iter()
+                .filter(|entry| entry.class == StartClass::Regular)
+                .map(|entry| entry.run)
+                .collect(),
+        };
+        let (Some(first), Some(last)) = (waiting.first(), waiting.last()) else {
+            return;
+        };
+        let (stays, reason) = match mode {
+            StrategyMode::FirstOnly => (
+                *first,
+                format!("first_only: run {first} came before it, and waits"),
+            ),
+            StrategyMode::LastOnly => (*last, format!("last_only: run {last} is newer")),
+            _ => (*last, format!("serial_latest: run {last} is newer")),
+        };
+        for run in waiting.iter().filter(|run| **run != stays) {
+            self.discard(*run, key, reason.clone());
+        }
+    }
+
+    /// Another rule counts for what has not started: of what waits it may keep less, and what failed
+    /// blocks nobody where it says so.
+    pub(super) fn ruled_anew(&mut self, rule: Rule) {
+        if rule.mode != StrategyMode::StrictSequential {
+            let blocking: Vec<_> = self.queue.index.blocking().clone().into_iter().collect();
+            for (run, key) in blocking {
+                self.emit(Kind::Unblocked, run, &key, None);
+            }
+        }
+        if rule.discards() {
+            let keys: Vec<Arc<str>> = self.queue.lines.keys().cloned().collect();
+            for key in keys {
+                self.keep_one(&key, rule.mode);
             }
         }
     }
@@ -191,84 +230,99 @@ impl Deciding<'_> {
         let Some(key) = self.queue.runs.get(&run).cloned() else {
             return;
         };
-        let strict = self.queue.lines.get(&key).is_some_and(|line| {
+        let line = self.queue.lines.get(&key);
+        let strict = line.is_some_and(|line| {
             line.active.contains(&run)
                 && line.mode == StrategyMode::StrictSequential
                 && line.kept.get(&run) != Some(&StartClass::Backfill)
         });
+        let blocks = line.is_some_and(|line| line.blocked == Some(run));
         if strict && matches!(status, RunStatus::Failed | RunStatus::TimedOut) && !by_person {
-            self.emit(Kind::Blocks, run, &key, None);
+            self.happened(QueueEvent {
+                at: self.now.0,
+                kind: Kind::Blocks as u32,
+                run: run.to_bytes().to_vec(),
+                key: key.to_string(),
+                timed_out: status == RunStatus::TimedOut,
+                ..QueueEvent::default()
+            });
+        } else if blocks && by_person {
+            // It was to start again, and somebody thought better of it.
+            self.emit(Kind::Unblocked, run, &key, None);
         }
         self.emit(Kind::Ended, run, &key, None);
     }
 
-    /// A retried run takes the place that it blocks, or joins the end.
+    /// A retried run takes its old place under `strict_sequential`, else joins the end.
     pub(super) fn reenter(&mut self, entry: &Entry) {
         if self.queue.runs.contains_key(&entry.run) {
             return;
         }
-        let line = self.queue.lines.get(&entry.key);
-        let blocked = line.and_then(|line| line.blocked);
-        if entry.inside || blocked == Some(entry.run) {
-            if !entry.inside {
-                let kept = (entry.class != StartClass::Regular).then_some(entry);
-                self.emit(Kind::Admitted, entry.run, &entry.key, kept);
-            }
+        if entry.inside {
             self.admitted(entry.run, &entry.key);
-        } else {
-            self.emit(Kind::Waits, entry.run, &entry.key, Some(entry));
+            return;
         }
+        let again = Entry {
+            again: true,
+            ..entry.clone()
+        };
+        self.emit(Kind::Waits, entry.run, &entry.key, Some(&again));
     }
 
     pub(super) fn bursts(&mut self) {
-        let over: Vec<Entry> = self
-            .queue
-            .lines
-            .values()
-            .filter_map(|line| line.burst.as_ref())
-            .filter(|(_, _, until)| *until <= self.now)
-            .map(|(entry, _, _)| entry.clone())
-            .collect();
-        for entry in over {
+        while let Some((until, key)) = self.queue.index.burst()
+            && *until <= self.now
+        {
+            self.out.looked += 1;
+            let line = self.queue.lines.get(key);
+            let Some((entry, _, _)) = line.and_then(|line| line.burst.clone()) else {
+                return;
+            };
             self.emit(Kind::Dropped, entry.run, &entry.key, None);
             self.arrive(&entry);
         }
     }
 
-    /// Admits what may start: in each line in order, and of several lines who came first.
-    pub(super) fn admit(&mut self) {
-        if self.queue.settings.stopped() {
+    /// Of a deleted workflow nothing starts any more: what waits is dropped, some at a time.
+    pub(super) fn sweep(&mut self) {
+        if !self.queue.settings.deleted {
             return;
         }
-        let queue = &*self.queue;
-        let mut first: BTreeSet<(u64, Arc<str>)> = queue
-            .lines
-            .iter()
-            .filter_map(|(key, line)| queue.turn(key, line))
-            .collect();
-        while let Some((_, key)) = first.pop_first() {
-            let Some(line) = self.queue.lines.get(&key) else {
-                continue;
+        for _ in 0..limits::QUEUE_SWEEP {
+            let Some(key) = self
+                .queue
+                .turns
+                .keys()
+                .next()
+                .and_then(|run| self.queue.runs.get(run))
+                .cloned()
+            else {
+                return;
             };
-            let Some(entry) = line.waiting.front() else {
-                continue;
+            let line = self.queue.lines.get(&key);
+            let Some(run) = line.and_then(|line| Some(line.waiting.front()?.run)) else {
+                return;
             };
-            let rule = entry.rule;
-            let run = entry.run;
-            let full = rule.limit > 0 && line.active.len() >= rule.limit as usize
-                || rule.total > 0 && self.queue.active >= rule.total
-                || line.blocked.is_some() && rule.mode == StrategyMode::StrictSequential;
-            if full {
-                continue;
-            }
+            self.discard(run, &key, "its workflow was deleted".to_owned());
+        }
+    }
+
+    /// Admits what may start: in each line in order, and of several lines who came first.
+    pub(super) fn admit(&mut self) {
+        if self.queue.settings.stopped() || self.queue.settings.deleted {
+            return;
+        }
+        loop {
+            let (next, looked) = self.queue.index.next(self.queue.active);
+            self.out.looked += looked;
+            let line = next.and_then(|key| self.queue.lines.get(&key).map(|line| (key, line)));
+            let Some((key, run)) =
+                line.and_then(|(key, line)| Some((key, line.waiting.front()?.run)))
+            else {
+                return;
+            };
             self.emit(Kind::Admitted, run, &key, None);
             self.admitted(run, &key);
-            first.extend(
-                self.queue
-                    .lines
-                    .get(&key)
-                    .and_then(|line| self.queue.turn(&key, line)),
-            );
         }
     }
 }

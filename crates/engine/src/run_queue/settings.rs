@@ -132,18 +132,17 @@ impl Settings {
         self.paused.is_some() || self.held.is_some()
     }
 
-    /// The rule of a start whose version says this one; none goes at once.
-    pub fn rule(&self, version: Option<Rule>) -> Option<Rule> {
-        let keyed = version.unwrap_or_default();
+    /// The rule in force for a start whose version says this one.
+    pub fn rule(&self, version: Option<Rule>) -> Rule {
+        let own = version.unwrap_or_default();
         match &self.strategy {
             // A burst is collected by what the definition says of it.
-            Some(bounds) => Some(Rule {
-                quiet: keyed.quiet,
-                longest: keyed.longest,
+            Some(bounds) => Rule {
+                quiet: own.quiet,
+                longest: own.longest,
                 ..bounds.rule()
-            }),
-            None if self.stopped() => Some(keyed),
-            None => version,
+            },
+            None => own,
         }
     }
 
@@ -162,12 +161,23 @@ impl Settings {
         }
     }
 
-    /// Why nothing starts, for people.
-    pub(super) fn why(&self) -> Option<String> {
-        let since = |mark: &Mark| format!("by {} at {}", mark.by, Time(mark.at));
+    /// Why nothing of this workflow starts, and what helps, for people.
+    pub(super) fn why(&self, workflow: &str) -> Option<String> {
+        let said = |paused: &str, mark: &Mark, resume: &str| {
+            let (by, at) = (&mark.by, Time(mark.at));
+            format!("the run waits: {paused} by {by} at {at}; `{resume}` lets it start")
+        };
         match (&self.paused, &self.held) {
-            (Some(mark), _) => Some(format!("its workflow was paused {}", since(mark))),
-            (None, Some(mark)) => Some(format!("all workflows were paused {}", since(mark))),
+            (Some(mark), _) => Some(said(
+                "its workflow was paused",
+                mark,
+                &format!("kapell workflow resume {workflow}"),
+            )),
+            (None, Some(mark)) => Some(said(
+                "all workflows were paused",
+                mark,
+                "kapell workflow resume",
+            )),
             (None, None) => None,
         }
     }
@@ -210,7 +220,7 @@ impl Deciding<'_> {
         }
         let active = (namespace.clone(), workflow.clone(), to.version);
         self.out.activated.push(active);
-        let rule = settings.rule(to.rule).unwrap_or_default();
+        let rule = settings.rule(to.rule);
         self.set(settings, Some(rule));
     }
 
@@ -294,6 +304,9 @@ impl Deciding<'_> {
         };
         self.queue.apply(&event);
         self.out.events.push(event);
+        if let Some(rule) = rule {
+            self.ruled_anew(rule);
+        }
     }
 }
 

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use kapell_model::{RunId, Time};
 use prost::Message;
 
+use super::event::{MODES, mode_number};
 use super::pace::Paces;
-use super::{Entry, Line, MODES, Rule, RunQueue, Settings, Success, mode_number};
+use super::{Discard, Entry, Line, Rule, RunQueue, Settings, Success};
 use crate::event::run_id;
 use crate::message::StartClass;
 
@@ -26,12 +27,26 @@ struct StoredQueue {
     /// As JSON; empty is the default.
     #[prost(bytes = "vec", tag = "5")]
     settings: Vec<u8>,
+    #[prost(bool, tag = "6")]
+    counted: bool,
+    #[prost(message, repeated, tag = "7")]
+    discards: Vec<StoredDiscard>,
     /// Microseconds that the last successes took, oldest first.
     #[prost(int64, repeated, tag = "20")]
     took: Vec<i64>,
     /// Lines whose last run failed.
     #[prost(string, repeated, tag = "21")]
     failing: Vec<String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct StoredDiscard {
+    #[prost(bytes = "vec", tag = "1")]
+    run: Vec<u8>,
+    #[prost(string, tag = "2")]
+    reason: String,
+    #[prost(int64, tag = "3")]
+    at: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -70,6 +85,9 @@ struct StoredLine {
     /// Active backfill runs.
     #[prost(bytes = "vec", repeated, tag = "8")]
     backfill: Vec<Vec<u8>>,
+    /// What blocks it timed out.
+    #[prost(bool, tag = "9")]
+    timed_out: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -95,6 +113,10 @@ struct StoredEntry {
     class: u32,
     #[prost(int64, tag = "10")]
     scheduled_at: i64,
+    #[prost(int64, tag = "11")]
+    created_at: i64,
+    #[prost(bool, tag = "12")]
+    again: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -120,6 +142,8 @@ impl StoredEntry {
             turn,
             class: entry.class as u32,
             scheduled_at: entry.scheduled_at.0,
+            created_at: entry.created_at.0,
+            again: entry.again,
         }
     }
 
@@ -137,6 +161,26 @@ impl StoredEntry {
             inside: self.inside,
             class: StartClass::from_number(self.class),
             scheduled_at: Time(self.scheduled_at),
+            created_at: Time(self.created_at),
+            again: self.again,
+        }
+    }
+}
+
+impl StoredDiscard {
+    fn new(discard: &Discard) -> Self {
+        Self {
+            run: bytes(discard.run),
+            reason: discard.reason.to_string(),
+            at: discard.at.0,
+        }
+    }
+
+    fn discard(self) -> Discard {
+        Discard {
+            run: run_id(&self.run),
+            reason: self.reason.into(),
+            at: Time(self.at),
         }
     }
 }
@@ -184,6 +228,7 @@ impl RunQueue {
                 .map(|entry| StoredEntry::new(entry, turn(entry.run)))
                 .collect(),
             blocked: line.blocked.map(bytes),
+            timed_out: line.timed_out,
             mode: mode_number(line.mode),
             burst: line
                 .burst
@@ -198,6 +243,8 @@ impl RunQueue {
             lines: self.lines.iter().map(line).collect(),
             next_turn: self.next_turn,
             last_at: self.last_at.0,
+            counted: self.counted,
+            discards: self.discards.iter().map(StoredDiscard::new).collect(),
             successes: self.successes.values().map(StoredSuccess::new).collect(),
             took: self.paces.took.iter().copied().collect(),
             failing: self.paces.failing.iter().map(ToString::to_string).collect(),
@@ -220,6 +267,12 @@ impl RunQueue {
             next_turn: stored.next_turn,
             last_at: Time(stored.last_at),
             settings: serde_json::from_slice(&stored.settings).unwrap_or_default(),
+            counted: stored.counted,
+            discards: stored
+                .discards
+                .into_iter()
+                .map(StoredDiscard::discard)
+                .collect(),
             paces: Paces {
                 took: stored.took.into_iter().collect(),
                 failing: stored.failing.into_iter().map(Into::into).collect(),
@@ -256,6 +309,7 @@ impl RunQueue {
                 .map(|entry| entry.entry(&key))
                 .collect::<VecDeque<_>>(),
             blocked: stored.blocked.as_deref().map(run_id),
+            timed_out: stored.timed_out,
             mode: MODES.get(stored.mode as usize).copied().unwrap_or_default(),
             burst: stored.burst.as_ref().map(|burst| {
                 let (began, until) = (Time(burst.began), Time(burst.until));
@@ -273,7 +327,8 @@ impl RunQueue {
         self.active = self
             .active
             .saturating_add(u32::try_from(line.active.len()).unwrap_or(u32::MAX));
-        self.lines.insert(key, line);
+        self.lines.insert(key.clone(), line);
+        self.settle(&key);
     }
 }
 
@@ -287,8 +342,18 @@ mod tests {
     use kapell_model::{RunStatus, Shard};
     use proptest::prelude::*;
 
+    use super::super::{Bounds, Change};
     use super::*;
     use crate::message::Message as Told;
+    use crate::small::{Ask, Small, SmallInput};
+
+    fn key() -> kapell_model::EntityKey {
+        kapell_model::EntityKey::RunQueue {
+            namespace: "default".into(),
+            workflow: "w".into(),
+            key: "".into(),
+        }
+    }
 
     /// A later field set: what it has more is passed over, what is gone is as if nobody had set it.
     #[derive(Clone, PartialEq, prost::Message)]
@@ -337,7 +402,7 @@ mod tests {
         #[test]
         fn a_run_queue_comes_back_as_it_was(
             inputs in prop::collection::vec(
-                (0_u8..8, 0_u8..6, 0_usize..6, any::<[bool; 3]>(), 0_i64..30),
+                (0_u8..8, 0_u8..8, 0_usize..6, any::<[bool; 3]>(), 0_i64..30),
                 0..80,
             ),
         ) {
@@ -358,6 +423,8 @@ mod tests {
                     inside: verb == 0 && failed,
                     class: StartClass::from_number(u32::from(number % 3)),
                     scheduled_at: if number % 3 == 0 { Time::ZERO } else { Time(100 - now) },
+                    created_at: Time(now),
+                    again: false,
                 };
                 let now = Time(now);
                 match verb {
@@ -365,6 +432,21 @@ mod tests {
                     2 => drop(queue.decide(Some(&Told::Reenter(Box::new(entry))), now)),
                     3 => drop(queue.dismiss(run(number), now)),
                     4 => drop(queue.decide(None, now)),
+                    6 => drop(queue.decide(Some(&Told::Active(vec![entry.run])), now)),
+                    7 => {
+                        let change = Change {
+                            strategy: Some(bounded.then_some(Bounds {
+                                mode: MODES[mode],
+                                limit: None,
+                                total: None,
+                            })),
+                            rule: Some(entry.rule),
+                            paused: Some(bursts.then(|| "ann".to_owned())),
+                            ..Change::default()
+                        };
+                        let ask = SmallInput::Ask(Ask::Change(Box::new(change)));
+                        Small::decide(&mut queue, &key(), ask, now).unwrap();
+                    }
                     _ => {
                         let status = if failed { RunStatus::Failed } else { RunStatus::Succeeded };
                         let success = bursts.then(|| Box::new(Success {

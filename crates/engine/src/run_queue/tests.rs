@@ -5,6 +5,8 @@ use kapell_model::RunStatus::{self, Failed, Succeeded};
 use super::StartClass::{Backfill, Catchup};
 use super::*;
 
+mod changes;
+
 struct Bench {
     queue: RunQueue,
     mode: StrategyMode,
@@ -30,7 +32,11 @@ impl Bench {
             again.apply(event);
         }
         assert_eq!(again, self.queue);
-        for (to, message) in decided.messages {
+        self.hears(decided.messages);
+    }
+
+    fn hears(&mut self, messages: Vec<(EntityKey, Message)>) {
+        for (to, message) in messages {
             let EntityKey::Run(run) = to else {
                 panic!("{to:?}")
             };
@@ -54,6 +60,7 @@ impl Bench {
             },
             class,
             scheduled_at: Time(due),
+            created_at: Time(i64::try_from(run).unwrap()),
             ..Entry::default()
         }
     }

@@ -323,6 +323,7 @@ impl Lane {
         self.slots.clear();
         self.loading.clear();
         self.acquiring.clear();
+        self.counting.clear();
         self.leases.clear();
         self.timers.clear();
         self.again.clear();

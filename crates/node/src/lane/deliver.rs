@@ -12,6 +12,10 @@ impl Lane {
     /// Lets an entity in memory decide.
     pub(super) fn deliver(&mut self, key: &EntityKey, input: ToEntity, holds: bool) {
         let now = self.now;
+        if matches!(key, EntityKey::RunQueue { .. }) && self.must_count(key, &input) {
+            self.count(key, input, holds);
+            return;
+        }
         let Some(slot) = self.slots.get_mut(key) else {
             return;
         };
@@ -89,6 +93,7 @@ impl Lane {
                 Message::StartChild(child) => self.start(start::Making::from_parent(*child)),
                 Message::StartTriggered(start) => self.start(start::Making::from_trigger(*start)),
                 message if !self.heard.wants(&to, &message) => {}
+                message if self.went_past(&to, &message) => {}
                 message => self.submit(to, ToEntity::Message(Box::new(message)), true),
             }
         }
@@ -110,7 +115,9 @@ impl Lane {
             return;
         };
         if let Some(queue) = looks_at_queue(run, &input)
-            && !self.slots.contains_key(&queue)
+            && (!self.slots.contains_key(&queue)
+                || self.counting.contains_key(&queue)
+                || self.retry_must_count(&queue, key, &input))
         {
             self.submit(queue, ToEntity::Then(key.clone(), Box::new(input)), holds);
             return;
@@ -288,7 +295,8 @@ impl Lane {
             return;
         };
         // While something is loaded for it its timers wait: they count again once it is there.
-        let timer = slot.entity.timer_at().filter(|_| slot.asked.is_empty());
+        let waits = !slot.asked.is_empty() || self.counting.contains_key(key);
+        let timer = slot.entity.timer_at().filter(|_| !waits);
         if timer == slot.timer {
             return;
         }

@@ -107,6 +107,7 @@ impl Lane {
             });
             self.join(&key);
         }
+        self.in_memory(&key);
         for (input, holds) in waiting {
             if self.slots.contains_key(&key) {
                 self.submit(key.clone(), input, holds);
@@ -136,6 +137,7 @@ impl Lane {
         let mut kept = VecDeque::new();
         if damaged {
             self.quarantined.insert(key.clone());
+            self.in_memory(&key);
         }
         for (input, holds) in waiting {
             if damaged || input.reply().is_some() {

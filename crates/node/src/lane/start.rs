@@ -12,7 +12,7 @@ use kapell_engine::message::{StartChild, StartClass, StartTriggered};
 use kapell_engine::run_queue::Entry;
 use kapell_engine::start::Start;
 use kapell_expr::{Budget, Map, MapScope, Value};
-use kapell_model::spec::{Spec, StrategyMode};
+use kapell_model::spec::Spec;
 use kapell_model::{limits, params};
 
 /// A run that is about to be made.
@@ -293,7 +293,7 @@ impl Lane {
             self.start(making);
             return;
         };
-        let rule = line.settings.rule(plan.rule);
+        let rule = line.rule(plan.rule);
         let breakpoints = line.settings.breakpoints(version.version);
         let breakpoints = breakpoints.iter().map(StoredBreak::from).collect();
         if making.hops > limits::HOPS {
@@ -366,6 +366,27 @@ impl Lane {
     pub(super) fn create(&mut self, key: &EntityKey, making: Making) {
         let EntityKey::Run(id) = *key else { return };
         let Some(ready) = &making.ready else { return };
+        let making_queue = making.run_queue();
+        let Some(Slot {
+            entity: Entity::Queue(line),
+            ..
+        }) = self.slots.get(&making_queue)
+        else {
+            // It left memory while it was looked whether the run is there.
+            self.start(making);
+            return;
+        };
+        let places = line.rule(ready.version.plan.rule).is_some();
+        if places != ready.queue.is_some() {
+            // Another rule counts by now.
+            self.start(making);
+            return;
+        }
+        if line.is_full() && places && making.class == StartClass::Regular {
+            let error = no_room(&making.workflow);
+            self.make_failed(making, error);
+            return;
+        }
         let queue = ready.queue.as_ref().map(|(line, _)| {
             (
                 making.namespace.clone(),
@@ -384,7 +405,12 @@ impl Lane {
                 .is_some_and(|queue| making.held_queues.contains(queue)),
             class: making.class,
             scheduled_at: making.scheduled_at.unwrap_or(self.now),
+            created_at: self.now,
+            again: false,
         });
+        if entry.is_none() {
+            self.goes_past(&making_queue, id);
+        }
         let run = Run::new(plan);
         self.slots.insert(
             key.clone(),
@@ -394,7 +420,7 @@ impl Lane {
         let input = kapell_engine::Input::Create(Box::new(created));
         self.deliver(key, ToEntity::Run(Box::new(input)), false);
         if let Some(entry) = entry {
-            self.send(making.run_queue(), Message::Enqueue(Box::new(entry)));
+            self.send(making_queue, Message::Enqueue(Box::new(entry)));
         }
     }
 
@@ -456,24 +482,18 @@ impl Lane {
         else {
             return Ok(());
         };
-        let (true, Some(queue)) = (retries, run.state.run_queue()) else {
+        if !retries {
             return Ok(());
-        };
+        }
         let Some(Slot {
             entity: Entity::Queue(queue),
             ..
-        }) = self.slots.get(&queue)
+        }) = self.slots.get(&run.state.run_queue())
         else {
             return Ok(());
         };
-        let line = run
-            .state
-            .meta
-            .queue
-            .as_ref()
-            .map_or("", |(_, _, line)| line);
-        let mode: StrategyMode = run.plan.spec.strategy.mode;
-        queue.may_reenter(run.state.meta.id, line, mode)
+        let (_, _, line) = run.state.line();
+        queue.may_reenter(run.state.meta.id, &line, run.plan.rule)
     }
 
     /// A view of a run that waits in its queue says what for.
@@ -491,7 +511,7 @@ impl Lane {
                 entity: Entity::Queue(queue),
                 ..
             }) = self.slots.get(&key)
-                && let Some(why) = queue.why(view.id)
+                && let Some(why) = queue.why(&view.workflow, view.id)
             {
                 view.waits_for = Some(why);
             }
@@ -503,7 +523,7 @@ impl Lane {
         let now = self.now;
         let EntityKey::Run(id) = *key else { return };
         let queue = match self.slots.get(key).map(|slot| &slot.entity) {
-            Some(Entity::Run(run)) => run.state.run_queue(),
+            Some(Entity::Run(run)) => Some(run.state.run_queue()),
             _ => None,
         };
         let decided = queue
@@ -544,6 +564,16 @@ fn switched_off(workflow: &str, deleted: bool) -> Error {
             "`kapell workflow activate {workflow} VERSION` makes one active, `--version` names one"
         ))
     }
+}
+
+fn no_room(workflow: &str) -> Error {
+    let message = format!(
+        "the run queue of `{workflow}` holds {} runs, active and waiting, and takes no more",
+        limits::RUN_QUEUE
+    );
+    Error::new(ErrorCode::LimitReached, message).hint(format!(
+        "`kapell workflow queue {workflow}` shows what they wait for"
+    ))
 }
 
 fn not_found((_, workflow, version): &VersionKey) -> Error {

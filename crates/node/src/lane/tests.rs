@@ -10,6 +10,7 @@ use crate::perform::{self, Plans};
 use crate::request::StartRun;
 
 mod full;
+mod queues;
 mod sessions;
 mod signals;
 

@@ -62,6 +62,7 @@ impl Lane {
             .filter(|(key, slot)| {
                 slot.touched_at.0 < before
                     && slot.asked.is_empty()
+                    && !self.counting.contains_key(*key)
                     && !slot.entity.is_busy()
                     && slot.timer.is_none_or(|at| at > horizon)
                     && !is_written(key)

@@ -88,5 +88,5 @@ pub(super) fn looks_at_queue(run: &Run, input: &ToEntity) -> Option<EntityKey> {
         ToEntity::View(_) => run.state.status == RunStatus::Queued,
         _ => false,
     };
-    run.state.run_queue().filter(|_| looks)
+    looks.then(|| run.state.run_queue())
 }

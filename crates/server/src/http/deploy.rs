@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Path, Query, State};
 use kapell_api::client::DeployCalls;
 use kapell_api::http::{
-    Deploy, DeployPlan, Held, Hold, QueueQuery, QueueView, VersionDiff, WorkflowChange,
+    Deploy, DeployPlan, Dismissal, Held, Hold, QueueQuery, QueueView, VersionDiff, WorkflowChange,
     WorkflowView,
 };
 use serde::Deserialize;
@@ -24,6 +24,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
         .routes(routes!(show_workflow, change_workflow, delete_workflow))
         .routes(routes!(diff_versions))
         .routes(routes!(show_queue))
+        .routes(routes!(dismiss_queue))
 }
 
 /// Put workflows in force, all or none
@@ -146,4 +147,26 @@ async fn show_queue(
         after: place.after,
     };
     call(service, move |service| service.queue(&workflow, &query)).await
+}
+
+/// Free a line of a strict run queue that a failed run blocks
+///
+/// The same as dismissing the run, also if that is not kept any more.
+#[utoipa::path(
+    post, path = "/workflows/{workflow}/queue/dismiss", tag = "workflows",
+    security(("token" = ["run"])),
+    params(("workflow" = String, Path, description = "Its name")),
+    request_body = Dismissal,
+    responses((status = 200, description = "The queue as it is then", body = QueueView))
+)]
+async fn dismiss_queue(
+    State(service): Shared,
+    Path(workflow): Path<String>,
+    body: Body,
+) -> Answer<QueueView> {
+    let dismissal: Dismissal = body.read()?;
+    call(service, move |service| {
+        service.dismiss(&workflow, &dismissal)
+    })
+    .await
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kapell_api::client::{DeployCalls, Result};
 use kapell_api::http::{
-    Deploy, DeployAction, DeployChange, DeployPlan, Difference, FileDifference, Held, Hold,
+    Deploy, DeployAction, DeployChange, DeployPlan, Difference, Dismissal, FileDifference, Held, Hold,
     QueueQuery, QueueView, VersionDiff, WorkflowChange, WorkflowView,
 };
 use kapell_api::task::Bundle;
@@ -281,6 +281,16 @@ impl DeployCalls for Service {
             fields.insert("next".to_owned(), next.into());
         }
         super::read("a run queue", serde_json::from_value(view))
+    }
+
+    fn dismiss(&self, name: &str, dismissal: &Dismissal) -> Result<QueueView> {
+        self.known(name)?;
+        let dismiss = Ask::Dismiss {
+            key: dismissal.key.as_str().into(),
+            by: dismissal.by.clone(),
+        };
+        self.ask_small(Self::queue_key(name), dismiss)?;
+        self.queue(name, &QueueQuery::default())
     }
 
     fn hold(&self, hold: &Hold) -> Result<Held> {

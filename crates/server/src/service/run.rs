@@ -148,13 +148,13 @@ impl Service {
 
     /// What a run that is queued waits for, as its run queue says.
     fn why_queued(&self, run: &kapell_engine::Run) -> Result<Option<String>> {
-        let queue = run.state.run_queue();
-        let Some(key) = queue.filter(|_| run.state.status == RunStatus::Queued) else {
+        if run.state.status != RunStatus::Queued {
             return Ok(None);
-        };
+        }
+        let key = run.state.run_queue();
         let found = perform::load(&*self.store, &mut Plans::default(), &key, None);
         Ok(match found.map_err(failure)?.1.map(|found| found.entity) {
-            Some(Entity::Queue(queue)) => queue.why(run.state.meta.id),
+            Some(Entity::Queue(queue)) => queue.why(&run.state.meta.workflow, run.state.meta.id),
             _ => None,
         })
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use kapell_engine::lock::{Lock, LockEvent};
-use kapell_engine::run_queue::{QueueEvent, RunQueue};
+use kapell_engine::run_queue::{QueueEvent, Rule, RunQueue};
 use kapell_model::spec::{Strategy, StrategyMode};
 use kapell_model::{EntityKey, RunId, RunStatus, Time};
 
@@ -13,9 +13,16 @@ use super::{Checks, Verdict, wrong};
 /// The order in which runs of a queue came, by line.
 #[derive(Debug, Default)]
 pub(super) struct Order {
-    waiting: BTreeMap<Arc<str>, VecDeque<RunId>>,
+    /// With the times when they were made.
+    waiting: BTreeMap<Arc<str>, VecDeque<(RunId, i64)>>,
     newest: BTreeMap<Arc<str>, RunId>,
+    /// Another strategy went before that of its versions, or it was deleted: what was to wait by one
+    /// rule may be dropped by another.
+    changed: bool,
 }
+
+/// The number of `strict_sequential` in events.
+const STRICT: u32 = 2;
 
 impl Order {
     /// Looks at an event before it is applied.
@@ -33,14 +40,26 @@ impl Order {
         let waiting = self.waiting.entry(key.clone()).or_default();
         match event.kind {
             1 => {
-                waiting.push_back(run);
+                let blocks = line.is_some_and(|line| line.blocked == Some(run));
+                let place = if !event.again || event.mode != STRICT {
+                    waiting.len()
+                } else if blocks {
+                    0
+                } else {
+                    let made_later = |other: &&(RunId, i64)| other.1 > event.created_at;
+                    waiting.len() - waiting.iter().rev().take_while(made_later).count()
+                };
+                waiting.insert(place, (run, event.created_at));
                 self.newest.insert(key, run);
             }
             2 => {
-                if let Some(blocked) = line.and_then(|line| line.blocked) {
-                    if blocked == run {
-                        return Ok(());
-                    }
+                let settings = &queue.settings;
+                if settings.stopped() || settings.deleted {
+                    let detail = format!("{run} starts although nothing may: {settings:?}");
+                    return wrong("paused", detail);
+                }
+                let blocked = line.and_then(|line| line.blocked);
+                if let Some(blocked) = blocked.filter(|blocked| *blocked != run) {
                     let strict = line
                         .and_then(|line| line.waiting.iter().find(|entry| entry.run == run))
                         .is_some_and(|entry| entry.rule.mode == StrategyMode::StrictSequential);
@@ -51,7 +70,7 @@ impl Order {
                         );
                     }
                 }
-                if waiting.front() != Some(&run) {
+                if waiting.front().map(|(run, _)| *run) != Some(run) {
                     return wrong(
                         "order",
                         format!("{run} starts before {:?}", waiting.front()),
@@ -64,15 +83,17 @@ impl Order {
                 let Some(entry) = entry else {
                     return wrong("order", format!("{run} starts without having waited"));
                 };
-                let limit = entry.rule.limit as usize;
+                let limit = settings.rule(Some(entry.rule)).limit as usize;
                 if limit > 0 && active >= limit {
                     return wrong("limit", format!("{run} starts beside {active} of {limit}"));
                 }
             }
-            3 | 4 => waiting.retain(|other| *other != run),
+            3 | 4 => waiting.retain(|(other, _)| *other != run),
+            9 => self.changed |= event.rules || queue.settings.deleted,
             _ => {}
         }
-        if event.kind == 3 && !several {
+        self.changed |= queue.settings.deleted;
+        if event.kind == 3 && !several && !self.changed {
             return self.dropped(queue, run, &event.key);
         }
         Ok(())
@@ -150,12 +171,7 @@ impl Checks {
             return Ok(());
         };
         let state = &shadow.state;
-        let active = |status| {
-            matches!(
-                status,
-                RunStatus::Running | RunStatus::Paused | RunStatus::Cancelling
-            )
-        };
+        let active = is_active;
         let (Some(queue), true) = (&state.meta.queue, active(state.status)) else {
             return Ok(());
         };
@@ -169,6 +185,15 @@ impl Checks {
                     && active(other.state.status)
             })
         };
+        let queue_key = state.run_queue();
+        if self
+            .orders
+            .get(&queue_key)
+            .is_some_and(|order| order.changed)
+        {
+            // What is in force then is looked at when each starts.
+            return Ok(());
+        }
         // Where several versions are active, each was admitted by its own rule.
         let limit = holders(true)
             .map(|(_, other)| limit_of(&other.plan.spec.strategy))
@@ -190,18 +215,43 @@ impl Checks {
         Ok(())
     }
 
+    /// Whoever is admitted starts beside fewer than the strategy in force allows: of all runs of its
+    /// line, those too that its queue has not heard of. Runs of this commit are as it leaves them.
+    pub(super) fn keeps_strategy(&self, admitted: &[(RunId, Rule)]) -> Verdict {
+        for (run, rule) in admitted.iter().filter(|(_, rule)| rule.limit > 0) {
+            let Some(started) = self.runs.get(run) else {
+                continue;
+            };
+            let line = started.state.line();
+            let beside: Vec<String> = self
+                .runs
+                .iter()
+                .filter(|(other, shadow)| {
+                    let state = &shadow.state;
+                    *other != run
+                        && is_active(state.status)
+                        && state.line() == line
+                        && !state.meta.held_queues.contains(&line)
+                })
+                .map(|(run, shadow)| stands_short(*run, shadow.state.status))
+                .collect();
+            if is_active(started.state.status) && beside.len() >= rule.limit as usize {
+                let detail = format!("{run} starts beside {beside:?} under {rule:?}");
+                return wrong("strategy", detail);
+            }
+        }
+        Ok(())
+    }
+
     /// Nothing is under way: every run that waits in a queue is known there.
     pub(super) fn explained(&self) -> Verdict {
         for (id, shadow) in &self.runs {
             let state = &shadow.state;
-            let (RunStatus::Queued, Some(queue)) = (state.status, state.run_queue()) else {
+            if state.status != RunStatus::Queued {
                 continue;
-            };
-            let inside = state
-                .meta
-                .queue
-                .as_ref()
-                .is_some_and(|queue| state.meta.held_queues.contains(queue));
+            }
+            let queue = state.run_queue();
+            let inside = state.meta.held_queues.contains(&state.line());
             let known = self
                 .queues
                 .get(&queue)
@@ -236,6 +286,23 @@ impl Checks {
         }
         Ok(())
     }
+}
+
+/// The run that an event lets start, and by which rule; looked at before the event is applied.
+pub(super) fn admission(queue: &RunQueue, event: &QueueEvent) -> Option<(RunId, Rule)> {
+    let line = queue.lines.get(event.key.as_str())?;
+    let bytes: [u8; 16] = event.run.as_slice().try_into().ok()?;
+    let run = RunId::from_bytes(bytes);
+    let mut waiting = line.waiting.iter().filter(|_| event.kind == 2);
+    let entry = waiting.find(|entry| entry.run == run)?;
+    Some((run, queue.settings.rule(Some(entry.rule))))
+}
+
+fn is_active(status: RunStatus) -> bool {
+    matches!(
+        status,
+        RunStatus::Running | RunStatus::Paused | RunStatus::Cancelling
+    )
 }
 
 /// Active runs of one line; the greatest number where there is no bound.

@@ -165,7 +165,18 @@ impl Checks {
             })
             .collect();
         self.care_for_waits(&mut requests);
-        for queue in self.queues.values() {
+        for (key, queue) in &self.queues {
+            if queue.settings.stopped() {
+                let change = run_queue::Change {
+                    paused: Some(None),
+                    held: Some(None),
+                    ..run_queue::Change::default()
+                };
+                requests.push(ClientRequest::Ask {
+                    key: key.clone(),
+                    ask: kapell_engine::Ask::Change(Box::new(change)),
+                });
+            }
             for line in queue.lines.values() {
                 requests.extend(line.blocked.map(|run| ClientRequest::Dismiss { run }));
             }

@@ -1,11 +1,12 @@
 //! What people ask, and what they are answered.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use kapell_engine::Request;
 use kapell_engine::backfill::{AskBackfill, Only};
 use kapell_engine::message::Signal;
-use kapell_engine::run_queue::Activate;
+use kapell_engine::run_queue::{Activate, Bounds, Change};
 use kapell_expr::Value;
 use kapell_model::{EntityKey, Time};
 use kapell_node::lane::Input;
@@ -15,7 +16,7 @@ use super::brief::brief_answer;
 use super::{Asked, BEGINNING, Happening, NAMESPACE, World};
 use crate::check::breakpoints;
 use crate::rng::Rng;
-use crate::scenario::Ask;
+use crate::scenario::{Ask, Steer};
 
 /// A signal from outside; some have an id that others have too.
 fn signal(dice: u64, n: i64, by: &str) -> ClientRequest {
@@ -96,10 +97,6 @@ impl World<'_> {
         self.give_lane(Input::Request(reply, request));
     }
 
-    #[expect(
-        clippy::too_many_lines,
-        reason = "one arm for each thing that is asked"
-    )]
     fn request(&mut self, ask: &Ask) -> Option<ClientRequest> {
         // What was refused is recognised by who asked.
         let by = format!("sim-{}", self.replies + 1);
@@ -163,25 +160,8 @@ impl World<'_> {
             Ask::Signal { dice, n } => signal(dice, n, &by),
             Ask::Answer { dice } => self.checks.any_answer(&mut Rng::new(dice))?,
             Ask::Break { dice } => self.to_run(dice, |rng| Some(breakpoints(rng)))?,
-            Ask::Activate { workflow } => {
-                let name = self.scenario.workflows.get(workflow)?.get("workflow")?;
-                let name: Arc<str> = name.as_str()?.into();
-                let plan = self.checks.plans.get(&(name.clone(), 1))?;
-                let activate = Activate {
-                    version: 1,
-                    triggers: plan.spec.triggers.clone(),
-                    timezone: plan.spec.timezone.clone(),
-                    rule: plan.rule,
-                };
-                ClientRequest::Ask {
-                    key: EntityKey::RunQueue {
-                        namespace: NAMESPACE.into(),
-                        workflow: name,
-                        key: "".into(),
-                    },
-                    ask: kapell_engine::Ask::Activate(Box::new(activate)),
-                }
-            }
+            Ask::Activate { workflow } => self.activation(workflow)?,
+            Ask::Steer { workflow, how } => self.steering(workflow, how)?,
             Ask::Trigger { dice } => self.to_trigger(&mut Rng::new(dice))?,
             Ask::Register { workflow } => {
                 match self.register(workflow) {
@@ -209,6 +189,70 @@ impl World<'_> {
                 run: self.checks.any_run(&mut Rng::new(dice))?,
             },
         })
+    }
+
+    fn queue_of(&self, workflow: usize) -> Option<(Arc<str>, EntityKey)> {
+        let name = self.scenario.workflows.get(workflow)?.get("workflow")?;
+        let name: Arc<str> = name.as_str()?.into();
+        let key = EntityKey::RunQueue {
+            namespace: NAMESPACE.into(),
+            workflow: name.clone(),
+            key: "".into(),
+        };
+        Some((name, key))
+    }
+
+    fn activation(&self, workflow: usize) -> Option<ClientRequest> {
+        let (name, key) = self.queue_of(workflow)?;
+        let plan = self.checks.plans.get(&(name, 1))?;
+        let activate = Activate {
+            version: 1,
+            triggers: plan.spec.triggers.clone(),
+            timezone: plan.spec.timezone.clone(),
+            rule: plan.rule,
+        };
+        let ask = kapell_engine::Ask::Activate(Box::new(activate));
+        Some(ClientRequest::Ask { key, ask })
+    }
+
+    fn steering(&self, workflow: usize, how: Steer) -> Option<ClientRequest> {
+        let (name, key) = self.queue_of(workflow)?;
+        let by = || Some("sim".to_owned());
+        let mut change = Change::default();
+        match how {
+            Steer::PauseWorkflow => change.paused = Some(by()),
+            Steer::ResumeWorkflow => change.paused = Some(None),
+            Steer::PauseAll | Steer::ResumeAll => {
+                change.held = Some(by().filter(|_| matches!(how, Steer::PauseAll)));
+                let all = (0..self.scenario.workflows.len()).filter_map(|of| self.queue_of(of));
+                let keys: BTreeSet<EntityKey> = all.map(|(_, key)| key).collect();
+                let ask = |key| (key, kapell_engine::Ask::Change(Box::new(change.clone())));
+                return Some(ClientRequest::AskTogether(
+                    keys.into_iter().map(ask).collect(),
+                ));
+            }
+            Steer::Override { mode, limit } => {
+                let bounds = Bounds {
+                    mode,
+                    limit,
+                    total: None,
+                };
+                change.strategy = Some(Some(bounds));
+                change.rule = Some(bounds.rule());
+            }
+            Steer::Default => {
+                let plans = &self.checks.plans;
+                let newest = plans.get(&(name.clone(), 2)).or(plans.get(&(name, 1)));
+                let rule = newest?.rule;
+                change.strategy = Some(None);
+                change.rule = Some(rule.unwrap_or_default());
+            }
+            Steer::Deactivate => change.deactivate = true,
+            Steer::Reactivate => return self.activation(workflow),
+            Steer::Delete => change.delete = true,
+        }
+        let ask = kapell_engine::Ask::Change(Box::new(change));
+        Some(ClientRequest::Ask { key, ask })
     }
 
     fn to_run(

@@ -27,6 +27,8 @@ pub enum Sabotage {
     Mute,
     /// Workers' results are not what attempts gave.
     Forges,
+    /// Rows of active runs are overlooked.
+    Overlooks,
     /// Runs are loaded with counts at their end, so that deciding panics where overflows are checked.
     Overflows,
 }
@@ -100,6 +102,7 @@ impl World<'_> {
                     }
                 }
             }
+            (Some(Sabotage::Overlooks), Input::Active(_, Ok(runs))) => runs.clear(),
             (Some(Sabotage::Overflows), Input::Loaded(_, Ok((_, Some(found))))) => {
                 if let Entity::Run(run) = &mut found.entity {
                     run.state.counts = [u64::MAX; 3];

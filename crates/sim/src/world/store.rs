@@ -44,6 +44,7 @@ impl World<'_> {
                     Err(unavailable().to_string()),
                 )),
                 Output::FindDue(_) => Some(Input::Due(Err(unavailable()))),
+                Output::FindActive(key) => Some(Input::Active(key, Err(unavailable()))),
                 Output::FindHeard => Some(Input::Heard(Err(unavailable()))),
                 _ => None,
             }

@@ -108,17 +108,17 @@ fn a_paused_workflow_starts_nothing_and_then_all_in_order() {
         ..Change::default()
     };
     change(&mut queue, pause, 1);
-    let free = queue.settings.rule(None).expect("a paused workflow queues");
+    let free = queue.rule(None).expect("a paused workflow queues");
     assert_eq!(admitted(&start(&mut queue, 1, free, 2)), []);
     assert_eq!(admitted(&start(&mut queue, 2, free, 3)), []);
-    let why = queue.why(RunId(2)).expect("it waits");
+    let why = queue.why("w", RunId(2)).expect("it waits");
     assert!(why.contains("paused by ann"), "{why}");
     let resume = Change {
         paused: Some(None),
         ..Change::default()
     };
     assert_eq!(admitted(&change(&mut queue, resume, 4)), [1, 2]);
-    assert_eq!(queue.settings.rule(None), None);
+    assert_eq!(queue.rule(None), None);
 }
 
 #[test]

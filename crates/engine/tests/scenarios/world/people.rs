@@ -141,11 +141,10 @@ impl World {
             return None;
         }
         let run = &self.runs[index].run;
-        let (_, workflow, key) = run.state.meta.queue.as_ref()?;
-        let (queue, _) = self.queues.get(workflow)?;
-        let mode = run.plan.spec.strategy.mode;
+        let (_, workflow, key) = run.state.line();
+        let (queue, _) = self.queues.get(&workflow)?;
         queue
-            .may_reenter(run.state.meta.id, key, mode)
+            .may_reenter(run.state.meta.id, &key, run.plan.rule)
             .err()
             .map(|error| error.message)
     }
@@ -158,7 +157,10 @@ impl World {
                 .queues
                 .entry(view.workflow.as_str().into())
                 .or_default();
-            let why = queue.why(view.id).or(view.waits_for).unwrap_or_default();
+            let why = queue
+                .why(&view.workflow, view.id)
+                .or(view.waits_for)
+                .unwrap_or_default();
             self.timeline
                 .say(at, view.id, "run", format!("waits: {why}"));
         }

@@ -181,6 +181,8 @@ impl World {
                     .map(|start| start.class)
                     .unwrap_or_default(),
                 scheduled_at,
+                created_at: self.now,
+                again: false,
             };
             let to = EntityKey::RunQueue {
                 namespace,
