@@ -106,13 +106,12 @@ fn record(
     let session = session::open(config, Need::Record)?;
     let run = session.find(run)?;
     session.api().act(run, action)?;
-    let summary = session.api().wait(run, Duration::ZERO)?;
-    session.stop(Duration::ZERO);
     if json {
-        printer.json(&summary)?;
+        printer.json(&session.api().wait(run, Duration::ZERO)?)?;
     } else {
         printer.plain(format!("run {run} {said}"))?;
     }
+    session.stop(Duration::ZERO);
     Ok(Exit::Success)
 }
 

@@ -108,6 +108,10 @@ impl Walk<'_> {
         definition::may_be_one(file)
             && data.len() <= limits::DEFINITION_BYTES as u64
             && fs::read_to_string(file).is_ok_and(|text| {
+                // Data may be long, and is read through at each run.
+                if !kapell_model::mentions_workflow(&text) {
+                    return false;
+                }
                 let keys = kapell_model::top_level(&text).unwrap_or_default();
                 ["workflow", "steps"]
                     .iter()
