@@ -152,6 +152,7 @@ impl Decider<'_> {
             timeout,
             queued,
         }));
+        self.tell_trigger_it_goes_on();
         if let Some(queue) = queue {
             let entry = self.run.queue_entry();
             self.send(queue, Message::Reenter(Box::new(entry)));
