@@ -25,6 +25,39 @@ pub struct Record {
     pub status: RunStatus,
     /// What made it: `manual`, `workflow`, `fork`.
     pub trigger: String,
+    /// Name of the trigger that made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger_name: Option<String>,
+    /// The backfill that made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backfill: Option<String>,
+    /// It makes up for a due time that was missed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub catching_up: bool,
+    /// Its due time, if that is not when it was made.
+    #[serde(
+        default,
+        with = "crate::stamp::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(value_type = Option<schema::Timestamp>)]
+    pub scheduled_at: Option<Time>,
+    /// `run.interval.start`, if it has a length.
+    #[serde(
+        default,
+        with = "crate::stamp::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(value_type = Option<schema::Timestamp>)]
+    pub interval_start: Option<Time>,
+    /// `run.interval.end`, if it has a length.
+    #[serde(
+        default,
+        with = "crate::stamp::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(value_type = Option<schema::Timestamp>)]
+    pub interval_end: Option<Time>,
     /// Who or what asked for it.
     pub by: String,
     /// The run whose step made it.

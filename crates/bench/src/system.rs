@@ -81,6 +81,7 @@ impl System {
             process_window: slots * 2,
             light_window: 16_384,
             idle_micros: 30_000_000,
+            keeps: kapell_node::engine::topic::Keeps::default(),
         };
         let threads = prepared.start(lane, store.clone(), blobs, worker.clone())?;
         Ok(Self {

@@ -240,6 +240,9 @@ pub(crate) struct Run {
     /// From 0 (whenever) to 100 (first) [default: the workflow's]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(0..=100))]
     pub(crate) priority: Option<u8>,
+    /// What `run.scheduled_at` is: `3d` ago, or a time like 2030-01-31T10:00:00Z [default: now]
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) at: Option<String>,
     #[command(flatten)]
     pub(crate) work: Work,
 }
@@ -313,6 +316,9 @@ pub(crate) struct Start {
     /// From 0 (whenever) to 100 (first) [default: the workflow's]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(0..=100))]
     pub(crate) priority: Option<u8>,
+    /// What `run.scheduled_at` is: `3d` ago, or a time like 2030-01-31T10:00:00Z [default: now]
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) at: Option<String>,
     /// Follow the run to its end
     #[arg(short, long)]
     pub(crate) watch: bool,

@@ -215,6 +215,19 @@ fn said(view: &BackfillView, json: bool, printer: &mut Printer) -> Ended {
     Ok(Exit::Success)
 }
 
+/// Why a backfill has nothing to do.
+fn nothing(view: &BackfillView) -> &'static str {
+    match (view.found, view.ahead, view.only) {
+        (0, Some(_), _) => "all due times of the range are still the schedule's own",
+        (0, None, _) => "no due time lies in the range",
+        (_, _, BackfillOnly::Missing) => {
+            "a run for each of them succeeded or is under way: `--only all` takes them again"
+        }
+        (_, _, BackfillOnly::Failed) => "no run for any of them failed",
+        (_, _, BackfillOnly::All) => "there is none",
+    }
+}
+
 fn lines(view: &BackfillView, now: Time) -> Vec<Line> {
     let mut head = Line::default().with(BOLD, &view.id);
     head.push(
@@ -245,8 +258,23 @@ fn lines(view: &BackfillView, now: Time) -> Vec<Line> {
     field(
         "due times",
         PLAIN,
-        format!("{} ({only})", words::grouped(view.total)),
+        format!(
+            "{} of {} ({only})",
+            words::grouped(view.total),
+            words::grouped(view.found.max(view.total))
+        ),
     );
+    if let Some(ahead) = view.ahead {
+        let ahead = words::local(&ahead.to_string(), now);
+        field(
+            "left",
+            DIM,
+            format!("from {ahead} on to the schedule itself"),
+        );
+    }
+    if view.total == 0 {
+        field("nothing", YELLOW, nothing(view).to_owned());
+    }
     let order = match view.order {
         BackfillOrder::OldestFirst => "oldest first",
         BackfillOrder::NewestFirst => "newest first",

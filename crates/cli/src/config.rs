@@ -15,6 +15,7 @@ use kapell_api::client::HttpServer;
 use kapell_model::config as keys;
 use kapell_model::spec::Retention;
 use kapell_model::{Error, ErrorCode, limits};
+use kapell_node::engine::topic::Keeps;
 use kapell_server::notify::{self, ChannelSettings, NotifySettings, Receivers};
 use kapell_server::{KeySource, Options, TracesTo};
 use kapell_worker::{Capacity, HttpRules};
@@ -223,6 +224,14 @@ impl Config {
             retention: Retention {
                 age: Some(settings.span(&keys::RETENTION_AGE)).filter(|age| !age.is_zero()),
                 runs: Some(runs).filter(|runs| *runs > 0),
+            },
+            keeps: Keeps {
+                micros: i64::try_from(settings.span(&keys::SIGNALS_KEEP).as_micros())
+                    .unwrap_or(i64::MAX)
+                    .max(60_000_000),
+                signals: usize::try_from(settings.number(&keys::SIGNALS_MAX))
+                    .unwrap_or(limits::TOPIC_SIGNALS)
+                    .min(limits::TOPIC_SIGNALS_MOST),
             },
             keys: given.or(file.map(|file| KeySource::File(file.into()))),
             metrics: settings.is_on(&keys::METRICS_ENABLED),

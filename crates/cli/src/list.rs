@@ -11,6 +11,9 @@ use crate::printer::Printer;
 use crate::session::{self, Need, Session};
 use crate::{Ended, Exit, words};
 
+/// Columns of a due time.
+const DUE: usize = 21;
+
 /// Rows where no number is asked for.
 const DEFAULT: u32 = 20;
 
@@ -117,10 +120,24 @@ fn rows(runs: &[RunSummary], now: Time, width: Option<usize>) -> Vec<Line> {
         .max()
         .unwrap_or(0)
         .clamp("workflow".len(), 40);
-    let (run_at, name_at, made_at) = (2, 12, 12 + names + 2);
+    // A child stands for nothing of its own, and a signal says what by itself.
+    let due = |run: &RunSummary| {
+        let stands = matches!(
+            run.trigger.as_str(),
+            "schedule" | "backfill" | "manual" | "fork"
+        );
+        run.scheduled_at.filter(|_| stands)
+    };
+    let has_due = runs.iter().any(|run| due(run).is_some());
+    let (run_at, name_at, due_at) = (2, 12, 12 + names + 2);
+    let made_at = due_at + if has_due { DUE } else { 0 };
     let mut head = Line::default().with(PLAIN, "  ").with(DIM, "run");
     head.pad(name_at);
     head.push(DIM, "workflow");
+    if has_due {
+        head.pad(due_at);
+        head.push(DIM, "for");
+    }
     head.pad(made_at);
     head.push(DIM, "made");
     head.pad(made_at + 10);
@@ -135,6 +152,10 @@ fn rows(runs: &[RunSummary], now: Time, width: Option<usize>) -> Vec<Line> {
         line.push(BOLD, words::short(run.run));
         line.pad(name_at);
         line.push(PLAIN, words::cut(&name(run), 40));
+        if let Some(due) = due(run) {
+            line.pad(due_at);
+            line.push(PLAIN, words::moment(due));
+        }
         line.pad(made_at);
         line.push(DIM, ago(run.created_at, now));
         line.pad(made_at + 10);

@@ -5,11 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kapell_expr::{Map, Value};
-use kapell_model::{Color, Error, ErrorCode, limits, render};
+use kapell_model::{Color, Error, ErrorCode, Time, limits, render};
+use kapell_node::clock;
 
 use crate::args::Params;
 use crate::config::Config;
 use crate::printer::Printer;
+use crate::words;
 
 /// The parameters as a map. Text is read by the declared types later. None if the file of
 /// parameters has problems, which are shown then.
@@ -80,4 +82,9 @@ fn file(path: &Path, config: &Config, printer: &mut Printer) -> Result<Option<Ma
             Ok(None)
         }
     }
+}
+/// What `run.scheduled_at` is to be.
+pub(crate) fn scheduled_at(at: Option<&str>) -> Result<Option<Time>, Error> {
+    at.map(|text| words::instant(text, clock::now(), true))
+        .transpose()
 }

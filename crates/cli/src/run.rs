@@ -12,6 +12,7 @@ pub(crate) fn run(run: &Run, config: &Config, printer: &mut Printer) -> Ended {
     let Some(params) = params::read(&run.params, config, printer)? else {
         return Ok(Exit::BadInput);
     };
+    let scheduled_at = params::scheduled_at(run.at.as_deref())?;
     let Some(all) = definition::read_all(&run.file, config, printer)? else {
         return Ok(Exit::BadInput);
     };
@@ -31,6 +32,7 @@ pub(crate) fn run(run: &Run, config: &Config, printer: &mut Printer) -> Ended {
         by: config.user.clone(),
         priority: run.priority,
         idempotency_key: run.idempotency_key.clone(),
+        scheduled_at,
     };
     let started = session.api().start(&start)?.run;
     if run.work.detach {

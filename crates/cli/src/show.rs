@@ -115,6 +115,9 @@ pub(crate) fn whole(record: &Record, now: Time, past: bool) -> Vec<Line> {
         DIM,
         format!("  made {} {by}", words::moment(record.created_at)),
     ));
+    if let Some(text) = what_for(record) {
+        lines.push(Line::default().with(DIM, format!("  {text}")));
+    }
     if past {
         lines.push(Line::default().with(
             YELLOW,
@@ -153,6 +156,29 @@ pub(crate) fn whole(record: &Record, now: Time, past: bool) -> Vec<Line> {
     }
     lines.extend(aligned(rows));
     lines
+}
+
+/// The due time that a run stands for, and who wanted it for that.
+fn what_for(record: &Record) -> Option<String> {
+    let stands = matches!(
+        record.trigger.as_str(),
+        "schedule" | "backfill" | "manual" | "fork"
+    );
+    let due = record.scheduled_at.filter(|_| stands)?;
+    let mut text = format!("for {}", words::moment(due));
+    if let (Some(start), Some(end)) = (record.interval_start, record.interval_end) {
+        text += &format!(", from {} to {}", words::moment(start), words::moment(end));
+    }
+    if record.catching_up {
+        text += ", catching up";
+    }
+    if let Some(id) = &record.backfill {
+        text += &format!(", backfill {id}");
+    }
+    if let Some(name) = &record.trigger_name {
+        text += &format!(", trigger {name}");
+    }
+    Some(text)
 }
 
 fn step_rows(

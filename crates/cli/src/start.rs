@@ -12,6 +12,7 @@ pub(crate) fn start(start: &Start, config: &Config, printer: &mut Printer) -> En
     let Some(params) = params::read(&start.params, config, printer)? else {
         return Ok(Exit::BadInput);
     };
+    let scheduled_at = params::scheduled_at(start.at.as_deref())?;
     let work = Work {
         detach: !start.watch,
         json: start.json,
@@ -32,6 +33,7 @@ pub(crate) fn start(start: &Start, config: &Config, printer: &mut Printer) -> En
         by: config.user.clone(),
         priority: start.priority,
         idempotency_key: start.idempotency_key.clone(),
+        scheduled_at,
     };
     let run = session.api().start(&wanted)?.run;
     if !start.watch {

@@ -13,6 +13,9 @@ use crate::printer::Printer;
 use crate::session::{self, Need};
 use crate::{Ended, Exit, list, words};
 
+/// Signals that wait for others that are named.
+const NAMED: usize = 20;
+
 /// Columns that what a trigger waits for takes in a list.
 const ON: usize = 40;
 
@@ -26,11 +29,19 @@ pub(crate) fn trigger(command: &Trigger, config: &Config, printer: &mut Printer)
                 Ok((view, hook))
             });
             session.close();
-            let (view, mut hook) = found?;
-            if let (Some(hook), Some(server)) = (&mut hook, config.server()?) {
-                hook.path.insert_str(0, server.url().trim_end_matches('/'));
-            }
-            said(&view, hook.as_ref(), one.json, printer)
+            let (view, hook) = found?;
+            shown(&view, hook, one.json, config, printer)
+        }
+        Trigger::Rotate(one) => {
+            let session = session::open(config, Need::Record)?;
+            let api = session.api();
+            let found = named(api, one).and_then(|view| {
+                let hook = api.rotate_hook(&view.workflow, &view.name)?;
+                Ok((api.trigger(&view.workflow, &view.name)?, Some(hook)))
+            });
+            session.close();
+            let (view, hook) = found?;
+            shown(&view, hook, one.json, config, printer)
         }
         Trigger::Pause(one) | Trigger::Resume(one) => {
             let session = session::open(config, Need::Record)?;
@@ -46,6 +57,20 @@ pub(crate) fn trigger(command: &Trigger, config: &Config, printer: &mut Printer)
             said(&found?, None, one.json, printer)
         }
     }
+}
+
+/// Prints a trigger with the whole address of its webhook.
+fn shown(
+    view: &TriggerView,
+    mut hook: Option<HookView>,
+    json: bool,
+    config: &Config,
+    printer: &mut Printer,
+) -> Ended {
+    if let (Some(hook), Some(server)) = (&mut hook, config.server()?) {
+        hook.path.insert_str(0, server.url().trim_end_matches('/'));
+    }
+    said(view, hook.as_ref(), json, printer)
 }
 
 /// The trigger that somebody means.
@@ -265,6 +290,21 @@ fn said(view: &TriggerView, hook: Option<&HookView>, json: bool, printer: &mut P
         if count > 0 {
             field(name, words::grouped(count));
         }
+    }
+    for waiting in view.waiting.iter().take(NAMED) {
+        let key = match &waiting.key {
+            serde_json::Value::Null => String::new(),
+            key => format!(" with key {}", words::shortened(&key.to_string(), ON)),
+        };
+        field(
+            "waits",
+            format!(
+                "`{}` {}{key}, sent {}, for the others",
+                waiting.source,
+                waiting.id,
+                list::ago(waiting.sent_at, now)
+            ),
+        );
     }
     if let Some(problem) = &view.problem {
         let at = problem.at.map_or_else(String::new, |at| {

@@ -144,6 +144,15 @@ impl Deciding<'_> {
                 blocks,
                 ..
             } => self.run_ended(run, status, blocks),
+            // One that is over stays so: it starts nothing that a run could keep back.
+            Message::DueRunReopened { run, .. }
+                if self.backfill.state.ended_at == 0 && self.backfill.state.has_failed(run) =>
+            {
+                self.emit(Fact::Reopened(OfRun {
+                    run: run.to_bytes().to_vec(),
+                    ..OfRun::default()
+                }));
+            }
             Message::StartRefused { run, error, .. } if self.backfill.state.is_active(run) => {
                 self.emit(Fact::Refused(OfRun {
                     run: run.to_bytes().to_vec(),

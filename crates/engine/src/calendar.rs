@@ -25,7 +25,7 @@ pub struct Calendar {
     end: Option<Time>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 enum Rule {
     /// Fixed hours.
     Wall(Box<Cron>),
@@ -69,6 +69,21 @@ impl Calendar {
             start: schedule.start,
             end: schedule.end,
         })
+    }
+
+    /// True if both have the same due times, where both have any: they may begin and end differently.
+    pub fn has_the_times_of(&self, other: &Self) -> bool {
+        self.rule == other.rule && self.zone == other.zone
+    }
+
+    /// The same due times without a beginning or an end.
+    #[must_use]
+    pub fn without_bounds(&self) -> Self {
+        Self {
+            start: None,
+            end: None,
+            ..self.clone()
+        }
     }
 
     /// The first due time after an instant.

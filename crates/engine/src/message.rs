@@ -108,6 +108,13 @@ pub enum Message {
         /// Under `strict_sequential` it keeps back those after it.
         blocks: bool,
     },
+    /// To a trigger, and to a backfill: a run for a due time that had ended goes on.
+    DueRunReopened {
+        /// The run.
+        run: RunId,
+        /// Its due time.
+        scheduled_at: Time,
+    },
     /// To a backfill: be this.
     BackfillMade(Box<crate::backfill::State>),
     /// To a run: somebody who started it wants it to end.

@@ -27,6 +27,7 @@ use crate::event::{
     AttemptEnded, AttemptResult, Event, Fact, Next, RunCreated, ScopeKind, ScopeOpened, Stored,
     StoredError, run_id,
 };
+use crate::message::StartClass;
 use crate::plan::Plan;
 
 pub use path::critical_path;
@@ -271,6 +272,12 @@ impl<'p> Fold<'p> {
             version: created.version,
             status: RunStatus::Queued,
             trigger: created.trigger.clone(),
+            trigger_name: Some(created.trigger_name.clone()).filter(|name| !name.is_empty()),
+            backfill: Some(created.backfill.clone()).filter(|id| !id.is_empty()),
+            catching_up: StartClass::from_number(created.class) == StartClass::Catchup,
+            scheduled_at: Some(Time(created.scheduled_at)).filter(|due| *due != at),
+            interval_start: created.interval.as_ref().map(|of| Time(of.start)),
+            interval_end: created.interval.as_ref().map(|of| Time(of.end)),
             by: created.by.clone(),
             parent: created.parent.as_ref().map(|parent| run_id(&parent.run)),
             forked_from: created.fork.as_ref().map(|fork| run_id(&fork.run)),

@@ -40,10 +40,15 @@ pub enum Ask {
         /// Who asks.
         by: String,
     },
-    /// A trigger: make up for due times. Answers a map of `id` and `due`, how many there are.
+    /// A webhook's trigger: be called at another address.
+    RotateTrigger,
+    /// A trigger: make up for due times. Answers a map of `id`, `due`, how many there are, and
+    /// `made_at`: a backfill with this id that was made at another time is another one.
     Backfill(Box<AskBackfill>),
     /// A webhook's trigger: a request has come. `sent_at` is set when it is taken; an empty `id` is given
-    /// one, another is taken once. Answers a map of `run`, null if it starts none.
+    /// one, another is taken once. Answers a map of `outcome` (`started`, `duplicate`, `declined` or
+    /// `refused`), `run`, that it starts or that the same request started before, and `error`, why it is
+    /// refused.
     Deliver(Box<Signal>),
     /// A backfill: start nothing more until you are resumed.
     PauseBackfill {

@@ -64,6 +64,26 @@ pub struct Topic {
     last_at: Time,
     /// Kept signals by their fields: made where somebody looks for one, and not stored.
     found: Signals,
+    /// How much is kept: comes with the inputs, and is not stored.
+    keeps: Keeps,
+}
+
+/// How much a topic keeps. What is dropped is a fact: another setting changes nothing that was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keeps {
+    /// For how long, in microseconds.
+    pub micros: i64,
+    /// How many signals.
+    pub signals: usize,
+}
+
+impl Default for Keeps {
+    fn default() -> Self {
+        Self {
+            micros: i64::try_from(limits::TOPIC_KEEPS.as_micros()).unwrap_or(i64::MAX),
+            signals: limits::TOPIC_SIGNALS,
+        }
+    }
 }
 
 /// A kept signal.
@@ -94,7 +114,7 @@ struct Telling {
 /// Bytes that a kept signal takes beside its texts and values.
 const SIGNAL_OVERHEAD: usize = 256;
 
-/// How much longer than it must a signal may be kept, so that many are dropped at once.
+/// How much longer than it must a signal may be kept at most, so that many are dropped at once.
 const SLACK_MICROS: i64 = 3_600_000_000;
 
 /// Deciding one input.
@@ -212,13 +232,13 @@ impl Deciding<'_> {
     /// Drops what is too old and what there is no room for. What is still being told stays.
     fn expire(&mut self) {
         let topic = &self.topic;
-        let keeps = i64::try_from(limits::TOPIC_KEEPS.as_micros()).unwrap_or(i64::MAX);
-        let oldest = Time(self.now.0.saturating_sub(keeps));
+        let keeps = topic.keeps;
+        let oldest = Time(self.now.0.saturating_sub(keeps.micros));
         let (mut count, mut bytes) = (topic.signals.len(), topic.bytes);
         let told = topic.telling.front().map_or(u64::MAX, |first| first.signal);
         let mut before = 0;
         for kept in &topic.signals {
-            let room = count <= limits::TOPIC_SIGNALS && bytes <= limits::TOPIC_BYTES;
+            let room = count <= keeps.signals && bytes <= limits::TOPIC_BYTES;
             if kept.number >= told || room && kept.signal.sent_at >= oldest {
                 break;
             }
@@ -233,6 +253,11 @@ impl Deciding<'_> {
 }
 
 impl Topic {
+    /// Says how much it keeps, before it decides anything.
+    pub fn keep(&mut self, keeps: Keeps) {
+        self.keeps = keeps;
+    }
+
     /// How many listen.
     pub fn listeners(&self) -> usize {
         self.listeners.len()
@@ -415,11 +440,11 @@ impl Small for Topic {
         if !self.telling.is_empty() {
             return Some(self.last_at);
         }
-        let keeps = i64::try_from(limits::TOPIC_KEEPS.as_micros()).unwrap_or(i64::MAX);
         let first = self.signals.front()?;
-        Some(Time(
-            first.signal.sent_at.0.saturating_add(keeps + SLACK_MICROS),
-        ))
+        // Where little is kept, little is kept too long.
+        let slack = SLACK_MICROS.min(self.keeps.micros / 16);
+        let keeps = self.keeps.micros.saturating_add(slack);
+        Some(Time(first.signal.sent_at.0.saturating_add(keeps)))
     }
 
     fn document(&self) -> Option<String> {

@@ -8,7 +8,8 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `state` | what is remembered (also which due times have a run that succeeded), and facts to state |
+//! | `state` | what is remembered, and facts to state |
+//! | `account` | which due times have a run that succeeded, over all definitions |
 //! | `hear` | what comes: what the active version says, people, ends of runs |
 //! | `fire` | due times to starts: one each, and what becomes of those that were missed |
 //! | `listen` | signals to starts: conditions, joins, what is the same as before |
@@ -18,9 +19,11 @@
 //!   id is derived from the trigger, its generation and the due time with its offset.
 //! - **Crash**: due times that passed meanwhile lie after the watermark, and `catchup` says what
 //!   becomes of them.
-//! - **Clock set back**: the watermark never goes back, so nothing is due until the clock has passed it
-//!   again. **Set forward**: due times in between are like missed ones.
-//! - **Edit or resume**: the watermark is set to now. What lies before is for a backfill.
+//! - **Clock jump**: time that a node gives passes every instant once, unless it was set by hours. Then, set
+//!   back, the watermark stays, so nothing is due until the clock has passed it again; set forward, due
+//!   times in between are like missed ones.
+//! - **Edit or resume**: the watermark is set to now. What lies before is for a backfill, for which what
+//!   is known of due times stays known.
 
 use std::sync::Arc;
 
@@ -33,6 +36,7 @@ use crate::calendar::Calendar;
 use crate::message::Message;
 use crate::small::{Decided, Small, SmallInput};
 
+mod account;
 mod fire;
 mod hear;
 mod listen;

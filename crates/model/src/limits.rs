@@ -126,6 +126,8 @@ pub const BACKFILL_CONCURRENCY: u32 = 1_000;
 pub const DUE_OPEN: usize = 10_000;
 /// Stretches of due times whose success a trigger remembers; the oldest go first.
 pub const DUE_STRETCHES: usize = 1_000;
+/// Due times that are looked at to tell which succeeded under another calendar; older ones are forgotten.
+pub const DUE_CARRIED: usize = 10_000;
 /// Due times whose failure a trigger remembers; the oldest go first.
 pub const DUE_FAILURES: usize = 10_000;
 /// Locks and rates one step names.
@@ -136,11 +138,13 @@ pub const LABELS: usize = 64;
 pub const EMITS: usize = 16;
 /// Bytes of the payload and key of a signal as JSON.
 pub const SIGNAL_BYTES: usize = 64 << 10;
-/// Signals that one topic keeps; the oldest go first.
+/// Signals that one topic keeps where nothing else is set; the oldest go first.
 pub const TOPIC_SIGNALS: usize = 100_000;
+/// Signals that one topic may be set to keep.
+pub const TOPIC_SIGNALS_MOST: usize = 1_000_000;
 /// Bytes of the signals that one topic keeps; the oldest go first.
 pub const TOPIC_BYTES: usize = 64 << 20;
-/// How long a topic keeps a signal.
+/// How long a topic keeps a signal where nothing else is set.
 pub const TOPIC_KEEPS: Duration = Duration::from_hours(7 * 24);
 /// Those that listen to one topic.
 pub const TOPIC_SUBSCRIPTIONS: usize = 200_000;
@@ -180,6 +184,8 @@ pub const PACES: usize = 50;
 pub const PACES_LEAST: usize = 5;
 /// How old, or how far ahead, the time in the signature of a webhook's call may be.
 pub const WEBHOOK_WINDOW: SignedDuration = SignedDuration::from_mins(5);
+/// Calls of one webhook within twice that time; more are refused, since an older one could come again.
+pub const WEBHOOK_CALLS: usize = 60_000;
 /// Bytes of the header that signs a webhook's call.
 pub const WEBHOOK_SIGNATURE: usize = 1 << 10;
 /// Triggers of one workflow.

@@ -7,7 +7,8 @@
 //! - **Crash**: threads die together with the process; the next start reads what was committed.
 //! - **Full disk**: as the lane says; an end is not held up by what cannot be written.
 //! - **Slow store**: the committing thread waits; the lane goes on with the next batch.
-//! - **Clock jump**: the wait for the next timer is at most a second, so it is noticed.
+//! - **Clock jump**: time follows it by and by ([`clock::carried`]); the wait for the next timer is at most a
+//!   second, so sleep is noticed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

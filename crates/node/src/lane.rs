@@ -25,6 +25,7 @@ use kapell_api::task::{Place, Report, Task, TaskResources};
 use kapell_api::worker::Queues;
 use kapell_engine::event::{RunCreated, Stored, StoredBlob};
 use kapell_engine::run_queue::Rule;
+use kapell_engine::topic::Keeps;
 use kapell_engine::{Ask, Message, Ref, Run};
 use kapell_expr::BlobRef;
 use kapell_model::{
@@ -76,6 +77,8 @@ pub struct Config {
     pub light_window: usize,
     /// Idle entities leave memory after so long.
     pub idle_micros: i64,
+    /// How much topics keep.
+    pub keeps: Keeps,
 }
 
 /// What comes to a lane.

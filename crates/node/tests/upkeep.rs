@@ -110,6 +110,7 @@ fn blobs_and_logs_go_with_the_last_run_that_has_them() {
         process_window: 0,
         light_window: 10,
         idle_micros: 1_000_000,
+        keeps: kapell_engine::topic::Keeps::default(),
     };
     let files = Arc::new(BlobFolder(blobs.clone()));
     let threads = prepared

@@ -1,7 +1,8 @@
 //! Webhooks: their addresses, and whether a call is what it says.
 //!
-//! An address is `/hooks/<token>/<path>`. The token is a keyed hash of the trigger's names, so nobody
-//! can guess it, and none is stored: the key is, as a document that is made at first use. A signed call
+//! An address is `/hooks/<token>/<path>`. The token is a keyed hash of the trigger's names and of how often
+//! it was given another, so nobody can guess it, and none is stored: the key is, as a document that is
+//! made at first use. A signed call
 //! has the header `X-Kapell-Signature: t=<seconds since 1970>,v1=<hex>`, where `v1` is HMAC-SHA256 of
 //! `<t>.<body>` with the trigger's secret; several `v1` may stand there, while a secret is changed.
 //!
@@ -68,8 +69,8 @@ pub(crate) struct Call {
     pub(crate) body: Vec<u8>,
 }
 
-/// Workflow, trigger, and its webhook if it has one.
-type Place = (Arc<str>, Arc<str>, Option<Arc<Hook>>);
+/// Workflow, trigger, number of the address, and its webhook if it was read.
+type Place = (Arc<str>, Arc<str>, u32, Option<Arc<Hook>>);
 
 /// Addresses that were looked for, by token.
 #[derive(Default)]
@@ -118,16 +119,25 @@ impl Hooks {
     pub(crate) fn address(
         &self,
         namespace: &str,
-        workflow: &str,
-        name: &str,
+        (workflow, name): (&str, &str),
+        number: u32,
         path: &str,
     ) -> Result<String, Error> {
-        let token = self.token(namespace, workflow, name)?;
+        let token = self.token(namespace, workflow, name, number)?;
         Ok(format!("{}/{token}/{path}", kapell_api::http::HOOKS))
     }
 
-    fn token(&self, namespace: &str, workflow: &str, name: &str) -> Result<String, Error> {
-        let names = format!("{namespace}\0{workflow}\0{name}");
+    fn token(
+        &self,
+        namespace: &str,
+        workflow: &str,
+        name: &str,
+        number: u32,
+    ) -> Result<String, Error> {
+        let mut names = format!("{namespace}\0{workflow}\0{name}");
+        if number > 0 {
+            names += &format!("\0{number}");
+        }
         let hash = blake3::keyed_hash(&self.key()?, names.as_bytes()).to_hex();
         Ok(hash[..TOKEN_DIGITS].to_owned())
     }
@@ -175,7 +185,7 @@ impl Hooks {
         if !known.hooks.contains_key(token) {
             self.look(namespace, &mut known)?;
         }
-        let Some((workflow, name, hook)) = known.hooks.get_mut(token) else {
+        let Some((workflow, name, number, hook)) = known.hooks.get_mut(token) else {
             return Err(nothing_here());
         };
         let key = trigger(namespace, workflow, name).to_bytes();
@@ -184,7 +194,8 @@ impl Hooks {
             .documents(&key, None, Order::Forward, 1)
             .map_err(failure)?;
         let document = found.first().filter(|(found, _)| *found == key);
-        let Some(view) = document.and_then(|(_, text)| webhook(text)) else {
+        let view = document.and_then(|(_, text)| webhook(text));
+        let Some(view) = view.filter(|view| view.address == *number) else {
             return Err(nothing_here());
         };
         let current = match hook {
@@ -220,10 +231,10 @@ impl Hooks {
                 .map_err(failure)?;
             for (key, text) in &page {
                 if let Some(EntityKey::Trigger { workflow, name, .. }) = EntityKey::from_bytes(key)
-                    && webhook(text).is_some()
+                    && let Some(view) = webhook(text)
                 {
-                    let token = self.token(namespace, &workflow, &name)?;
-                    hooks.insert(token, (workflow, name, None));
+                    let token = self.token(namespace, &workflow, &name, view.address)?;
+                    hooks.insert(token, (workflow, name, view.address, None));
                 }
             }
             let Some((key, _)) = page.last() else {
@@ -285,7 +296,7 @@ impl Hooks {
             );
         }
         let id = match &hook.secret {
-            Some(secret) => signed(&self.text(hook, secret)?, call, clock::now())?,
+            Some(secret) => signed(&self.text(hook, secret)?, call, clock::wall())?,
             None => named(call)?,
         };
         let payload = if call.body.is_empty() {

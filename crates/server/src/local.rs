@@ -237,6 +237,7 @@ fn assemble(
             process_window: window,
             light_window: if working { LIGHT_WINDOW } else { 0 },
             idle_micros: i64::try_from(IDLE.as_micros()).unwrap_or(i64::MAX),
+            keeps: options.keeps,
         };
         let node = prepared.node();
         let threads = prepared

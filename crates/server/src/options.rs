@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use kapell_engine::topic::Keeps;
 use kapell_model::spec::Retention;
 
 use crate::{KeySource, TracesTo};
@@ -14,6 +15,8 @@ const KEY_FILE: &str = "secret.key";
 pub struct Options {
     /// How long ended runs are kept where their workflow says nothing.
     pub retention: Retention,
+    /// How much topics keep.
+    pub keeps: Keeps,
     /// Where the keys of secrets come from; none is a file in the data directory.
     pub keys: Option<KeySource>,
     /// Whether `/metrics` answers.

@@ -15,6 +15,8 @@ pub trait TriggerCalls: Send + Sync {
     fn resume_trigger(&self, workflow: &str, name: &str, by: &str) -> Result<TriggerView>;
     /// Where a webhook is called.
     fn hook(&self, workflow: &str, name: &str) -> Result<HookView>;
+    /// It is called at another address from now on.
+    fn rotate_hook(&self, workflow: &str, name: &str) -> Result<HookView>;
 }
 
 fn address(workflow: &str, name: &str) -> String {
@@ -46,5 +48,13 @@ impl TriggerCalls for Client {
 
     fn hook(&self, workflow: &str, name: &str) -> Result<HookView> {
         self.get(&format!("{}/hook", address(workflow, name)))
+    }
+
+    fn rotate_hook(&self, workflow: &str, name: &str) -> Result<HookView> {
+        let nothing = serde_json::json!({});
+        self.post(
+            &format!("{}/hook/rotate", address(workflow, name)),
+            &nothing,
+        )
     }
 }

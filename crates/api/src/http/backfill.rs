@@ -56,8 +56,10 @@ pub enum BackfillOnly {
 pub enum BackfillOrder {
     /// The oldest.
     #[default]
+    #[serde(alias = "oldest")]
     OldestFirst,
     /// The newest.
+    #[serde(alias = "newest")]
     NewestFirst,
 }
 
@@ -136,6 +138,17 @@ pub struct BackfillView {
     pub ended_at: Option<Time>,
     /// Due times that it makes up for.
     pub total: u64,
+    /// Due times of the range, wanted or not.
+    #[serde(default)]
+    pub found: u64,
+    /// The first due time of the range that is left to the schedule, or still to come.
+    #[serde(
+        default,
+        with = "crate::stamp::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(value_type = Option<schema::Timestamp>)]
+    pub ahead: Option<Time>,
     /// Those whose run succeeded.
     pub succeeded: u64,
     /// Those whose run ended otherwise.

@@ -31,6 +31,15 @@ pub struct StartRun {
     /// The same key makes the same run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
+    /// What `run.scheduled_at` is; none is now. `run.interval` is the last one of the workflow's first
+    /// schedule that was complete then.
+    #[serde(
+        default,
+        with = "crate::stamp::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(value_type = Option<schema::Timestamp>)]
+    pub scheduled_at: Option<Time>,
 }
 
 /// A run was made.

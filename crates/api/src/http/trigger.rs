@@ -51,6 +51,9 @@ pub struct TriggerView {
     pub version: u32,
     /// Goes up when its times, or what it listens to, change.
     pub generation: u32,
+    /// Goes up with each new address of a webhook.
+    #[serde(default)]
+    pub address: u32,
     /// Who paused it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused_by: Option<String>,
@@ -73,7 +76,7 @@ pub struct TriggerView {
     pub last: Option<TriggerRun>,
     /// Runs that it started.
     pub started: u64,
-    /// Due times that were missed and are not made up for.
+    /// Due times that were missed and are not made up for, and signals that came during a pause.
     pub missed: u64,
     /// Starts that its `when` refused.
     pub declined: u64,
@@ -85,9 +88,31 @@ pub struct TriggerView {
     /// Signals that wait for others to be joined with.
     #[serde(default)]
     pub waiting_signals: u64,
+    /// They, in the order in which they came; at most 100.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<WaitingSignal>,
     /// The last thing that went wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<TriggerProblem>,
+}
+
+/// A signal that waits for others to be joined with.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct WaitingSignal {
+    /// The alias of the source that took it.
+    #[serde(default)]
+    pub source: String,
+    /// Its name.
+    pub signal: String,
+    /// Its id.
+    pub id: String,
+    /// What it is joined by.
+    #[serde(default)]
+    pub key: serde_json::Value,
+    /// When it was sent.
+    #[serde(with = "crate::stamp")]
+    #[schema(value_type = schema::Timestamp)]
+    pub sent_at: Time,
 }
 
 /// What a trigger waits for: one of these.
@@ -131,6 +156,10 @@ pub struct TriggerRun {
 pub struct TriggerProblem {
     /// What, for people.
     pub message: String,
+    /// The run that could not be made, if it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::RunId>)]
+    pub run: Option<RunId>,
     /// When.
     #[serde(
         default,
@@ -164,8 +193,25 @@ pub struct HookTaken {
     /// Id of the signal that the call stands for. The same call again gives the same id, and starts
     /// nothing more.
     pub id: String,
-    /// The run that it started; none if the call was taken before, or the trigger's `when` refused it.
+    /// What became of it.
+    #[serde(default)]
+    pub outcome: HookOutcome,
+    /// The run that it started, or that the same call started before; none if the trigger's `when` refused
+    /// it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::RunId>)]
     pub run: Option<RunId>,
+}
+
+/// What became of a call of a webhook that was taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HookOutcome {
+    /// It started a run.
+    #[default]
+    Started,
+    /// The same call was taken before.
+    Duplicate,
+    /// The trigger's `when` refused it.
+    Declined,
 }

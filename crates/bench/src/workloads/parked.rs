@@ -66,6 +66,7 @@ fn start(kapell: &mut Kapell, dir: &Path, n: usize) -> Result<()> {
         by: "bench".to_owned(),
         priority: None,
         idempotency_key: None,
+        scheduled_at: None,
     };
     std::thread::scope(|scope| {
         let threads: Vec<_> = clients

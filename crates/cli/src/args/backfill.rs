@@ -69,8 +69,10 @@ pub(crate) enum Only {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Order {
     /// The oldest
+    #[value(alias = "oldest_first")]
     Oldest,
     /// The newest
+    #[value(alias = "newest_first")]
     Newest,
 }
 

@@ -13,6 +13,8 @@ pub(crate) enum Trigger {
     Pause(TriggerOne),
     /// Let a paused trigger go on from now: what was due meanwhile is for a backfill
     Resume(TriggerOne),
+    /// Give a webhook another address: the one before is none any more
+    Rotate(TriggerOne),
 }
 
 /// `trigger list`

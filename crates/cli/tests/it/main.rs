@@ -5,6 +5,7 @@
 mod debugging;
 mod deploy;
 mod directory;
+mod due;
 mod errors;
 mod events;
 mod full;

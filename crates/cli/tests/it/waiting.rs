@@ -216,7 +216,7 @@ fn a_backfill_is_paused_goes_on_and_is_cancelled() {
         ),
         (
             vec!["backfill", "start", "nobody", "--from", "1d"],
-            "no schedule",
+            "no workflow `nobody`",
         ),
         (
             vec![
@@ -285,7 +285,11 @@ fn a_webhook_starts_a_run_once_for_each_call_that_is_what_it_says() {
     assert_eq!(status, 200, "{first}");
     let run = first["run"].as_str().unwrap();
     let (_, again) = call(&open, "Idempotency-Key: one", "{\"n\": 7}");
-    assert_eq!(again["id"], first["id"]);
+    assert_eq!((&again["id"], &again["run"]), (&first["id"], &first["run"]));
+    assert_eq!(
+        (&first["outcome"], &again["outcome"]),
+        (&"started".into(), &"duplicate".into())
+    );
     let shown = server
         .place
         .until(&["show", run, "--json"], |run| run["status"] == "succeeded");
@@ -315,6 +319,22 @@ fn a_webhook_starts_a_run_once_for_each_call_that_is_what_it_says() {
         "trigger-not-found",
     );
     refused(&open, "", "{", 400, "bad-request");
+    // Nothing that a run could be made of is not taken.
+    refused(&open, "", "{\"m\": 7}", 422, "bad-params");
+    refused(
+        &open,
+        "Idempotency-Key: two",
+        "{\"n\": \"x\"}",
+        422,
+        "bad-params",
+    );
+    refused(
+        &open,
+        "Idempotency-Key: two",
+        "{\"n\": \"x\"}",
+        422,
+        "bad-params",
+    );
     refused(
         &open,
         "",
@@ -325,6 +345,11 @@ fn a_webhook_starts_a_run_once_for_each_call_that_is_what_it_says() {
     let shut = path("shut");
     // This server does not have the secret.
     refused(&shut, "", "{}", 409, "not-allowed-now");
+    // One that others know is given another address.
+    server.place.good(&["trigger", "rotate", "hooked", "open"]);
+    refused(&open, "", "{\"n\": 8}", 404, "trigger-not-found");
+    let open = path("open");
+    assert_eq!(path("shut"), shut, "no other one is");
     server.place.good(&["trigger", "pause", "hooked", "open"]);
     refused(&open, "", "{\"n\": 8}", 409, "not-allowed-now");
     assert_eq!(runs(), 1);

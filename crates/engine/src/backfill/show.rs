@@ -51,6 +51,8 @@ impl Backfill {
             "created_at": time(state.created_at),
             "ended_at": time(state.ended_at),
             "total": state.total,
+            "found": state.found,
+            "ahead": time(state.ahead),
             "succeeded": state.succeeded,
             "failed": state.failed.len(),
             "refused": state.refused,

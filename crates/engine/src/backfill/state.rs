@@ -82,6 +82,12 @@ pub struct State {
     /// When the last fact was.
     #[prost(int64, tag = "25")]
     pub last_at: i64,
+    /// Due times of the range, wanted or not.
+    #[prost(uint32, tag = "26")]
+    pub found: u32,
+    /// The first due time of the range that is left to the schedule; 0: there is none.
+    #[prost(int64, tag = "27")]
+    pub ahead: i64,
 }
 
 /// A run of a backfill.
@@ -102,7 +108,7 @@ pub struct BackfillEvent {
     #[prost(int64, tag = "1")]
     pub at: i64,
     /// What.
-    #[prost(oneof = "Fact", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "Fact", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub fact: Option<Fact>,
 }
 
@@ -136,6 +142,9 @@ pub enum Fact {
     /// All its runs have ended.
     #[prost(message, tag = "10")]
     Over(Nothing),
+    /// A run that had failed goes on.
+    #[prost(message, tag = "11")]
+    Reopened(OfRun),
 }
 
 /// See [`Fact::Refused`] and [`Fact::Declined`].
@@ -230,6 +239,12 @@ impl State {
                 self.problem.clone_from(&refused.message);
             }
             Some(Fact::Ended(ended)) => self.ended(ended),
+            Some(Fact::Reopened(reopened)) => {
+                let is = |other: &Started| other.run == reopened.run;
+                if let Some(place) = self.failed.iter().position(is) {
+                    self.active.push(self.failed.remove(place));
+                }
+            }
             Some(Fact::Paused(paused)) => self.paused_by = Some(paused.by.clone()),
             Some(Fact::Resumed(_)) => {
                 self.paused_by = None;

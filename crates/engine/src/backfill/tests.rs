@@ -244,6 +244,29 @@ fn a_failed_run_of_a_strict_workflow_blocks_its_backfill() {
 }
 
 #[test]
+fn a_retried_run_takes_its_place_again_until_it_ends() {
+    let mut bench = Bench::new([&[0, 1, 2], &[]], wanted());
+    bench.ends(0, RunStatus::Failed, false);
+    assert_eq!(bench.starts.len(), 3);
+    bench.ends(1, RunStatus::Succeeded, false);
+    let reopened = Message::DueRunReopened {
+        run: bench.starts[0].id,
+        scheduled_at: hour(3),
+    };
+    bench.tell(reopened);
+    bench.ends(2, RunStatus::Succeeded, false);
+    assert_eq!(
+        (bench.shown("status"), bench.shown("failed")),
+        ("running".into(), 0.into())
+    );
+    bench.ends(0, RunStatus::Succeeded, false);
+    assert_eq!(
+        (bench.shown("status"), bench.shown("succeeded")),
+        ("ended".into(), 3.into())
+    );
+}
+
+#[test]
 fn a_start_that_cannot_be_made_is_counted_and_the_next_follows() {
     let mut bench = Bench::new([&[], &[]], wanted());
     let run = bench.starts[0].id;

@@ -507,10 +507,38 @@ impl Decider<'_> {
     /// Whoever keeps account of due times hears how the run for one of them has ended.
     pub(super) fn tell_trigger(&mut self, status: RunStatus) {
         let state = &self.run.state;
-        let meta = &state.meta;
-        if !matches!(&*meta.trigger, "schedule" | "backfill") {
+        let by_person = state
+            .cancel
+            .as_ref()
+            .is_some_and(|cancel| !cancel.timed_out);
+        let blocks = self.run.plan.spec.strategy.mode == StrategyMode::StrictSequential
+            && matches!(status, RunStatus::Failed | RunStatus::TimedOut)
+            && !by_person;
+        let message = Message::DueRunEnded {
+            run: state.meta.id,
+            scheduled_at: state.meta.scheduled_at,
+            status,
+            blocks,
+        };
+        self.send_to_trigger(&message);
+    }
+
+    /// Nobody is to make another run for the same due time meanwhile.
+    pub(super) fn tell_trigger_it_goes_on(&mut self) {
+        let meta = &self.run.state.meta;
+        let message = Message::DueRunReopened {
+            run: meta.id,
+            scheduled_at: meta.scheduled_at,
+        };
+        self.send_to_trigger(&message);
+    }
+
+    /// To whoever wanted a run for a due time: nobody did for other runs.
+    fn send_to_trigger(&mut self, message: &Message) {
+        if !self.is_for_a_due_time() {
             return;
         }
+        let meta = &self.run.state.meta;
         let (namespace, workflow) = (meta.namespace.clone(), meta.workflow.clone());
         let trigger = EntityKey::Trigger {
             namespace: namespace.clone(),
@@ -522,22 +550,13 @@ impl Decider<'_> {
             workflow,
             id,
         });
-        let by_person = state
-            .cancel
-            .as_ref()
-            .is_some_and(|cancel| !cancel.timed_out);
-        let blocks = self.run.plan.spec.strategy.mode == StrategyMode::StrictSequential
-            && matches!(status, RunStatus::Failed | RunStatus::TimedOut)
-            && !by_person;
-        let message = Message::DueRunEnded {
-            run: meta.id,
-            scheduled_at: meta.scheduled_at,
-            status,
-            blocks,
-        };
         for to in backfill.into_iter().chain([trigger]) {
             self.send(to, message.clone());
         }
+    }
+
+    fn is_for_a_due_time(&self) -> bool {
+        matches!(&*self.run.state.meta.trigger, "schedule" | "backfill")
     }
 
     pub(super) fn tell_parent(&mut self, status: RunStatus, outputs: Value, error: String) {
@@ -557,14 +576,22 @@ impl Decider<'_> {
         );
     }
 
-    /// What the runs after it see of a run that succeeded, if their definition asks for it.
+    /// What the runs after it see of a run that succeeded. A later version may ask for it: it is told also
+    /// where this one does not, if the run stands in a queue anyhow or is for a due time. Many others
+    /// would all write to one queue.
     fn success(&mut self, status: RunStatus) -> Option<Box<Success>> {
-        if status != RunStatus::Succeeded || !self.run.plan.watermark {
+        if status != RunStatus::Succeeded {
             return None;
         }
         let meta = &self.run.state.meta;
         let (run, scheduled_at) = (meta.id, meta.scheduled_at);
-        let (_, _, key) = meta.queue.clone()?;
+        let key = match &meta.queue {
+            Some((_, _, key)) => key.clone(),
+            None if self.is_for_a_due_time() && self.run.plan.spec.strategy.key.is_none() => {
+                "".into()
+            }
+            None => return None,
+        };
         let params = meta.params.clone();
         let outputs = self.run.state.outputs.clone();
         Some(Box::new(Success {
@@ -581,6 +608,10 @@ impl Decider<'_> {
         let bytes = value.to_stored();
         if bytes.len() <= limits::LAST_SUCCESS_BYTES {
             return bytes;
+        }
+        if !self.run.plan.watermark {
+            // Nobody asks for it yet: no content is kept for that.
+            return Value::Null.to_stored();
         }
         self.blob(value, bytes).inline
     }

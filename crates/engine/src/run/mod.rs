@@ -287,6 +287,7 @@ impl Input {
             | Message::StartTriggered(_)
             | Message::StartRefused { .. }
             | Message::DueRunEnded { .. }
+            | Message::DueRunReopened { .. }
             | Message::BackfillMade(_)
             | Message::TriggerSet(_)
             | Message::TriggerRemoved

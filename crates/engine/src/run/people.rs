@@ -162,6 +162,7 @@ impl Decider<'_> {
             timeout,
             queued: true,
         }));
+        self.tell_trigger_it_goes_on();
         // Also if it went past its queue before: another rule may count by now.
         let queue = self.run.state.run_queue();
         let entry = self.run.queue_entry();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kapell_api::task::{Place, TaskError};
 use kapell_expr::{Value, format_duration};
 use kapell_model::spec::{Await, Dyn, Emit, EmitWhen};
-use kapell_model::{EntityKey, RunStatus, StepStatus, Time};
+use kapell_model::{EntityKey, RunStatus, StepStatus, Time, limits};
 
 use super::input::Taken;
 use super::names::{At, error_value, run_error_value};
@@ -251,8 +251,21 @@ impl Decider<'_> {
             Some(template) => self.render(template, &names),
             None => Ok(Value::Null),
         };
+        let given = match &emit.id {
+            Some(_) => Some(rendered(&emit.id)?.text()),
+            None => None,
+        };
+        if let Some(given) = &given
+            && (given.is_empty() || given.len() > limits::SUBSCRIPTION_TEXT)
+        {
+            return Err(Stop::Failed(format!(
+                "its id has {} bytes; 1 to {} are allowed",
+                given.len(),
+                limits::SUBSCRIPTION_TEXT
+            )));
+        }
         let signal = Signal {
-            id: id.into(),
+            id: given.unwrap_or(id).into(),
             name: emit.signal.clone(),
             key: rendered(&emit.key)?,
             payload: rendered(&emit.payload)?,

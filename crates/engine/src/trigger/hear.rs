@@ -6,8 +6,9 @@ use kapell_expr::Value;
 use kapell_model::spec::{self, TriggerKind};
 use kapell_model::{EntityKey, Error, ErrorCode, RunStatus, Time, limits};
 
-use super::state::{ByPerson, Ended, Fact, Flag, Nothing, Refused, Set};
-use super::{Deciding, unknown};
+use super::account::carried;
+use super::state::{ByPerson, Due, Ended, Fact, Flag, Nothing, Refused, Removed, Set};
+use super::{Deciding, Made, unknown};
 use crate::backfill::{self, AskBackfill, Only};
 use crate::message::{Message, TriggerSet};
 use crate::small::{Ask, misdirected};
@@ -18,7 +19,7 @@ impl Deciding<'_> {
             Message::TriggerSet(set) => self.set(&set),
             Message::TriggerRemoved if self.trigger.state.defined() => {
                 let before = self.trigger.made.clone();
-                self.emit(Fact::Removed(Nothing {}));
+                self.emit(Fact::Removed(Removed { keeps: true }));
                 self.listen(before.as_deref());
             }
             Message::Signal(signal) => self.signalled(&signal),
@@ -30,13 +31,19 @@ impl Deciding<'_> {
                 self.emit(Fact::WorkflowPaused(Flag { on }));
             }
             Message::StartRefused {
+                run,
                 scheduled_at,
                 error,
-                ..
             } => {
+                let due = self.trigger.schedule().is_some();
                 self.emit(Fact::Refused(Refused {
                     scheduled_at: scheduled_at.0,
-                    message: format!("the run for {scheduled_at}: {}", error.message),
+                    message: if due {
+                        format!("the run for {scheduled_at}: {}", error.message)
+                    } else {
+                        error.message
+                    },
+                    run: run.to_bytes().to_vec(),
                 }));
             }
             Message::DueRunEnded {
@@ -44,6 +51,13 @@ impl Deciding<'_> {
                 status,
                 ..
             } => self.run_ended(scheduled_at, status),
+            Message::DueRunReopened { scheduled_at, .. }
+                if !self.trigger.state.is_open(scheduled_at) =>
+            {
+                self.emit(Fact::Reopened(Due {
+                    due: scheduled_at.0,
+                }));
+            }
             _ => {}
         }
     }
@@ -52,14 +66,28 @@ impl Deciding<'_> {
         // A definition that was read from JSON is written as JSON.
         let definition = serde_json::to_string(&set.trigger).unwrap_or_default();
         let state = &self.trigger.state;
-        let before = self.trigger.made.as_ref().map(|made| &made.spec);
-        let anew = match before {
+        let made = self.trigger.made.clone();
+        let anew = match &made {
             Some(before) => {
-                starts_by(before, &state.timezone) != starts_by(&set.trigger, &set.timezone)
+                starts_by(&before.spec, &state.timezone) != starts_by(&set.trigger, &set.timezone)
             }
             None => true,
         };
-        let paused = before.is_some_and(|before| before.paused);
+        // Of one that was removed the last version that had it is what came before.
+        let before = made.or_else(|| Made::read(&state.former, &state.timezone));
+        let paused = before.as_ref().is_some_and(|before| before.spec.paused);
+        let succeeded = if anew {
+            let now = Made::read(&definition, &set.timezone);
+            let old = before.as_ref().and_then(|before| before.schedule());
+            let new = now.as_ref().and_then(|now| now.schedule());
+            carried(
+                &state.succeeded,
+                old.map(|(_, calendar)| calendar),
+                new.map(|(_, calendar)| calendar),
+            )
+        } else {
+            Vec::new()
+        };
         let fact = Set {
             version: set.version,
             timezone: set.timezone.to_string(),
@@ -67,6 +95,8 @@ impl Deciding<'_> {
             anew,
             paused: (paused != set.trigger.paused).then_some(set.trigger.paused),
             delay: self.of.delay(&set.trigger),
+            keeps: anew,
+            succeeded,
             definition,
         };
         let same = !anew
@@ -85,9 +115,9 @@ impl Deciding<'_> {
 
     fn run_ended(&mut self, due: Time, status: RunStatus) {
         let made = self.trigger.made.clone();
-        let Some((_, calendar)) = made.as_ref().and_then(|made| made.schedule()) else {
-            return;
-        };
+        // Also of one that has no due times now: a later version may have them again.
+        let schedule = made.as_ref().and_then(|made| made.schedule());
+        let calendar = schedule.map(|(_, calendar)| calendar);
         let succeeded = status == RunStatus::Succeeded;
         let state = &self.trigger.state;
         let known = state.has_succeeded(due) || !succeeded && state.has_failed(due);
@@ -96,11 +126,22 @@ impl Deciding<'_> {
         }
         let ended = Ended {
             due: due.0,
-            before: calendar.previous(due).map(|at| at.0),
-            after: calendar.next(due).map(|at| at.0),
+            before: calendar.and_then(|of| of.previous(due)).map(|at| at.0),
+            after: calendar.and_then(|of| of.next(due)).map(|at| at.0),
             succeeded,
         };
         self.emit(Fact::Ended(ended));
+    }
+
+    fn rotate(&mut self) -> Result<(), Error> {
+        let made = self.trigger.made.as_ref();
+        if made.is_some_and(|made| matches!(made.spec.kind, TriggerKind::Webhook(_))) {
+            self.emit(Fact::Rotated(Nothing {}));
+            return Ok(());
+        }
+        let message = format!("the trigger `{}` is no webhook", self.of.name);
+        Err(Error::new(ErrorCode::BadRequest, message)
+            .hint("one with `webhook:` in the workflow file has an address"))
     }
 
     /// Does what somebody asks.
@@ -113,6 +154,7 @@ impl Deciding<'_> {
             Ask::PauseTrigger { by } if !paused => self.emit(Fact::Paused(ByPerson { by })),
             Ask::ResumeTrigger { by } if paused => self.emit(Fact::Resumed(ByPerson { by })),
             Ask::Backfill(ask) => return self.backfill(*ask),
+            Ask::RotateTrigger => self.rotate()?,
             Ask::Deliver(signal) => return self.delivered(*signal),
             Ask::PauseTrigger { .. } | Ask::ResumeTrigger { .. } | Ask::View => {}
             _ => return Err(misdirected()),
@@ -123,7 +165,8 @@ impl Deciding<'_> {
 }
 
 impl Deciding<'_> {
-    /// Hands the due times that are wanted to a backfill of their own.
+    /// Hands the due times that are wanted to a backfill of their own. If there is one with its id, that
+    /// stays as it is: `made_at` of the answer tells whose it is.
     fn backfill(&mut self, ask: AskBackfill) -> Result<Value, Error> {
         let made = self.trigger.made.clone();
         let Some((_, calendar)) = made.as_ref().and_then(|made| made.schedule()) else {
@@ -131,14 +174,9 @@ impl Deciding<'_> {
             return Err(Error::new(ErrorCode::BadRequest, message)
                 .hint("only schedules have due times that a backfill can make up for"));
         };
-        let state = &self.trigger.state;
-        // What is still to come is the schedule's own.
-        let last = ask.until.0.saturating_sub(1).min(self.now.0);
-        let all = calendar.first(
-            Time(ask.from.0.saturating_sub(1)),
-            Time(last),
-            limits::BACKFILL + 1,
-        );
+        let before = Time(ask.from.0.saturating_sub(1));
+        let last = Time(ask.until.0.saturating_sub(1));
+        let mut all = calendar.first(before, last.min(self.now), limits::BACKFILL + 1);
         if all.len() > limits::BACKFILL {
             let message = format!(
                 "more than {} due times lie between {} and {}",
@@ -149,6 +187,18 @@ impl Deciding<'_> {
             return Err(Error::new(ErrorCode::LimitReached, message)
                 .hint("backfill a shorter range, then the next one"));
         }
+        // From here on nothing is refused. What is due by now is the schedule's own, and so is what is
+        // still to come, or will start later because of its jitter or the pace of its catch-up.
+        self.fire();
+        let state = &self.trigger.state;
+        let own = if self.trigger.is_active() {
+            Time(state.watermark)
+        } else {
+            self.now
+        };
+        all.retain(|due| *due <= own);
+        let ahead = calendar.next(own.max(before)).filter(|due| *due <= last);
+        let found = u32::try_from(all.len()).unwrap_or(u32::MAX);
         let is_wanted = |due: &Time| match ask.only {
             Only::Missing => !state.has_succeeded(*due) && !state.is_open(*due),
             Only::Failed => state.has_failed(*due) && !state.is_open(*due),
@@ -166,6 +216,7 @@ impl Deciding<'_> {
         let answer = Value::map([
             ("id", Value::String(id.clone())),
             ("due", Value::Int(i64::try_from(due.len()).unwrap_or(0))),
+            ("made_at", Value::Timestamp(self.now.timestamp())),
         ]);
         let backfill = backfill::State {
             trigger: self.of.name.to_string(),
@@ -181,6 +232,8 @@ impl Deciding<'_> {
             created_at: self.now.0,
             total: u32::try_from(due.len()).unwrap_or(u32::MAX),
             due,
+            found,
+            ahead: ahead.map_or(0, |due| due.0),
             ..backfill::State::default()
         };
         self.emit(Fact::Backfilled(Nothing {}));

@@ -8,11 +8,26 @@ use kapell_model::spec::{SignalSource, TriggerKind};
 use kapell_model::{EntityKey, Error, ErrorCode, RunId, Time, limits};
 
 use super::fire::params;
-use super::state::{Declined, Fact, Pending, Seen, Started, Used};
+use super::state::{Declined, Fact, Missed, Pending, Seen, Started, Used};
 use super::{Deciding, Made};
+use crate::event::run_id;
 use crate::message::{Message, Signal, StartClass, StartTriggered, Subscribe};
 use crate::start::{Start, derived_id};
 use crate::topic::{equals, signal_value};
+
+/// What became of what could have started a run.
+enum Outcome {
+    Started(RunId),
+    /// The same did so before: this run, if that is still known.
+    Duplicate(Option<RunId>),
+    /// `when` does not hold.
+    Declined,
+    /// Something cannot be evaluated.
+    Failed(String),
+}
+
+/// A start with what is to start no other, or why there is none.
+type Starting = Result<(StartTriggered, Vec<u8>), Outcome>;
 
 /// What a run is started with.
 struct Found {
@@ -92,9 +107,6 @@ impl Deciding<'_> {
         let TriggerKind::Signal(of) = &made.spec.kind else {
             return;
         };
-        if !self.trigger.is_active() {
-            return;
-        }
         let value = signal_value(signal);
         let scope = MapScope(Map::from([("signal".into(), value.clone())]));
         let mut fits = of.sources.iter().enumerate();
@@ -106,6 +118,9 @@ impl Deciding<'_> {
                 })
         });
         let Some((place, source)) = found else { return };
+        if !self.trigger.is_active() {
+            return self.emit(Fact::Missed(Missed { until: 0, count: 1 }));
+        }
         if of.sources.len() == 1 {
             let found = Found {
                 kind: "signal",
@@ -176,13 +191,22 @@ impl Deciding<'_> {
                 .hint("send the request again once it is resumed"));
         }
         let state = &self.trigger.state;
+        if state.has_seen_too_much(self.now) {
+            let message = format!(
+                "the webhook `{}` was called more than {} times in ten minutes",
+                self.of.name,
+                limits::WEBHOOK_CALLS
+            );
+            return Err(Error::new(ErrorCode::TooManyRequests, message)
+                .hint("send less often, or several things in one call"));
+        }
         let taken = state.started + state.declined + state.refused + state.duplicates;
         if signal.id.is_empty() {
             signal.id = format!("n{}", taken + 1).into();
         }
         signal.sent_at = self.now;
         let names = Map::from([("signal".into(), signal_value(&signal))]);
-        let run = self.start_by(
+        let outcome = self.start_by(
             &made,
             Found {
                 kind: "webhook",
@@ -191,16 +215,24 @@ impl Deciding<'_> {
                 used: Vec::new(),
             },
         );
-        Ok(Value::map([(
-            "run",
-            run.map_or(Value::Null, |run| Value::string(run.to_string())),
-        )]))
+        let (outcome, run, error) = match outcome {
+            Outcome::Started(run) => ("started", Some(run), None),
+            Outcome::Duplicate(run) => ("duplicate", run, None),
+            Outcome::Declined => ("declined", None, None),
+            Outcome::Failed(error) => ("refused", None, Some(error)),
+        };
+        let text = |text: Option<String>| text.map_or(Value::Null, Value::string);
+        Ok(Value::map([
+            ("outcome", Value::string(outcome)),
+            ("run", text(run.map(|run| run.to_string()))),
+            ("error", text(error)),
+        ]))
     }
 
     /// Starts a run with what was found, unless it is the same as before, or is not wanted.
-    fn start_by(&mut self, made: &Made, found: Found) -> Option<RunId> {
-        match self.made_of(made, &found) {
-            Ok(Some((start, seen))) => {
+    fn start_by(&mut self, made: &Made, found: Found) -> Outcome {
+        let refused = match self.made_of(made, &found) {
+            Ok((start, seen)) => {
                 let run = start.id;
                 self.emit(Fact::Started(Started {
                     scheduled_at: start.scheduled_at.0,
@@ -212,40 +244,37 @@ impl Deciding<'_> {
                 }));
                 self.messages
                     .push((run.into(), Message::StartTriggered(Box::new(start))));
-                Some(run)
+                return Outcome::Started(run);
             }
-            Ok(None) => {
-                self.emit(Fact::Duplicate(Used {
-                    numbers: found.used,
-                }));
-                None
-            }
-            Err(error) => {
-                self.emit(Fact::Declined(Declined {
-                    due: None,
-                    error,
-                    used: found.used,
-                }));
-                None
-            }
-        }
+            Err(refused) => refused,
+        };
+        let error = match &refused {
+            Outcome::Failed(error) => error.clone(),
+            Outcome::Declined | Outcome::Started(_) | Outcome::Duplicate(_) => String::new(),
+        };
+        self.emit(if let Outcome::Duplicate(_) = refused {
+            Fact::Duplicate(Used {
+                numbers: found.used,
+            })
+        } else {
+            Fact::Declined(Declined {
+                due: None,
+                error,
+                used: found.used,
+            })
+        });
+        refused
     }
 
-    /// The start, with the hash of what is to start no other; none if it is the same as one before.
-    /// The error is empty if `when` does not hold.
-    fn made_of(
-        &self,
-        made: &Made,
-        found: &Found,
-    ) -> Result<Option<(StartTriggered, Vec<u8>)>, String> {
+    fn made_of(&self, made: &Made, found: &Found) -> Starting {
         let state = &self.trigger.state;
         let hops = found.signals.iter().map(|signal| signal.hops).max();
         let hops = hops.unwrap_or(0).saturating_add(1);
         if hops > limits::HOPS {
-            return Err(format!(
+            return Err(Outcome::Failed(format!(
                 "more than {} runs in a row were each started by a signal of the one before",
                 limits::HOPS
-            ));
+            )));
         }
         let senders: BTreeSet<&str> = found.signals.iter().map(|signal| &*signal.by).collect();
         let by = senders.into_iter().collect::<Vec<_>>().join(", ");
@@ -269,7 +298,7 @@ impl Deciding<'_> {
         let same = match made.dedupe() {
             Some(dedupe) => match dedupe.eval(&scope, Budget::default()) {
                 Ok(value) => value.to_stored(),
-                Err(error) => return Err(format!("`dedupe`: {error}")),
+                Err(error) => return Err(Outcome::Failed(format!("`dedupe`: {error}"))),
             },
             None => ids.as_bytes().to_vec(),
         };
@@ -281,13 +310,15 @@ impl Deciding<'_> {
         };
         let kept = i64::try_from(limits::TOPIC_KEEPS.as_micros()).unwrap_or(i64::MAX);
         let since = self.now.0.saturating_sub(kept);
-        let known = |known: &Seen| known.hash == seen && known.at > since;
-        if !seen.is_empty() && state.seen.iter().any(known) {
-            return Ok(None);
+        let known = |known: &&Seen| known.hash == seen && known.at > since;
+        if !seen.is_empty()
+            && let Some(known) = state.seen.iter().find(known)
+        {
+            let run = Some(&known.run).filter(|run| !run.is_empty());
+            return Err(Outcome::Duplicate(run.map(|run| run_id(run))));
         }
-        let Some(params) = params(made, &scope)? else {
-            return Err(String::new());
-        };
+        let params = params(made, &scope).map_err(Outcome::Failed)?;
+        let params = params.ok_or(Outcome::Declined)?;
         let generation = state.generation.to_string();
         let names = [
             self.of.namespace,
@@ -313,7 +344,7 @@ impl Deciding<'_> {
             class: StartClass::Regular,
             backfill: None,
         };
-        Ok(Some((start, seen)))
+        Ok((start, seen))
     }
 }
 

@@ -4,8 +4,12 @@ use kapell_model::Time;
 use kapell_model::spec::{Timing, TriggerKind};
 use serde_json::{Value, json};
 
-use super::Trigger;
+use super::state::Pending;
+use super::{Made, Trigger};
 use crate::event::run_id;
+
+/// Signals that wait that are shown.
+const SHOWN: usize = 100;
 
 impl Trigger {
     /// All that lists show; none of one that the active version does not have.
@@ -32,9 +36,14 @@ impl Trigger {
         };
         let problem = match &made.calendar {
             Some(Err(error)) => Some(json!({ "message": error })),
-            _ => state.problem.as_ref().map(
-                |problem| json!({ "message": problem.message, "at": Time(problem.at).to_string() }),
-            ),
+            _ => state.problem.as_ref().map(|problem| {
+                let run = Some(&problem.run).filter(|run| !run.is_empty());
+                json!({
+                    "message": problem.message,
+                    "at": Time(problem.at).to_string(),
+                    "run": run.map(|run| run_id(run).to_string()),
+                })
+            }),
         };
         let last = state.last.as_ref().map(|last| {
             let late = last
@@ -53,6 +62,7 @@ impl Trigger {
             "timezone": timezone.unwrap_or(&state.timezone),
             "version": state.version,
             "generation": state.generation,
+            "address": state.address,
             "paused_by": state.paused_by,
             "workflow_paused": state.workflow_paused,
             "next_at": self.next_start().map(|at| at.to_string()),
@@ -64,7 +74,30 @@ impl Trigger {
             "refused": state.refused,
             "duplicates": state.duplicates,
             "waiting_signals": state.pending.len(),
+            "waiting": state
+                .pending
+                .iter()
+                .take(SHOWN)
+                .map(|pending| waiting(made, pending))
+                .collect::<Vec<_>>(),
             "problem": problem,
         }))
     }
+}
+
+/// A signal that waits for others, as people see it.
+fn waiting(made: &Made, pending: &Pending) -> Value {
+    let sources = match &made.spec.kind {
+        TriggerKind::Signal(of) => of.sources.as_slice(),
+        TriggerKind::Schedule(_) | TriggerKind::Webhook(_) => &[],
+    };
+    let alias = |place: usize| sources.get(place).map(|source| &source.alias);
+    let key = kapell_expr::Value::from_stored(&pending.key).unwrap_or_default();
+    json!({
+        "source": alias(pending.source as usize),
+        "signal": pending.signal.name,
+        "id": pending.signal.id,
+        "key": key.to_json(),
+        "sent_at": Time(pending.signal.sent_at).to_string(),
+    })
 }

@@ -5,6 +5,7 @@ use kapell_expr::Value;
 use kapell_model::{Time, limits};
 use prost::Message;
 
+use super::account::{insert, remove};
 use crate::message::Signal;
 
 /// What a trigger's facts say: its snapshot.
@@ -43,7 +44,8 @@ pub struct State {
     /// Runs that it started.
     #[prost(uint64, tag = "11")]
     pub started: u64,
-    /// Due times that were missed and are not made up for.
+    /// Due times that were missed and are not made up for, and signals that were not heard or not kept
+    /// for others to be joined with.
     #[prost(uint64, tag = "12")]
     pub missed: u64,
     /// Starts that its `when` refused.
@@ -88,6 +90,12 @@ pub struct State {
     /// Signals that were the same as one before.
     #[prost(uint64, tag = "26")]
     pub duplicates: u64,
+    /// Of one that the active version does not have: what the last version that had it said of it.
+    #[prost(string, tag = "27")]
+    pub former: String,
+    /// Goes up with each new address of a webhook.
+    #[prost(uint32, tag = "28")]
+    pub address: u32,
 }
 
 /// A signal that waits for others to be joined with.
@@ -142,6 +150,9 @@ pub struct Seen {
     /// When.
     #[prost(int64, tag = "2")]
     pub at: i64,
+    /// The run; empty where that was not remembered yet.
+    #[prost(bytes = "vec", tag = "3")]
+    pub run: Vec<u8>,
 }
 
 /// Due times next to each other.
@@ -164,6 +175,9 @@ pub struct Problem {
     /// What, for people.
     #[prost(string, tag = "2")]
     pub message: String,
+    /// The run that could not be made, if it is about one.
+    #[prost(bytes = "vec", tag = "3")]
+    pub run: Vec<u8>,
 }
 
 /// One fact about a trigger.
@@ -175,7 +189,7 @@ pub struct TriggerEvent {
     /// What.
     #[prost(
         oneof = "Fact",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17"
     )]
     pub fact: Option<Fact>,
 }
@@ -188,7 +202,7 @@ pub enum Fact {
     Set(Set),
     /// The active version does not have it any more.
     #[prost(message, tag = "3")]
-    Removed(Nothing),
+    Removed(Removed),
     /// It starts nothing until it is resumed.
     #[prost(message, tag = "4")]
     Paused(ByPerson),
@@ -198,7 +212,7 @@ pub enum Fact {
     /// Its workflow is paused, or goes on.
     #[prost(message, tag = "6")]
     WorkflowPaused(Flag),
-    /// Due times were missed and are not made up for.
+    /// Due times were missed and are not made up for; or a signal that fits came during a pause.
     #[prost(message, tag = "7")]
     Missed(Missed),
     /// All due times up to one are made up for.
@@ -225,6 +239,12 @@ pub enum Fact {
     /// A signal, or what was joined, is the same as one before.
     #[prost(message, tag = "15")]
     Duplicate(Used),
+    /// A run for a due time that had ended goes on.
+    #[prost(message, tag = "16")]
+    Reopened(Due),
+    /// It has another address.
+    #[prost(message, tag = "17")]
+    Rotated(Nothing),
 }
 
 /// Signals that waited and wait no more.
@@ -236,6 +256,14 @@ pub struct Used {
 }
 
 /// See [`Fact::Removed`].
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Removed {
+    /// Who paused it stays known, and so does its definition. Of facts of old neither did.
+    #[prost(bool, tag = "1")]
+    pub keeps: bool,
+}
+
+/// See [`Fact::Backfilled`] and [`Fact::Rotated`].
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub struct Nothing {}
 
@@ -263,6 +291,12 @@ pub struct Set {
     /// See [`State::delay`].
     #[prost(int64, tag = "7")]
     pub delay: i64,
+    /// Anew, what is known of due times stays. With facts of old it was forgotten.
+    #[prost(bool, tag = "8")]
+    pub keeps: bool,
+    /// Anew, [`State::succeeded`] by the calendar of the new definition.
+    #[prost(message, repeated, tag = "9")]
+    pub succeeded: Vec<Stretch>,
 }
 
 /// A person did it.
@@ -284,7 +318,7 @@ pub struct Flag {
 /// See [`Fact::Missed`].
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub struct Missed {
-    /// Up to this due time.
+    /// Up to this due time; 0 of signals.
     #[prost(int64, tag = "1")]
     pub until: i64,
     /// How many; a great number is a lower bound.
@@ -332,6 +366,9 @@ pub struct Refused {
     /// Why, for people.
     #[prost(string, tag = "2")]
     pub message: String,
+    /// The run.
+    #[prost(bytes = "vec", tag = "3")]
+    pub run: Vec<u8>,
 }
 
 /// See [`Fact::Declined`].
@@ -377,11 +414,15 @@ impl State {
         self.last_at = at;
         match &event.fact {
             Some(Fact::Set(set)) => self.set(at, set),
-            Some(Fact::Removed(_)) => {
-                self.definition.clear();
+            Some(Fact::Removed(removed)) => {
+                let former = std::mem::take(&mut self.definition);
                 self.pending.clear();
-                self.paused_by = None;
                 self.catching_up = 0;
+                if removed.keeps {
+                    self.former = former;
+                } else {
+                    self.paused_by = None;
+                }
             }
             Some(Fact::Paused(paused)) => self.paused_by = Some(paused.by.clone()),
             Some(Fact::Resumed(_)) => {
@@ -408,7 +449,7 @@ impl State {
                     insert(&mut self.open, started.scheduled_at, limits::DUE_OPEN);
                 }
                 self.use_up(&started.used);
-                self.see(at, &started.seen);
+                self.see(at, started);
                 self.started += 1;
                 self.last = Some(Started {
                     used: Vec::new(),
@@ -429,6 +470,7 @@ impl State {
                     self.problem = Some(Problem {
                         at,
                         message: declined.error.clone(),
+                        run: Vec::new(),
                     });
                 }
             }
@@ -437,12 +479,19 @@ impl State {
                 self.problem = Some(Problem {
                     at,
                     message: refused.message.clone(),
+                    run: refused.run.clone(),
                 });
+                // It started nothing: the same may come again.
+                if !refused.run.is_empty() {
+                    self.seen.retain(|seen| seen.run != refused.run);
+                }
                 if remove(&mut self.open, refused.scheduled_at) {
                     insert(&mut self.failed, refused.scheduled_at, limits::DUE_FAILURES);
                 }
             }
             Some(Fact::Ended(ended)) => self.ended(ended),
+            Some(Fact::Rotated(_)) => self.address = self.address.saturating_add(1),
+            Some(Fact::Reopened(due)) => insert(&mut self.open, due.due, limits::DUE_OPEN),
             Some(Fact::Backfilled(_)) => self.backfills += 1,
             Some(Fact::Waits(pending)) => self.wait_for_others(pending),
             Some(Fact::Duplicate(used)) => {
@@ -455,6 +504,7 @@ impl State {
 
     fn set(&mut self, at: i64, set: &Set) {
         self.definition.clone_from(&set.definition);
+        self.former.clear();
         self.version = set.version;
         self.timezone.clone_from(&set.timezone);
         self.delay = set.delay;
@@ -471,9 +521,13 @@ impl State {
         if set.anew {
             self.generation += 1;
             self.problem = None;
-            self.succeeded.clear();
-            self.failed.clear();
-            self.open.clear();
+            if set.keeps {
+                self.succeeded.clone_from(&set.succeeded);
+            } else {
+                self.succeeded.clear();
+                self.failed.clear();
+                self.open.clear();
+            }
             self.pending.clear();
             self.go_on_at(at);
         }
@@ -497,19 +551,32 @@ impl State {
         }
     }
 
-    fn see(&mut self, at: i64, hash: &[u8]) {
-        if hash.is_empty() {
+    /// What a call that somebody has read could be sent again for is forgotten last.
+    fn see(&mut self, at: i64, started: &Started) {
+        if started.seen.is_empty() {
             return;
         }
         let kept = i64::try_from(limits::TOPIC_KEEPS.as_micros()).unwrap_or(i64::MAX);
-        self.seen.retain(|seen| seen.at > at.saturating_sub(kept));
+        let forgotten = at.saturating_sub(kept);
+        let forgotten = self.seen.partition_point(|seen| seen.at <= forgotten);
+        let replayed = at.saturating_sub(replay_micros());
+        let old = self.seen.partition_point(|seen| seen.at <= replayed);
+        let many = (self.seen.len() + 1).saturating_sub(limits::DEDUPE_VALUES);
+        let most = (self.seen.len() + 1).saturating_sub(limits::WEBHOOK_CALLS);
+        let gone = many.min(old).max(most).max(forgotten);
+        self.seen.drain(..gone.min(self.seen.len()));
         self.seen.push(Seen {
-            hash: hash.to_vec(),
+            hash: started.seen.clone(),
             at,
+            run: started.run.clone(),
         });
-        if self.seen.len() > limits::DEDUPE_VALUES {
-            self.seen.remove(0);
-        }
+    }
+
+    /// True if what is remembered cannot be forgotten yet and no more can be.
+    pub(super) fn has_seen_too_much(&self, now: Time) -> bool {
+        let first = self.seen.first();
+        self.seen.len() >= limits::WEBHOOK_CALLS
+            && first.is_some_and(|first| first.at > now.0.saturating_sub(replay_micros()))
     }
 
     /// What was due is over.
@@ -521,73 +588,12 @@ impl State {
     fn pass(&mut self, due: i64) {
         self.watermark = self.watermark.max(due);
     }
-
-    fn ended(&mut self, ended: &Ended) {
-        let due = ended.due;
-        remove(&mut self.open, due);
-        let place = self.succeeded.partition_point(|known| known.last < due);
-        let known = self.succeeded.get(place);
-        if known.is_some_and(|known| known.first <= due) {
-            return;
-        }
-        if !ended.succeeded {
-            insert(&mut self.failed, due, limits::DUE_FAILURES);
-            return;
-        }
-        remove(&mut self.failed, due);
-        let (mut first, mut last) = (due, due);
-        let mut place = place;
-        if let Some(after) = self.succeeded.get(place)
-            && ended.after == Some(after.first)
-        {
-            last = after.last;
-            self.succeeded.remove(place);
-        }
-        if place > 0 && ended.before == Some(self.succeeded[place - 1].last) {
-            place -= 1;
-            first = self.succeeded[place].first;
-            self.succeeded.remove(place);
-        }
-        self.succeeded.insert(place, Stretch { first, last });
-        if self.succeeded.len() > limits::DUE_STRETCHES {
-            self.succeeded.remove(0);
-        }
-    }
-
-    /// True if a run for this due time is known to have succeeded.
-    pub(super) fn has_succeeded(&self, due: Time) -> bool {
-        let place = self.succeeded.partition_point(|known| known.last < due.0);
-        let known = self.succeeded.get(place);
-        known.is_some_and(|known| known.first <= due.0)
-    }
-
-    /// True if a run for this due time has not ended.
-    pub(super) fn is_open(&self, due: Time) -> bool {
-        self.open.binary_search(&due.0).is_ok()
-    }
-
-    /// True if a run for this due time is known, none of which succeeded.
-    pub(super) fn has_failed(&self, due: Time) -> bool {
-        self.failed.binary_search(&due.0).is_ok()
-    }
 }
 
-/// Puts a due time in its place; the oldest goes if there are too many.
-fn insert(times: &mut Vec<i64>, due: i64, most: usize) {
-    if let Err(place) = times.binary_search(&due) {
-        times.insert(place, due);
-    }
-    if times.len() > most {
-        times.remove(0);
-    }
-}
-
-fn remove(times: &mut Vec<i64>, due: i64) -> bool {
-    let place = times.binary_search(&due);
-    place.is_ok_and(|place| {
-        times.remove(place);
-        true
-    })
+/// For so long a signed call can be sent again: its time may be ahead as much as behind.
+fn replay_micros() -> i64 {
+    let window = i64::try_from(limits::WEBHOOK_WINDOW.as_micros()).unwrap_or(i64::MAX);
+    window.saturating_mul(2)
 }
 
 impl From<&Signal> for StoredSignal {

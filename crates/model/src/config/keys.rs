@@ -75,6 +75,26 @@ pub static RETENTION_RUNS: Key = key(
      say anything. 0 is all.",
 );
 
+/// `signals.keep`
+pub static SIGNALS_KEEP: Key = key(
+    "signals",
+    "keep",
+    Kind::Duration,
+    "7d",
+    "How long a signal is kept for those that ask for it later, at least a minute. A topic takes a new \
+     setting when it is used next.",
+);
+
+/// `signals.max`
+pub static SIGNALS_MAX: Key = key(
+    "signals",
+    "max",
+    Kind::Count(1, 1_000_000),
+    "100000",
+    "How many signals of one name are kept, the last ones. More than 64 MiB of them are not, whatever \
+     is set.",
+);
+
 /// `secrets.key_file`
 pub static SECRETS_KEY_FILE: Key = key(
     "secrets",
@@ -235,6 +255,8 @@ pub static KEYS: &[&Key] = &[
     &WORKER_KEEP_FAILED,
     &RETENTION_AGE,
     &RETENTION_RUNS,
+    &SIGNALS_KEEP,
+    &SIGNALS_MAX,
     &SECRETS_KEY_FILE,
     &SECRETS_KEY,
     &LOG_FILTER,

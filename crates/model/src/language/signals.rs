@@ -26,6 +26,7 @@ pub(crate) static EMIT: Section = Section {
         Key::new("signal", Shape::Literal, "The signal's name: letters, digits, `-`, `_` and `.`. Names that start with `workflow.` are sent by Kapell itself.").required(),
         Key::new("payload", Shape::Value, "What it says: `signal.payload`.").default("null"),
         Key::new("key", Shape::Text, "What signals are joined and told apart by: `signal.key`."),
+        Key::new("id", Shape::Text, "What makes it the same signal: while one with this id is kept, another with it is not sent, from whatever run. At most 256 bytes.").default("one of its own"),
         Key::new("when", Shape::Choice(&["succeeded", "failed", "done"]), "`succeeded`: also if cached. `failed`: also if timed out. `done`: both.").default("succeeded"),
     ],
 };

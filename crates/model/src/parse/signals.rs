@@ -117,6 +117,9 @@ impl Context<'_> {
         let key = fields
             .get("key")
             .and_then(|node| self.text(node, "key", &scope, Secrets::Refused));
+        let id = fields
+            .get("id")
+            .and_then(|node| self.text(node, "id", &scope, Secrets::Refused));
         let node = fields.get("signal")?;
         let signal = self.signal_name(node)?;
         if signal.starts_with("workflow.") {
@@ -132,6 +135,7 @@ impl Context<'_> {
             signal,
             payload,
             key,
+            id,
             when,
         })
     }

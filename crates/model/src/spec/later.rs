@@ -33,6 +33,9 @@ pub struct Emit {
     pub payload: Option<Template>,
     /// What signals are joined by, over the same.
     pub key: Option<Template>,
+    /// What makes it the same signal as another with the same id, over the same; none: no other is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<Template>,
     /// After which ends.
     pub when: EmitWhen,
 }

@@ -95,7 +95,10 @@ impl Lane {
             }
             None => Entity::fresh(&key).map(|entity| Slot::new(entity, 0, None, self.now)),
         };
-        if let Some(slot) = slot {
+        if let Some(mut slot) = slot {
+            if let Entity::Topic(topic) = &mut slot.entity {
+                topic.keep(self.config.keeps);
+            }
             self.slots.insert(key.clone(), slot);
             // Losses that say more than that the worker is gone are heard first.
             waiting.retain(|(input, _)| {

@@ -83,6 +83,7 @@ impl World {
             process_window: 10_000,
             light_window: 10_000,
             idle_micros: 60_000_000,
+            keeps: kapell_engine::topic::Keeps::default(),
         };
         let mut world = Self {
             lane: Lane::new(config, START),
@@ -283,6 +284,7 @@ fn a_new_lane_asks_for_its_shards_once() {
         process_window: 1,
         light_window: 1,
         idle_micros: 1,
+        keeps: kapell_engine::topic::Keeps::default(),
     };
     world.lane = Lane::new(config, world.now);
     assert!(

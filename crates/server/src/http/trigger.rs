@@ -19,6 +19,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
         .routes(routes!(pause_trigger))
         .routes(routes!(resume_trigger))
         .routes(routes!(show_hook))
+        .routes(routes!(rotate_hook))
 }
 
 /// List triggers, by workflow and name
@@ -120,4 +121,26 @@ async fn show_hook(
     Path((workflow, name)): Path<(String, String)>,
 ) -> Answer<HookView> {
     call(service, move |service| service.hook(&workflow, &name)).await
+}
+
+/// Give a webhook another address
+///
+/// The one before is none from then on: for one that others know who should not.
+#[utoipa::path(
+    post, path = "/workflows/{workflow}/triggers/{trigger}/hook/rotate", tag = "triggers",
+    security(("token" = ["write"])),
+    params(
+        ("workflow" = String, Path, description = "Name of the workflow"),
+        ("trigger" = String, Path, description = "Its name"),
+    ),
+    responses((status = 200, description = "Its new address", body = HookView))
+)]
+async fn rotate_hook(
+    State(service): Shared,
+    Path((workflow, name)): Path<(String, String)>,
+) -> Answer<HookView> {
+    call(service, move |service| {
+        service.rotate_hook(&workflow, &name)
+    })
+    .await
 }

@@ -267,6 +267,7 @@ impl World {
             process_window: 0,
             light_window: 0,
             idle_micros: 60_000_000,
+            keeps: kapell_engine::topic::Keeps::default(),
         };
         let blobs = Arc::new(kapell_node::BlobFolder(files));
         let threads = prepared

@@ -1,6 +1,6 @@
 //! Backfills: due times of a schedule that are made up for on request.
 
-use kapell_api::client::{BackfillCalls, Result, TriggerCalls};
+use kapell_api::client::{BackfillCalls, DeployCalls, Result, TriggerCalls};
 use kapell_api::http::{
     BackfillOnly, BackfillOrder, BackfillPage, BackfillQuery, BackfillView, NewBackfill,
     TriggerQuery,
@@ -14,6 +14,9 @@ use kapell_store::Order;
 use super::{Service, page, read};
 use crate::register::NAMESPACE;
 use crate::rows::failure;
+
+/// Numbers of a trigger's backfills that are tried where somebody took them as names.
+const TRIES: usize = 1_000;
 
 /// Between a workflow and an id in `next` of a page: no name has it.
 const BETWEEN: char = '/';
@@ -71,7 +74,48 @@ fn check(workflow: &str, new: &NewBackfill) -> Result<()> {
     }
 }
 
+/// The refusal of an id that another backfill has.
+fn taken(new: &NewBackfill, other: &BackfillView) -> Error {
+    let message = format!(
+        "the backfill `{}` of `{}` is another one: of {} from {} to {}",
+        other.id, other.workflow, other.trigger, other.from, other.until
+    );
+    let id = new.id.as_deref().unwrap_or_default();
+    Error::new(ErrorCode::NotAllowedNow, message).hint(format!(
+        "give another id than `{id}`, or none; with the same range and options it is the same backfill"
+    ))
+}
+
+/// True if a backfill is what somebody wants.
+fn is(view: &BackfillView, new: &NewBackfill) -> bool {
+    view.from == new.from
+        && view.until == new.until
+        && view.only == new.only
+        && view.order == new.order
+        && view.concurrency == new.concurrency.max(1)
+        && new
+            .trigger
+            .as_ref()
+            .is_none_or(|name| *name == view.trigger)
+}
+
 impl Service {
+    /// The backfill that a trigger has made, or that has the id already; and whether it is that one.
+    fn made(&self, trigger: &EntityKey, ask: AskBackfill) -> Result<(BackfillView, bool)> {
+        let EntityKey::Trigger { workflow, .. } = trigger else {
+            return Err(super::unexpected());
+        };
+        let answer = self.ask_small(trigger.clone(), Ask::Backfill(Box::new(ask)))?;
+        let field = |name: &str| answer.as_map().and_then(|answer| answer.get(name));
+        let id = field("id").and_then(Value::as_str);
+        let view = self.backfill(workflow, id.ok_or_else(super::unexpected)?)?;
+        let made = match field("made_at") {
+            Some(Value::Timestamp(at)) => view.created_at == Some((*at).into()),
+            _ => false,
+        };
+        Ok((view, made))
+    }
+
     /// The schedule that is meant.
     fn schedule(&self, workflow: &str, named: Option<&str>) -> Result<String> {
         if let Some(name) = named {
@@ -88,6 +132,10 @@ impl Service {
             let message = format!("`{workflow}` has several schedules");
             return Err(Error::new(ErrorCode::BadRequest, message)
                 .hint(format!("name one as `trigger`: {}", names.join(", "))));
+        }
+        if schedules.is_empty() {
+            // One that is not there has no schedule either, but that is not what is wrong.
+            self.workflow(workflow)?;
         }
         schedules.pop().map(|trigger| trigger.name).ok_or_else(|| {
             let message = format!("the active version of `{workflow}` has no schedule");
@@ -110,7 +158,12 @@ impl BackfillCalls for Service {
         if let Some(id) = &new.id
             && let Some(text) = self.document(&key(workflow, id))?
         {
-            return view(&key(workflow, id), serde_json::from_str(&text));
+            let other = view(&key(workflow, id), serde_json::from_str(&text))?;
+            return if is(&other, new) {
+                Ok(other)
+            } else {
+                Err(taken(new, &other))
+            };
         }
         let trigger = EntityKey::Trigger {
             namespace: NAMESPACE.into(),
@@ -130,10 +183,19 @@ impl BackfillCalls for Service {
             concurrency: new.concurrency.max(1),
             by: new.by.clone(),
         };
-        let answer = self.ask_small(trigger, Ask::Backfill(Box::new(ask)))?;
-        let id = answer.as_map().and_then(|answer| answer.get("id"));
-        let id = id.and_then(Value::as_str).ok_or_else(super::unexpected)?;
-        self.backfill(workflow, id)
+        for _ in 0..TRIES {
+            let (view, made) = self.made(&trigger, ask.clone())?;
+            match &new.id {
+                _ if made => return Ok(view),
+                // Somebody else was quicker.
+                Some(_) if is(&view, new) => return Ok(view),
+                Some(_) => return Err(taken(new, &view)),
+                // A person has named one as the trigger names its own: it has the next number.
+                None => {}
+            }
+        }
+        let message = format!("the next {TRIES} names for a backfill of `{workflow}` are taken");
+        Err(Error::new(ErrorCode::LimitReached, message).hint("name it with `id`"))
     }
 
     fn backfills(&self, which: &BackfillQuery) -> Result<BackfillPage> {

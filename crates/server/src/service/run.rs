@@ -329,7 +329,7 @@ fn start_request(start: StartRun) -> ClientRequest {
         params: some_map(start.params),
         text: start.text,
         by: start.by,
-        scheduled_at: None,
+        scheduled_at: start.scheduled_at,
         priority: start.priority,
         idempotency_key: start.idempotency_key,
     }))

@@ -1,9 +1,9 @@
 //! What starts runs of workflows by itself.
 
 use kapell_api::client::{Result, TriggerCalls};
-use kapell_api::http::{HookTaken, HookView, TriggerPage, TriggerQuery, TriggerView};
+use kapell_api::http::{HookOutcome, HookTaken, HookView, TriggerPage, TriggerQuery, TriggerView};
 use kapell_engine::Ask;
-use kapell_model::{EntityKey, Error, ErrorCode};
+use kapell_model::{EntityKey, Error, ErrorCode, RunId};
 use kapell_store::Order;
 
 use super::{Service, page, read};
@@ -39,6 +39,17 @@ pub(super) fn unknown(workflow: &str, name: &str) -> Error {
     )
 }
 
+/// The refusal of a call that no run can be made of.
+fn unusable(name: &str, why: &str) -> Error {
+    let message = if why.is_empty() {
+        format!("the call of the webhook `{name}` starts no run")
+    } else {
+        format!("the call of the webhook `{name}` starts no run: {why}")
+    };
+    Error::new(ErrorCode::BadParams, message)
+        .hint("the body is `signal.payload`, of which `with` of the trigger makes the parameters")
+}
+
 impl Service {
     fn set_trigger(&self, workflow: &str, name: &str, ask: Ask) -> Result<TriggerView> {
         let key = key(workflow, name);
@@ -52,17 +63,43 @@ impl Service {
         let signal = self.hooks.check(&hook, call)?;
         let id = signal.id.to_string();
         let key = key(&hook.workflow, &hook.name);
-        match self.ask_small(key, Ask::Deliver(Box::new(signal))) {
-            Ok(answer) => {
-                let run = answer.to_json()["run"]
-                    .as_str()
-                    .and_then(|run| run.parse().ok());
-                Ok(HookTaken { id, run })
-            }
+        let answer = match self.ask_small(key.clone(), Ask::Deliver(Box::new(signal))) {
+            Ok(answer) => answer.to_json(),
             // It was removed after its address was found.
-            Err(error) if error.code == ErrorCode::TriggerNotFound => Err(hooks::nothing_here()),
-            Err(error) => Err(error),
+            Err(error) if error.code == ErrorCode::TriggerNotFound => {
+                return Err(hooks::nothing_here());
+            }
+            Err(error) => return Err(error),
+        };
+        let run = answer["run"].as_str().and_then(|run| run.parse().ok());
+        let outcome = match (answer["outcome"].as_str(), run) {
+            (Some("started"), Some(run)) => {
+                self.check_started(&hook.name, &key, run)?;
+                HookOutcome::Started
+            }
+            (Some("duplicate"), _) => HookOutcome::Duplicate,
+            (Some("declined"), _) => HookOutcome::Declined,
+            _ => {
+                let why = answer["error"].as_str().unwrap_or_default();
+                return Err(unusable(&hook.name, why));
+            }
+        };
+        Ok(HookTaken { id, outcome, run })
+    }
+
+    /// A start that is refused makes no run in the commit that takes the call: the trigger says why.
+    fn check_started(&self, name: &str, key: &EntityKey, run: RunId) -> Result<()> {
+        if self.store.run(run).map_err(failure)?.is_some() {
+            return Ok(());
         }
+        let document = self.document(key)?;
+        let view = document.and_then(|text| serde_json::from_str::<TriggerView>(&text).ok());
+        let problem = view.and_then(|view| view.problem);
+        let problem = problem.filter(|problem| problem.run == Some(run));
+        Err(unusable(
+            name,
+            problem.as_ref().map_or("", |problem| &problem.message),
+        ))
     }
 }
 
@@ -131,8 +168,13 @@ impl TriggerCalls for Service {
             .read(NAMESPACE, workflow, name, trigger.version)?
             .ok_or_else(|| unknown(workflow, name))?;
         Ok(HookView {
-            path: self.hooks.address(NAMESPACE, workflow, name, path)?,
+            path: (self.hooks).address(NAMESPACE, (workflow, name), trigger.address, path)?,
             signed: hook.secret.is_some(),
         })
+    }
+
+    fn rotate_hook(&self, workflow: &str, name: &str) -> Result<HookView> {
+        self.set_trigger(workflow, name, Ask::RotateTrigger)?;
+        self.hook(workflow, name)
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kapell_engine::Request;
 use kapell_engine::backfill::{AskBackfill, Only};
 use kapell_engine::message::Signal;
-use kapell_engine::run_queue::{Activate, Bounds, Change};
+use kapell_engine::run_queue::{Activate, Bounds, Change, Mark};
 use kapell_expr::Value;
 use kapell_model::{EntityKey, Time};
 use kapell_node::lane::Input;
@@ -223,7 +223,11 @@ impl World<'_> {
             Steer::PauseWorkflow => change.paused = Some(by()),
             Steer::ResumeWorkflow => change.paused = Some(None),
             Steer::PauseAll | Steer::ResumeAll => {
-                change.held = Some(by().filter(|_| matches!(how, Steer::PauseAll)));
+                let mark = Mark {
+                    by: "sim".to_owned(),
+                    at: self.wall().0,
+                };
+                change.held = Some(matches!(how, Steer::PauseAll).then_some(mark));
                 let all = (0..self.scenario.workflows.len()).filter_map(|of| self.queue_of(of));
                 let keys: BTreeSet<EntityKey> = all.map(|(_, key)| key).collect();
                 let ask = |key| (key, kapell_engine::Ask::Change(Box::new(change.clone())));

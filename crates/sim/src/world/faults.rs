@@ -23,6 +23,7 @@ impl World<'_> {
             process_window: self.scenario.knobs.process_window,
             light_window: self.scenario.knobs.light_window,
             idle_micros: self.scenario.knobs.idle,
+            keeps: kapell_engine::topic::Keeps::default(),
         };
         self.note(|| "the process starts".to_owned());
         self.plans = Plans::default();

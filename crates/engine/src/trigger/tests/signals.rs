@@ -198,6 +198,9 @@ fn a_paused_trigger_hears_nothing_and_circles_end() {
         bench.signal("orders", "a", &[("table", 1), ("day", 4)], NOW),
         0
     );
+    // What does not match is not missed.
+    bench.signal("orders", "z", &[("table", 2), ("day", 4)], NOW);
+    assert_eq!(bench.trigger.state.missed, 1);
     bench.ask(Ask::ResumeTrigger { by: by() }, NOW).unwrap();
     let mut far = signal("orders", "b", payload(&[("table", 1), ("day", 4)]), NOW);
     far.hops = limits::HOPS;
@@ -222,17 +225,36 @@ fn a_request_from_outside_starts_a_run_and_the_same_request_none() {
     let mut deliver = |id: &str, fields: &[(&str, i64)]| {
         let signal = signal("hook", id, payload(fields), NOW);
         let answer = bench.ask(Ask::Deliver(Box::new(signal)), NOW).unwrap();
-        !field(&answer, "run").is_null()
+        ["outcome", "run", "error"].map(|name| field(&answer, name).text())
     };
-    assert!(deliver("", &[("n", 1)]));
-    assert!(deliver("", &[("n", 1)]));
-    assert!(deliver("x", &[("n", 2)]));
-    assert!(!deliver("x", &[("n", 2)]));
+    assert_eq!(deliver("", &[("n", 1)])[0], "started");
+    assert_eq!(deliver("", &[("n", 1)])[0], "started");
+    let [_, run, _] = deliver("x", &[("n", 2)]);
+    assert_eq!(
+        deliver("x", &[("n", 2)])[..2],
+        ["duplicate".to_owned(), run.clone()]
+    );
     // Nobody can make a run of it.
-    assert!(!deliver("y", &[("m", 2)]));
-    assert_eq!(bench.starts.len(), 3);
+    let [outcome, _, error] = deliver("y", &[("m", 2)]);
+    assert!(
+        outcome == "refused" && error.contains("`with`"),
+        "{outcome}: {error}"
+    );
+    // A start that was refused is no start: the same may come again.
+    let refused = Message::StartRefused {
+        run: run.parse().unwrap(),
+        scheduled_at: at(NOW),
+        error: Error::new(ErrorCode::BadParams, "`n` is required: int"),
+    };
+    bench.tell(refused, NOW);
+    let shown = bench.ask(Ask::View, NOW).unwrap();
+    assert_eq!(field(field(&shown, "problem"), "run").text(), run);
+    let again = signal("hook", "x", payload(&[("n", 2)]), NOW);
+    let answer = bench.ask(Ask::Deliver(Box::new(again)), NOW).unwrap();
+    assert_eq!(field(&answer, "outcome").text(), "started");
+    assert_eq!(bench.starts.len(), 4);
     assert_eq!(bench.starts[2].kind, "webhook");
-    assert_eq!(bench.trigger.state.refused, 1);
+    assert_eq!(bench.trigger.state.refused, 2);
     let error = Bench::new(orders(), NOW)
         .ask(
             Ask::Deliver(Box::new(signal("hook", "", Value::Null, NOW))),
@@ -240,4 +262,45 @@ fn a_request_from_outside_starts_a_run_and_the_same_request_none() {
         )
         .unwrap_err();
     assert_eq!(error.code, ErrorCode::BadRequest);
+}
+
+#[test]
+fn a_call_is_remembered_for_as_long_as_it_can_be_sent_again() {
+    let mut state = State::default();
+    let see = |state: &mut State, number: u64, at: i64| {
+        let started = super::super::state::Started {
+            seen: number.to_be_bytes().to_vec(),
+            ..Default::default()
+        };
+        let fact = Some(Fact::Started(started));
+        state.apply(&TriggerEvent { at, fact });
+    };
+    let second = 1_000_000;
+    for number in 0..15_000 {
+        see(&mut state, number, second);
+    }
+    assert_eq!(state.seen.len(), 15_000, "all of one second");
+    assert!(!state.has_seen_too_much(Time(second)));
+    see(&mut state, 15_000, 602 * second);
+    assert_eq!(
+        state.seen.len(),
+        limits::DEDUPE_VALUES,
+        "the last ones of the window before"
+    );
+    for number in 0..60_000 {
+        see(&mut state, number, 603 * second);
+    }
+    assert_eq!(state.seen.len(), limits::WEBHOOK_CALLS);
+    assert!(state.has_seen_too_much(Time(603 * second)));
+    assert!(!state.has_seen_too_much(Time(1_300 * second)));
+}
+
+#[test]
+fn signals_that_wait_for_others_are_shown_with_source_and_key() {
+    let mut bench = Bench::new(joined(), NOW);
+    bench.signal("orders", "o1", &[("day", 1)], NOW);
+    let shown = bench.ask(Ask::View, NOW).unwrap().to_json();
+    let waiting = &shown["waiting"][0];
+    assert_eq!(waiting["source"], "orders");
+    assert_eq!((&waiting["id"], &waiting["key"]), (&"o1".into(), &1.into()));
 }

@@ -67,6 +67,7 @@ impl World {
             process_window: 0,
             light_window: 0,
             idle_micros: 60_000_000,
+            keeps: kapell_engine::topic::Keeps::default(),
         };
         self.offers.clear();
         self.taken.clear();

@@ -47,6 +47,7 @@ impl World {
             process_window: 10_000,
             light_window: 10_000,
             idle_micros: 60_000_000,
+            keeps: kapell_engine::topic::Keeps::default(),
         };
         self.lane = Lane::new(config, self.now);
         self.go();

@@ -131,6 +131,7 @@ fn what_was_due_while_nobody_was_there_is_caught_up() {
         process_window: 10,
         light_window: 10,
         idle_micros: 1_000_000,
+        keeps: kapell_engine::topic::Keeps::default(),
     };
     world.lane = Lane::new(config, world.now);
     world.go();
