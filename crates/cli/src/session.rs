@@ -11,7 +11,7 @@ use kapell_model::config::WORKER_KEEP_FAILED;
 use kapell_model::{Error, ErrorCode, Offer, RunId};
 use kapell_node::clock;
 use kapell_server::local::{self, Hire, Local, LocalWorker, Opened, Want};
-use kapell_server::workers::Settings;
+use kapell_server::workers::{OwnQueues, Settings};
 use kapell_server::{NAMESPACE, Secrets};
 use kapell_worker::Worker;
 
@@ -138,6 +138,7 @@ pub(crate) fn work(config: &Config, slots: Option<u16>) -> Want {
         process_window: capacity.slots + capacity.slots.div_ceil(4),
         hire,
         workers: Settings {
+            own: OwnQueues::default(),
             secrets: Box::new(|_, name| config::secret(name)),
             lease: config.lease,
         },
@@ -174,6 +175,11 @@ impl Session {
     /// What answers.
     pub(crate) fn api(&self) -> &dyn Api {
         &*self.api
+    }
+
+    /// True if a server is asked, which others use too.
+    pub(crate) fn is_server(&self) -> bool {
+        matches!(self.holder, Some(Holder::Server(_)))
     }
 
     /// Who does the work, if not this process.

@@ -31,6 +31,6 @@ pub use diagnostic::{Color, Diagnostic, Severity, render};
 pub use error_code::{Error, ErrorCode};
 pub use id::{EntityKey, Offer, RunId, SHARDS, SessionId, Shard};
 pub use language::{json_schema, reference_markdown};
-pub use parse::{Parsed, parse, values};
+pub use parse::{Parsed, nearest, parse, values};
 pub use status::{FailureKind, RunStatus, StepStatus};
 pub use time::Time;

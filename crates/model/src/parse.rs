@@ -277,7 +277,7 @@ fn bounded(diagnostics: &mut Vec<Diagnostic>, severity: Severity, what: &str) {
 }
 
 /// The name most like `name`, if any is like it at all.
-pub(crate) fn nearest<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+pub fn nearest<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     if name.len() > limits::NAME_CHARS {
         return None;
     }

@@ -2,6 +2,7 @@
 //! a file a noun.
 
 mod approval;
+mod artifact;
 mod backfill;
 mod blob;
 mod bulk;
@@ -33,7 +34,7 @@ use kapell_node::perform::{self, Plans};
 use kapell_node::{Answer, ClientRequest, Entity, clock};
 use kapell_store::{Order, RunRow, Store};
 use serde::de::DeserializeOwned;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::auth::{Audit, Tokens};
 use crate::feed::Feed;
@@ -63,6 +64,8 @@ pub struct Service {
     pub(crate) options: Options,
     pub(crate) data_dir: PathBuf,
     pub(crate) requests: Requests,
+    /// Files on their way to clients.
+    contents: Arc<Semaphore>,
     /// Spans that were sent, if any are.
     pub(crate) traces: Option<Arc<Counts>>,
 }
@@ -100,6 +103,7 @@ impl Service {
             options: options.clone(),
             data_dir: data_dir.to_owned(),
             requests: Requests::default(),
+            contents: Arc::new(Semaphore::new(limits::CONTENTS)),
             feed,
         }
     }
@@ -253,13 +257,15 @@ fn unexpected() -> Error {
 
 /// What the node answers, unless it stops before it does.
 async fn answered(answer: oneshot::Receiver<Result<Answer>>) -> Result<Answer> {
-    answer.await.unwrap_or_else(|_| {
-        Err(Error::new(
-            ErrorCode::StoreUnavailable,
-            "the node has stopped before it answered",
-        )
-        .hint("ask again after its restart: what it did is kept"))
-    })
+    answer.await.unwrap_or_else(|_| Err(no_answer()))
+}
+
+fn no_answer() -> Error {
+    Error::new(
+        ErrorCode::StoreUnavailable,
+        "the node has stopped before it answered",
+    )
+    .hint("ask again after its restart: what it did is kept")
 }
 
 /// Does what blocks away from the threads that serve.

@@ -5,7 +5,10 @@ use std::time::Duration;
 use kapell_model::{RunId, Time};
 
 use super::{Client, Result, encoded, query};
-use crate::http::{Action, RecordQuery, RunPage, RunQuery, RunSummary, RunView, StartRun, Started};
+use crate::http::{
+    Action, BulkAction, BulkResult, RecordQuery, RunPage, RunQuery, RunSummary, RunView, StartRun,
+    Started,
+};
 use crate::record::Record;
 
 /// What can be asked of runs.
@@ -25,6 +28,8 @@ pub trait RunCalls: Send + Sync {
     fn record(&self, run: RunId, at: Option<Time>) -> Result<Record>;
     /// Does something to a run; the run that was made, if one was.
     fn act(&self, run: RunId, action: &Action) -> Result<Option<RunId>>;
+    /// Does something to one page of the runs that match.
+    fn bulk(&self, bulk: &BulkAction) -> Result<BulkResult>;
 }
 
 impl RunCalls for Client {
@@ -58,5 +63,9 @@ impl RunCalls for Client {
 
     fn act(&self, run: RunId, action: &Action) -> Result<Option<RunId>> {
         self.post(&format!("/runs/{run}/{}", action.verb()), action)
+    }
+
+    fn bulk(&self, bulk: &BulkAction) -> Result<BulkResult> {
+        self.post("/runs/bulk", bulk)
     }
 }

@@ -66,7 +66,7 @@ pub struct FailedNotice {
 
 /// What is done with a notice that was given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(tag = "action", rename_all = "snake_case")]
+#[serde(tag = "action", rename_all = "snake_case", deny_unknown_fields)]
 pub enum NoticeAction {
     /// Deliver it after all.
     Again,

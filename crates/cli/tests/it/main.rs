@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod bulk;
 mod debugging;
 mod deploy;
 mod directory;
@@ -14,6 +15,7 @@ mod logs;
 mod nouns;
 mod ops;
 mod place;
+mod reference;
 mod runs;
 mod server;
 mod terminal;

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use kapell_model::{EntityKey, RunId, RunStatus, Shard, Time};
 
 use super::{advanced, id, lock, row, version_row};
-use crate::{Commit, Document, EntityWrite, Error, Lease, Order, Result, RunFilter, RunRow, Store};
+use crate::{
+    Commit, Document, EntityWrite, Error, Lease, Order, Result, RunFilter, RunPlace, RunRow, Store,
+};
 
 /// Runs `steps` random operations, the same for the same seed, and panics where the stores differ.
 /// `reopen` is called at random between operations: it closes the tested store and opens it again.
@@ -295,7 +297,10 @@ impl World {
             } else {
                 None
             },
-            before: self.dice.maybe(|_| before),
+            before: self.dice.maybe(|dice| RunPlace {
+                created_at: dice.maybe(|dice| Time(dice.time().0 * 150)),
+                run: before,
+            }),
         }
     }
 
