@@ -3,6 +3,7 @@
 //! Whoever holds the data directory answers the same trait in process.
 
 mod approval;
+mod artifact;
 mod backfill;
 mod blob;
 mod channel;
@@ -21,6 +22,7 @@ mod worker;
 mod workflow;
 
 use std::fmt::Write as _;
+use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
@@ -36,6 +38,7 @@ use self::target::Connection;
 use crate::http::{ANSWER_BYTES, Problem};
 
 pub use approval::ApprovalCalls;
+pub use artifact::ArtifactCalls;
 pub use backfill::BackfillCalls;
 pub use blob::BlobCalls;
 pub use channel::ChannelCalls;
@@ -62,6 +65,7 @@ pub trait Api:
     + WorkflowCalls
     + DeployCalls
     + BlobCalls
+    + ArtifactCalls
     + LogCalls
     + HealthCalls
     + ChannelCalls
@@ -82,6 +86,7 @@ impl<T> Api for T where
         + WorkflowCalls
         + DeployCalls
         + BlobCalls
+        + ArtifactCalls
         + LogCalls
         + HealthCalls
         + ChannelCalls
@@ -192,6 +197,38 @@ impl Client {
             });
         }
         Err(refusal(status, &bytes))
+    }
+
+    /// Writes what is at an address as it comes; how many bytes that is.
+    fn fetch(&self, path: &str, to: &mut dyn Write) -> Result<u64> {
+        let request = self
+            .target
+            .request(Method::GET, path, Bytes::new(), "application/json")?;
+        self.runtime.block_on(async {
+            let mut connection = self.target.open().await?;
+            let answer = connection.send_request(request);
+            let response = self
+                .within(ANSWER_PATIENCE, answer)
+                .await?
+                .map_err(|error| self.target.unreachable(&error))?;
+            if !response.status().is_success() {
+                let (_, status, bytes) = self.whole(connection, response).await?;
+                return Err(refusal(status, &bytes));
+            }
+            let mut body = response.into_body();
+            let mut size = 0;
+            while let Some(frame) = self.within(ANSWER_PATIENCE, body.frame()).await? {
+                let frame = frame.map_err(|error| self.target.unreachable(&error))?;
+                if let Ok(bytes) = frame.into_data() {
+                    size += bytes.len() as u64;
+                    to.write_all(&bytes).map_err(|error| {
+                        let message = format!("what came cannot be written: {error}");
+                        Error::new(ErrorCode::DiskFull, message)
+                    })?;
+                }
+            }
+            Ok(size)
+        })
     }
 
     async fn exchange(

@@ -316,6 +316,8 @@ pub struct Report {
     pub place: Place,
     /// The grant it speaks of.
     pub offer: Offer,
+    /// Name of the worker that had it; empty for the one in the process of the node.
+    pub worker: Arc<str>,
     /// What happened.
     pub event: TaskEvent,
 }

@@ -6,13 +6,13 @@ use kapell_model::{Error, ErrorCode, RunStatus};
 use std::time::Duration;
 
 use crate::args::{
-    Cancel, Dismiss, Follow, Fork, One, Priority, Restart, Resume, SetOutput, Skip, Work,
+    Bulk, BulkVerb, Cancel, Dismiss, Follow, Fork, One, Priority, Restart, Resume, SetOutput, Skip, Work,
 };
 use crate::config::Config;
 use crate::paint::{self, Line, PLAIN};
 use crate::printer::Printer;
 use crate::session::{self, Need, Session};
-use crate::{Ended, Exit, follow, params, words};
+use crate::{Ended, Exit, bulk, follow, params, words};
 
 /// How long a cancelled run that has nothing more to do may take to say so.
 const SETTLE: Duration = Duration::from_millis(500);
@@ -78,7 +78,10 @@ pub(crate) fn dismiss(dismiss: &Dismiss, config: &Config, printer: &mut Printer)
     let Some(workflow) = &dismiss.workflow else {
         let run = dismiss.run.as_deref().unwrap_or_default();
         let said = "blocks its run queue no more";
-        return record((run, dismiss.json), &Action::Dismiss, said, config, printer);
+        let action = Action::Dismiss {
+            by: config.user.clone(),
+        };
+        return record((run, dismiss.json), &action, said, config, printer);
     };
     let session = session::open(config, Need::Record)?;
     let dismissal = Dismissal {
@@ -122,6 +125,9 @@ pub(crate) fn resume(resume: &Resume, config: &Config, printer: &mut Printer) ->
         };
         return go_on(run, &action, &resume.work, config, printer);
     }
+    if config.server()?.is_some() {
+        return resume_all(resume, config, printer);
+    }
     let session = open(&resume.work, config)?;
     // A run may end with its resumption alone, so it is followed whatever it is by then.
     let mut runs = follow::in_status(&session, &[RunStatus::Paused])?;
@@ -152,6 +158,17 @@ pub(crate) fn resume(resume: &Resume, config: &Config, printer: &mut Printer) ->
         return Ok(Exit::Success);
     }
     follow::to_the_end(session, runs, &resume.work, config, printer)
+}
+
+/// The paused runs of a server, which goes on with what is unfinished by itself.
+fn resume_all(resume: &Resume, config: &Config, printer: &mut Printer) -> Ended {
+    if !resume.all {
+        let message = "the server's runs are those of everybody: say which one to resume";
+        return Err(Error::new(ErrorCode::BadRequest, message)
+            .hint("`--all` resumes every paused run; `kapell bulk resume` those that match"));
+    }
+    let all = Bulk::all(BulkVerb::Resume, resume.work.json);
+    bulk::bulk(&all, config, printer)
 }
 
 pub(crate) fn retry(retry: &Follow, config: &Config, printer: &mut Printer) -> Ended {
@@ -203,6 +220,7 @@ pub(crate) fn fork(fork: &Fork, config: &Config, printer: &mut Printer) -> Ended
         params,
         text: true,
         version: fork.version,
+        idempotency_key: fork.idempotency_key.clone(),
     };
     go_on(&fork.run, &action, &fork.work, config, printer)
 }

@@ -3,6 +3,7 @@
 
 mod approval;
 mod backfill;
+mod bulk;
 mod channel;
 mod debug;
 mod lock;
@@ -16,6 +17,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use approval::{Approvals, Approve, Reject};
 pub(crate) use backfill::{Backfill, BackfillList, BackfillOne, BackfillStart, Only, Order};
+pub(crate) use bulk::{Bulk, BulkVerb, Which};
 pub(crate) use channel::{Channel, ChannelList, ChannelNotices, ChannelOne};
 pub(crate) use debug::{
     Breakpoint, BreakpointAdd, BreakpointList, BreakpointRemove, Continue, Debug, Replay, SetParam,
@@ -156,6 +158,8 @@ pub(crate) enum Command {
     Show(Show),
     /// Show what steps printed
     Logs(Logs),
+    /// Fetch a file that a step gave
+    Artifact(Artifact),
     /// Show where the time of a run went
     Timeline(Timeline),
     /// Say what a run waits for, or why it failed
@@ -195,6 +199,8 @@ pub(crate) enum Command {
     Fork(Fork),
     /// Change the priority of a run
     Priority(Priority),
+    /// Retry, cancel, pause or resume all runs that match
+    Bulk(Bulk),
     /// Free a strict run queue that a failed run blocks
     Dismiss(Dismiss),
     /// Work and answer for good, until it is asked to end
@@ -508,37 +514,10 @@ pub(crate) enum GraphFormat {
 /// `list`
 #[derive(Args)]
 pub(crate) struct List {
-    /// Runs of this workflow
-    #[arg(short, long, value_name = "NAME")]
-    pub(crate) workflow: Option<String>,
-    /// Runs in one of these statuses: queued, running, paused, cancelling, succeeded, failed,
-    /// timed_out, cancelled, discarded
-    #[arg(short, long, value_name = "STATUS", value_delimiter = ',')]
-    pub(crate) status: Vec<String>,
-    /// Runs made since: `2h`, `3d`, or a time like 2030-01-31T10:00:00Z
-    #[arg(long, value_name = "WHEN")]
-    pub(crate) since: Option<String>,
-    /// Runs made before: as `--since`
-    #[arg(long, value_name = "WHEN")]
-    pub(crate) until: Option<String>,
-    /// Runs with this label; several must all be there
-    #[arg(short, long, value_name = "NAME=VALUE")]
-    pub(crate) label: Vec<String>,
-    /// Runs made by this trigger, or by triggers of this kind: manual, workflow, fork, schedule,
-    /// signal, webhook, backfill
-    #[arg(long, value_name = "NAME")]
-    pub(crate) trigger: Option<String>,
-    /// Runs with this text in their error
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) error: Option<String>,
-    /// Runs that this run made
-    #[arg(long, value_name = "RUN")]
-    pub(crate) parent: Option<String>,
-    /// Runs of this namespace [default: default]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) namespace: Option<String>,
-    /// Runs older than this one: the next page
-    #[arg(long, value_name = "RUN")]
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// Runs after this place in the list: what the page before said, or a run
+    #[arg(long, value_name = "PLACE")]
     pub(crate) before: Option<String>,
     /// At most so many
     #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 20)]
@@ -566,6 +545,20 @@ pub(crate) struct Show {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `artifact`
+#[derive(Args)]
+pub(crate) struct Artifact {
+    /// The run
+    pub(crate) run: String,
+    /// The step that gave it; an item is written `tune[3]`
+    pub(crate) step: String,
+    /// Its name under `artifacts: { out: … }`
+    pub(crate) name: String,
+    /// Where it goes [default: standard output, unless that is a terminal]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
 }
 
 /// `logs`
@@ -675,8 +668,11 @@ pub(crate) struct Dismiss {
 /// `resume`
 #[derive(Args)]
 pub(crate) struct Resume {
-    /// The run [default: everything that is unfinished]
+    /// The run [default: everything that is unfinished; of a server, it must be named]
     pub(crate) run: Option<String>,
+    /// All paused runs of a server, whoever paused them
+    #[arg(long, conflicts_with = "run")]
+    pub(crate) all: bool,
     #[command(flatten)]
     pub(crate) work: Work,
 }
@@ -742,6 +738,9 @@ pub(crate) struct Fork {
     /// Version of the workflow [default: the other run's]
     #[arg(long, value_name = "NUMBER")]
     pub(crate) version: Option<u32>,
+    /// The same key makes the same run: a second fork follows the first
+    #[arg(long, value_name = "KEY")]
+    pub(crate) idempotency_key: Option<String>,
     #[command(flatten)]
     pub(crate) work: Work,
 }

@@ -18,7 +18,7 @@ macro_rules! page {
 }
 
 /// The pages of `docs/errors`, by code.
-const PAGES: [(&str, &str); 29] = [
+const PAGES: [(&str, &str); 30] = [
     page!("bad-config"),
     page!("bad-definition"),
     page!("bad-params"),
@@ -28,6 +28,7 @@ const PAGES: [(&str, &str); 29] = [
     page!("directory-unusable"),
     page!("disk-full"),
     page!("file-not-found"),
+    page!("idempotency-key-reused"),
     page!("internal"),
     page!("limit-reached"),
     page!("not-allowed-now"),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kapell_api::http::{Action, RunQuery, RunView};
-use kapell_model::{Error, ErrorCode, RunId, RunStatus, StepStatus};
+use kapell_model::{Error, ErrorCode, RunId, RunStatus, StepStatus, limits};
 use kapell_node::clock;
 use serde_json::json;
 
@@ -29,8 +29,6 @@ const GRACE: Duration = Duration::from_secs(5);
 const LEAVING: Duration = Duration::from_secs(2);
 /// Runs that are shown at once.
 const SHOWN: usize = 50;
-/// Runs that are continued at once.
-const CONTINUED: usize = 1_000;
 
 /// Runs that have not ended and that nobody paused.
 pub(crate) fn unfinished(session: &Session) -> Result<Vec<RunId>, Error> {
@@ -43,19 +41,24 @@ pub(crate) fn unfinished(session: &Session) -> Result<Vec<RunId>, Error> {
 /// Runs in these statuses that no other run made.
 pub(crate) fn in_status(session: &Session, statuses: &[RunStatus]) -> Result<Vec<RunId>, Error> {
     let names: Vec<&str> = statuses.iter().map(|status| status.name()).collect();
-    let query = RunQuery {
+    let mut query = RunQuery {
         status: names.join(","),
-        limit: CONTINUED,
+        limit: limits::LIST_PAGE,
         ..RunQuery::default()
     };
-    let page = session.api().list(&query)?;
-    Ok(page
-        .runs
-        .iter()
-        .filter(|run| run.parent.is_none())
-        .map(|run| run.run)
-        .rev()
-        .collect())
+    let mut runs = Vec::new();
+    loop {
+        let page = session.api().list(&query)?;
+        let roots = page.runs.iter().filter(|run| run.parent.is_none());
+        runs.extend(roots.map(|run| run.run));
+        query.before = page.next;
+        // All of a directory; of a server, which may have any number, the newest are enough.
+        if query.before.is_none() || session.is_server() {
+            break;
+        }
+    }
+    runs.reverse();
+    Ok(runs)
 }
 
 /// Says that runs from before go on too.

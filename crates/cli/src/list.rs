@@ -1,10 +1,10 @@
 //! `kapell list`
 
-use kapell_api::http::{RunQuery, RunSummary, WorkflowState, WorkflowSummary};
-use kapell_model::{Error, RunId, Time};
+use kapell_api::http::{RunCursor, RunQuery, RunSummary, WorkflowState, WorkflowSummary};
+use kapell_model::{Error, Time};
 use kapell_node::clock;
 
-use crate::args::List;
+use crate::args::{List, Which};
 use crate::config::Config;
 use crate::paint::{self, BOLD, DIM, Line, PLAIN, RED, YELLOW};
 use crate::printer::Printer;
@@ -52,24 +52,41 @@ pub(crate) fn list(list: &List, config: &Config, printer: &mut Printer) -> Ended
 }
 
 fn query(list: &List, session: &Session, now: Time) -> Result<RunQuery, Error> {
-    let run = |name: &Option<String>| name.as_deref().map(|run| session.find(run)).transpose();
+    let place = |text: &str| match text.parse() {
+        Ok(place) => Ok(place),
+        Err(_) => session.find(text).map(RunCursor::from),
+    };
+    Ok(RunQuery {
+        before: list.before.as_deref().map(place).transpose()?,
+        limit: list.limit as usize,
+        ..filter(&list.which, session, now)?
+    })
+}
+
+/// Which runs are meant.
+pub(crate) fn filter(which: &Which, session: &Session, now: Time) -> Result<RunQuery, Error> {
     let instant = |text: &Option<String>| {
         let at = text.as_deref().map(|text| words::instant(text, now, true));
         at.transpose()
     };
+    let parent = which.parent.as_deref().map(|run| session.find(run));
     let escaped = |label: &String| label.replace('\\', "\\\\").replace(',', "\\,");
     Ok(RunQuery {
-        workflow: list.workflow.clone(),
-        status: list.status.join(","),
-        parent: run(&list.parent)?,
-        since: instant(&list.since)?,
-        until: instant(&list.until)?,
-        namespace: list.namespace.clone(),
-        trigger: list.trigger.clone(),
-        label: list.label.iter().map(escaped).collect::<Vec<_>>().join(","),
-        error: list.error.clone(),
-        before: run(&list.before)?,
-        limit: list.limit as usize,
+        workflow: which.workflow.clone(),
+        status: which.status.join(","),
+        parent: parent.transpose()?,
+        since: instant(&which.since)?,
+        until: instant(&which.until)?,
+        namespace: which.namespace.clone(),
+        trigger: which.trigger.clone(),
+        label: which
+            .label
+            .iter()
+            .map(escaped)
+            .collect::<Vec<_>>()
+            .join(","),
+        error: which.error.clone(),
+        ..RunQuery::default()
     })
 }
 
@@ -86,30 +103,31 @@ pub(crate) fn ago(at: Time, now: Time) -> String {
     }
 }
 
-/// The command that lists what comes after a run.
-fn after(list: &List, next: RunId) -> String {
+/// The command that lists what comes after a place.
+fn after(list: &List, next: RunCursor) -> String {
+    let which = &list.which;
     let mut command = "kapell list".to_owned();
     let texts = [
-        ("workflow", &list.workflow),
-        ("since", &list.since),
-        ("until", &list.until),
-        ("trigger", &list.trigger),
-        ("error", &list.error),
-        ("parent", &list.parent),
-        ("namespace", &list.namespace),
+        ("workflow", &which.workflow),
+        ("since", &which.since),
+        ("until", &which.until),
+        ("trigger", &which.trigger),
+        ("error", &which.error),
+        ("parent", &which.parent),
+        ("namespace", &which.namespace),
     ];
     let texts = texts.map(|(flag, value)| value.iter().map(move |value| (flag, value)));
-    let labels = list.label.iter().map(|label| ("label", label));
+    let labels = which.label.iter().map(|label| ("label", label));
     for (flag, value) in texts.into_iter().flatten().chain(labels) {
         command += &format!(" --{flag} {}", words::quoted(value));
     }
-    if !list.status.is_empty() {
-        command += &format!(" --status {}", list.status.join(","));
+    if !which.status.is_empty() {
+        command += &format!(" --status {}", which.status.join(","));
     }
     if list.limit != DEFAULT {
         command += &format!(" -n {}", list.limit);
     }
-    command + &format!(" --before {}", words::short(next))
+    command + &format!(" --before {next}")
 }
 
 fn rows(runs: &[RunSummary], now: Time, width: Option<usize>) -> Vec<Line> {

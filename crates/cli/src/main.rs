@@ -11,10 +11,12 @@
 mod act;
 mod approve;
 mod args;
+mod artifact;
 mod audit;
 mod backfill;
 mod backup;
 mod breakpoint;
+mod bulk;
 mod bundle;
 mod channel;
 mod completions;
@@ -158,6 +160,7 @@ fn dispatch(command: Command, config: &Config, printer: &mut Printer) -> Ended {
         Command::Graph(graph) => graph::graph(&graph, config, printer),
         Command::List(list) => list::list(&list, config, printer),
         Command::Show(show) => show::show(&show, config, printer),
+        Command::Artifact(of) => artifact::artifact(&of, config, printer),
         Command::Logs(logs) => logs::logs(&logs, config, printer),
         Command::Timeline(timeline) => timeline::timeline(&timeline, config, printer),
         Command::Why(why) => why::why(&why, config, printer),
@@ -170,6 +173,7 @@ fn dispatch(command: Command, config: &Config, printer: &mut Printer) -> Ended {
         Command::SetOutput(set) => act::set_output(&set, config, printer),
         Command::Fork(fork) => act::fork(&fork, config, printer),
         Command::Priority(priority) => act::priority(&priority, config, printer),
+        Command::Bulk(bulk) => bulk::bulk(&bulk, config, printer),
         Command::Dismiss(dismiss) => act::dismiss(&dismiss, config, printer),
         Command::Server(server) => server::server(&server, config, printer),
         Command::Worker(worker) => worker::worker(&worker, config, printer),

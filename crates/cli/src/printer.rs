@@ -67,6 +67,15 @@ impl Printer {
         self.write(text.as_bytes())
     }
 
+    /// Lets somebody write bytes.
+    pub(crate) fn bytes(
+        &mut self,
+        write: impl FnOnce(&mut dyn Write) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.live = 0;
+        write(&mut Out(&mut self.closed))
+    }
+
     /// Writes a value as JSON: indented on a terminal's behalf, for it is read there.
     pub(crate) fn json(&mut self, value: &impl Serialize) -> Result<(), Error> {
         let text = serde_json::to_string_pretty(value);
@@ -147,6 +156,21 @@ impl Printer {
                     format!("the output cannot be written: {error}"),
                 )
             })
+    }
+}
+
+/// Standard output, which notes whether anybody still reads it.
+struct Out<'p>(&'p mut bool);
+
+impl Write for Out<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        std::io::stdout()
+            .write(bytes)
+            .inspect_err(|error| *self.0 = error.kind() == ErrorKind::BrokenPipe)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stdout().flush()
     }
 }
 

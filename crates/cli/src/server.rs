@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use kapell_model::{Error, ErrorCode};
-use kapell_server::local::{self, Listen, Local, Opened};
+use kapell_model::{Error, ErrorCode, limits};
+use kapell_server::local::{self, Listen, Local, Opened, Want};
 use kapell_server::net::{self, TlsFiles};
+use kapell_server::workers::OwnQueues;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 
@@ -89,7 +90,10 @@ fn open(
     options.slots = config.capacity(server.slots).slots;
     let mut said = false;
     loop {
-        let work = session::work(config, server.slots);
+        let mut work = session::work(config, server.slots);
+        if let Want::Work { workers, .. } = &mut work {
+            workers.own = own_queues(&server.queues)?;
+        }
         match local::open(&config.data_dir, work, &options) {
             Ok(Opened::Here(local)) => return Ok(Some(local)),
             Ok(Opened::Elsewhere { pid, .. }) => {
@@ -125,6 +129,21 @@ fn asked_within(signals: &mut UnixStream, wait: Duration) -> Result<bool, Error>
     let asked = signals.read_exact(&mut [0]).is_ok();
     signals.set_read_timeout(None).map_err(failed)?;
     Ok(asked)
+}
+
+/// The queues of this process. One that workers named once is for them, unless it is named here too.
+fn own_queues(names: &[String]) -> Result<OwnQueues, Error> {
+    if names.is_empty() {
+        return Ok(OwnQueues::NeverNamed);
+    }
+    let is_name = |name: &String| !name.is_empty() && name.len() <= limits::NAME_CHARS;
+    if let Some(name) = names.iter().find(|name| !is_name(name)) {
+        let message = format!("`{name}` is no name of a queue");
+        return Err(Error::new(ErrorCode::BadRequest, message)
+            .hint("as in `--queues default,gpu`; without it, every queue that no worker named"));
+    }
+    let names = names.iter().map(|name| name.as_str().into());
+    Ok(OwnQueues::Named(names.collect()))
 }
 
 /// Where the first signal can be read. A second one ends the process at once, with status 130.

@@ -13,7 +13,7 @@ use kapell_model::{Error, ErrorCode, Offer, RunId};
 use kapell_node::clock;
 use kapell_server::local::{self, Hire, Local, LocalWorker, Opened, Want};
 use kapell_server::notify::Senders;
-use kapell_server::workers::Settings;
+use kapell_server::workers::{OwnQueues, Settings};
 use kapell_server::{NAMESPACE, Secrets};
 use kapell_worker::Worker;
 
@@ -158,6 +158,7 @@ pub(crate) fn work(config: &Config, slots: Option<u16>) -> Want {
         process_window: capacity.slots + capacity.slots.div_ceil(4),
         hire,
         workers: Settings {
+            own: OwnQueues::default(),
             secrets: Box::new(|_, name| config::secret(name)),
             lease: config.lease,
         },
@@ -206,6 +207,11 @@ impl Session {
             local.know_channels(senders(config)?);
         }
         Ok(())
+    }
+
+    /// True if a server is asked, which others use too.
+    pub(crate) fn is_server(&self) -> bool {
+        matches!(self.holder, Some(Holder::Server(_)))
     }
 
     /// Who does the work, if not this process.

@@ -1,7 +1,7 @@
 //! `kapell show`
 
 use kapell_api::record::{AttemptResult, Part, Record, StepRecord};
-use kapell_api::task::Usage;
+use kapell_api::task::{Artifact, Usage};
 use kapell_expr::Value;
 use kapell_model::{Error, ErrorCode, RunStatus, StepStatus, Time};
 use kapell_node::clock;
@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::paint::{self, BOLD, DIM, GREEN, Line, PLAIN, RED, YELLOW};
 use crate::printer::Printer;
 use crate::session::{self, Need};
-use crate::{Ended, Exit, follow, words};
+use crate::{Ended, Exit, follow, list, words};
 
 /// Items of a foreach in the tree: failed ones first in line.
 const ITEMS: usize = 10;
@@ -374,6 +374,7 @@ fn one(step: &StepRecord, now: Time) -> Vec<Line> {
         lines.push(Line::default().with(GREEN, "  output"));
         let text = serde_json::to_string_pretty(&output.to_json()).unwrap_or_default();
         lines.extend(indented(&text, PLAIN));
+        lines.extend(files(output, step, record));
     } else if let Some(bytes) = step.output_bytes {
         let size = format!("  {}, too big to show", words::bytes(bytes));
         lines.push(Line::default().with(GREEN, "  output").with(DIM, size));
@@ -388,6 +389,21 @@ fn one(step: &StepRecord, now: Time) -> Vec<Line> {
         lines.extend(aligned(rows));
     }
     lines
+}
+
+/// How to fetch the files that a step gave.
+fn files(output: &Value, step: &StepRecord, record: &Record) -> Vec<Line> {
+    let given = output.as_map().into_iter().flat_map(|given| given.iter());
+    let names = given
+        .filter(|(_, value)| Artifact::from_value(value).is_some())
+        .map(|(name, _)| name);
+    let run = words::short(record.run);
+    let command = |name| {
+        let (step, name) = (list::quoted(&step.path), list::quoted(name));
+        format!("    kapell artifact {run} {step} {name} -o FILE")
+    };
+    let commands = names.map(|name| Line::default().with(DIM, command(name)));
+    commands.collect()
 }
 
 /// What is known of a step beside its error, its output and its inside.
@@ -424,6 +440,9 @@ fn facts(step: &StepRecord, now: Time) -> Vec<(&'static str, String)> {
         let took = words::took(Some(attempt.started_at), attempt.ended_at, now);
         let took = took.map(words::span).unwrap_or_default();
         let mut text = format!("{} {result} in {took}", attempt.attempt);
+        if let Some(worker) = &attempt.worker {
+            text += &format!(" at {worker}");
+        }
         if let Some(usage) = attempt.usage {
             text += &format!("  {}", usage_text(usage));
         }

@@ -154,6 +154,7 @@ impl<'p> Fold<'p> {
                     result: Result::Running,
                     error: None,
                     usage: None,
+                    worker: None,
                 };
                 self.unit(started.unit.into(), StepStatus::Running, |unit| {
                     unit.started_at.get_or_insert(attempt.started_at);
@@ -482,6 +483,7 @@ impl<'p> Fold<'p> {
             },
             error: ended.error.as_deref().map(TaskError::from),
             usage: (usage != kapell_api::task::Usage::default()).then_some(usage),
+            worker: (!ended.worker.is_empty()).then(|| ended.worker.clone()),
         };
         let status = match ended.next {
             number if number == Next::Succeeded as u32 => StepStatus::Succeeded,

@@ -70,6 +70,8 @@ codes! {
     BadSecretKey = "bad-secret-key", 500, 1, false;
     /// The run or step is not in a state that allows this.
     NotAllowedNow = "not-allowed-now", 409, 2, false;
+    /// The idempotency key made a run already, with other parameters.
+    KeyReused = "idempotency-key-reused", 409, 2, false;
     /// The question is not for whoever answers it.
     NotYours = "not-yours", 403, 2, false;
     /// The definition is valid, but uses what this version of Kapell does not run.

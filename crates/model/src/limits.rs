@@ -92,6 +92,12 @@ pub const SESSION_HELD: usize = 65_536;
 pub const SESSION_NAMES: usize = 64;
 /// Messages on their way to a worker; one that reads no more loses its connection.
 pub const SESSION_OUTBOX: usize = 4_096;
+/// Queues that workers ever named, which the worker inside the server leaves to them.
+pub const WORKER_QUEUES: usize = 10_000;
+/// Contents that one worker fetches and sends at a time; others wait.
+pub const SESSION_CONTENTS: usize = 64;
+/// Contents of all workers at a time, and files that clients fetch; others wait.
+pub const CONTENTS: usize = 256;
 /// Bytes of log lines that a worker keeps until its server has them; what comes beyond is dropped and
 /// counted.
 pub const LOG_SPOOL_BYTES: usize = 32 << 20;

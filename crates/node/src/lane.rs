@@ -504,8 +504,10 @@ impl Lane {
                 text,
                 version,
                 by,
+                idempotency_key,
             } => {
                 let forking = fork::Forking {
+                    id: fork::Forking::id(run, idempotency_key.as_deref()),
                     from,
                     params,
                     text,

@@ -60,6 +60,8 @@ pub enum ClientRequest {
         version: Option<u32>,
         /// Who.
         by: String,
+        /// The same key makes the same run.
+        idempotency_key: Option<String>,
     },
     /// Ask an entity that is no run.
     Ask {

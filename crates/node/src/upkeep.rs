@@ -35,8 +35,12 @@ pub const GRACE: SignedDuration = SignedDuration::from_hours(24);
 /// Until the next step if there is nothing to do.
 const IDLE: SignedDuration = SignedDuration::from_mins(10);
 
-/// Until the next step if runs were dropped: more may wait.
+/// Until all workflows are looked at again if runs were dropped: more may wait.
 const SOON: SignedDuration = SignedDuration::from_secs(5);
+
+/// Between two steps of a workflow that has more to drop: as fast as a server starts runs, and with room
+/// for its commits between them.
+const AGAIN: SignedDuration = SignedDuration::from_millis(20);
 
 /// Between two steps of a sweep.
 const BETWEEN: SignedDuration = SignedDuration::from_millis(100);
@@ -53,7 +57,11 @@ pub struct Upkeep {
     retention: Retention,
     sweep: Option<Sweep>,
     sweep_at: Time,
+    /// When all workflows are looked at.
+    all_at: Time,
     drop_at: Time,
+    /// Workflows that had more to drop than one step takes.
+    full: Vec<Arc<str>>,
 }
 
 impl Upkeep {
@@ -67,7 +75,9 @@ impl Upkeep {
             retention: Retention::default(),
             sweep: None,
             sweep_at: Time::ZERO,
+            all_at: Time::ZERO,
             drop_at: Time::ZERO,
+            full: Vec::new(),
         }
     }
 
@@ -84,9 +94,14 @@ impl Upkeep {
     /// Those of the store; what was done before stays done, and the rest is done by a later step.
     pub fn step(&mut self, now: Time) -> Result<SignedDuration> {
         if now >= self.drop_at {
-            let dropped = self.drop_expired(now)?;
-            let pause = if dropped == 0 { IDLE } else { SOON };
-            self.drop_at = now.plus(pause);
+            let all = now >= self.all_at;
+            let full = std::mem::take(&mut self.full);
+            let dropped = self.drop_expired(now, (!all).then_some(&full))?;
+            if all {
+                self.all_at = now.plus(if dropped == 0 { IDLE } else { SOON });
+            }
+            let again = if self.full.is_empty() { IDLE } else { AGAIN };
+            self.drop_at = self.all_at.min(now.plus(again));
         }
         if now >= self.sweep_at {
             // Where a sweep begins need only differ from one process to the next.
@@ -108,12 +123,12 @@ impl Upkeep {
         Ok(self.drop_at.min(self.sweep_at).since(now).min(IDLE))
     }
 
-    /// Drops ended runs that are kept no longer, at most a small step of each workflow. Returns how
-    /// many.
-    fn drop_expired(&self, now: Time) -> Result<u64> {
+    /// Drops ended runs that are kept no longer, at most a small step of each workflow, or of these.
+    /// Returns how many.
+    fn drop_expired(&mut self, now: Time, of: Option<&Vec<Arc<str>>>) -> Result<u64> {
         let mut ended: BTreeMap<Arc<str>, u64> = BTreeMap::new();
         for (workflow, status, runs) in self.store.run_counts(&self.namespace)? {
-            if status.ended() {
+            if status.ended() && of.is_none_or(|of| of.contains(&workflow)) {
                 *ended.entry(workflow).or_default() += runs;
             }
         }
@@ -135,6 +150,9 @@ impl Upkeep {
                 found.retain(|run| !blocking.contains(run));
             }
             dropped += self.drop_runs(&found)?;
+            if found.len() >= STEP {
+                self.full.push(workflow);
+            }
         }
         Ok(dropped)
     }

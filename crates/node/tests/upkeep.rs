@@ -274,6 +274,22 @@ fn runs_are_kept_as_the_settings_say_then_the_file_then_the_server() {
 }
 
 #[test]
+fn runs_are_dropped_as_fast_as_a_server_starts_them() {
+    let store = ended_runs("retention: { runs: 1 }");
+    let directory = tempfile::tempdir().unwrap();
+    let blobs = FileBlobs::open(directory.path()).unwrap();
+    let logs = directory.path().join("logs");
+    let mut upkeep = Upkeep::new(Arc::clone(&store), blobs, logs, "default");
+    let begun = Time::ZERO.plus(SignedDuration::from_hours(600));
+    let mut now = begun;
+    while store.list_runs(&RunFilter::default(), 9).unwrap().len() > 2 {
+        now = now.plus(upkeep.step(now).unwrap());
+    }
+    let took = now.since(begun);
+    assert!(took <= SignedDuration::from_millis(120), "600 runs: {took}");
+}
+
+#[test]
 fn runs_are_kept_by_age_and_by_number_at_once() {
     let store = ended_runs("retention: { age: 47h30m, runs: 200 }");
     assert_eq!(left(&store, Retention::default()), 48, "no older");

@@ -7,6 +7,7 @@
 mod action;
 mod answer;
 mod approval;
+mod artifact;
 mod backfill;
 mod blob;
 mod bulk;
@@ -35,7 +36,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
-use axum::middleware::{from_fn_with_state, map_response};
+use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use kapell_api::http::{BASE, REQUEST_BYTES};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -56,6 +57,7 @@ fn parts() -> (Router<Arc<Service>>, OpenApi) {
         .merge(workflow::routes())
         .merge(deploy::routes())
         .merge(run::routes())
+        .merge(artifact::routes())
         .merge(action::routes())
         .merge(bulk::routes())
         .merge(event::routes())
@@ -89,7 +91,10 @@ pub fn router(service: Arc<Service>, request_rate: u32) -> Router {
         .merge(crate::metrics::routes())
         .fallback(async || StatusCode::NOT_FOUND)
         .layer(DefaultBodyLimit::max(REQUEST_BYTES))
+        // Twice: what the gate notes of a change is noted of one that panics too.
+        .layer(from_fn(answer::unbroken))
         .layer(from_fn_with_state(gate, gate::pass))
+        .layer(from_fn(answer::unbroken))
         .layer(map_response(answer::explained))
         .layer(from_fn_with_state(
             Arc::clone(&service),

@@ -14,6 +14,7 @@
 
 pub mod auth;
 pub mod backup;
+mod contents;
 mod diff;
 mod feed;
 mod hooks;

@@ -363,6 +363,7 @@ fn gone((run, place, offer, explained): (RunId, Place, Offer, bool)) -> Report {
         run,
         place,
         offer,
+        worker: std::sync::Arc::default(),
         event: TaskEvent::Ended {
             started_at: now,
             ended_at: now,

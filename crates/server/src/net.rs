@@ -2,15 +2,18 @@
 //!
 //! - **Too many** connections, of all or of one address, are closed at once.
 //! - **Slow** ones lose theirs: the handshake of TLS, the head of a request, its body and every write of
-//!   an answer have a time; a connection that nobody uses is closed after the same time.
+//!   an answer have a time, also where HTTP/2 puts many answers into one connection; a connection that
+//!   nobody uses is closed after the same time.
 //! - **At the end** nothing new is accepted, and answers under way get a moment.
 
 mod patient;
+mod stall;
 #[cfg(test)]
 mod tests;
 mod tls;
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,6 +21,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::Version;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -31,6 +35,7 @@ use tower::Service as _;
 
 use crate::auth::Peer;
 use patient::Patient;
+use stall::Stalls;
 
 pub(crate) use tls::acceptor;
 pub use tls::{TlsFiles, self_signed};
@@ -264,9 +269,19 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let router = place.shared.router.clone();
+    let stalls = Arc::new(Stalls::default());
+    let watched = Arc::clone(&stalls);
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());
-        router.clone().call(request)
+        let stalls = (request.version() == Version::HTTP_2).then(|| Arc::clone(&watched));
+        let answer = router.clone().call(request);
+        async move {
+            let answer = answer.await?;
+            Ok::<_, Infallible>(match stalls {
+                Some(stalls) => answer.map(|body| stalls.watched(body)),
+                None => answer,
+            })
+        }
     });
     let stream = TokioIo::new(Patient::new(stream, PATIENCE));
     let serving = place
@@ -275,6 +290,9 @@ where
         .serve_connection(stream, service)
         .into_owned();
     // That a client has gone, or was too slow, is of no interest.
-    let _ = watcher.watch(serving).await;
+    tokio::select! {
+        _ = watcher.watch(serving) => {}
+        () = stalls.too_long(PATIENCE) => {}
+    }
     drop(place);
 }

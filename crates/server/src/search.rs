@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kapell_api::client::Result;
 use kapell_api::http::RunQuery;
 use kapell_model::{Error, ErrorCode, RunStatus, limits};
-use kapell_store::RunFilter;
+use kapell_store::{RunFilter, RunPlace};
 
 use crate::register::NAMESPACE;
 
@@ -28,7 +28,10 @@ pub(crate) fn filter(query: &RunQuery) -> Result<RunFilter> {
         trigger: named(&query.trigger),
         labels: labels(&query.label)?,
         error: named(&query.error).filter(|text| !text.is_empty()),
-        before: query.before,
+        before: query.before.map(|cursor| RunPlace {
+            created_at: cursor.created_at,
+            run: cursor.run,
+        }),
     })
 }
 

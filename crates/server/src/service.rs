@@ -2,6 +2,7 @@
 //! a file a noun.
 
 mod approval;
+mod artifact;
 mod backfill;
 mod blob;
 mod bulk;
@@ -36,7 +37,7 @@ use kapell_node::{Answer, ClientRequest, Entity, clock};
 use kapell_store::{Order, RunRow, Store};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::auth::{Audit, Tokens};
 use crate::feed::Feed;
@@ -73,6 +74,8 @@ pub struct Service {
     pub(crate) options: Options,
     pub(crate) data_dir: PathBuf,
     pub(crate) requests: Requests,
+    /// Files on their way to clients.
+    contents: Arc<Semaphore>,
     /// Spans that were sent, if any are.
     pub(crate) traces: Option<Arc<Counts>>,
 }
@@ -113,6 +116,7 @@ impl Service {
             options: options.clone(),
             data_dir: data_dir.to_owned(),
             requests: Requests::default(),
+            contents: Arc::new(Semaphore::new(limits::CONTENTS)),
             feed,
         }
     }
@@ -300,13 +304,15 @@ fn unexpected() -> Error {
 
 /// What the node answers, unless it stops before it does.
 async fn answered(answer: oneshot::Receiver<Result<Answer>>) -> Result<Answer> {
-    answer.await.unwrap_or_else(|_| {
-        Err(Error::new(
-            ErrorCode::StoreUnavailable,
-            "the node has stopped before it answered",
-        )
-        .hint("ask again after its restart: what it did is kept"))
-    })
+    answer.await.unwrap_or_else(|_| Err(no_answer()))
+}
+
+fn no_answer() -> Error {
+    Error::new(
+        ErrorCode::StoreUnavailable,
+        "the node has stopped before it answered",
+    )
+    .hint("ask again after its restart: what it did is kept")
 }
 
 /// Does what blocks away from the threads that serve.

@@ -13,6 +13,7 @@
 //! - **Slow worker**: what waits for it is bounded; then its connection ends, and it may come again.
 //! - **Clock jump**: leases count on a clock that does not jump.
 
+mod contents;
 mod logs;
 mod opening;
 mod service;
@@ -21,7 +22,7 @@ mod stored;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak, mpsc};
@@ -30,17 +31,18 @@ use std::time::Duration;
 use kapell_api::http::{WorkerAttempt, WorkerView};
 use kapell_api::task::{Blobs, Outcome, Place, Report, Task, TaskEvent, TaskResources};
 use kapell_api::worker::Queues;
-use kapell_model::{Error, ErrorCode, Offer, RunId, SessionId, limits};
+use kapell_model::{Error, ErrorCode, Offer, RunId, SessionId, Time, limits};
 use kapell_node::clock;
 use kapell_node::drive::Node;
 use kapell_node::lane::{Seat, SessionChange};
 use kapell_store::Store;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 use crate::local::LocalWorker;
 
 pub use service::routes;
-use session::{Name, Session, ToWorker, named};
+use session::{HeldTask, Name, Session, ToWorker, named};
 
 /// How often leases are looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -51,8 +53,23 @@ const LISTED: usize = 100;
 /// Gives a secret by its namespace and name.
 pub type Secrets = Box<dyn Fn(&str, &str) -> Option<String> + Send + Sync>;
 
-/// What is asked of workers in other processes.
+/// Which queues the worker in this process serves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum OwnQueues {
+    /// Every queue that no worker names which is there now.
+    #[default]
+    Free,
+    /// Every queue that no worker ever named. One that was is for its workers, also while none is there:
+    /// what needs their machine is not done on this one.
+    NeverNamed,
+    /// These, beside whoever else names them.
+    Named(BTreeSet<Arc<str>>),
+}
+
+/// What is asked of workers in other processes, and of the one in this.
 pub struct Settings {
+    /// Which queues the worker in this process serves.
+    pub own: OwnQueues,
     /// How long one that is not heard of keeps its session.
     pub lease: Duration,
     /// Secrets that their attempts may ask for.
@@ -62,6 +79,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            own: OwnQueues::default(),
             lease: limits::SESSION_LEASE,
             secrets: Box::new(|_, _| None),
         }
@@ -76,7 +94,11 @@ pub struct Workers {
     data_dir: PathBuf,
     settings: Settings,
     here: Mutex<Option<Box<dyn LocalWorker>>>,
+    /// Queues that the worker here leaves to those that ever named them.
+    named: Mutex<BTreeSet<Arc<str>>>,
     sessions: Mutex<BTreeMap<SessionId, Session>>,
+    /// Contents on their way, of all sessions.
+    contents: Arc<Semaphore>,
     /// No worker is let in any more.
     closed: AtomicBool,
     /// Dropped with it: ends the thread that looks at leases.
@@ -101,8 +123,21 @@ impl Workers {
             node.session(id, SessionChange::Unheard(about.queues.clone()));
             sessions.insert(id, Session::new(about, deadline, true));
         }
+        let mut named = BTreeSet::new();
+        match &settings.own {
+            OwnQueues::Free => {}
+            OwnQueues::NeverNamed => {
+                named = stored::queues(&*store)?;
+                node.session(SessionId::HERE, SessionChange::Kept(named.clone()));
+            }
+            OwnQueues::Named(queues) => {
+                let queues = Queues::Named(queues.clone());
+                node.session(SessionId::HERE, SessionChange::Serves(queues));
+            }
+        }
         let (stop, stopped) = mpsc::channel();
         let workers = Arc::new(Self {
+            named: Mutex::new(named),
             node,
             store,
             blobs,
@@ -110,6 +145,7 @@ impl Workers {
             settings,
             here: Mutex::default(),
             sessions: Mutex::new(sessions),
+            contents: Arc::new(Semaphore::new(limits::CONTENTS)),
             closed: AtomicBool::new(false),
             stop: Mutex::new(Some(stop)),
         });
@@ -162,6 +198,32 @@ impl Workers {
             .collect();
         views.sort_by(|a, b| (&a.name, &a.session).cmp(&(&b.name, &b.session)));
         views
+    }
+
+    /// Steps of a run whose worker is away, with what is to come of them.
+    pub(crate) fn away_of(&self, run: RunId) -> BTreeMap<Arc<str>, String> {
+        let now = clock::steady();
+        let lease = self.settings.lease;
+        let sessions = self.sessions.lock();
+        let away = sessions.values().filter(|session| !session.is_connected());
+        let mut steps = BTreeMap::new();
+        for session in away {
+            let left = session.deadline.saturating_duration_since(now).min(lease);
+            let held = session
+                .held
+                .iter()
+                .filter(|(name, held)| name.0 == run && !held.light);
+            for (_, held) in held {
+                let text = format!(
+                    "its worker `{}`, which was not heard of for {} s; it is tried elsewhere in {} s",
+                    session.about.name,
+                    (lease - left).as_secs(),
+                    left.as_secs() + 1
+                );
+                steps.insert(Arc::clone(&held.path), text);
+            }
+        }
+        steps
     }
 
     /// Lets workers of this name or session take nothing more, end what they run within the grace,
@@ -217,9 +279,17 @@ impl Workers {
         }
     }
 
-    /// True if the session may ask for contents.
+    /// True if there is such a session.
     fn is_session(&self, session: SessionId) -> bool {
         self.sessions.lock().contains_key(&session)
+    }
+
+    /// Places for contents of a session, if there is one.
+    fn contents_of(&self, session: SessionId) -> Option<Arc<Semaphore>> {
+        let sessions = self.sessions.lock();
+        sessions
+            .get(&session)
+            .map(|session| Arc::clone(&session.contents))
     }
 
     /// Tells the node what a session has to give now.
@@ -231,6 +301,28 @@ impl Workers {
         }
     }
 
+    /// A worker names queues: from now on they are for workers that do.
+    fn names(&self, queues: &Queues) -> Result<(), Error> {
+        let (Queues::Named(queues), OwnQueues::NeverNamed) = (queues, &self.settings.own) else {
+            return Ok(());
+        };
+        let mut named = self.named.lock();
+        if named.is_superset(queues) {
+            return Ok(());
+        }
+        let all: BTreeSet<Arc<str>> = named.union(queues).cloned().collect();
+        if all.len() > limits::WORKER_QUEUES {
+            let message = format!("workers named {} queues", limits::WORKER_QUEUES);
+            return Err(Error::new(ErrorCode::LimitReached, message)
+                .hint("let workers share queues, and tell their steps apart by `resources`"));
+        }
+        stored::keep_queues(&*self.store, &all)?;
+        self.node
+            .session(SessionId::HERE, SessionChange::Kept(all.clone()));
+        *named = all;
+        Ok(())
+    }
+
     /// A session is over: what it held is lost.
     fn end(&self, id: SessionId, reason: &str, explained: bool) {
         {
@@ -240,8 +332,11 @@ impl Workers {
             };
             // If it ran several attempts, its end says nothing of any of them.
             let processes = session.held.values().filter(|held| !held.light).count();
-            let lost = |name: &Name| gone(*name, reason, explained || processes > 1);
-            let lost: Vec<Report> = session.held.keys().map(lost).collect();
+            let lost = |(name, held): (&Name, &HeldTask)| Report {
+                worker: session.about.name.as_str().into(),
+                ..gone(*name, held.granted_at, (reason, explained || processes > 1))
+            };
+            let lost: Vec<Report> = session.held.iter().map(lost).collect();
             let worker = named(id, &session.about);
             if lost.is_empty() {
                 tracing::info!(worker, reason, "the session of a worker is over");
@@ -318,7 +413,7 @@ impl kapell_node::drive::Workers for Workers {
             } else {
                 let lost = tasks.iter().map(|task| {
                     let name = (task.run, task.place, task.offer);
-                    gone(name, "its worker was gone before it began", true)
+                    gone(name, now, ("its worker was gone before it began", true))
                 });
                 self.node.reports(lost.collect());
             }
@@ -357,15 +452,17 @@ impl kapell_node::drive::Workers for Workers {
     }
 }
 
-/// An attempt whose worker is gone.
-fn gone((run, place, offer): Name, reason: &str, explained: bool) -> Report {
+/// An attempt whose worker is gone, with when it was handed out, if that is known: what its run recorded of
+/// its start goes before that.
+fn gone((run, place, offer): Name, started_at: Time, (reason, explained): (&str, bool)) -> Report {
     let now = clock::now();
     Report {
         run,
         place,
         offer,
+        worker: std::sync::Arc::default(),
         event: TaskEvent::Ended {
-            started_at: now,
+            started_at,
             ended_at: now,
             outcome: Outcome::Lost {
                 reason: reason.to_owned(),

@@ -229,6 +229,7 @@ impl Worker {
                     run: attempt.run,
                     place: attempt.place,
                     offer: attempt.offer,
+                    worker: std::sync::Arc::default(),
                     event: ended(around.wall, around.wall, Outcome::Cancelled),
                 };
                 acts.push(Act::Report(0, report));
@@ -262,6 +263,7 @@ impl Worker {
             run: attempt.run,
             place: attempt.place,
             offer: attempt.offer,
+            worker: std::sync::Arc::default(),
             event,
         };
         match alarm {
@@ -316,6 +318,7 @@ impl Worker {
                     run: attempt.run,
                     place: attempt.place,
                     offer: attempt.offer,
+                    worker: std::sync::Arc::default(),
                     event: ended(
                         attempt.started_at.unwrap_or(wall),
                         wall,

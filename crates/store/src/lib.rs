@@ -208,9 +208,37 @@ pub struct RunFilter {
     pub labels: Vec<(Arc<str>, Arc<str>)>,
     /// With this text in the error, whatever the case of its ASCII letters.
     pub error: Option<Arc<str>>,
-    /// After this run in the list: the last of the page before. A run that is gone stands where the
-    /// time in its id puts it.
-    pub before: Option<RunId>,
+    /// After this place in the list: the last of the page before.
+    pub before: Option<RunPlace>,
+}
+
+/// A run's place in a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RunPlace {
+    /// When it was made. None: as its row says; a run that is gone stands where the time in its id puts
+    /// it, which an id that was derived from a key or a due time does not have.
+    pub created_at: Option<Time>,
+    /// The run.
+    pub run: RunId,
+}
+
+impl RunPlace {
+    /// That of a row: it stays when the run is gone.
+    pub fn of(row: &RunRow) -> Self {
+        Self {
+            created_at: Some(row.created_at),
+            run: row.id,
+        }
+    }
+}
+
+impl From<RunId> for RunPlace {
+    fn from(run: RunId) -> Self {
+        Self {
+            created_at: None,
+            run,
+        }
+    }
 }
 
 /// Runs that were searched for.
@@ -220,7 +248,7 @@ pub struct RunsFound {
     pub rows: Vec<RunRow>,
     /// Where to go on, as `before` of the filter; none: there are no more. There may be no more all
     /// the same.
-    pub next: Option<RunId>,
+    pub next: Option<RunPlace>,
 }
 
 /// A registered version.

@@ -11,8 +11,8 @@ use crate::check::{check_commit, check_documents, check_shards, drops_entity, ve
 use crate::refs::{self, Hash, hashes_in};
 use crate::suffix::{NEWEST_SEARCHED, Suffix};
 use crate::{
-    Commit, Document, EntityWrite, Error, Lease, Loaded, Order, Result, RunFilter, RunRow,
-    RunsFound, Store, VersionRow, time_in,
+    Commit, Document, EntityWrite, Error, Lease, Loaded, Order, Result, RunFilter, RunPlace,
+    RunRow, RunsFound, Store, VersionRow, time_in,
 };
 
 /// A store that lives as long as its last clone. Clones share what is stored; [`MemoryStore::fork`]
@@ -227,9 +227,10 @@ impl Store for MemoryStore {
 
     fn search_runs(&self, filter: &RunFilter, limit: usize) -> Result<RunsFound> {
         let state = self.state.lock();
-        let before = filter.before.map(|id| {
-            let row = state.runs.get(&id);
-            (row.map_or_else(|| time_in(id), |row| row.created_at), id)
+        let before = filter.before.map(|place| {
+            let row = state.runs.get(&place.run).map(|row| row.created_at);
+            let made = place.created_at.or(row);
+            (made.unwrap_or_else(|| time_in(place.run)), place.run)
         });
         let made = state
             .made
@@ -241,7 +242,7 @@ impl Store for MemoryStore {
         let rows: Vec<RunRow> = wanted.take(limit).cloned().collect();
         let next = rows.last().filter(|_| rows.len() == limit);
         Ok(RunsFound {
-            next: next.map(|row| row.id),
+            next: next.map(RunPlace::of),
             rows,
         })
     }

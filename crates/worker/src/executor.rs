@@ -518,6 +518,7 @@ pub(crate) fn report(task: &Task, event: TaskEvent) -> Report {
         run: task.run,
         place: task.place,
         offer: task.offer,
+        worker: std::sync::Arc::default(),
         event,
     }
 }

@@ -4,6 +4,7 @@
 //! The seed is fixed and the time bounded, so that two runs do the same.
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread;
@@ -17,14 +18,18 @@ const SCHEMATHESIS: &str = "schemathesis==4.32.*";
 /// What must hold of every answer.
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance";
 
-/// What is done of each operation: what the document shows, and values at the bounds of its schemas.
-const PHASES: &str = "examples,coverage";
+/// What is done of each operation: what the document shows, values at the bounds of its schemas, and
+/// values made up at random, of which some fit the document and some do not.
+const PHASES: &str = "examples,coverage,fuzzing";
 
 /// Requests of each kind and operation.
 const EXAMPLES: &str = "15";
 
 /// All of it takes less than a minute on two free cores.
 const PATIENCE: Duration = Duration::from_mins(15);
+
+/// A stream begins within this.
+const STREAM_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Between two looks whether it is over.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -61,9 +66,8 @@ pub(crate) fn run(root: &Path, arguments: &[String], out: &mut dyn Write) -> Res
     tests.args(["run", &document, "--checks", CHECKS]);
     tests.args(["--seed", "1", "--max-examples", EXAMPLES]);
     tests.args(["--phases", phases]);
-    // Streams have no end.
+    // Streams have no end, and what waits for a change does so for a while: `streams` asks for them.
     tests.args(["--exclude-tag", "events", "--request-timeout", "45"]);
-    // It answers only after a while by design: its own tests hold it.
     tests.args(["--exclude-operation-id", "wait_for_run"]);
     tests.args([
         "--suppress-health-check",
@@ -93,9 +97,83 @@ pub(crate) fn run(root: &Path, arguments: &[String], out: &mut dyn Write) -> Res
         left = left.saturating_sub(PAUSE);
     };
     ensure!(status.success(), "the API does not keep to its document");
+    streams(&server.url)?;
     // After all of it the server still works.
     server.kapell(&["run", "hello.yaml", "-p", "name=again"])?;
     writeln!(out, "ok      the API keeps to its document")?;
+    Ok(())
+}
+
+/// Asks for streams, which have no end, with all kinds of places to go on from, and to wait for all kinds of
+/// short times: each begins, or is refused, at once.
+fn streams(url: &str) -> Result<()> {
+    let address = url.split_once("//").map_or(url, |(_, address)| address);
+    let long = "9".repeat(2_000);
+    let ids = [
+        "0-0",
+        "-",
+        "--",
+        "0",
+        "-1",
+        "0-",
+        "-0",
+        "1-18446744073709551616",
+        "zz-1",
+        "%00",
+        "%FF",
+        "%F0%9F%A6%80",
+        "0-0%0A",
+        &long,
+    ];
+    let paths = [
+        "/events",
+        "/workflows/hello/events",
+        "/workflows/none/events",
+        "/workflows/%F0%9F/events",
+        "/runs/last/events",
+        "/runs/none/events",
+        "/runs/%00%00%00%00/events",
+    ];
+    for time in ["", "0", "1", "-1", "1.5", "1e3", "many", "%00", &long] {
+        for run in ["last", "none", "%00%00%00%00"] {
+            begins(
+                address,
+                &format!("/api/v1/runs/{run}/wait?timeout_ms={time}"),
+            )?;
+        }
+    }
+    for path in paths {
+        for id in ids {
+            for target in [
+                format!("/api/v1{path}?last_event_id={id}"),
+                format!("/api/v1{path}?last_event_id={id}&last_event_id={id}"),
+                format!("/api/v1{path}?{id}=1"),
+            ] {
+                begins(address, &target)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// An answer begins at once, and is none of a fault.
+fn begins(address: &str, target: &str) -> Result<()> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(STREAM_PATIENCE))?;
+    let request = format!("GET {target} HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut line = String::new();
+    BufReader::new(stream)
+        .read_line(&mut line)
+        .with_context(|| format!("{target} hangs"))?;
+    let status = line
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok());
+    ensure!(
+        status.is_some_and(|status: u16| status == 200 || (400..500).contains(&status)),
+        "{target} answers: {line}"
+    );
     Ok(())
 }
 

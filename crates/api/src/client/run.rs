@@ -6,8 +6,8 @@ use kapell_model::{RunId, Time};
 
 use super::{Client, Result, encoded, query};
 use crate::http::{
-    Action, RecordQuery, RunPage, RunQuery, RunSummary, RunView, StartRun, Started, StepQuery,
-    StepView,
+    Action, BulkAction, BulkResult, RecordQuery, RunPage, RunQuery, RunSummary, RunView, StartRun,
+    Started, StepQuery, StepView,
 };
 use crate::record::Record;
 
@@ -31,6 +31,8 @@ pub trait RunCalls: Send + Sync {
     fn record(&self, run: RunId, at: Option<Time>) -> Result<Record>;
     /// Does something to a run; the run that was made, if one was.
     fn act(&self, run: RunId, action: &Action) -> Result<Option<RunId>>;
+    /// Does something to one page of the runs that match.
+    fn bulk(&self, bulk: &BulkAction) -> Result<BulkResult>;
 }
 
 impl RunCalls for Client {
@@ -69,5 +71,9 @@ impl RunCalls for Client {
 
     fn act(&self, run: RunId, action: &Action) -> Result<Option<RunId>> {
         self.post(&format!("/runs/{run}/{}", action.verb()), action)
+    }
+
+    fn bulk(&self, bulk: &BulkAction) -> Result<BulkResult> {
+        self.post("/runs/bulk", bulk)
     }
 }

@@ -8,7 +8,7 @@ use super::{BreakAt, Breakpoint};
 
 /// Something to do to a run. The verb is the last part of the address, the rest is the body.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(tag = "action", rename_all = "kebab-case")]
+#[serde(tag = "action", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Action {
     /// End it.
     Cancel {
@@ -90,9 +90,16 @@ pub enum Action {
         /// Version; none keeps the other's.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         version: Option<u32>,
+        /// The same key makes the same run. The header `Idempotency-Key` says it too.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        idempotency_key: Option<String>,
     },
     /// Free the strict run queue that it blocks.
-    Dismiss,
+    Dismiss {
+        /// Who.
+        #[serde(default)]
+        by: String,
+    },
     /// Say yes to what a step asks.
     Approve {
         /// Who; of a caller with a token its name.
@@ -199,7 +206,7 @@ impl Action {
             Self::SetOutput { .. } => "set-output",
             Self::Priority { .. } => "priority",
             Self::Fork { .. } => "fork",
-            Self::Dismiss => "dismiss",
+            Self::Dismiss { .. } => "dismiss",
             Self::Approve { .. } => "approve",
             Self::Reject { .. } => "reject",
             Self::Continue { .. } => "continue",

@@ -8,6 +8,7 @@ use super::{ApprovalView, schema};
 
 /// Which questions to list.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ApprovalQuery {
     /// Those that this person may answer, who has not yet.

@@ -8,6 +8,7 @@ use super::schema;
 
 /// A backfill to start; its workflow is in the address.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct NewBackfill {
     /// The schedule; none is the only one that the workflow has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -65,6 +66,7 @@ pub enum BackfillOrder {
 
 /// Which backfills to list.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct BackfillQuery {
     /// Of this workflow.

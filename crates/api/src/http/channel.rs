@@ -101,7 +101,7 @@ pub struct FailedNotice {
 
 /// What is done with a notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(tag = "action", rename_all = "snake_case")]
+#[serde(tag = "action", rename_all = "snake_case", deny_unknown_fields)]
 pub enum NoticeAction {
     /// Deliver one that was given up after all, or one that waits for its next try now.
     Again,

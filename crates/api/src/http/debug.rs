@@ -5,6 +5,7 @@ use utoipa::{IntoParams, ToSchema};
 
 /// A breakpoint beside those of a definition.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Breakpoint {
     /// Id of the step, or its path, with or without numbers of iterations; none is every step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -46,6 +47,7 @@ impl BreakAt {
 
 /// Breakpoints of all new runs of a workflow.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct WorkflowBreakpoints {
     /// Of a version alone; none is of all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -89,6 +91,7 @@ pub struct RemoveBreakpoints {
 
 /// Whose breakpoints of a workflow to show.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct BreakpointQuery {
     /// Of a version alone; none is of all.
@@ -98,6 +101,7 @@ pub struct BreakpointQuery {
 
 /// An expression to evaluate over what a step sees.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Evaluate {
     /// Path of the step or item; empty is the run as a whole.
     #[serde(default)]

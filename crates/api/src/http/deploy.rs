@@ -8,6 +8,7 @@ use super::RegisterWorkflow;
 
 /// Workflows to put in force together: all of them or none.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Deploy {
     /// The workflows, at most 1,000.
     pub workflows: Vec<RegisterWorkflow>,
@@ -246,6 +247,7 @@ pub struct RetentionChange {
 
 /// Pause all workflows, or let them go on.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Hold {
     /// Paused, or going on.
     pub paused: bool,

@@ -26,6 +26,7 @@ pub struct Resync {
 
 /// Where a stream goes on, for clients that cannot send the header `Last-Event-ID`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct EventQuery {
     /// The id of the last event that was seen.

@@ -8,6 +8,7 @@ use super::schema;
 
 /// Which locks to list.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct LockQuery {
     /// Names after this one: `next` of the page before.

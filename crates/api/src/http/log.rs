@@ -9,6 +9,7 @@ use crate::log::Line;
 
 /// Which log lines to read, and from where on.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct LogQuery {
     /// Path of a step: its lines, its items' and those of its inner steps. None: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]

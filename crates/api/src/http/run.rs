@@ -1,8 +1,11 @@
 //! Runs: made, listed, looked at.
 
+use std::fmt;
+use std::str::FromStr;
+
 use kapell_expr::Value;
 use kapell_model::{RunId, RunStatus, StepStatus, Time};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{Breakpoint, schema};
@@ -10,6 +13,7 @@ use crate::task::TaskError;
 
 /// A run to make.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct StartRun {
     /// Name of the workflow.
     pub workflow: String,
@@ -28,7 +32,8 @@ pub struct StartRun {
     /// 0 to 100; none takes the workflow's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<u8>,
-    /// The same key makes the same run.
+    /// The same key makes the same run; with other parameters it is refused. The header
+    /// `Idempotency-Key` says it too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
     /// What `run.scheduled_at` is; none is now. `run.interval` is the last one of the workflow's first
@@ -52,6 +57,7 @@ pub struct Started {
 
 /// Which runs to list.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct RunQuery {
     /// Of this workflow.
@@ -95,11 +101,11 @@ pub struct RunQuery {
     /// With this text in the error, in capitals or not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// Older than this run.
+    /// What comes after this place in the list: `next` of the page before, or the id of a run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<schema::RunId>)]
-    #[param(value_type = Option<schema::RunId>, inline)]
-    pub before: Option<RunId>,
+    #[schema(value_type = Option<schema::RunCursor>)]
+    #[param(value_type = Option<schema::RunCursor>, inline)]
+    pub before: Option<RunCursor>,
     /// At most so many; 0 is 100.
     #[serde(default)]
     pub limit: usize,
@@ -113,8 +119,65 @@ pub struct RunPage {
     /// Give it as `before` for the next page. A search that finds little stops after a while: a page
     /// may have fewer than asked for, even none, and still a next one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<schema::RunId>)]
-    pub next: Option<RunId>,
+    #[schema(value_type = Option<schema::RunCursor>)]
+    pub next: Option<RunCursor>,
+}
+
+/// A place in a list of runs. It stays when its run is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunCursor {
+    /// The run.
+    pub run: RunId,
+    /// When it was made; none looks for it.
+    pub created_at: Option<Time>,
+}
+
+impl From<RunId> for RunCursor {
+    fn from(run: RunId) -> Self {
+        Self {
+            run,
+            created_at: None,
+        }
+    }
+}
+
+impl fmt::Display for RunCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.created_at {
+            Some(Time(micros)) => write!(f, "{}.{micros}", self.run),
+            None => self.run.fmt(f),
+        }
+    }
+}
+
+impl FromStr for RunCursor {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some((run, micros)) = text.split_once('.') else {
+            return text.parse::<RunId>().map(Self::from);
+        };
+        let micros = micros
+            .parse()
+            .map_err(|_| format!("`{text}` is no place in a list of runs"))?;
+        Ok(Self {
+            run: run.parse()?,
+            created_at: Some(Time(micros)),
+        })
+    }
+}
+
+impl Serialize for RunCursor {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for RunCursor {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
+    }
 }
 
 /// A run in a list.
@@ -420,6 +483,7 @@ pub struct StepQuery {
 
 /// Up to when a record is wanted.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct RecordQuery {
     /// None: up to now.

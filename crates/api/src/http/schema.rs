@@ -51,6 +51,12 @@ named! {
         .max_length(Some(26))
         .pattern(Some("^[0-7][0-9a-hjkmnp-tv-z]{25}$"))
         .examples([serde_json::json!("01k9z3w6t80wd4qy2m7f5g8h1j")]);
+    /// A place in a list of runs: what `next` said, or the id of a run.
+    RunCursor = text()
+        .min_length(Some(26))
+        .max_length(Some(47))
+        .pattern(Some(r"^[0-7][0-9a-hjkmnp-tv-z]{25}(\.-?[0-9]{1,18})?$"))
+        .examples([serde_json::json!("01k9z3w6t80wd4qy2m7f5g8h1j.1764244800000000")]);
     /// A moment: RFC 3339, in UTC.
     Timestamp = text()
         .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))

@@ -8,6 +8,7 @@ use super::schema;
 
 /// A value to keep. It has no `Debug`, so that no log can hold it.
 #[derive(Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct SetSecret {
     /// The value.
     pub value: String,

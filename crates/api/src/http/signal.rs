@@ -9,6 +9,7 @@ use super::schema;
 
 /// A signal to send; its name is in the address.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct SendSignal {
     /// What it says: any JSON, at most 64 KiB.
     #[serde(default)]
@@ -16,7 +17,8 @@ pub struct SendSignal {
     /// What it is joined by; null for none.
     #[serde(default)]
     pub key: Value,
-    /// Unique among signals of the name: the same twice is one. None gives it one.
+    /// Unique among signals of the name: the same twice is one. None gives it one. The header
+    /// `Idempotency-Key` says it too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// Who sends it; of a caller with a token its name.
@@ -39,6 +41,7 @@ pub struct SentSignal {
 
 /// Which topics to list.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct TopicQuery {
     /// Names after this one: `next` of the page before.
@@ -86,6 +89,7 @@ pub struct TopicSummary {
 
 /// Which signals of a topic to show.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct SignalQuery {
     /// Signals before this number: `next` of the page before.

@@ -39,6 +39,7 @@ impl Scope {
 
 /// A token to make.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct NewToken {
     /// Who has it; no other valid token has the same name.
     pub name: String,
@@ -120,6 +121,7 @@ pub struct TokenPage {
 
 /// Which part of the audit log to read.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct AuditQuery {
     /// Entries before this number.

@@ -8,6 +8,7 @@ use super::schema;
 
 /// Which triggers to list.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct TriggerQuery {
     /// Of this workflow.
@@ -172,6 +173,7 @@ pub struct TriggerProblem {
 
 /// A person pauses a trigger, or lets it go on.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ByPerson {
     /// Who.
     #[serde(default)]

@@ -71,6 +71,7 @@ pub struct WorkerList {
 
 /// How a worker is to go.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct DrainWorker {
     /// How long what it runs may take to end, in milliseconds; the rest is done elsewhere.
     #[serde(default)]

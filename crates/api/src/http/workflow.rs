@@ -11,6 +11,7 @@ use super::schema;
 
 /// A workflow to register.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct RegisterWorkflow {
     /// Name of the file, for messages.
     pub file: String,

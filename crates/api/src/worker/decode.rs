@@ -263,6 +263,7 @@ pub fn report(report: proto::Report) -> Result<(u64, task::Report)> {
         run,
         place,
         offer,
+        worker: std::sync::Arc::default(),
         event,
     };
     Ok((report.number, told))

@@ -197,6 +197,7 @@ fn reports_come_over_as_they_are() {
             run: RunId(7),
             place: Place { item: 0, ..place() },
             offer: OFFER,
+            worker: std::sync::Arc::default(),
             event,
         };
         let bytes = encode::report(11, &report).encode_to_vec();

@@ -187,7 +187,7 @@ fn each_run(store: &SqliteStore, mut each: impl FnMut(&RunRow) -> Result<()>) ->
         let Some(last) = rows.last() else {
             return Ok(());
         };
-        filter.before = Some(last.id);
+        filter.before = Some(kapell_store::RunPlace::of(last));
         rows.iter().try_for_each(&mut each)?;
     }
 }

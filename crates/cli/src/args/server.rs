@@ -34,6 +34,9 @@ pub(crate) struct Server {
     /// Attempts at a time in this process [env: KAPELL_SLOTS] [default: by the machine]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub(crate) slots: Option<u16>,
+    /// Queues whose work is done in this process [default: every queue that no worker ever named]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) queues: Vec<String>,
     /// Seconds that running attempts get to end once it is asked to end
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     #[arg(value_parser = clap::value_parser!(u32).range(0..=86_400))]

@@ -164,6 +164,78 @@ fn who_follows_a_run_sees_all_of_it_first_and_then_what_changes() {
 }
 
 #[test]
+fn a_subscriber_that_missed_too_much_gets_every_run_that_has_not_ended() {
+    let server = Server::new(Place::with("hold.yaml", HOLD));
+    server.deploy("hold.yaml");
+    let mark = server.place.path("mark").display().to_string();
+    let start = json!({ "workflow": "hold", "params": { "mark": mark } });
+    for _ in 0..2 {
+        server.post("/runs/batch", &json!({ "runs": vec![&start; 600] }));
+    }
+    let mut events = server.events("/events", Some("0-0"));
+    events.until(|event| event.0 == "resync");
+    let mut seen = std::collections::BTreeSet::new();
+    while seen.len() < 1_200 {
+        let (kind, _, row) = events.next();
+        assert_eq!(kind, "run");
+        seen.insert(row["run"].as_str().unwrap().to_owned());
+    }
+}
+
+#[test]
+fn the_same_key_is_the_same_request_or_refused() {
+    let text = "workflow: w\nparams:\n  n: { type: int, default: 1 }\nsteps:\n  a: { noop: }\n  b: { noop: }\n";
+    let server = Server::new(Place::with("w.yaml", text));
+    server.deploy("w.yaml");
+    let ask = |path: &str, headers: &str, body: &Value| {
+        let mut answer = String::new();
+        server
+            .connect("POST", path, headers, body)
+            .read_to_string(&mut answer)
+            .unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status: u16 = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, serde_json::from_str::<Value>(body).unwrap())
+    };
+    let key = "Idempotency-Key: monday\r\n";
+    let plain = json!({ "workflow": "w" });
+    let first = ask("/runs", key, &plain);
+    assert_eq!(first.0, 200, "{first:?}");
+    assert_eq!(ask("/runs", key, &plain), first);
+    let said = json!({ "workflow": "w", "idempotency_key": "monday", "params": { "n": 1 } });
+    assert_eq!(ask("/runs", "", &said), first);
+    let other = json!({ "workflow": "w", "idempotency_key": "monday", "params": { "n": 2 } });
+    let (status, problem) = ask("/runs", "", &other);
+    assert_eq!(
+        (status, &problem["code"]),
+        (409, &json!("idempotency-key-reused"))
+    );
+    let none = json!({ "workflow": "w", "idempotency_key": "" });
+    assert_ne!(ask("/runs", "", &none), ask("/runs", "", &none), "no key");
+    let two = ask("/runs", "Idempotency-Key: tuesday\r\n", &said);
+    assert_eq!(two.0, 400, "{two:?}");
+
+    let run = first.1["run"].as_str().unwrap();
+    let fork = format!("/runs/{run}/fork");
+    while ask(&fork, "Idempotency-Key: a\r\n", &json!({ "from": "b" })).0 != 200 {}
+    let forked = ask(&fork, "Idempotency-Key: a\r\n", &json!({ "from": "b" }));
+    assert_eq!(
+        ask(&fork, "", &json!({ "from": "b", "idempotency_key": "a" })),
+        forked
+    );
+    assert_ne!(ask(&fork, "", &json!({ "from": "b" })), forked);
+
+    let signal = ask("/signals/s", "Idempotency-Key: one\r\n", &json!({}));
+    assert_eq!(signal.1["id"], "one", "{signal:?}");
+    let url = format!("http://{}", server.address);
+    server
+        .place
+        .good(&["workflow", "delete", "w", "--server", &url]);
+    assert_eq!(ask("/runs", key, &plain), first, "it was made before");
+    assert_eq!(ask("/runs", "", &plain).0, 404);
+}
+
+#[test]
 fn a_server_that_ends_ends_its_streams() {
     let server = Server::new(Place::with("short.yaml", SHORT));
     let mut events = server.events("/events", None);

@@ -103,7 +103,7 @@ type Refusal = (
     &'static str,
 );
 
-const REFUSED: [Refusal; 13] = [
+const REFUSED: [Refusal; 22] = [
     (
         "POST",
         "/api/v1/runs",
@@ -167,6 +167,78 @@ const REFUSED: [Refusal; 13] = [
         400,
         "bad-request",
         "`x`",
+    ),
+    (
+        "GET",
+        "/api/v1/runs?stauts=failed",
+        "",
+        400,
+        "bad-request",
+        "unknown field `stauts`",
+    ),
+    (
+        "POST",
+        "/api/v1/runs",
+        "{\"workflow\": \"hold\", \"idempotencyKey\": \"a\"}",
+        400,
+        "bad-request",
+        "unknown field `idempotencyKey`",
+    ),
+    (
+        "POST",
+        "/api/v1/runs/bulk",
+        "{\"filtr\": {}, \"action\": {\"action\": \"cancel\"}}",
+        400,
+        "bad-request",
+        "unknown field `filtr`",
+    ),
+    (
+        "POST",
+        "/api/v1/runs/bulk",
+        "{\"filter\": {\"workflw\": \"a\"}, \"action\": {\"action\": \"cancel\"}}",
+        400,
+        "bad-request",
+        "unknown field `workflw`",
+    ),
+    (
+        "POST",
+        "/api/v1/runs/bulk",
+        "{\"filter\": {\"workflow\": \"a\"}, \"action\": {\"action\": \"cancel\", \"nwo\": true}}",
+        400,
+        "bad-request",
+        "unknown field `nwo`",
+    ),
+    (
+        "POST",
+        "/api/v1/runs/bulk",
+        "{\"action\": {\"action\": \"cancel\"}}",
+        400,
+        "bad-request",
+        "filter",
+    ),
+    (
+        "POST",
+        "/api/v1/runs/bulk",
+        "{\"filter\": {\"status\": \",\", \"limit\": 5}, \"action\": {\"action\": \"cancel\"}}",
+        400,
+        "bad-request",
+        "leaves no run out",
+    ),
+    (
+        "POST",
+        "/api/v1/runs/last/cancel",
+        "{\"nwo\": true}",
+        400,
+        "bad-request",
+        "unknown field `nwo`",
+    ),
+    (
+        "POST",
+        "/api/v1/runs/last/dismiss",
+        "{\"now\": true}",
+        400,
+        "bad-request",
+        "unknown field `now`",
     ),
     (
         "GET",

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod bulk;
 mod debugging;
 mod deploy;
 mod directory;
@@ -16,6 +17,7 @@ mod logs;
 mod nouns;
 mod ops;
 mod place;
+mod reference;
 mod runs;
 mod server;
 mod strategies;

@@ -399,10 +399,8 @@ fn the_next_page_of_a_list_has_the_same_filters() {
         |arguments: &[&str]| place.good(&[&["list", "-w", "good", "-n", "2"], arguments].concat());
     let first = page(&["-s", "succeeded"]).out;
     let next = first.lines().last().unwrap();
-    assert_eq!(
-        next,
-        "more: kapell list --workflow good --status succeeded -n 2 --before <run>"
-    );
+    let more = "more: kapell list --workflow good --status succeeded -n 2 --before <run>.";
+    assert!(next.starts_with(more), "{next}");
     let runs = place.json(&["list", "--json"]);
     let second = runs["runs"][1]["run"].as_str().unwrap().to_owned();
     let last = page(&["--before", &second]).out;
@@ -455,10 +453,9 @@ steps:
     ]);
     assert_eq!(page.out.trim(), "no runs match");
     let page = place.good(&["list", "-l", "env=test", "--trigger", "manual", "-n", "1"]);
-    assert_eq!(
-        page.out.lines().last().unwrap(),
-        "more: kapell list --trigger manual --label env=test -n 1 --before <run>"
-    );
+    let more = "more: kapell list --trigger manual --label env=test -n 1 --before <run>.";
+    let last = page.out.lines().last().unwrap();
+    assert!(last.starts_with(more), "{last}");
     let refused = place.kapell(&["list", "--label", "team"]);
     assert_eq!(refused.status, 2, "{}", refused.all());
 }

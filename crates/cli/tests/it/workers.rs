@@ -103,8 +103,13 @@ impl World {
 
     /// Starts the server.
     fn serve(&mut self, address: &str) {
+        self.serve_with(address, &[]);
+    }
+
+    fn serve_with(&mut self, address: &str, flags: &[&str]) {
         let mut command = self.place.command(&["server", "--listen", address]);
         command
+            .args(flags)
             .env(LEASE.0, LEASE.1)
             .env("KAPELL_SECRET_TOKEN", "topsecret-of-the-server");
         let (server, line) = Process::start(&mut command, "answers at");
@@ -250,6 +255,16 @@ fn a_worker_does_the_work_of_its_queue() {
         assert!(log.contains(words), "`{words}` is not in\n{log}");
     }
     assert!(!log.contains("topsecret"), "{log}");
+    let kept = ["artifact", "last", "far", "kept"];
+    assert_eq!(world.good(&kept).out, "words\n");
+    world.good(&["artifact", "last", "far", "kept", "-o", "got.txt"]);
+    assert_eq!(
+        std::fs::read_to_string(world.path("got.txt")).unwrap(),
+        "words\n"
+    );
+    let output = world.command(&["artifact", "last", "far", "long"]).output();
+    let errors = String::from_utf8(output.unwrap().stderr).unwrap();
+    assert!(errors.contains("it gave `kept`"), "{errors}");
     assert_eq!(worker.end(), 0);
     assert_eq!(world.workers()["workers"], Value::Array(Vec::new()));
 }
@@ -299,13 +314,55 @@ fn what_a_killed_worker_ran_is_done_elsewhere() {
     let first = world.worker("a");
     world.hold();
     first.kill();
+    // What is said of the step until the worker's lease is over.
+    while !world.good(&["why", "last"]).out.contains("its worker `a`") {}
     let second = world.worker("b");
     world.begun(2);
     world.go();
     world.succeeds();
     let log = world.log();
     assert!(log.contains("/b/") && log.contains("/a/"), "{log}");
+    let output = world.command(&["show", "last", "far", "--json"]).output();
+    let record: Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+    let lost = &record["attempts"][0];
+    assert_eq!(
+        (&lost["result"], &lost["worker"]),
+        (&"lost".into(), &"a".into()),
+        "{record:#}"
+    );
+    assert_eq!(record["attempts"][1]["worker"], "b", "{record:#}");
+    let at = |name: &str| -> jiff::Timestamp { lost[name].as_str().unwrap().parse().unwrap() };
+    let took = at("ended_at").duration_since(at("started_at"));
+    assert!(took.as_secs() >= 1, "it ran until its lease: {took}");
     assert_eq!(second.end(), 0);
+}
+
+#[test]
+fn a_queue_stays_with_its_workers_when_the_last_has_gone() {
+    let mut world = World::new("far.yaml", FAR);
+    assert_eq!(world.worker("a").end(), 0);
+    world.good(&["run", "far.yaml", "--detach"]);
+    let waits = |world: &World| {
+        // What it waits for is said once it is looked for.
+        while !world
+            .good(&["why", "last"])
+            .out
+            .contains("serves queue `far`")
+        {}
+    };
+    waits(&world);
+    let address = world.url.split_once("//").unwrap().1.to_owned();
+    world.server.take().unwrap().kill();
+    world.serve(&address);
+    waits(&world);
+    let worker = world.worker("b");
+    world.succeeds();
+    assert_eq!(worker.end(), 0);
+    // A server that is told to serve it does.
+    world.server.take().unwrap().kill();
+    world.serve_with(&address, &["--queues", "default,far"]);
+    world.good(&["run", "far.yaml", "--detach"]);
+    world.succeeds();
 }
 
 #[test]

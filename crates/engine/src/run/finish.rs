@@ -24,6 +24,8 @@ pub(crate) struct Ended {
     pub ended_at: Time,
     pub outcome: Outcome,
     pub usage: Usage,
+    /// Empty for the one in the process of the node, or if nobody knows.
+    pub worker: Arc<str>,
 }
 
 /// What follows a failed attempt.
@@ -52,6 +54,7 @@ impl Decider<'_> {
             ended: ended.ended_at.0 - self.now.0,
             cpu_millis: ended.usage.cpu_millis,
             memory_bytes: ended.usage.memory_bytes,
+            worker: ended.worker.to_string(),
             ..AttemptEnded::default()
         };
         if let Outcome::Succeeded(output) = outcome {

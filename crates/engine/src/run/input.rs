@@ -185,6 +185,10 @@ impl Decider<'_> {
                 if !(held || lost && self.counts_as_lost(place, report.offer)) {
                     return Err(Refusal::Stale);
                 }
+                // Whoever reports a loss was not there: what is recorded of the start is known better.
+                let recorded = self.run.state.started.get(&place);
+                let recorded = recorded.filter(|(offer, _)| lost && *offer == report.offer);
+                let started_at = recorded.map_or(started_at, |(_, at)| *at);
                 self.attempt_ended(
                     place,
                     report.offer,
@@ -193,6 +197,7 @@ impl Decider<'_> {
                         ended_at,
                         outcome,
                         usage: usage.unwrap_or_default(),
+                        worker: report.worker,
                     },
                 )
             }
@@ -261,6 +266,7 @@ impl Decider<'_> {
                     explained: true,
                 },
                 usage: kapell_api::task::Usage::default(),
+                worker: std::sync::Arc::default(),
             };
             self.attempt_ended(place, flight.offer, ended)?;
         }
@@ -390,6 +396,7 @@ impl Decider<'_> {
                     ended_at: self.now,
                     outcome: Outcome::Cancelled,
                     usage: kapell_api::task::Usage::default(),
+                    worker: std::sync::Arc::default(),
                 };
                 let offer = flight.map(|flight| flight.offer).unwrap_or_default();
                 self.run.state.timers.unset(place, kind);

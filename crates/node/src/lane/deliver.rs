@@ -162,8 +162,7 @@ impl Lane {
                 None => return,
             },
             ToEntity::Create(making) => {
-                // The run is there already: the same request came twice.
-                self.made(&making, key);
+                self.met(&making, key);
                 return;
             }
             ToEntity::Fork(id, forking) => {

@@ -3,9 +3,9 @@
 use kapell_engine::Refusal;
 use kapell_engine::message::StartClass;
 use kapell_expr::Value;
-use kapell_model::EntityKey;
+use kapell_model::{EntityKey, RunId};
 
-use super::start::{Making, Origin};
+use super::start::{Making, Origin, derived_id};
 use super::{Lane, Output, Slot, ToEntity};
 use crate::entity::Entity;
 use crate::request::ReplyId;
@@ -18,6 +18,16 @@ pub(super) struct Forking {
     pub text: bool,
     pub version: Option<u32>,
     pub by: String,
+    /// That of the run to make, if a key says it.
+    pub id: Option<RunId>,
+}
+
+impl Forking {
+    /// The id under which the same key forks the same run.
+    pub(super) fn id(run: RunId, key: Option<&str>) -> Option<RunId> {
+        let key = key.filter(|key| !key.is_empty())?;
+        Some(derived_id(format!("fork\0{run}\0{key}").as_bytes()))
+    }
 }
 
 impl Lane {
@@ -59,7 +69,7 @@ impl Lane {
                 let meta = &run.state.meta;
                 let making = Making {
                     origin: Origin::Client(reply),
-                    id: None,
+                    id: forking.id,
                     namespace: meta.namespace.clone(),
                     workflow: meta.workflow.clone(),
                     version: Some(version),
@@ -79,6 +89,7 @@ impl Lane {
                     class: StartClass::Regular,
                     backfill: None,
                     ready: None,
+                    refused: None,
                 };
                 self.start(making);
             }

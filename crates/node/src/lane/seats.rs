@@ -4,7 +4,8 @@
 //! which: what stood ready before in its queues is not granted meanwhile, what becomes ready later
 //! is. A session that is away for a moment keeps its place with no room; one that is over has none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use kapell_api::task::TaskResources;
 use kapell_api::worker::Queues;
@@ -73,6 +74,8 @@ impl Taken {
 pub(super) struct Seats {
     taken: BTreeMap<SessionId, Taken>,
     unheard: BTreeMap<SessionId, Queues>,
+    /// Queues that are not for workers that name none.
+    kept: BTreeSet<Arc<str>>,
     /// True once there was a session of another process: what it reports is acknowledged.
     pub remote: bool,
 }
@@ -95,6 +98,18 @@ impl Seats {
             ahead: 0,
         };
         self.taken.insert(session, taken);
+    }
+
+    /// A session serves other queues.
+    pub(super) fn serves(&mut self, session: SessionId, queues: Queues) {
+        if let Some(taken) = self.taken.get_mut(&session) {
+            taken.seat.queues = queues;
+        }
+    }
+
+    /// These queues are for workers that name them.
+    pub(super) fn keep(&mut self, names: BTreeSet<Arc<str>>) {
+        self.kept = names;
     }
 
     /// A session may hold attempts and has not said which.
@@ -127,11 +142,13 @@ impl Seats {
         unheard.any(|queues| queues.may_serve(queue))
     }
 
-    /// The sessions that serve a queue: those that name it, else those that serve what nobody names.
+    /// The sessions that serve a queue: those that name it, else those that serve what nobody names, unless
+    /// it is kept for the former.
     fn of(&self, queue: &str) -> impl Iterator<Item = (SessionId, &Taken)> {
         let named =
             |seat: &Seat| matches!(&seat.queues, Queues::Named(names) if names.contains(queue));
-        let by_name = self.taken.values().any(|taken| named(&taken.seat));
+        let by_name =
+            self.kept.contains(queue) || self.taken.values().any(|taken| named(&taken.seat));
         self.taken
             .iter()
             .filter(move |(_, taken)| match &taken.seat.queues {

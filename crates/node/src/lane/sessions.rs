@@ -1,6 +1,7 @@
 //! What is said of workers' sessions: what they have to give, what they hold, that they are over.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use kapell_api::worker::{Holding, Queues};
 use kapell_model::{EntityKey, RunId, SessionId};
@@ -23,6 +24,10 @@ pub enum SessionChange {
     },
     /// It holds nothing more, or what it held was reported lost.
     Over,
+    /// It serves these queues from now on.
+    Serves(Queues),
+    /// Queues that are done by workers who name them alone, whether one is there now or not.
+    Kept(BTreeSet<Arc<str>>),
 }
 
 impl Lane {
@@ -46,6 +51,8 @@ impl Lane {
                 }
             }
             SessionChange::Over => self.seats.remove(session),
+            SessionChange::Serves(queues) => self.seats.serves(session, queues),
+            SessionChange::Kept(names) => self.seats.keep(names),
         }
         if !heard {
             self.heard_of_one();

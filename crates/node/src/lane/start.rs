@@ -40,6 +40,8 @@ pub(super) struct Making {
     pub(super) class: StartClass,
     pub(super) backfill: Option<Arc<str>>,
     pub(super) ready: Option<Box<Ready>>,
+    /// Why it is not made, unless it is there already.
+    pub(super) refused: Option<Error>,
 }
 
 /// Who wants it.
@@ -64,7 +66,8 @@ pub(super) struct Ready {
 
 impl Making {
     pub(super) fn from_client(reply: ReplyId, start: StartRun) -> Self {
-        let id = start.idempotency_key.as_ref().map(|key| {
+        let key = start.idempotency_key.as_ref();
+        let id = key.filter(|key| !key.is_empty()).map(|key| {
             let name = format!("{}\0{}\0{key}", start.namespace, start.workflow);
             derived_id(name.as_bytes())
         });
@@ -90,6 +93,7 @@ impl Making {
             class: StartClass::Regular,
             backfill: None,
             ready: None,
+            refused: None,
         }
     }
 
@@ -116,6 +120,7 @@ impl Making {
             class: start.class,
             backfill: start.backfill,
             ready: None,
+            refused: None,
         }
     }
 
@@ -142,6 +147,7 @@ impl Making {
             class: StartClass::Regular,
             backfill: None,
             ready: None,
+            refused: None,
         }
     }
 
@@ -185,7 +191,7 @@ fn too_many_hops() -> Error {
 }
 
 /// An id that depends on a name alone, so that a duplicate meets the same run.
-fn derived_id(name: &[u8]) -> RunId {
+pub(super) fn derived_id(name: &[u8]) -> RunId {
     let (low, high) = name.iter().fold((1_u64, 2_u64), |(low, high), byte| {
         (
             mix(low ^ u64::from(*byte)),
@@ -365,6 +371,10 @@ impl Lane {
 
     pub(super) fn create(&mut self, key: &EntityKey, making: Making) {
         let EntityKey::Run(id) = *key else { return };
+        if let (Some(error), Some(reply)) = (&making.refused, making.reply()) {
+            self.reply(reply, Err(error.clone()));
+            return;
+        }
         let Some(ready) = &making.ready else { return };
         let making_queue = making.run_queue();
         let Some(Slot {
@@ -424,6 +434,20 @@ impl Lane {
         }
     }
 
+    /// The run is there already: the same request came twice, or another one under its key.
+    pub(super) fn met(&mut self, making: &Making, key: &EntityKey) {
+        let differs = match (making.reply(), self.slots.get(key).map(|slot| &slot.entity)) {
+            (Some(reply), Some(Entity::Run(run))) => {
+                differing(making, run).map(|name| (reply, key_reused(run, &name)))
+            }
+            _ => None,
+        };
+        match differs {
+            Some((reply, error)) => self.reply(reply, Err(error)),
+            None => self.made(making, key),
+        }
+    }
+
     /// The run is there.
     pub(super) fn made(&mut self, making: &Making, key: &EntityKey) {
         if let (Some(reply), EntityKey::Run(id)) = (making.reply(), key) {
@@ -432,7 +456,19 @@ impl Lane {
     }
 
     /// The run cannot be made: who wanted it is told.
-    pub(super) fn make_failed(&mut self, making: Making, error: Error) {
+    pub(super) fn make_failed(&mut self, mut making: Making, error: Error) {
+        let answered = matches!(
+            error.code,
+            ErrorCode::WorkflowNotFound | ErrorCode::NotAllowedNow | ErrorCode::BadParams
+        );
+        if let (Origin::Client(_), Some(id), None, true) =
+            (&making.origin, making.id, &making.refused, answered)
+        {
+            // What cannot be made any more may have been made when the same request came first.
+            making.refused = Some(error);
+            self.submit(id.into(), ToEntity::Create(Box::new(making)), false);
+            return;
+        }
         match making.origin {
             Origin::Client(reply) => self.reply(reply, Err(error)),
             Origin::Parent(parent) => {
@@ -546,6 +582,30 @@ impl Lane {
             self.reply(reply, Err(error));
         }
     }
+}
+
+/// A parameter with which the same key asks for something else than it did first. What a request leaves
+/// out is compared where the definition alone says what it is.
+fn differing(making: &Making, run: &Run) -> Option<Arc<str>> {
+    let ready = making.ready.as_ref()?;
+    let same_version = ready.version.version == run.state.meta.version;
+    let (now, then) = (ready.params.as_map()?, run.state.meta.params.as_map()?);
+    let given = making.params.as_map();
+    let mut params = ready.version.plan.spec.params.iter();
+    let differs = params.find(|param| {
+        let said = given.is_some_and(|given| given.contains_key(&*param.name));
+        let default = param.default.as_ref();
+        let constant = default.is_none_or(|default| default.programs().is_empty());
+        let (now, then) = (now.get(&*param.name), then.get(&*param.name));
+        (said || same_version && constant) && now != then && then.is_some()
+    });
+    differs.map(|param| param.name.clone())
+}
+
+fn key_reused(run: &Run, name: &str) -> Error {
+    let id = run.state.meta.id;
+    let message = format!("run {id} was made under this key, with another value of `{name}`");
+    Error::new(ErrorCode::KeyReused, message).hint("take a new key for what is another request")
 }
 
 fn switched_off(workflow: &str, deleted: bool) -> Error {

@@ -227,6 +227,7 @@ impl World {
             run: task.run,
             place: task.place,
             offer: task.offer,
+            worker: std::sync::Arc::default(),
             event: TaskEvent::Ended {
                 started_at: self.now,
                 ended_at: self.now,

@@ -100,6 +100,7 @@ fn attempts_are_counted_by_how_they_ended() {
             item: Place::NO_ITEM,
         },
         offer: Offer::default(),
+        worker: std::sync::Arc::default(),
         event: TaskEvent::Ended {
             started_at: Time(1_000),
             ended_at: Time(3_000),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
+use axum::http::HeaderMap;
 use axum::routing::post;
 use kapell_api::http::{Action, BASE, schema};
 use kapell_model::RunId;
@@ -12,7 +13,7 @@ use utoipa::{PartialSchema, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 
 use super::Shared;
-use super::answer::{Answer, Body, bad};
+use super::answer::{Answer, Body, bad, keyed};
 use crate::Service;
 
 /// The route of every verb.
@@ -25,6 +26,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
 async fn act(
     State(service): Shared,
     Path((run, verb)): Path<(String, String)>,
+    headers: HeaderMap,
     body: Body,
 ) -> Answer<Option<RunId>> {
     let mut fields: Map<String, Value> = body.read_or_default()?;
@@ -33,7 +35,13 @@ async fn act(
         fields.remove("groups");
     }
     fields.insert("action".to_owned(), verb.into());
-    let action: Action = serde_json::from_value(fields.into()).map_err(|error| bad(&error))?;
+    let mut action: Action = serde_json::from_value(fields.into()).map_err(|error| bad(&error))?;
+    if let Action::Fork {
+        idempotency_key, ..
+    } = &mut action
+    {
+        *idempotency_key = keyed(&headers, idempotency_key.take())?;
+    }
     let run = super::run::found(&service, run).await?;
     Ok(Json(service.act_soon(run, action).await?))
 }

@@ -1,15 +1,18 @@
 //! What every handler answers with, and how bodies are read.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures_util::{FutureExt, StreamExt};
 use kapell_api::http::{BASE, Problem, REQUEST_BYTES};
-use kapell_model::{Error, ErrorCode};
+use kapell_model::{Error, ErrorCode, limits};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -17,8 +20,11 @@ use serde_json::Value;
 use crate::Service;
 use crate::auth::Caller;
 
-/// How long the body of a request may take to come.
+/// How long the body of a request may take to come; of a blob the next part of it.
 const BODY_PATIENCE: Duration = Duration::from_mins(1);
+
+/// Bytes a second that a blob must come at, once it has taken longer than that.
+const PACE: u64 = 32 << 10;
 
 /// Bytes of what the framework says of a request that are passed on.
 const SAID_BYTES: usize = 4 << 10;
@@ -62,7 +68,7 @@ pub(super) async fn explained(response: Response) -> Response {
             ),
         ),
         _ if status.is_server_error() => Error::new(ErrorCode::Internal, said),
-        _ => Error::new(ErrorCode::BadRequest, said),
+        _ => nonsense(said),
     };
     let mut answer = problem(error, Some(status));
     if let Some(allow) = allow {
@@ -81,6 +87,23 @@ pub(super) fn problem(error: Error, status: Option<StatusCode>) -> Response {
     problem.status = status.as_u16();
     let body = serde_json::to_vec(&problem).unwrap_or_default();
     (status, [(header::CONTENT_TYPE, PROBLEM)], body).into_response()
+}
+
+/// What answers, or a problem body where it panics: the next request is answered as any other.
+pub(super) async fn unbroken(request: Request, next: Next) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+        Ok(response) => response,
+        Err(_) => {
+            tracing::error!(%method, path, "a request was not answered: the code that does it panicked");
+            let error = Error::new(
+                ErrorCode::Internal,
+                "the server could not answer: this is a fault of Kapell",
+            )
+            .hint("its log says where; please report it");
+            problem(error, None)
+        }
+    }
 }
 
 /// The body of a request, if it comes in time, and who sent it if a token told.
@@ -102,13 +125,39 @@ impl<S: Send + Sync> FromRequest<S> for Body {
     }
 }
 
+/// A body of any bytes, as large as a bundle may be, if it gets on: each part of it in time, and the
+/// whole of it at a pace.
+pub(super) struct Content(pub(super) Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Content {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Response> {
+        let most = usize::try_from(limits::BUNDLE_BYTES).unwrap_or(usize::MAX);
+        let begun = tokio::time::Instant::now();
+        let mut parts = request.into_body().into_data_stream();
+        let mut whole = Vec::new();
+        loop {
+            let pace = Duration::from_secs(whole.len() as u64 / PACE);
+            let next = tokio::time::timeout_at(begun + BODY_PATIENCE + pace, parts.next());
+            let part = match tokio::time::timeout(BODY_PATIENCE, next).await {
+                Ok(Ok(None)) => return Ok(Self(whole.into())),
+                Ok(Ok(Some(Ok(part)))) => part,
+                Ok(Ok(Some(Err(error)))) => return Err(bad(&error).into_response()),
+                Ok(Err(_)) | Err(_) => return Err(StatusCode::REQUEST_TIMEOUT.into_response()),
+            };
+            if part.len() > most - whole.len() {
+                return Err(StatusCode::PAYLOAD_TOO_LARGE.into_response());
+            }
+            whole.extend_from_slice(&part);
+        }
+    }
+}
+
 impl Body {
     /// What stands in it. What it says of who asks (`by`) counts only without a token: nobody speaks in
     /// another's name.
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, Failure> {
-        let unreadable = |error: serde_json::Error| {
-            bad(&format!("the body of the request cannot be read: {error}"))
-        };
         let Some(name) = &self.1 else {
             return serde_json::from_slice(&self.0).map_err(unreadable);
         };
@@ -117,6 +166,21 @@ impl Body {
             fields.insert("by".to_owned(), name.as_str().into());
         }
         serde_json::from_value(body).map_err(unreadable)
+    }
+
+    /// What stands in it, where it does not say who asks.
+    pub(super) fn read_nameless<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        serde_json::from_slice(&self.0).map_err(unreadable)
+    }
+
+    /// As [`Self::read_nameless`]; the default if it is empty.
+    pub(super) fn read_nameless_or_default<T: DeserializeOwned + Default>(
+        &self,
+    ) -> Result<T, Failure> {
+        if self.0.is_empty() {
+            return Ok(T::default());
+        }
+        self.read_nameless()
     }
 
     /// What stands in it; the default if it is empty.
@@ -161,7 +225,47 @@ pub(super) async fn call<T: Serialize + Send + 'static>(
     }
 }
 
+/// The key of a request, whether its header or its body says it. An empty one is none.
+pub(super) fn keyed(headers: &HeaderMap, body: Option<String>) -> Result<Option<String>, Failure> {
+    let body = body.filter(|key| !key.is_empty());
+    let Some(header) = headers.get("idempotency-key") else {
+        return Ok(body);
+    };
+    let header = header
+        .to_str()
+        .map_err(|_| bad(&"the header `Idempotency-Key` is no text"))?;
+    match body {
+        _ if header.is_empty() => Ok(body),
+        Some(body) if body != header => Err(bad(
+            &"the header `Idempotency-Key` and the body name two keys",
+        )),
+        Some(_) | None => Ok(Some(header.to_owned())),
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "taken by `map_err`")]
+fn unreadable(error: serde_json::Error) -> Failure {
+    bad(&format!("the body of the request cannot be read: {error}"))
+}
+
 /// A request that makes no sense.
 pub(super) fn bad(error: &dyn std::fmt::Display) -> Failure {
-    Failure(Error::new(ErrorCode::BadRequest, error.to_string()))
+    Failure(nonsense(error.to_string()))
+}
+
+/// The failure of a request that makes no sense, with the field that was meant where one was misspelt.
+fn nonsense(message: String) -> Error {
+    let meant = message
+        .split_once("unknown field `")
+        .and_then(|(_, rest)| rest.split_once('`'))
+        .and_then(|(name, rest)| {
+            let known: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
+            let near = kapell_model::nearest(name, known.iter().copied());
+            near.map(|near| format!("did you mean `{near}`?"))
+        });
+    let error = Error::new(ErrorCode::BadRequest, message);
+    match meant {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
 }

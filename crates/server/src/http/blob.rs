@@ -2,23 +2,19 @@
 
 use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::State;
 use kapell_api::client::BlobCalls;
 use kapell_api::http::schema;
 use kapell_expr::BlobRef;
-use kapell_model::limits;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Shared;
-use super::answer::{Answer, Body, call};
+use super::answer::{Answer, Content, call};
 use crate::Service;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
-    let most = usize::try_from(limits::BUNDLE_BYTES).unwrap_or(usize::MAX);
-    OpenApiRouter::new()
-        .routes(routes!(put_blob))
-        .layer(DefaultBodyLimit::max(most))
+    OpenApiRouter::new().routes(routes!(put_blob))
 }
 
 /// Keep bytes
@@ -29,6 +25,6 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses((status = 200, description = "How to refer to them", body = schema::Blob))
 )]
-async fn put_blob(State(service): Shared, Body(bytes, _): Body) -> Answer<BlobRef> {
+async fn put_blob(State(service): Shared, Content(bytes): Content) -> Answer<BlobRef> {
     call(service, move |service| service.put(&bytes)).await
 }

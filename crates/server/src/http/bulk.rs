@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::{Extension, Json};
+use kapell_api::client::RunCalls;
 use kapell_api::http::{BulkAction, BulkResult, StartRuns, StartedRuns};
 use serde_json::Value;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Shared;
-use super::answer::{Answer, Body, bad};
+use super::answer::{Answer, Body, bad, call};
 use crate::Service;
 use crate::auth::Caller;
 
@@ -46,7 +47,8 @@ async fn start_runs(
 /// Do something to many runs
 ///
 /// To one page of the runs that match the filter, newest first. While the answer has `next`, more match:
-/// ask again with it as `before` of the filter. With `dry_run` it is only said which match.
+/// ask again with it as `before` of the filter. A filter that leaves no run out is refused without `all`.
+/// With `dry_run` it is only said to which it would be done.
 #[utoipa::path(
     post, path = "/runs/bulk", tag = "actions", security(("token" = ["run"])),
     request_body = BulkAction,
@@ -64,5 +66,5 @@ async fn act_on_runs(
         action.remove("by");
     }
     let bulk: BulkAction = serde_json::from_value(bulk).map_err(|error| bad(&error))?;
-    Ok(Json(service.act_on_all(bulk).await?))
+    call(service, move |service| service.bulk(&bulk)).await
 }

@@ -64,7 +64,7 @@ async fn act_on_notice(
     Path((channel, number)): Path<(String, u64)>,
     body: Body,
 ) -> Answer<()> {
-    let action: NoticeAction = body.read()?;
+    let action: NoticeAction = body.read_nameless()?;
     call(service, move |service| {
         service.notice(&channel, number, action)
     })

@@ -120,7 +120,7 @@ async fn evaluate(
     Path(run): Path<String>,
     body: Body,
 ) -> Answer<Evaluated> {
-    let of: Evaluate = body.read()?;
+    let of: Evaluate = body.read_nameless()?;
     call(service, move |service| {
         service.evaluate(service.find(&run)?, &of)
     })

@@ -96,6 +96,7 @@ async fn delete_workflow(
 
 /// Two versions.
 #[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct DiffQuery {
     /// The one.

@@ -1,5 +1,7 @@
 //! The OpenAPI document, and the page that shows it.
 
+mod examples;
+
 use std::sync::Arc;
 
 use axum::Router;
@@ -19,7 +21,7 @@ use crate::Service;
 pub(super) const PATH: &str = "/api/v1/openapi.json";
 
 /// Nouns, in the order in which the page shows them.
-const TAGS: [(&str, &str); 14] = [
+const TAGS: [(&str, &str); 16] = [
     ("runs", "Runs: started, listed, looked at."),
     ("actions", "What can be done to a run."),
     ("workflows", "Workflows and their versions."),
@@ -36,6 +38,14 @@ const TAGS: [(&str, &str); 14] = [
         "Breakpoints of workflows, and what expressions give.",
     ),
     ("blobs", "Bytes that are kept by their hash."),
+    (
+        "secrets",
+        "Values that only attempts get to see; nobody can read them back.",
+    ),
+    (
+        "channels",
+        "Where notices go, and those that did not arrive.",
+    ),
     ("workers", "Workers in other processes."),
     (
         "events",
@@ -92,16 +102,32 @@ pub(super) fn finished(document: &OpenApi) -> Value {
         "content": { PROBLEM: { "schema": { "$ref": reference } } },
     });
     let items = document["paths"].as_object_mut().into_iter().flatten();
-    let operations = items.flat_map(|(_, item)| item.as_object_mut().into_iter().flatten());
-    for (_, operation) in operations {
+    let operations = items.flat_map(|(path, item)| {
+        let item = item.as_object_mut().into_iter().flatten();
+        item.map(|(method, operation)| (path.as_str(), method.as_str(), operation))
+    });
+    for (path, method, operation) in operations {
         operation["responses"]["default"] = failed.clone();
         // Any bytes at all.
         if let Some(body) = operation.pointer_mut("/requestBody/content/application~1octet-stream")
         {
             *body = json!({});
         }
+        if let Some(body) =
+            operation.pointer_mut("/responses/200/content/application~1octet-stream")
+        {
+            *body = json!({});
+        }
+        examples::add(path, method, operation);
     }
     document
+}
+
+#[cfg(test)]
+#[test]
+fn every_body_and_needed_parameter_has_an_example() {
+    let missing = examples::missing(&openapi());
+    assert!(missing.is_empty(), "{missing:#?}");
 }
 
 /// The document at `/api/v1/openapi.json`, and its page at `/docs/api`.

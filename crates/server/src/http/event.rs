@@ -17,6 +17,7 @@ use kapell_model::{Error, RunId, RunStatus, limits};
 use serde::Serialize;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::Instant;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -96,8 +97,8 @@ async fn follow_workflow(
 /// Follow a run
 ///
 /// An event `run` with a `RunSummary` and one `steps` with all steps first, so that nothing is missed whenever
-/// the stream begins; then, with each change, the row if it changed and the steps that changed. Changes
-/// within 50 ms come together.
+/// the stream begins; then, with each change, the row if it changed and the steps that changed. The first
+/// change comes at once, those within 50 ms after it together.
 #[utoipa::path(
     get, path = "/runs/{run}/events", tag = "events", security(("token" = ["read"])),
     params(("run" = String, Path, description = "Its id, the last 4 or more characters of it, or `last`")),
@@ -116,6 +117,7 @@ async fn follow_run(State(service): Shared, Path(run): Path<String>) -> Result<S
         known: BTreeMap::new(),
         row: 0,
         begun: false,
+        looked_at: Instant::now(),
         number: 0,
         waiting: VecDeque::new(),
         _place: place,
@@ -145,6 +147,8 @@ struct RowStream {
     closing: watch::Receiver<bool>,
     waiting: VecDeque<Event>,
     last: u64,
+    /// The page of unfinished runs that comes next, while they are told.
+    unfinished: Option<RunQuery>,
 }
 
 fn rows_stream(
@@ -160,11 +164,12 @@ fn rows_stream(
         workflow,
         rows,
         waiting: VecDeque::new(),
+        unfinished: None,
     };
     stream::unfold((stream, Some(missed)), async |(mut stream, missed)| {
         if let Some(missed) = missed {
             let last = stream.last;
-            stream.catch_up(missed).await;
+            stream.catch_up(missed);
             stream.last = last.max(stream.last);
         }
         let event = stream.next().await?;
@@ -178,6 +183,10 @@ impl RowStream {
             if let Some(event) = self.waiting.pop_front() {
                 return Some(event);
             }
+            if let Some(query) = self.unfinished.take() {
+                self.page(query).await;
+                continue;
+            }
             let received = tokio::select! {
                 _ = self.closing.wait_for(|closing| *closing) => return None,
                 received = self.rows.changes.recv() => received,
@@ -188,7 +197,7 @@ impl RowStream {
                 Ok(change) => self.push(&change),
                 Err(RecvError::Lagged(_)) => {
                     let missed = self.service.feed.after(self.last, self.workflow.as_deref());
-                    self.catch_up(missed).await;
+                    self.catch_up(missed);
                 }
                 Err(RecvError::Closed) => return None,
             }
@@ -203,7 +212,7 @@ impl RowStream {
     }
 
     /// Sends what was missed, or says that it is not known any more and what there is.
-    async fn catch_up(&mut self, missed: Missed) {
+    fn catch_up(&mut self, missed: Missed) {
         if let Missed::Changes(changes) = missed {
             for change in &changes {
                 self.push(change);
@@ -224,11 +233,21 @@ impl RowStream {
             limit: limits::LIST_PAGE,
             ..RunQuery::default()
         };
+        self.unfinished = Some(query);
+    }
+
+    /// Sends the rows of one page; what changes meanwhile comes after all of them.
+    async fn page(&mut self, mut query: RunQuery) {
         let service = Arc::clone(&self.service);
-        match aside(move || service.list(&query)).await {
+        let asked = query.clone();
+        match aside(move || service.list(&asked)).await {
             Ok(page) => {
-                let rows = page.runs.iter().rev().map(|row| event("run", None, row));
+                let rows = page.runs.iter().map(|row| event("run", None, row));
                 self.waiting.extend(rows);
+                if page.next.is_some() {
+                    query.before = page.next;
+                    self.unfinished = Some(query);
+                }
             }
             Err(error) => tracing::warn!(%error, "a subscriber does not get the rows of runs"),
         }
@@ -245,6 +264,7 @@ struct RunStream {
     known: BTreeMap<String, u64>,
     row: u64,
     begun: bool,
+    looked_at: Instant,
     number: u64,
     waiting: VecDeque<Event>,
     _place: OwnedSemaphorePermit,
@@ -261,9 +281,11 @@ impl RunStream {
                     _ = self.closing.wait_for(|closing| *closing) => return None,
                     changed = self.changes.changed() => changed.ok()?,
                 }
-                tokio::time::sleep(GATHER).await;
+                // The first change is told at once; those that come close behind it together.
+                tokio::time::sleep_until(self.looked_at + GATHER).await;
             }
             self.begun = true;
+            self.looked_at = Instant::now();
             self.changes.mark_unchanged();
             // A run that was dropped meanwhile has no more to tell.
             self.look().await.ok()?;

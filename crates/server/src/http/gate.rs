@@ -249,9 +249,10 @@ impl Gate {
     }
 }
 
-fn entry(caller: &Caller, request: &Request) -> AuditEntry {
-    let mut path = request.uri().path().to_owned();
-    path.truncate(PATH_BYTES);
+/// What the audit log says of a request.
+pub(super) fn entry(caller: &Caller, request: &Request) -> AuditEntry {
+    let path = request.uri().path();
+    let path = &path[..path.floor_char_boundary(PATH_BYTES)];
     AuditEntry {
         number: 0,
         at: clock::now(),

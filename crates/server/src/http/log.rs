@@ -26,7 +26,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
     responses((status = 200, description = "A page of lines", body = LogPage))
 )]
 async fn read_logs(State(service): Shared, Path(run): Path<String>, body: Body) -> Answer<LogPage> {
-    let query: LogQuery = body.read_or_default()?;
+    let query: LogQuery = body.read_nameless_or_default()?;
     call(service, move |service| {
         service.logs(service.find(&run)?, &query)
     })

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
+use axum::http::HeaderMap;
 use kapell_api::client::RunCalls;
 use kapell_api::http::{
     RecordQuery, RunPage, RunQuery, RunSummary, RunView, StartRun, Started, StepQuery, StepView,
@@ -17,7 +18,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Shared;
-use super::answer::{Answer, Body, Failure, call};
+use super::answer::{Answer, Body, Failure, call, keyed};
 use crate::Service;
 use crate::service::aside;
 
@@ -36,14 +37,17 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
 
 /// Start a run
 ///
-/// With an idempotency key the same request again gives the same run.
+/// With an idempotency key the same request again gives the same run, and one with other parameters is
+/// refused.
 #[utoipa::path(
     post, path = "/runs", tag = "runs", security(("token" = ["run"])),
+    params(("Idempotency-Key" = Option<String>, Header, description = "As `idempotency_key` of the body")),
     request_body = StartRun,
     responses((status = 200, description = "It is made, durably", body = Started))
 )]
-async fn start_run(State(service): Shared, body: Body) -> Answer<Started> {
-    let start: StartRun = body.read()?;
+async fn start_run(State(service): Shared, headers: HeaderMap, body: Body) -> Answer<Started> {
+    let mut start: StartRun = body.read()?;
+    start.idempotency_key = keyed(&headers, start.idempotency_key)?;
     Ok(Json(service.start_soon(start).await?))
 }
 
@@ -113,6 +117,7 @@ async fn show_step(
 }
 
 #[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct Wait {
     /// Milliseconds; at most 30,000.

@@ -23,6 +23,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
 
 /// A page of secrets.
 #[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct SecretQuery {
     /// Names after this one: `next` of the page before.
@@ -61,8 +62,9 @@ async fn list_secrets(
 )]
 async fn set_secret(State(service): Shared, Path(name): Path<String>, body: Body) -> Answer<()> {
     // What a parser says of a body that it cannot read would quote it.
-    let secret: SetSecret = serde_json::from_slice(&body.0)
-        .map_err(|_| bad(&"the body of the request is no object with a text `value`"))?;
+    let secret: SetSecret = serde_json::from_slice(&body.0).map_err(|_| {
+        bad(&"the body of the request is no object with a text `value`, and `by` if anything")
+    })?;
     call(service, move |service| service.set_secret(&name, &secret)).await
 }
 

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
+use axum::http::HeaderMap;
 use kapell_api::client::SignalCalls;
 use kapell_api::http::{SendSignal, SentSignal, SignalQuery, TopicPage, TopicQuery, TopicView};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Shared;
-use super::answer::{Answer, Body, call};
+use super::answer::{Answer, Body, call, keyed};
 use crate::Service;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
@@ -51,15 +52,20 @@ async fn show_topic(
 /// changes nothing.
 #[utoipa::path(
     post, path = "/signals/{name}", tag = "signals", security(("token" = ["run"])),
-    params(("name" = String, Path, description = "The signal's name")),
+    params(
+        ("name" = String, Path, description = "The signal's name"),
+        ("Idempotency-Key" = Option<String>, Header, description = "As `id` of the body"),
+    ),
     request_body = Option<SendSignal>,
     responses((status = 200, description = "It is kept, durably", body = SentSignal))
 )]
 async fn send_signal(
     State(service): Shared,
     Path(name): Path<String>,
+    headers: HeaderMap,
     body: Body,
 ) -> Answer<SentSignal> {
-    let signal: SendSignal = body.read_or_default()?;
+    let mut signal: SendSignal = body.read_or_default()?;
+    signal.id = keyed(&headers, signal.id)?;
     Ok(Json(service.send_soon(&name, signal).await?))
 }

@@ -1,4 +1,7 @@
+use std::time::Duration;
+
 use axum::body::Body as Sent;
+use futures_util::StreamExt as _;
 use http_body_util::channel::Channel;
 
 use axum::body::Bytes;
@@ -8,7 +11,15 @@ use axum::response::Response;
 use kapell_api::http::Problem;
 use kapell_model::ErrorCode;
 
-use super::answer::{Body, explained};
+use super::answer::{Body, Content, explained, unbroken};
+
+fn paused() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap()
+}
 
 fn asked(runtime: &tokio::runtime::Runtime, body: Sent) -> Result<Body, Box<Response>> {
     runtime
@@ -18,11 +29,7 @@ fn asked(runtime: &tokio::runtime::Runtime, body: Sent) -> Result<Body, Box<Resp
 
 #[test]
 fn a_body_that_never_comes_is_given_up() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap();
+    let runtime = paused();
     // Whoever holds the other end never writes, and never ends.
     let (_sender, never) = Channel::<Bytes>::new(1);
     let refused = asked(&runtime, Sent::new(never)).unwrap_err();
@@ -35,4 +42,85 @@ fn a_body_that_never_comes_is_given_up() {
     assert_eq!((problem.status, problem.code), (408, ErrorCode::BadRequest));
     assert!(problem.detail.contains("60 seconds"), "{}", problem.detail);
     assert_eq!(&asked(&runtime, Sent::from("x")).unwrap().0[..], b"x");
+}
+
+#[test]
+fn a_panic_is_a_problem_body_and_not_the_end() {
+    use axum::middleware::from_fn;
+    use axum::routing::get;
+    use tower::ServiceExt as _;
+    async fn broken() -> &'static str {
+        panic!("on purpose")
+    }
+    let router = axum::Router::new()
+        .route("/", get(broken))
+        .layer(from_fn(unbroken));
+    let runtime = paused();
+    for _ in 0..2 {
+        let request = Request::new(Sent::empty());
+        let answer = runtime.block_on(router.clone().oneshot(request)).unwrap();
+        assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let body = runtime
+            .block_on(axum::body::to_bytes(answer.into_body(), 1 << 20))
+            .unwrap();
+        let problem: Problem = serde_json::from_slice(&body).unwrap();
+        assert_eq!((problem.status, problem.code), (500, ErrorCode::Internal));
+    }
+}
+
+#[test]
+fn a_misspelt_field_is_named_with_the_one_that_was_meant() {
+    use super::answer::Failure;
+    use kapell_api::http::{BulkAction, StartRun};
+    let failed = |failure: Failure| (failure.0.message, failure.0.hint.unwrap_or_default());
+    let body = Body(
+        Bytes::from(r#"{"workflow":"a","idempotencyKey":"k"}"#),
+        None,
+    );
+    let (message, hint) = failed(body.read::<StartRun>().unwrap_err());
+    assert!(message.contains("`idempotencyKey`"), "{message}");
+    assert_eq!(hint, "did you mean `idempotency_key`?");
+    let body = Body(
+        Bytes::from(r#"{"filtr":{},"action":{"action":"retry"}}"#),
+        Some("ops".to_owned()),
+    );
+    let (_, hint) = failed(body.read::<BulkAction>().unwrap_err());
+    assert_eq!(hint, "did you mean `filter`?");
+}
+
+/// A body of so many parts of 64 KiB, with a pause before each.
+fn slow(parts: usize, pause: Duration) -> Sent {
+    let parts = futures_util::stream::iter(0..parts).then(move |_| async move {
+        tokio::time::sleep(pause).await;
+        Ok::<_, std::convert::Infallible>(Bytes::from(vec![b'x'; 64 << 10]))
+    });
+    Sent::from_stream(parts)
+}
+
+#[test]
+fn a_blob_may_take_long_if_it_gets_on() {
+    let come = |body: Sent| {
+        let runtime = paused();
+        let read = runtime.block_on(Content::from_request(Request::new(body), &()));
+        read.map(|content| content.0.len())
+            .map_err(|refused| refused.status())
+    };
+    let minutes = come(slow(300, Duration::from_secs(1)));
+    assert_eq!(minutes, Ok(300 * (64 << 10)), "five minutes");
+    let late = come(slow(2, Duration::from_secs(61)));
+    assert_eq!(late, Err(StatusCode::REQUEST_TIMEOUT), "a part is late");
+    let trickle = come(slow(100, Duration::from_secs(10)));
+    assert_eq!(trickle, Err(StatusCode::REQUEST_TIMEOUT), "it trickles");
+}
+
+#[test]
+fn the_audit_log_holds_whole_characters_of_a_long_address() {
+    use crate::auth::{Caller, Peer};
+    let caller = Caller::local(Peer::Remote(([192, 0, 2, 7], 1).into()));
+    // One byte, then characters of two: the bound lies inside of one.
+    let path = format!("/{}", "\u{e9}".repeat(600));
+    let mut request = Request::new(Sent::empty());
+    *request.uri_mut() = axum::http::Uri::from_maybe_shared(path.into_bytes()).unwrap();
+    let what = super::gate::entry(&caller, &request).what;
+    assert_eq!(what.len(), "GET ".len() + 1_023, "{what}");
 }

@@ -37,6 +37,7 @@ async fn create_token(State(service): Shared, body: Body) -> Answer<CreatedToken
 }
 
 #[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct TokenQuery {
     /// Ids after this one: `next` of the page before.
@@ -62,6 +63,7 @@ async fn list_tokens(State(service): Shared, Query(page): Query<TokenQuery>) -> 
 }
 
 #[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct Revoke {
     /// Who; of a caller with a token its name.

@@ -42,7 +42,7 @@ async fn drain_worker(
     Path(worker): Path<String>,
     body: Body,
 ) -> Answer<WorkerList> {
-    let drain: DrainWorker = body.read_or_default()?;
+    let drain: DrainWorker = body.read_nameless_or_default()?;
     call(service, move |service| {
         service.drain(&worker, Duration::from_millis(drain.grace_ms))
     })

@@ -30,12 +30,13 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
     responses((status = 200, description = "Its version", body = Registered))
 )]
 async fn register_workflow(State(service): Shared, body: Body) -> Answer<Registered> {
-    let workflow: RegisterWorkflow = body.read()?;
+    let workflow: RegisterWorkflow = body.read_nameless()?;
     call(service, move |service| service.register(&workflow)).await
 }
 
 /// A page of workflows.
 #[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct WorkflowQuery {
     /// Names after this one: `next` of the page before.
@@ -65,6 +66,7 @@ async fn list_workflows(
 
 /// A page of versions.
 #[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct VersionQuery {
     /// Versions before this one: `next` of the page before.

@@ -1,3 +1,4 @@
+use axum::body::{Bytes, HttpBody as _};
 use axum::routing::get;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
@@ -79,6 +80,91 @@ fn a_client_that_reads_nothing_is_given_up() {
             .unwrap();
         let over = tokio::time::timeout(4 * PATIENCE, serving).await;
         assert!(over.is_ok(), "the answer is held");
+    });
+}
+
+/// The frames of HTTP/2 with which a client begins that takes nothing of any answer, and asks for `/`.
+fn takes_nothing() -> Vec<u8> {
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    // Settings: the window of every stream is 0.
+    bytes.extend([0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0]);
+    // Headers that end the request: GET, http, /, and an authority.
+    bytes.extend([0, 0, 6, 1, 5, 0, 0, 0, 1, 0x82, 0x86, 0x84, 0x41, 1, b'x']);
+    bytes
+}
+
+/// Answers every ping, until the server ends the connection.
+async fn answer_pings(ours: &mut DuplexStream) {
+    loop {
+        let mut head = [0; 9];
+        if ours.read_exact(&mut head).await.is_err() {
+            return;
+        }
+        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        let mut payload = vec![0; length];
+        if ours.read_exact(&mut payload).await.is_err() {
+            return;
+        }
+        let (kind, acknowledges) = (head[3], head[4] & 1 == 1);
+        let mut answer = match kind {
+            4 if !acknowledges => vec![0, 0, 0, 4, 1, 0, 0, 0, 0],
+            6 if !acknowledges => vec![0, 0, 8, 6, 1, 0, 0, 0, 0],
+            _ => continue,
+        };
+        if kind == 6 {
+            answer.extend(payload);
+        }
+        if ours.write_all(&answer).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn an_answer_that_nobody_takes_ends_its_connection_though_pings_are_answered() {
+    for size in [1, 1 << 20] {
+        runtime().block_on(async {
+            let router = Router::new().route("/", get(async move || vec![b'x'; size]));
+            let (mut ours, serving) = served(router, 1 << 16);
+            ours.write_all(&takes_nothing()).await.unwrap();
+            let over = tokio::time::timeout(4 * PATIENCE, async {
+                answer_pings(&mut ours).await;
+                serving.await
+            });
+            assert!(over.await.is_ok(), "the answer is held");
+        });
+    }
+}
+
+#[test]
+fn an_answer_that_waits_for_what_it_tells_stalls_nobody() {
+    runtime().block_on(async {
+        let never = || async {
+            let silence = futures_util::stream::pending::<Result<Bytes, Infallible>>();
+            axum::body::Body::from_stream(silence)
+        };
+        let router = Router::new().route("/", get(never));
+        let (mut ours, serving) = served(router, 1 << 16);
+        let mut hello = takes_nothing();
+        // The same, but with a window.
+        hello[24 + 9 + 4] = 1;
+        ours.write_all(&hello).await.unwrap();
+        let over = tokio::time::timeout(4 * PATIENCE, async {
+            answer_pings(&mut ours).await;
+            serving.await
+        });
+        assert!(over.await.is_err(), "a silent stream was given up");
+    });
+}
+
+#[test]
+fn a_large_answer_comes_whole_in_pieces() {
+    runtime().block_on(async {
+        let text: Vec<u8> = (0..=u8::MAX).cycle().take(300_000).collect();
+        let watched = Arc::new(Stalls::default()).watched(text.clone().into());
+        assert_eq!(watched.size_hint().exact(), Some(300_000));
+        let got = axum::body::to_bytes(watched, usize::MAX).await.unwrap();
+        assert_eq!(got, text);
     });
 }
 

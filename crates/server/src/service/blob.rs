@@ -18,6 +18,12 @@ impl BlobCalls for Service {
     }
 }
 
+/// Content that cannot be read.
+pub(super) fn unread(error: &std::io::Error) -> Error {
+    let message = format!("a file cannot be read: {error}");
+    Error::new(ErrorCode::StoreUnavailable, message)
+}
+
 fn stored(error: &std::io::Error) -> Error {
     let code = match error.kind() {
         std::io::ErrorKind::StorageFull => ErrorCode::DiskFull,

@@ -1,16 +1,15 @@
 //! Many runs in one call.
 
-use std::sync::Arc;
-
-use futures_util::StreamExt;
-use futures_util::stream;
 use kapell_api::client::{Result, RunCalls};
 use kapell_api::http::{
-    Action, BulkAction, BulkRefusal, BulkResult, Problem, StartResult, StartRuns, StartedRuns,
+    Action, BulkAction, BulkRefusal, BulkResult, Problem, RunSummary, StartResult, StartRuns,
+    StartedRuns,
 };
-use kapell_model::{Error, ErrorCode, limits};
+use kapell_model::{Error, ErrorCode, RunStatus, limits};
+use kapell_store::RunFilter;
 
 use super::Service;
+use crate::search;
 
 /// Actions of one page under way at once.
 const AT_ONCE: usize = 256;
@@ -48,39 +47,109 @@ impl Service {
         Ok(StartedRuns { runs })
     }
 
-    /// Does something to one page of the runs that match.
-    pub(crate) async fn act_on_all(self: &Arc<Self>, bulk: BulkAction) -> Result<BulkResult> {
-        let mut filter = bulk.filter;
+    /// See [`RunCalls::bulk`].
+    pub(super) fn act_on_page(&self, bulk: &BulkAction) -> Result<BulkResult> {
+        let mut filter = bulk.filter.clone();
+        if !bulk.all && is_everything(&search::filter(&filter)?) {
+            return Err(
+                Error::new(ErrorCode::BadRequest, "the filter leaves no run out")
+                    .hint("name a workflow, a status, a label; or say `\"all\": true`"),
+            );
+        }
         filter.limit = match filter.limit {
             0 => limits::BULK_RUNS,
             limit => limit.min(limits::BULK_RUNS),
         };
-        let service = Arc::clone(self);
-        let page = super::aside(move || service.list(&filter)).await?;
+        let page = self.list(&filter)?;
         let mut result = BulkResult {
             next: page.next,
             ..BulkResult::default()
         };
-        if bulk.dry_run {
-            result.runs = page.runs.iter().map(|run| run.run).collect();
-            return Ok(result);
-        }
-        let action = &by(bulk.action, &bulk.by)?;
-        let done = stream::iter(page.runs)
-            .map(|run| async move { (run.run, self.act_soon(run.run, action.clone()).await) })
-            .buffered(AT_ONCE)
-            .collect::<Vec<_>>()
-            .await;
-        for (run, done) in done {
-            match done {
-                Ok(_) => result.runs.push(run),
-                Err(error) => result.refused.push(BulkRefusal {
-                    run,
-                    error: error.into(),
-                }),
+        let action = by(bulk.action.clone(), &bulk.by)?;
+        for runs in page.runs.chunks(AT_ONCE) {
+            let done = if bulk.dry_run {
+                runs.iter().map(|run| would_take(&action, run)).collect()
+            } else {
+                self.act_on_each(runs, &action)?
+            };
+            for (run, done) in runs.iter().map(|run| run.run).zip(done) {
+                match done {
+                    Ok(()) => result.runs.push(run),
+                    Err(error) => result.refused.push(BulkRefusal {
+                        run,
+                        error: error.into(),
+                    }),
+                }
             }
         }
         Ok(result)
+    }
+
+    /// Asks for all before the first answer is waited for, so that one commit holds many.
+    fn act_on_each(&self, runs: &[RunSummary], action: &Action) -> Result<Vec<Result<()>>> {
+        let mut asked = Vec::with_capacity(runs.len());
+        for run in runs {
+            asked.push(self.act_asked(run.run, action.clone())?);
+        }
+        Ok(asked.into_iter().map(|answer| answer().map(drop)).collect())
+    }
+}
+
+/// True if a filter leaves no run of its namespace out, whatever page of them it asks for.
+fn is_everything(filter: &RunFilter) -> bool {
+    let RunFilter {
+        namespace: _,
+        workflow,
+        statuses,
+        parent,
+        since,
+        until,
+        trigger,
+        labels,
+        error,
+        before: _,
+    } = filter;
+    workflow.is_none()
+        && statuses.is_empty()
+        && parent.is_none()
+        && since.is_none()
+        && until.is_none()
+        && trigger.is_none()
+        && labels.is_empty()
+        && error.is_none()
+}
+
+/// What a run would say to an action, as far as its status tells.
+fn would_take(action: &Action, run: &RunSummary) -> Result<()> {
+    if takes(action, run.status) {
+        return Ok(());
+    }
+    let verb = action.verb();
+    let message = format!("the run is {}: `{verb}` does nothing to it", run.status);
+    Err(Error::new(ErrorCode::NotAllowedNow, message))
+}
+
+/// Whether a run of this status may take an action. What depends on its steps is seen when it is done.
+fn takes(action: &Action, status: RunStatus) -> bool {
+    match action {
+        Action::Retry { .. } | Action::Dismiss { .. } => matches!(
+            status,
+            RunStatus::Failed | RunStatus::TimedOut | RunStatus::Cancelled
+        ),
+        Action::Pause { .. } | Action::Resume { .. } => {
+            matches!(status, RunStatus::Running | RunStatus::Paused)
+        }
+        Action::Cancel { .. }
+        | Action::Priority { .. }
+        | Action::Approve { .. }
+        | Action::Reject { .. }
+        | Action::Continue { .. } => !status.ended(),
+        Action::Restart { .. }
+        | Action::Skip { .. }
+        | Action::SetOutput { .. }
+        | Action::Fork { .. }
+        | Action::Breakpoints { .. }
+        | Action::SetParam { .. } => true,
     }
 }
 

@@ -5,19 +5,20 @@ use std::time::Duration;
 
 use kapell_api::client::{Result, RunCalls};
 use kapell_api::http::{
-    Action, RunPage, RunQuery, RunSummary, RunView, StartRun, Started, StepView,
+    Action, BulkAction, BulkResult, RunCursor, RunPage, RunQuery, RunSummary, RunView, StartRun,
+    Started, StepView,
 };
 use kapell_api::record::Record;
 use kapell_engine::record::Fold;
 use kapell_engine::run as engine;
 use kapell_engine::{Request, event};
 use kapell_expr::Value;
-use kapell_model::{Error, ErrorCode, RunId, RunStatus, Time, limits};
+use kapell_model::{Error, ErrorCode, RunId, RunStatus, StepStatus, Time, limits};
 use kapell_node::perform::{self, Plans};
 use kapell_node::{Answer, ClientRequest, Entity, clock};
-use kapell_store::{RunFilter, RunRow};
+use kapell_store::{RunFilter, RunPlace, RunRow};
 
-use super::{Service, answered, aside, debug, no_run, no_version, page, unexpected, waits};
+use super::{Service, answered, aside, debug, no_answer, no_run, no_version, page, unexpected, waits};
 use crate::register::NAMESPACE;
 use crate::rows::{self, failure, summary};
 use crate::search;
@@ -54,6 +55,22 @@ impl Service {
         Ok(async move { started(answered(answer).await?).map(|run| Started { run }) })
     }
 
+    /// [`RunCalls::act`], asked for at once; what is given waits for the answer.
+    pub(super) fn act_asked(
+        &self,
+        run: RunId,
+        action: Action,
+    ) -> Result<impl FnOnce() -> Result<Option<RunId>> + use<>> {
+        let answer = self.ask_now(action_request(run, action)?)?;
+        Ok(move || {
+            acted(
+                answer
+                    .blocking_recv()
+                    .unwrap_or_else(|_| Err(no_answer()))?,
+            )
+        })
+    }
+
     /// [`RunCalls::view`] without a thread that waits.
     pub(crate) async fn view_soon(self: &Arc<Self>, run: RunId) -> Result<RunView> {
         let service = Arc::clone(self);
@@ -65,6 +82,7 @@ impl Service {
             return Err(unexpected());
         };
         let mut view = rows::view(row, *view);
+        self.say_who_is_away(&mut view);
         if !waits::elsewhere(&view) {
             return Ok(view);
         }
@@ -114,6 +132,21 @@ impl Service {
         }
     }
 
+    /// Steps whose worker is away wait for it, or for its lease.
+    fn say_who_is_away(&self, view: &mut RunView) {
+        let away = self
+            .workers()
+            .map(|workers| workers.away_of(view.summary.run));
+        let Some(away) = away.filter(|away| !away.is_empty()) else {
+            return;
+        };
+        for step in &mut view.steps {
+            if step.status == StepStatus::Running && step.waits_for.is_none() {
+                step.waits_for = away.get(&*step.path).cloned();
+            }
+        }
+    }
+
     /// A view without a node: the run as its history says.
     fn view_at_rest(&self, row: &RunRow) -> Result<engine::view::RunView> {
         let run = self.run_at_rest(row)?;
@@ -135,7 +168,7 @@ impl Service {
     /// Where a run stands, as it knows itself.
     pub(super) fn plain_view(&self, run: RunId) -> Result<RunView> {
         let row = self.row(run)?;
-        let view = if self.node.is_some() {
+        let view = if self.has_memory() {
             match self.ask(ClientRequest::View { run })? {
                 Answer::View(view) => *view,
                 _ => return Err(unexpected()),
@@ -143,7 +176,9 @@ impl Service {
         } else {
             self.view_at_rest(&row)?
         };
-        Ok(rows::view(row, view))
+        let mut view = rows::view(row, view);
+        self.say_who_is_away(&mut view);
+        Ok(view)
     }
 
     /// What a run that is queued waits for, as its run queue says.
@@ -218,13 +253,16 @@ impl RunCalls for Service {
         let mut rows = found.rows;
         let next = if rows.len() > limit {
             rows.truncate(limit);
-            rows.last().map(|row| row.id)
+            rows.last().map(RunPlace::of)
         } else {
             found.next
         };
         Ok(RunPage {
             runs: rows.into_iter().map(summary).collect(),
-            next,
+            next: next.map(|place| RunCursor {
+                run: place.run,
+                created_at: place.created_at,
+            }),
         })
     }
 
@@ -246,6 +284,7 @@ impl RunCalls for Service {
             self.run_at_rest(&row)?.view_of(path, clock::now())
         };
         let mut view = rows::view(row, view);
+        self.say_who_is_away(&mut view);
         self.name_what_is_elsewhere(&mut view);
         view.steps.pop().ok_or_else(|| {
             let message = format!("run {run} has no step `{path}` that waits or runs");
@@ -319,6 +358,10 @@ impl RunCalls for Service {
     fn act(&self, run: RunId, action: &Action) -> Result<Option<RunId>> {
         acted(self.ask(action_request(run, action.clone())?)?)
     }
+
+    fn bulk(&self, bulk: &BulkAction) -> Result<BulkResult> {
+        self.act_on_page(bulk)
+    }
 }
 
 fn start_request(start: StartRun) -> ClientRequest {
@@ -365,7 +408,7 @@ fn action_request(run: RunId, action: Action) -> Result<ClientRequest> {
         Action::Skip { by, step } => Request::Skip { by, step },
         Action::SetOutput { by, step, output } => Request::SetOutput { by, step, output },
         Action::Priority { by, priority } => Request::Priority { by, priority },
-        Action::Dismiss => return Ok(ClientRequest::Dismiss { run }),
+        Action::Dismiss { by: _ } => return Ok(ClientRequest::Dismiss { run }),
         Action::Approve {
             by,
             groups,
@@ -432,8 +475,10 @@ fn action_request(run: RunId, action: Action) -> Result<ClientRequest> {
             params,
             text,
             version,
+            idempotency_key,
         } => {
             return Ok(ClientRequest::Fork {
+                idempotency_key,
                 run,
                 from,
                 params: some_map(params),

@@ -77,6 +77,7 @@ fn record() -> Record {
         result,
         error,
         usage: None,
+        worker: None,
     };
     let broke = TaskError {
         reason: "exit_code".to_owned(),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::collections::hash_map::Entry;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -60,6 +61,7 @@ impl Workers {
             return Err(Error::new(ErrorCode::LimitReached, message)
                 .hint("let some go with `kapell workers --drain NAME`"));
         }
+        self.names(&about.queues)?;
         // Before the first task: a process after this one must know of it.
         stored::write(&*self.store, id, &about)?;
         tracing::info!(worker = named(id, &about), "a worker is here");
@@ -115,7 +117,8 @@ impl Workers {
         let seat = session.seat();
         let holds = attached;
         self.node.session(id, SessionChange::Open { seat, holds });
-        let lost = |name| gone(name, "it did not arrive at its worker", true);
+        let now = clock::now();
+        let lost = |name| gone(name, now, ("it did not arrive at its worker", true));
         self.node.reports(missing.into_iter().map(lost).collect());
         session.say_again();
         if let Some(grace) = session.draining.filter(|_| !hello.draining) {
@@ -139,16 +142,25 @@ impl Workers {
         let mut lost = Vec::new();
         for attempt in hello.lost.iter().take(limits::SESSION_HELD) {
             let name = decode::attempt(attempt.attempt.as_ref()).map_err(|error| bad(&error))?;
-            lost.push(gone(name, "its worker died", attempt.explained || several));
+            lost.push((name, attempt.explained || several));
         }
-        if let Some(session) = self.sessions.lock().get_mut(&id) {
-            for report in &lost {
-                session
-                    .held
-                    .remove(&(report.run, report.place, report.offer));
+        let now = clock::now();
+        let mut reports = Vec::with_capacity(lost.len());
+        {
+            let mut sessions = self.sessions.lock();
+            let mut session = sessions.get_mut(&id);
+            for (name, explained) in lost {
+                let held = session
+                    .as_mut()
+                    .and_then(|session| session.held.remove(&name));
+                let granted_at = held.map_or(now, |held| held.granted_at);
+                reports.push(Report {
+                    worker: hello.name.as_str().into(),
+                    ..gone(name, granted_at, ("its worker died", explained))
+                });
             }
         }
-        self.node.reports(lost);
+        self.node.reports(reports);
         self.end(id, "its worker died", true);
         Ok(())
     }
@@ -163,7 +175,7 @@ impl Workers {
         link: u64,
         message: proto::FromWorker,
     ) -> Result<bool, Error> {
-        let reports = decoded(message.reports)?;
+        let mut reports = decoded(message.reports)?;
         let mut sessions = self.sessions.lock();
         let Some(session) = sessions
             .get_mut(&id)
@@ -180,6 +192,10 @@ impl Workers {
         if message.draining && session.draining.is_none() {
             session.draining = Some(Duration::ZERO);
             self.seat(id, session);
+        }
+        let worker: Arc<str> = session.about.name.as_str().into();
+        for (_, report) in &mut reports {
+            report.worker = Arc::clone(&worker);
         }
         let mut known = Vec::new();
         let mut unknown = Vec::new();

@@ -1,6 +1,5 @@
 //! The gRPC face of sessions. It holds no rule: it turns messages into calls and back.
 
-use std::io::{Read, Write};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,13 +7,14 @@ use std::time::Duration;
 use futures_util::{Stream, StreamExt, stream};
 use kapell_api::http::Scope;
 use kapell_api::worker::proto::workers_server::{SERVICE_NAME, Workers as Service, WorkersServer};
-use kapell_api::worker::{CHUNK_BYTES, MESSAGE_BYTES, decode, encode, proto};
-use kapell_model::{Error, ErrorCode, SessionId, limits};
-use tokio::sync::{mpsc, oneshot};
+use kapell_api::worker::{MESSAGE_BYTES, decode, encode, proto};
+use kapell_model::{Error, ErrorCode, SessionId};
+use tokio::sync::oneshot;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::Workers;
+use super::contents::part_in_time;
 use super::opening::Opened;
 use super::session::{LinkEnd, ToWorker};
 use crate::auth::Caller;
@@ -22,12 +22,6 @@ use crate::register::NAMESPACE;
 
 /// How long a worker may take to say hello.
 const HELLO_PATIENCE: Duration = Duration::from_secs(10);
-
-/// How long the next part of a content may take.
-const PART_PATIENCE: Duration = Duration::from_mins(1);
-
-/// Chunks of a content on their way.
-const CHUNKS: usize = 4;
 
 /// Messages made into one for a worker at most.
 const MERGED: usize = 64;
@@ -114,20 +108,12 @@ impl Service for Face {
     ) -> Result<Response<Self::GetBlobStream>, Status> {
         permitted(&request)?;
         let request = request.into_inner();
-        self.known(request.session)?;
         let blob = request
             .blob
             .ok_or_else(|| Status::invalid_argument("no blob"))?;
         let blob = decode::blob(&blob).map_err(|error| malformed(&error))?;
-        let (to, chunks) = mpsc::channel(CHUNKS);
-        let workers = Arc::clone(&self.0);
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = workers.read_blob(&blob, &to) {
-                // Whoever asked may have gone.
-                let _ = to.blocking_send(Err(Status::unavailable(error.to_string())));
-            }
-        });
-        Ok(Response::new(Box::pin(ReceiverStream::new(chunks))))
+        let place = self.0.content_place(SessionId(request.session)).await?;
+        Ok(Response::new(Box::pin(self.0.fetch(blob, place))))
     }
 
     async fn put_blob(
@@ -136,44 +122,10 @@ impl Service for Face {
     ) -> Result<Response<proto::Blob>, Status> {
         permitted(&request)?;
         let mut parts = request.into_inner();
-        let first = next(&mut parts)
+        let first = part_in_time(&mut parts)
             .await?
             .ok_or_else(|| Status::invalid_argument("a content without a first part"))?;
-        self.known(first.session)?;
-        let value = first.value;
-        let bound = if value {
-            limits::OUTPUT_BYTES
-        } else {
-            limits::ARTIFACT_BYTES
-        };
-        let (to, from) = mpsc::channel::<Vec<u8>>(CHUNKS);
-        let workers = Arc::clone(&self.0);
-        let kept = tokio::task::spawn_blocking(move || workers.write_blob(value, from));
-        let mut size = 0_u64;
-        let mut part = Some(first);
-        let mut whole = true;
-        while let Some(now) = part.take() {
-            size += now.bytes.len() as u64;
-            if size > bound {
-                return Err(Status::resource_exhausted(format!(
-                    "a content of more than {bound} bytes"
-                )));
-            }
-            if to.send(now.bytes).await.is_err() {
-                whole = false;
-                break;
-            }
-            part = next(&mut parts).await?;
-        }
-        if whole {
-            // An empty part says that this was all; without it nothing is kept.
-            let _ = to.send(Vec::new()).await;
-        }
-        drop(to);
-        let blob = kept
-            .await
-            .map_err(|error| Status::internal(error.to_string()))?
-            .map_err(|error| Status::unavailable(error.to_string()))?;
+        let blob = self.0.keep(first, parts).await?;
         Ok(Response::new(encode::blob(&blob)))
     }
 }
@@ -183,22 +135,6 @@ fn permitted<T>(request: &Request<T>) -> Result<(), Status> {
     let caller = request.extensions().get::<Caller>();
     let caller = caller.ok_or_else(|| Status::unauthenticated("a worker needs a token here"))?;
     caller.may(Scope::Run, NAMESPACE).map_err(status)
-}
-
-impl Face {
-    fn known(&self, session: u64) -> Result<(), Status> {
-        if self.0.is_session(SessionId(session)) {
-            Ok(())
-        } else {
-            Err(Status::permission_denied("there is no such session"))
-        }
-    }
-}
-
-async fn next(parts: &mut Streaming<proto::NewBlob>) -> Result<Option<proto::NewBlob>, Status> {
-    tokio::time::timeout(PART_PATIENCE, parts.message())
-        .await
-        .map_err(|_| Status::deadline_exceeded("the next part of a content did not come"))?
 }
 
 /// Hears a connection until one of both ends it.
@@ -334,83 +270,4 @@ async fn blocking<T: Send + 'static>(
         .await
         .map_err(|error| Status::internal(error.to_string()))?
         .map_err(status)
-}
-
-impl Workers {
-    /// Sends the content of a blob. Blocks.
-    fn read_blob(
-        &self,
-        blob: &kapell_expr::BlobRef,
-        to: &mpsc::Sender<Result<proto::Chunk, Status>>,
-    ) -> std::io::Result<()> {
-        let mut send = |bytes: &[u8]| {
-            let chunk = proto::Chunk {
-                bytes: bytes.to_vec().into(),
-            };
-            to.blocking_send(Ok(chunk)).is_ok()
-        };
-        if blob.size <= limits::OUTPUT_BYTES {
-            let bytes = self.blobs.get(blob, limits::OUTPUT_BYTES)?;
-            // Whoever goes in the middle wants no more.
-            let _ = bytes.chunks(CHUNK_BYTES).all(&mut send);
-            return Ok(());
-        }
-        let passing = Passing::new(&self.data_dir);
-        self.blobs.get_file(blob, &passing.0)?;
-        let mut file = std::fs::File::open(&passing.0)?;
-        let mut buffer = vec![0; CHUNK_BYTES];
-        loop {
-            let count = file.read(&mut buffer)?;
-            if count == 0 || !send(&buffer[..count]) {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Keeps a content that comes in parts, the last of them empty. Blocks.
-    fn write_blob(
-        &self,
-        value: bool,
-        mut parts: mpsc::Receiver<Vec<u8>>,
-    ) -> std::io::Result<kapell_expr::BlobRef> {
-        let torn = || std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
-        if value {
-            let mut whole = Vec::new();
-            loop {
-                let part = parts.blocking_recv().ok_or_else(torn)?;
-                if part.is_empty() {
-                    return self.blobs.put(&whole);
-                }
-                whole.extend_from_slice(&part);
-            }
-        }
-        let passing = Passing::new(&self.data_dir);
-        let mut file = std::fs::File::create(&passing.0)?;
-        loop {
-            let part = parts.blocking_recv().ok_or_else(torn)?;
-            if part.is_empty() {
-                drop(file);
-                return self.blobs.put_file(&passing.0);
-            }
-            file.write_all(&part)?;
-        }
-    }
-}
-
-/// A file that a content passes through; what a process leaves is cleared at the next start.
-struct Passing(std::path::PathBuf);
-
-impl Passing {
-    fn new(data_dir: &std::path::Path) -> Self {
-        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-        let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        Self(data_dir.join(format!("blobs/new/passing-{number}")))
-    }
-}
-
-impl Drop for Passing {
-    fn drop(&mut self) {
-        // It may never have been made.
-        let _ = std::fs::remove_file(&self.0);
-    }
 }

@@ -9,7 +9,7 @@ use kapell_api::worker::{Holding, Queues};
 use kapell_model::{Offer, RunId, SessionId, Time, limits};
 use kapell_node::lane::Seat;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::logs::LogFiles;
 
@@ -161,6 +161,8 @@ pub(crate) struct Session {
     /// Taken out while lines are written.
     pub(crate) logs: Option<LogFiles>,
     pub(crate) logs_taken: u64,
+    /// Places for contents on their way.
+    pub(crate) contents: Arc<Semaphore>,
 }
 
 impl Session {
@@ -180,6 +182,7 @@ impl Session {
             unheard,
             logs: Some(LogFiles::default()),
             logs_taken: 0,
+            contents: Arc::new(Semaphore::new(limits::SESSION_CONTENTS)),
         }
     }
 

@@ -1,6 +1,9 @@
 //! Sessions in the store: one row each, so that a server that starts anew knows which workers may
 //! still hold attempts.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use kapell_model::{Error, ErrorCode, SessionId, limits};
 use kapell_store::{Order, Store};
 
@@ -9,6 +12,9 @@ use crate::rows::failure;
 
 /// The first byte of the keys.
 const PREFIX: u8 = 65;
+
+/// The key of the queues that workers named.
+const QUEUES: u8 = 90;
 
 fn key(session: SessionId) -> Vec<u8> {
     [&[PREFIX][..], &session.0.to_be_bytes()].concat()
@@ -26,6 +32,31 @@ pub(crate) fn write(store: &dyn Store, session: SessionId, about: &About) -> Res
 pub(crate) fn remove(store: &dyn Store, session: SessionId) -> Result<(), Error> {
     store
         .put_documents(&[(key(session), None)])
+        .map_err(failure)
+}
+
+/// The queues that workers of other processes ever named.
+pub(crate) fn queues(store: &dyn Store) -> Result<BTreeSet<Arc<str>>, Error> {
+    let key = vec![QUEUES];
+    let found = store
+        .documents(&key, None, Order::Forward, 1)
+        .map_err(failure)?;
+    let own = found.iter().find(|(found, _)| *found == key);
+    let Some((_, text)) = own else {
+        return Ok(BTreeSet::new());
+    };
+    serde_json::from_str(text).map_err(|error| {
+        let message = format!("the queues of workers: {error}");
+        Error::new(ErrorCode::StoreCorrupt, message)
+    })
+}
+
+/// Keeps the queues that workers ever named.
+pub(crate) fn keep_queues(store: &dyn Store, queues: &BTreeSet<Arc<str>>) -> Result<(), Error> {
+    let text = serde_json::to_string(queues)
+        .map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))?;
+    store
+        .put_documents(&[(vec![QUEUES], Some(text))])
         .map_err(failure)
 }
 

@@ -29,20 +29,22 @@ impl Blobs for NoBlobs {
 
 /// A process of a server over a store that outlives it. The node is prepared, and not started.
 fn open(store: &Arc<dyn Store>, lease: Duration) -> Arc<Workers> {
+    open_with(store, lease, Path::new("/nowhere"), Arc::new(NoBlobs))
+}
+
+fn open_with(
+    store: &Arc<dyn Store>,
+    lease: Duration,
+    data_dir: &Path,
+    blobs: Arc<dyn Blobs>,
+) -> Arc<Workers> {
     let settings = Settings {
+        own: OwnQueues::NeverNamed,
         lease,
         secrets: Box::new(|namespace, name| Some(format!("{namespace}'s {name}"))),
     };
     let node = kapell_node::drive::Node::prepare().node();
-    let data_dir = Path::new("/nowhere");
-    Workers::open(
-        data_dir,
-        node,
-        Arc::clone(store),
-        Arc::new(NoBlobs),
-        settings,
-    )
-    .unwrap()
+    Workers::open(data_dir, node, Arc::clone(store), blobs, settings).unwrap()
 }
 
 fn memory() -> Arc<dyn Store> {
@@ -246,4 +248,143 @@ fn a_worker_is_let_go_by_its_name_or_session() {
         let said = opened.end.messages.try_recv();
         assert!(matches!(said, Ok(ToWorker::Drain(LEASE))));
     }
+}
+
+/// Threads of the loop that serves in the tests of contents: fewer than contents that stall.
+const THREADS: usize = 2;
+
+fn serving() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .max_blocking_threads(THREADS)
+        .build()
+        .unwrap()
+}
+
+/// Workers with files, and the blobs.
+fn with_files() -> (tempfile::TempDir, Arc<Workers>, Arc<dyn Blobs>) {
+    let folder = tempfile::tempdir().unwrap();
+    let files = kapell_store::FileBlobs::open(folder.path()).unwrap();
+    let blobs: Arc<dyn Blobs> = Arc::new(kapell_node::BlobFolder(files));
+    let workers = open_with(&memory(), LEASE, folder.path(), Arc::clone(&blobs));
+    (folder, workers, blobs)
+}
+
+/// True if a thread is free for what is to be done at once, as every request needs one.
+async fn answers() -> bool {
+    let asked = tokio::task::spawn_blocking(|| ());
+    tokio::time::timeout(Duration::from_secs(1), asked)
+        .await
+        .is_ok_and(|done| done.is_ok())
+}
+
+fn passing(folder: &Path) -> usize {
+    std::fs::read_dir(folder.join("blobs/new")).unwrap().count()
+}
+
+#[test]
+fn contents_that_nobody_reads_hold_no_thread_and_are_given_up() {
+    use futures_util::StreamExt as _;
+    let (folder, workers, blobs) = with_files();
+    let blob = blobs.put(&vec![7; 4 << 20]).unwrap();
+    serving().block_on(async {
+        let sessions: Vec<SessionId> = (0..3)
+            .map(|_| workers.hello(hello()).unwrap().session)
+            .collect();
+        let mut unread = Vec::new();
+        for session in sessions {
+            for _ in 0..limits::SESSION_CONTENTS {
+                let place = workers.content_place(session).await.unwrap();
+                unread.push(workers.fetch(blob.clone(), place));
+            }
+            // One more of this session waits for a place, and does not wait for ever.
+            let refused = workers.content_place(session).await.unwrap_err();
+            assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused}");
+            assert!(answers().await, "no thread is free");
+        }
+        // Those whose time is over gave their places back; what reads gets all of it.
+        let session = workers.hello(hello()).unwrap().session;
+        let place = workers.content_place(session).await.unwrap();
+        let mut parts = workers.fetch(blob.clone(), place);
+        let mut size = 0;
+        while let Some(part) = parts.next().await {
+            size += part.unwrap().bytes.len() as u64;
+        }
+        assert_eq!(size, blob.size);
+        tokio::time::sleep(2 * crate::contents::PATIENCE).await;
+        assert!(answers().await);
+        assert_eq!(passing(folder.path()), 0);
+        assert_eq!(workers.contents.available_permits(), limits::CONTENTS);
+    });
+}
+
+fn part(session: SessionId, bytes: &[u8]) -> proto::NewBlob {
+    proto::NewBlob {
+        session: session.0,
+        bytes: bytes.to_vec(),
+        value: false,
+    }
+}
+
+#[test]
+fn contents_that_stop_half_way_hold_no_thread_and_nothing_of_them_is_kept() {
+    use futures_util::{FutureExt, stream};
+    let (folder, workers, _) = with_files();
+    serving().block_on(async {
+        let session = workers.hello(hello()).unwrap().session;
+        let mut sending = tokio::task::JoinSet::new();
+        for _ in 0..limits::SESSION_CONTENTS {
+            let workers = Arc::clone(&workers);
+            sending.spawn(async move {
+                let never = stream::pending();
+                workers.keep(part(session, b"half"), never).await
+            });
+        }
+        assert!(answers().await, "no thread is free");
+        assert!(sending.join_next().now_or_never().is_none());
+        while let Some(given_up) = sending.join_next().await {
+            let status = given_up.unwrap().unwrap_err();
+            assert_eq!(status.code(), tonic::Code::DeadlineExceeded, "{status}");
+        }
+        assert_eq!(passing(folder.path()), 0);
+    });
+}
+
+#[test]
+fn an_empty_part_of_a_content_ends_nothing() {
+    use futures_util::stream;
+    let (_folder, workers, blobs) = with_files();
+    serving().block_on(async {
+        let session = workers.hello(hello()).unwrap().session;
+        let parts = [&b"one"[..], b"", b"two"].map(|bytes| Ok(part(session, bytes)));
+        let first = part(session, b"");
+        let kept = workers.keep(first, stream::iter(parts)).await.unwrap();
+        assert_eq!(blobs.get(&kept, 100).unwrap(), b"onetwo");
+        let failed = [
+            Ok(part(session, b"half")),
+            Err(tonic::Status::cancelled("gone")),
+        ];
+        let torn = workers
+            .keep(part(session, b""), stream::iter(failed))
+            .await
+            .unwrap_err();
+        assert_eq!(torn.code(), tonic::Code::Cancelled);
+    });
+}
+
+#[test]
+fn queues_that_workers_named_are_remembered() {
+    let store = memory();
+    assert!(open(&store, LEASE).named.lock().is_empty());
+    let named = |names: &[&str]| proto::Hello {
+        queues: names.iter().map(|name| (*name).to_owned()).collect(),
+        ..hello()
+    };
+    let workers = open(&store, LEASE);
+    workers.hello(named(&["far"])).unwrap();
+    workers.hello(named(&["far", "gpu"])).unwrap();
+    workers.hello(named(&[])).unwrap();
+    let all: BTreeSet<Arc<str>> = ["far", "gpu"].map(Arc::from).into();
+    assert_eq!(*open(&store, LEASE).named.lock(), all);
 }

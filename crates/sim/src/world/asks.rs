@@ -180,6 +180,7 @@ impl World<'_> {
                     text: false,
                     version,
                     by,
+                    idempotency_key: None,
                 }
             }
             Ask::View { dice } => ClientRequest::View {

@@ -8,7 +8,7 @@ use kapell_model::{EntityKey, RunId, RunStatus, Shard, Time};
 
 use super::{advanced, id, lock, row, version_row};
 use crate::{
-    Commit, Document, EntityWrite, Error, Lease, Order, Result, RunFilter, RunRow, Store,
+    Commit, Document, EntityWrite, Error, Lease, Order, Result, RunFilter, RunPlace, RunRow, Store,
     VersionRow,
 };
 
@@ -298,7 +298,10 @@ impl World {
             } else {
                 None
             },
-            before: self.dice.maybe(|_| before),
+            before: self.dice.maybe(|dice| RunPlace {
+                created_at: dice.maybe(|dice| Time(dice.time().0 * 150)),
+                run: before,
+            }),
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kapell_model::{RunStatus, Time};
 
 use super::{Case, id, row, wrote};
-use crate::{RunFilter, RunRow, Store};
+use crate::{RunFilter, RunPlace, RunRow, Store};
 
 pub(super) const CASES: &[Case] = &[
     ("lists filter, newest first", lists_filter),
@@ -180,7 +180,7 @@ fn wanted(rows: &[RunRow], filter: &RunFilter) -> Vec<RunRow> {
             && filter.until.is_none_or(|until| row.created_at < until)
             && is_found(row, filter)
             && filter.before.is_none_or(|before| {
-                let place = rows.iter().find(|row| row.id == before);
+                let place = rows.iter().find(|row| row.id == before.run);
                 place.is_some_and(|place| (row.created_at, row.id) < (place.created_at, place.id))
             })
     });
@@ -210,7 +210,7 @@ fn lists_filter(store: &dyn Store) {
         assert!(store.list_runs(&filter, 0).expect("list").is_empty());
         for before in [rows[0].id, rows[100].id, rows[101].id, rows[239].id] {
             let filter = RunFilter {
-                before: Some(before),
+                before: Some(before.into()),
                 ..filter.clone()
             };
             let list = store.list_runs(&filter, 1000).expect("list");
@@ -224,7 +224,7 @@ fn pages_of_a_list_meet(store: &dyn Store) {
     for filter in filters() {
         let mut paged: Vec<RunRow> = Vec::new();
         loop {
-            let before = paged.last().map(|row| row.id);
+            let before = paged.last().map(RunPlace::of);
             let page = store
                 .list_runs(
                     &RunFilter {

@@ -23,6 +23,10 @@ pub(super) const CASES: &[Case] = &[
         "a list goes on after a run that is gone",
         a_list_goes_on_after_a_run_that_is_gone,
     ),
+    (
+        "a place stays when its run with a derived id is gone",
+        a_place_stays_when_its_run_with_a_derived_id_is_gone,
+    ),
     ("counts follow every change", counts_follow_every_change),
     (
         "expired runs come by their end",
@@ -146,7 +150,7 @@ fn lists_go_by_creation(store: &dyn Store) {
         };
         assert_eq!(list(filter.clone()), ids(&[2, 1, 0]));
         let before = |place: usize| RunFilter {
-            before: Some(rows[place].id),
+            before: Some(rows[place].id.into()),
             ..filter.clone()
         };
         assert_eq!(list(before(2)), ids(&[1, 0]));
@@ -173,10 +177,37 @@ fn a_list_goes_on_after_a_run_that_is_gone(store: &dyn Store) {
     wrote(store, vec![], rows.clone());
     store.delete_runs(&[rows[2].id]).expect("delete");
     let filter = RunFilter {
-        before: Some(rows[2].id),
+        before: Some(rows[2].id.into()),
         ..RunFilter::default()
     };
     let rest = store.list_runs(&filter, 9).expect("list");
+    assert_eq!(rest, [rows[1].clone(), rows[0].clone()]);
+}
+
+fn a_place_stays_when_its_run_with_a_derived_id_is_gone(store: &dyn Store) {
+    let rows: Vec<RunRow> = (1..=4)
+        .map(|millis| RunRow {
+            created_at: Time(millis * 1000),
+            // No time is in it.
+            ..row(
+                id(0, 1, millis.unsigned_abs().into()),
+                "w",
+                RunStatus::Failed,
+            )
+        })
+        .collect();
+    wrote(store, vec![], rows.clone());
+    let page = store.search_runs(&RunFilter::default(), 2).expect("search");
+    assert_eq!(page.rows, [rows[3].clone(), rows[2].clone()]);
+    store
+        .delete_runs(&[rows[3].id, rows[2].id])
+        .expect("delete");
+    let filter = RunFilter {
+        before: page.next,
+        ..RunFilter::default()
+    };
+    assert!(filter.before.is_some());
+    let rest = store.search_runs(&filter, 9).expect("search").rows;
     assert_eq!(rest, [rows[1].clone(), rows[0].clone()]);
 }
 

@@ -13,7 +13,7 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 use super::merge::merge;
 use super::read::{bound, run, run_id};
 use crate::filter::indexed;
-use crate::{RunFilter, RunsFound, time_in};
+use crate::{RunFilter, RunPlace, RunsFound, time_in};
 
 type Outcome<T> = rusqlite::Result<T>;
 
@@ -69,7 +69,11 @@ impl Part {
         let before = match filter.before {
             // No id is greater, so no run that was ever made is left out.
             None => (Time(i64::MAX), RunId(u128::MAX)),
-            Some(before) => place(connection, before)?,
+            Some(RunPlace {
+                created_at: Some(at),
+                run,
+            }) => (at, run),
+            Some(RunPlace { run, .. }) => place(connection, run)?,
         };
         let until = filter.until.map(|until| (until, RunId(0)));
         Ok(Self {
@@ -118,7 +122,7 @@ pub(super) fn search_runs(
             let row = run(connection, place.1)?;
             found.rows.extend(row.filter(|row| filter.matches(row)));
             if found.rows.len() == limit {
-                found.next = Some(place.1);
+                found.next = Some(next(place));
                 return Ok(found);
             }
         }
@@ -127,8 +131,15 @@ pub(super) fn search_runs(
         }
         batch = (2 * batch).min(BATCH);
     }
-    found.next = Some(part.before.1);
+    found.next = Some(next(part.before));
     Ok(found)
+}
+
+fn next((created_at, run): Place) -> RunPlace {
+    RunPlace {
+        created_at: Some(created_at),
+        run,
+    }
 }
 
 fn place(connection: &Connection, id: RunId) -> Outcome<Place> {

@@ -188,6 +188,7 @@ impl World {
             run: id,
             place: *place,
             offer: flying.offer,
+            worker: std::sync::Arc::default(),
             event,
         };
         self.report(report)

@@ -98,6 +98,7 @@ impl World {
             run: task.run,
             place: task.place,
             offer: task.offer,
+            worker: std::sync::Arc::default(),
             event,
         };
         self.plan_for(at, Happening::Report(report));
@@ -120,6 +121,7 @@ impl World {
                 run: key.0,
                 place: key.1,
                 offer,
+                worker: std::sync::Arc::default(),
                 event,
             }),
         );

@@ -102,6 +102,7 @@ impl World {
             run: task.run,
             place: task.place,
             offer: task.offer,
+            worker: std::sync::Arc::default(),
             event: TaskEvent::Started { at: self.now },
         };
         self.lane.on(self.now, Input::Reports(vec![report]));
