@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -138,7 +139,10 @@ fn start(worker: &Worker, config: &Config, remote: RemoteConfig) -> Result<Remot
 
 /// One worker at a time in a directory: held until this process ends.
 fn hold(data_dir: &Path) -> std::io::Result<()> {
-    std::fs::create_dir_all(data_dir)?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data_dir)?;
     let file = std::fs::File::options()
         .create(true)
         .append(true)

@@ -35,8 +35,8 @@ pub(crate) struct Keeping<'a> {
 }
 
 /// What the log says where a secret was hidden.
-const SECRET_HIDDEN: &str = "a secret stood in the output and was hidden: later steps get it by \
-                             `secrets`, and need it from nobody";
+const SECRET_HIDDEN: &str =
+    "a secret stood in the output and was hidden: pass it on by `secrets`, not by outputs";
 
 /// True if collecting may take long.
 pub(crate) fn is_long(process: &Process, output: Option<&fs::Metadata>) -> bool {
