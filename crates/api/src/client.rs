@@ -4,6 +4,7 @@
 
 mod approval;
 mod backfill;
+mod backup;
 mod blob;
 mod channel;
 mod debug;

@@ -8,6 +8,7 @@ mod action;
 mod answer;
 mod approval;
 mod backfill;
+mod backup;
 mod blob;
 mod bulk;
 mod channel;
@@ -64,6 +65,7 @@ fn parts() -> (Router<Arc<Service>>, OpenApi) {
         .merge(token::routes())
         .merge(worker::routes())
         .merge(secret::routes())
+        .merge(backup::routes())
         .merge(trigger::routes())
         .merge(signal::routes())
         .merge(lock::routes())

@@ -32,10 +32,11 @@ use kapell_node::drive::Node;
 use kapell_node::perform::{self, Plans};
 use kapell_node::{Answer, ClientRequest, Entity, clock};
 use kapell_store::{Order, RunRow, Store};
+use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
-use crate::auth::{Audit, Tokens};
+use crate::auth::{Audit, Tokens, carried};
 use crate::feed::Feed;
 use crate::hooks::{Hooks, SecretSource};
 use crate::metrics::Requests;
@@ -56,6 +57,8 @@ pub struct Service {
     pub(crate) tokens: Tokens,
     pub(crate) audit: Audit,
     hooks: Hooks,
+    /// One backup is made at a time.
+    pub(crate) backing_up: Mutex<()>,
     stopping: AtomicBool,
     /// Set where work is done.
     workers: OnceLock<Arc<Workers>>,
@@ -88,6 +91,7 @@ impl Service {
             tokens: Tokens::new(Arc::clone(&store)),
             audit: Audit::new(Arc::clone(&store)),
             hooks: Hooks::new(Arc::clone(&store), Arc::clone(&secrets)),
+            backing_up: Mutex::default(),
             stopping: AtomicBool::new(false),
             store,
             blobs,
@@ -266,7 +270,7 @@ async fn answered(answer: oneshot::Receiver<Result<Answer>>) -> Result<Answer> {
 pub(crate) async fn aside<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    tokio::task::spawn_blocking(work)
+    tokio::task::spawn_blocking(carried(work))
         .await
         .unwrap_or_else(|error| Err(Error::new(ErrorCode::Internal, error.to_string())))
 }

@@ -546,7 +546,7 @@ impl State {
 }
 
 /// Changes whenever the layout of [`State`] does.
-const SNAPSHOT_LAYOUT: u8 = 4;
+const SNAPSHOT_LAYOUT: u8 = 5;
 
 impl Live {
     /// A page that left memory.

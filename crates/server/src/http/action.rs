@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::routing::post;
+use axum::{Extension, Json};
 use kapell_api::http::{Action, BASE, schema};
 use kapell_model::RunId;
 use serde_json::{Map, Value, json};
@@ -14,6 +14,7 @@ use utoipa_axum::router::OpenApiRouter;
 use super::Shared;
 use super::answer::{Answer, Body, bad};
 use crate::Service;
+use crate::auth::Caller;
 
 /// The route of every verb.
 pub(super) const ROUTE: &str = "/runs/{run}/{verb}";
@@ -25,6 +26,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
 async fn act(
     State(service): Shared,
     Path((run, verb)): Path<(String, String)>,
+    caller: Option<Extension<Caller>>,
     body: Body,
 ) -> Answer<Option<RunId>> {
     let mut fields: Map<String, Value> = body.read_or_default()?;
@@ -33,7 +35,10 @@ async fn act(
         fields.remove("groups");
     }
     fields.insert("action".to_owned(), verb.into());
-    let action: Action = serde_json::from_value(fields.into()).map_err(|error| bad(&error))?;
+    let mut action: Action = serde_json::from_value(fields.into()).map_err(|error| bad(&error))?;
+    if let Action::Skip { admin, .. } | Action::SetOutput { admin, .. } = &mut action {
+        *admin = caller.is_some_and(|caller| caller.is_admin());
+    }
     let run = super::run::found(&service, run).await?;
     Ok(Json(service.act_soon(run, action).await?))
 }

@@ -1,5 +1,6 @@
 //! Many runs in one call.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
@@ -11,6 +12,7 @@ use kapell_api::http::{
 use kapell_model::{Error, ErrorCode, limits};
 
 use super::Service;
+use crate::auth::about;
 
 /// Actions of one page under way at once.
 const AT_ONCE: usize = 256;
@@ -25,6 +27,7 @@ impl Service {
                 .hint(format!("at most {}", limits::BATCH_STARTS)));
         }
         // All are asked for before the first answer is waited for, so that one commit holds many.
+        about(|| said_of(&start));
         let mut asked = Vec::with_capacity(count);
         for mut run in start.runs {
             if run.by.is_empty() {
@@ -67,7 +70,7 @@ impl Service {
         }
         let action = &by(bulk.action, &bulk.by)?;
         let done = stream::iter(page.runs)
-            .map(|run| async move { (run.run, self.act_soon(run.run, action.clone()).await) })
+            .map(|run| async move { (run.run, self.act_quietly(run.run, action.clone()).await) })
             .buffered(AT_ONCE)
             .collect::<Vec<_>>()
             .await;
@@ -80,8 +83,28 @@ impl Service {
                 }),
             }
         }
+        about(|| {
+            let runs: Vec<String> = result.runs.iter().map(ToString::to_string).collect();
+            format!(
+                "{} of {} runs: {}",
+                action.verb(),
+                runs.len(),
+                runs.join(", ")
+            )
+        });
         Ok(result)
     }
+}
+
+/// What the audit log says of many starts.
+fn said_of(start: &StartRuns) -> String {
+    let workflows: BTreeSet<&str> = start.runs.iter().map(|run| &*run.workflow).collect();
+    let workflows: Vec<&str> = workflows.into_iter().collect();
+    format!(
+        "{} runs of workflow {}",
+        start.runs.len(),
+        workflows.join(", ")
+    )
 }
 
 /// The action of whoever asks, if it does not say of whom.

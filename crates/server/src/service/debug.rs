@@ -60,22 +60,26 @@ impl DebugCalls for Service {
         workflow: &str,
         all: &WorkflowBreakpoints,
     ) -> Result<WorkflowBreakpoints> {
-        self.known(workflow)?;
-        let wanted = breaks(&all.breakpoints)?;
-        let change = match all.version {
-            None => Change {
-                breaks: Some(wanted),
-                ..Change::default()
-            },
-            Some(version) => Change {
-                breaks_of: Some((version, wanted)),
-                ..Change::default()
-            },
-        };
-        let ask = Ask::Change(Box::new(change));
-        let asks = vec![(Self::queue_key(workflow), ask)];
-        self.ask(ClientRequest::AskTogether(asks))?;
-        self.breakpoints(workflow, all.version)
+        let path = format!("/workflows/{workflow}/breakpoints");
+        let what = |_: Option<&WorkflowBreakpoints>| format!("{} of them", all.breakpoints.len());
+        self.audit.change("PUT", &path, what, || {
+            self.known(workflow)?;
+            let wanted = breaks(&all.breakpoints)?;
+            let change = match all.version {
+                None => Change {
+                    breaks: Some(wanted),
+                    ..Change::default()
+                },
+                Some(version) => Change {
+                    breaks_of: Some((version, wanted)),
+                    ..Change::default()
+                },
+            };
+            let ask = Ask::Change(Box::new(change));
+            let asks = vec![(Self::queue_key(workflow), ask)];
+            self.ask(ClientRequest::AskTogether(asks))?;
+            self.breakpoints(workflow, all.version)
+        })
     }
 
     fn evaluate(&self, run: RunId, of: &Evaluate) -> Result<Evaluated> {

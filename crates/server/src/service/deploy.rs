@@ -1,5 +1,7 @@
 //! Putting workflows in force, and what is said of them beside their versions.
 
+mod said;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -17,6 +19,7 @@ use kapell_node::{Answer, ClientRequest, clock};
 use kapell_store::{Order, VersionRow};
 
 use super::{Service, no_version, unexpected};
+use crate::auth::about;
 use crate::diff;
 use crate::register::{self, NAMESPACE};
 use crate::rows::failure;
@@ -228,33 +231,13 @@ impl Service {
 
 impl DeployCalls for Service {
     fn deploy(&self, deploy: &Deploy) -> Result<DeployPlan> {
-        let mut wanted = self.wanted(deploy)?;
-        let left_over = if deploy.prune {
-            self.left_over(&wanted)?
-        } else {
-            Vec::new()
-        };
-        check_locks(&wanted)?;
-        let mut plan = DeployPlan {
-            warnings: self.warnings(&wanted, &left_over)?,
-            ..DeployPlan::default()
-        };
-        if !deploy.dry_run {
-            self.put_in_force(&mut wanted, &left_over)?;
-            plan.applied = true;
+        if deploy.dry_run {
+            about(|| "a dry run: nothing was changed".to_owned());
+            return self.put(deploy);
         }
-        plan.changes = wanted.into_iter().map(|wanted| wanted.change).collect();
-        for workflow in left_over {
-            plan.changes.push(DeployChange {
-                workflow,
-                action: DeployAction::Delete,
-                from: None,
-                to: None,
-                differences: Vec::new(),
-                files_differ: false,
-            });
-        }
-        Ok(plan)
+        let what = |plan: Option<&DeployPlan>| plan.map_or_else(String::new, said::plan);
+        self.audit
+            .change("POST", "/deploy", what, || self.put(deploy))
     }
 
     fn workflow(&self, name: &str) -> Result<WorkflowView> {
@@ -308,6 +291,99 @@ impl DeployCalls for Service {
     }
 
     fn change(&self, name: &str, change: &WorkflowChange) -> Result<WorkflowView> {
+        let path = format!("/workflows/{name}");
+        let what = |_: Option<&WorkflowView>| said::change(change);
+        self.audit
+            .change("PATCH", &path, what, || self.change_to(name, change))
+    }
+
+    fn delete(&self, name: &str) -> Result<WorkflowView> {
+        let path = format!("/workflows/{name}");
+        self.audit.change(
+            "DELETE",
+            &path,
+            |_| String::new(),
+            || {
+                self.known(name)?;
+                let change = Change {
+                    delete: true,
+                    ..Change::default()
+                };
+                let ask = (Self::queue_key(name), Ask::Change(Box::new(change)));
+                self.ask(ClientRequest::AskTogether(vec![ask]))?;
+                self.workflow(name)
+            },
+        )
+    }
+
+    fn diff(&self, name: &str, from: u32, to: u32) -> Result<VersionDiff> {
+        let version = |number| {
+            self.store
+                .version(NAMESPACE, name, Some(number))
+                .map_err(failure)?
+                .ok_or_else(|| no_version(name, Some(number)))
+        };
+        let (before, after) = (version(from)?, version(to)?);
+        Ok(VersionDiff {
+            from,
+            to,
+            differences: differences(&before.spec, &after.spec)?,
+            files_differ: before.bundle != after.bundle,
+        })
+    }
+
+    fn queue(&self, name: &str) -> Result<QueueView> {
+        self.known(name)?;
+        let ask = ClientRequest::Ask {
+            key: Self::queue_key(name),
+            ask: Ask::View,
+        };
+        match self.ask(ask)? {
+            Answer::Value(view) => serde_json::from_value(view.to_json())
+                .map_err(|error| Error::new(ErrorCode::Internal, error.to_string())),
+            _ => Err(unexpected()),
+        }
+    }
+
+    fn hold(&self, hold: &Hold) -> Result<Held> {
+        let what = |_: Option<&Held>| if hold.paused { "paused" } else { "going on" }.to_owned();
+        self.audit
+            .change("POST", "/workflows/hold", what, || self.hold_all(hold))
+    }
+}
+
+impl Service {
+    fn put(&self, deploy: &Deploy) -> Result<DeployPlan> {
+        let mut wanted = self.wanted(deploy)?;
+        let left_over = if deploy.prune {
+            self.left_over(&wanted)?
+        } else {
+            Vec::new()
+        };
+        check_locks(&wanted)?;
+        let mut plan = DeployPlan {
+            warnings: self.warnings(&wanted, &left_over)?,
+            ..DeployPlan::default()
+        };
+        if !deploy.dry_run {
+            self.put_in_force(&mut wanted, &left_over)?;
+            plan.applied = true;
+        }
+        plan.changes = wanted.into_iter().map(|wanted| wanted.change).collect();
+        for workflow in left_over {
+            plan.changes.push(DeployChange {
+                workflow,
+                action: DeployAction::Delete,
+                from: None,
+                to: None,
+                differences: Vec::new(),
+                files_differ: false,
+            });
+        }
+        Ok(plan)
+    }
+
+    fn change_to(&self, name: &str, change: &WorkflowChange) -> Result<WorkflowView> {
         self.known(name)?;
         let mut asks = Vec::new();
         if let Some(version) = change.active {
@@ -349,47 +425,7 @@ impl DeployCalls for Service {
         self.workflow(name)
     }
 
-    fn delete(&self, name: &str) -> Result<WorkflowView> {
-        self.known(name)?;
-        let change = Change {
-            delete: true,
-            ..Change::default()
-        };
-        let ask = (Self::queue_key(name), Ask::Change(Box::new(change)));
-        self.ask(ClientRequest::AskTogether(vec![ask]))?;
-        self.workflow(name)
-    }
-
-    fn diff(&self, name: &str, from: u32, to: u32) -> Result<VersionDiff> {
-        let version = |number| {
-            self.store
-                .version(NAMESPACE, name, Some(number))
-                .map_err(failure)?
-                .ok_or_else(|| no_version(name, Some(number)))
-        };
-        let (before, after) = (version(from)?, version(to)?);
-        Ok(VersionDiff {
-            from,
-            to,
-            differences: differences(&before.spec, &after.spec)?,
-            files_differ: before.bundle != after.bundle,
-        })
-    }
-
-    fn queue(&self, name: &str) -> Result<QueueView> {
-        self.known(name)?;
-        let ask = ClientRequest::Ask {
-            key: Self::queue_key(name),
-            ask: Ask::View,
-        };
-        match self.ask(ask)? {
-            Answer::Value(view) => serde_json::from_value(view.to_json())
-                .map_err(|error| Error::new(ErrorCode::Internal, error.to_string())),
-            _ => Err(unexpected()),
-        }
-    }
-
-    fn hold(&self, hold: &Hold) -> Result<Held> {
+    fn hold_all(&self, hold: &Hold) -> Result<Held> {
         let mut workflows = 0;
         let mut after = String::new();
         loop {
