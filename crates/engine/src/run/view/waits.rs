@@ -179,7 +179,10 @@ impl Run {
                 let but = if approval.allow_self {
                     String::new()
                 } else {
-                    format!(", but not `{}`, who started the run", self.state.meta.person())
+                    format!(
+                        ", but not `{}`, who started the run",
+                        self.state.meta.person()
+                    )
                 };
                 let yes = if approval.count > 1 {
                     format!(" ({} of {} said yes)", given.len(), approval.count)
