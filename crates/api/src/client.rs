@@ -5,6 +5,7 @@
 mod approval;
 mod artifact;
 mod backfill;
+mod backup;
 mod blob;
 mod channel;
 mod debug;

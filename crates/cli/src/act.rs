@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::args::{
     Bulk, BulkVerb, Cancel, Dismiss, Follow, Fork, One, Priority, Restart, Resume, SetOutput, Skip, Work,
 };
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::paint::{self, Line, PLAIN};
 use crate::printer::Printer;
 use crate::session::{self, Need, Session};
@@ -189,6 +189,8 @@ pub(crate) fn restart(restart: &Restart, config: &Config, printer: &mut Printer)
 pub(crate) fn skip(skip: &Skip, config: &Config, printer: &mut Printer) -> Ended {
     let action = Action::Skip {
         by: config.user.clone(),
+        groups: config::groups(&config.user),
+        admin: false,
         step: skip.step.clone(),
     };
     go_on(&skip.run, &action, &skip.work, config, printer)
@@ -204,6 +206,8 @@ pub(crate) fn set_output(set: &SetOutput, config: &Config, printer: &mut Printer
     })?;
     let action = Action::SetOutput {
         by: config.user.clone(),
+        groups: config::groups(&config.user),
+        admin: false,
         step: set.step.clone(),
         output,
     };

@@ -225,6 +225,8 @@ pub(crate) enum Command {
     Config(ShowConfig),
     /// Print the JSON Schema of workflow files, for editors
     Schema,
+    /// Say whether a server takes requests: exit status 1 if it does not
+    Health(Health),
     /// Check this machine and the data directory
     Doctor(Doctor),
     /// Say what an error code means and what to do, or list them all
@@ -803,6 +805,9 @@ pub(crate) struct Backup {
     /// Leave out what steps printed
     #[arg(long)]
     pub(crate) without_logs: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `restore`
@@ -810,6 +815,9 @@ pub(crate) struct Backup {
 pub(crate) struct Restore {
     /// The file; the data directory must not be there yet
     pub(crate) file: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `config`
@@ -818,6 +826,14 @@ pub(crate) struct ShowConfig {
     /// Print a file that names every key with its default
     #[arg(long, conflicts_with = "json")]
     pub(crate) example: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `health`
+#[derive(Args)]
+pub(crate) struct Health {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

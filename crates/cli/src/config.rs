@@ -85,6 +85,14 @@ fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
 }
 
+/// Names of variables that are for Kapell.
+fn own_variables() -> Vec<String> {
+    env::vars_os()
+        .filter_map(|(name, _)| name.into_string().ok())
+        .filter(|name| name.starts_with("KAPELL_"))
+        .collect()
+}
+
 impl Config {
     /// From the flags, then the environment; and what is wrong with the environment.
     pub(crate) fn new(global: &Global) -> (Self, Option<Error>) {
@@ -92,7 +100,7 @@ impl Config {
             .config
             .clone()
             .or_else(|| variable("KAPELL_CONFIG").map(PathBuf::from));
-        let (mut settings, misset) = match Settings::read(file, variable) {
+        let (mut settings, misset) = match Settings::read(file, variable, &own_variables()) {
             Ok(settings) => (settings, None),
             Err(error) => (Settings::default(), Some(error)),
         };

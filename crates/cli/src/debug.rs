@@ -176,6 +176,8 @@ impl Prompt<'_> {
                 };
                 let action = Action::SetOutput {
                     by: self.by.clone(),
+                    groups: crate::config::groups(&self.by),
+                    admin: false,
                     step,
                     output: kapell_expr::Value::from_json(&output),
                 };

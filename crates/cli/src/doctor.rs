@@ -2,10 +2,12 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command as Process;
 
-use kapell_model::Time;
+use kapell_api::client::{Client, HealthCalls, HttpServer, Target};
+use kapell_model::{Error, Time};
 use kapell_node::clock;
 use serde::Serialize;
 
@@ -25,6 +27,8 @@ const FILES: u64 = 4_096;
 /// Room that a data directory should have, and must have.
 const ROOM: u64 = 2 << 30;
 const LITTLE_ROOM: u64 = 100 << 20;
+/// Seconds that two clocks may be apart.
+const CLOCKS_APART: i64 = 5;
 /// A clock before this is not set.
 const BUILT: Time = Time(1_735_689_600_000_000);
 
@@ -76,12 +80,83 @@ fn fail(name: &'static str, found: impl Into<String>, hint: impl Into<String>) -
 }
 
 pub(crate) fn doctor(doctor: &Doctor, config: &Config, printer: &mut Printer) -> Ended {
-    let folder = existing(&config.data_dir);
     let mut checks = vec![ok(
         "kapell",
         format!("version {}", env!("CARGO_PKG_VERSION")),
     )];
+    match config.server()? {
+        Some(server) => checks.extend(of_server(server)),
+        None => checks.extend(of_directory(config)),
+    }
+    let failed = checks.iter().any(|check| check.verdict == Verdict::Fail);
+    if doctor.json {
+        printer.json(&checks)?;
+    } else {
+        printer.lines(&rows(&checks))?;
+    }
+    Ok(if failed { Exit::Failed } else { Exit::Success })
+}
+
+/// What can be said of a server from here.
+fn of_server(server: HttpServer) -> Vec<Check> {
+    const NAME: &str = "server";
+    let url = server.url().to_owned();
+    let failed = |name, error: Error| fail(name, error.message, error.hint.unwrap_or_default());
+    let client = match Client::to(Target::Http(Box::new(server))) {
+        Ok(client) => client,
+        Err(error) => return vec![failed(NAME, error)],
+    };
+    let mut checks = vec![match client.ready() {
+        Ok(()) => ok(NAME, format!("{url} takes requests")),
+        Err(error) => failed(NAME, error),
+    }];
+    if !url.starts_with("https:") {
+        checks.push(warn(
+            "encryption",
+            "none: others on the way can read along",
+            "https, where the server is not on this machine",
+        ));
+    }
+    let health = match client.health() {
+        Ok(health) => health,
+        Err(error) => {
+            checks.push(failed("token", error));
+            return checks;
+        }
+    };
+    checks.push(ok("token", "lets in, to look at least"));
+    let own = env!("CARGO_PKG_VERSION");
+    checks.push(if health.version == own {
+        ok("version", "the same as here")
+    } else {
+        warn(
+            "version",
+            format!("{} there, {own} here", health.version),
+            "a command may lack what the server knows, or know what it lacks",
+        )
+    });
+    if let Some(there) = health.at {
+        let apart = clock::now().since(there).as_secs().abs();
+        let found = format!("{} apart", words::count(apart.unsigned_abs(), "second"));
+        checks.push(if apart > CLOCKS_APART {
+            warn(
+                "clocks",
+                found,
+                "set both by NTP: ages and deadlines seem other than they are",
+            )
+        } else {
+            ok("clocks", found)
+        });
+    }
+    checks
+}
+
+/// What can be said of a data directory and this machine.
+fn of_directory(config: &Config) -> Vec<Check> {
+    let folder = existing(&config.data_dir);
+    let mut checks = Vec::new();
     checks.push(writable(&config.data_dir, folder));
+    checks.push(access(&config.data_dir));
     checks.push(data(config));
     checks.push(sync(folder));
     checks.push(room(folder));
@@ -91,13 +166,7 @@ pub(crate) fn doctor(doctor: &Doctor, config: &Config, printer: &mut Printer) ->
     checks.push(python());
     checks.push(uv());
     checks.push(time());
-    let failed = checks.iter().any(|check| check.verdict == Verdict::Fail);
-    if doctor.json {
-        printer.json(&checks)?;
-    } else {
-        printer.lines(&rows(&checks))?;
-    }
-    Ok(if failed { Exit::Failed } else { Exit::Success })
+    checks
 }
 
 fn rows(checks: &[Check]) -> Vec<Line> {
@@ -150,6 +219,26 @@ fn writable(data_dir: &Path, folder: &Path) -> Check {
             "choose another with `--data-dir` or KAPELL_DATA_DIR",
         ),
     }
+}
+
+/// Whether others may look into what is kept.
+fn access(data_dir: &Path) -> Check {
+    const NAME: &str = "access";
+    let Ok(found) = fs::metadata(data_dir) else {
+        return ok(NAME, "its owner alone, once it is made");
+    };
+    let mode = found.permissions().mode() & 0o777;
+    if mode & 0o077 == 0 {
+        return ok(NAME, "its owner alone");
+    }
+    warn(
+        NAME,
+        format!("others may enter: its mode is {mode:o}"),
+        format!(
+            "logs and outputs are in it: `chmod 700 {}`",
+            data_dir.display()
+        ),
+    )
 }
 
 /// The kind of file system a folder is on, from the mounts of this process.

@@ -30,6 +30,7 @@ mod failure;
 mod folder;
 mod follow;
 mod graph;
+mod health;
 mod ignore;
 mod interrupt;
 mod list;
@@ -185,6 +186,7 @@ fn dispatch(command: Command, config: &Config, printer: &mut Printer) -> Ended {
         Command::Secret(secret) => secret::secret(&secret, config, printer),
         Command::Config(show) => show_config::show(&show, config, printer),
         Command::Schema => schema::schema(printer),
+        Command::Health(health) => health::health(&health, config, printer),
         Command::Doctor(doctor) => doctor::doctor(&doctor, config, printer),
         Command::Explain(explain) => explain::explain(&explain, printer),
         Command::Completions(completions) => completions::completions(&completions, printer),

@@ -2,19 +2,24 @@
 
 use std::io::Read;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use kapell_model::config::{
+    SERVER_GRACE, SERVER_INSECURE, SERVER_LISTEN, SERVER_REQUEST_RATE, SERVER_REQUIRE_TOKEN,
+    SERVER_TLS_CERT, SERVER_TLS_KEY, SERVER_TLS_NAMES, SERVER_TLS_SELF_SIGNED,
+};
 use kapell_model::{Error, ErrorCode, limits};
-use kapell_server::local::{self, Listen, Local, Opened, Want};
-use kapell_server::net::{self, TlsFiles};
+use kapell_server::local::{self, Listen, Local, Opened, Tls, Want};
+use kapell_server::net::TlsFiles;
 use kapell_server::workers::OwnQueues;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 
 use crate::args::Server;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Settings};
 use crate::paint::{BOLD, DIM, Line, PLAIN};
 use crate::printer::Printer;
 use crate::{Ended, Exit, session, words};
@@ -24,30 +29,18 @@ const AGAIN: Duration = Duration::from_secs(2);
 
 pub(crate) fn server(server: &Server, config: &Config, printer: &mut Printer) -> Ended {
     let mut signals = signals()?;
+    let listen = listen(server, &config.settings)?;
     let Some(mut local) = open(server, config, &mut signals, printer)? else {
         return Ok(Exit::Success);
     };
     local.notify(session::senders(config)?)?;
     local.resolve_secrets(Arc::new(config::secret));
-    let tls = match (&server.tls_cert, &server.tls_key) {
-        (Some(cert), Some(key)) => Some(TlsFiles {
-            cert: cert.clone(),
-            key: key.clone(),
-        }),
-        _ if server.tls_self_signed => Some(net::self_signed(
-            &config.data_dir,
-            server.listen,
-            &server.tls_name,
-        )?),
-        _ => None,
+    let scheme = if listen.tls == Tls::Plain {
+        "http"
+    } else {
+        "https"
     };
-    let scheme = if tls.is_some() { "https" } else { "http" };
-    let address = local.listen(&Listen {
-        address: server.listen,
-        tls,
-        insecure: server.insecure,
-        request_rate: server.request_rate,
-    })?;
+    let address = local.listen(&listen)?;
     printer.line(
         Line::default()
             .with(BOLD, format!("Kapell answers at {scheme}://{address}"))
@@ -66,7 +59,10 @@ pub(crate) fn server(server: &Server, config: &Config, printer: &mut Printer) ->
     );
     // Nothing else is to do here: whoever wants it to end sends a signal.
     let _ = signals.read_exact(&mut [0]);
-    let grace = Duration::from_secs(server.grace.into());
+    let grace = server
+        .grace
+        .map(|seconds| Duration::from_secs(seconds.into()));
+    let grace = grace.unwrap_or_else(|| config.settings.duration(&SERVER_GRACE));
     let note = format!(
         "ending: attempts under way have {}, a second signal ends them now",
         words::count(grace.as_secs(), "second")
@@ -144,6 +140,66 @@ fn own_queues(names: &[String]) -> Result<OwnQueues, Error> {
     }
     let names = names.iter().map(|name| name.as_str().into());
     Ok(OwnQueues::Named(names.collect()))
+}
+
+/// Where and how to listen: as the flags say, else the configuration.
+fn listen(server: &Server, settings: &Settings) -> Result<Listen, Error> {
+    let bad = |message: String, hint: &str| Error::new(ErrorCode::BadConfig, message).hint(hint);
+    let address = server.listen.clone();
+    let address = address.unwrap_or_else(|| settings.text(&SERVER_LISTEN));
+    let address = address.parse().map_err(|_| {
+        bad(
+            format!("`{address}` is no address to listen on"),
+            "an address and a port, as 127.0.0.1:7420, 0.0.0.0:7420 or [::1]:7420",
+        )
+    })?;
+    // What a flag says of TLS goes before all that the configuration says of it.
+    let flags = server.tls_cert.is_some() || server.tls_self_signed;
+    let path = |key| settings.some_text(key).map(PathBuf::from);
+    let (cert, key, own) = if flags {
+        let files = (server.tls_cert.clone(), server.tls_key.clone());
+        (files.0, files.1, server.tls_self_signed)
+    } else {
+        let own = settings.is_on(&SERVER_TLS_SELF_SIGNED);
+        (path(&SERVER_TLS_CERT), path(&SERVER_TLS_KEY), own)
+    };
+    let names = if server.tls_name.is_empty() {
+        settings.list(&SERVER_TLS_NAMES)
+    } else {
+        server.tls_name.clone()
+    };
+    let tls = match (cert, key, own) {
+        (Some(cert), Some(key), false) => Tls::Files(TlsFiles { cert, key }),
+        (None, None, true) => Tls::SelfSigned(names),
+        (None, None, false) if server.tls_name.is_empty() => Tls::Plain,
+        (None, None, false) => {
+            return Err(bad(
+                "`--tls-name` names a certificate that there is not".to_owned(),
+                "it goes with `--tls-self-signed`",
+            ));
+        }
+        (Some(_), Some(_), true) => {
+            return Err(bad(
+                "there are two certificates: one of its own, and `server.tls_cert`".to_owned(),
+                "choose one of `server.tls_self_signed` and `server.tls_cert`",
+            ));
+        }
+        (Some(_), None, _) | (None, Some(_), _) => {
+            return Err(bad(
+                "of `server.tls_cert` and `server.tls_key` there is only one".to_owned(),
+                "a certificate needs its key",
+            ));
+        }
+    };
+    let rate = settings.number(&SERVER_REQUEST_RATE);
+    let rate = server.request_rate.or(u32::try_from(rate).ok());
+    Ok(Listen {
+        address,
+        tls,
+        insecure: server.insecure || settings.is_on(&SERVER_INSECURE),
+        require_token: server.require_token || settings.is_on(&SERVER_REQUIRE_TOKEN),
+        request_rate: rate.unwrap_or(local::REQUEST_RATE),
+    })
 }
 
 /// Where the first signal can be read. A second one ends the process at once, with status 130.

@@ -1,6 +1,6 @@
 //! `kapell config`
 
-use kapell_model::config::{KEYS, Kind, example_toml};
+use kapell_model::config::{Kind, example_toml};
 use serde::Serialize;
 
 use crate::args::ShowConfig;
@@ -8,6 +8,9 @@ use crate::config::{Config, From};
 use crate::paint::{BOLD, DIM, Line, PLAIN};
 use crate::printer::Printer;
 use crate::{Ended, Exit};
+
+/// Columns of a key or value, beyond which others do not follow it.
+const WIDEST: usize = 48;
 
 /// A key as JSON.
 #[derive(Serialize)]
@@ -23,13 +26,14 @@ pub(crate) fn show(show: &ShowConfig, config: &Config, printer: &mut Printer) ->
         printer.text(&example_toml())?;
         return Ok(Exit::Success);
     }
-    let shown: Vec<Shown> = KEYS
-        .iter()
-        .map(|key| {
-            let (value, from) = config.settings.get(key);
+    let shown: Vec<Shown> = config
+        .settings
+        .all()
+        .into_iter()
+        .map(|(path, key, value, from)| {
             let value = value.to_string();
             Shown {
-                key: key.path(),
+                key: path,
                 value: if key.kind == Kind::Secret && !value.is_empty() {
                     "(hidden)".to_owned()
                 } else {
@@ -54,9 +58,14 @@ pub(crate) fn show(show: &ShowConfig, config: &Config, printer: &mut Printer) ->
         None => "no file; `kapell config --example` prints one".to_owned(),
     };
     let mut lines = vec![Line::default().with(DIM, file)];
+    let width = |text: fn(&Shown) -> &str| {
+        let widths = shown.iter().map(|key| text(key).chars().count());
+        widths.max().unwrap_or(0).min(WIDEST) + 2
+    };
+    let (first, second) = (width(|key| &key.key), width(|key| &key.value));
     for key in &shown {
         let mut line = Line::default().with(BOLD, &key.key);
-        line.pad(24);
+        pad(&mut line, first);
         line.push(
             PLAIN,
             if key.value.is_empty() {
@@ -65,9 +74,18 @@ pub(crate) fn show(show: &ShowConfig, config: &Config, printer: &mut Printer) ->
                 &key.value
             },
         );
-        line.pad(52);
+        pad(&mut line, first + second);
         lines.push(line.with(DIM, &key.from));
     }
     printer.lines(&lines)?;
     Ok(Exit::Success)
+}
+
+/// Goes on at a column, or two columns behind what is longer.
+fn pad(line: &mut Line, column: usize) {
+    if line.width() < column {
+        line.pad(column);
+    } else {
+        line.push(PLAIN, "  ");
+    }
 }

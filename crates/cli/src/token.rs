@@ -115,6 +115,7 @@ fn row(token: &TokenView, now: Time) -> Line {
         (None, None) => "until it is revoked".to_owned(),
     };
     line.with(PLAIN, state)
+        .with(DIM, format!(", made by {}", token.created_by))
 }
 
 fn end(revoke: &TokenRevoke, config: &Config, printer: &mut Printer) -> Ended {

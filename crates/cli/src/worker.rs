@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io::Read;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -145,7 +146,7 @@ pub(crate) fn hold(data_dir: &Path) -> Result<File, Error> {
     let unusable = |what: String, hint: &str| {
         Error::new(ErrorCode::DirectoryUnusable, what).hint(hint.to_owned())
     };
-    let opened = fs::create_dir_all(data_dir).and_then(|()| {
+    let opened = fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir).and_then(|()| {
         File::options()
             .create(true)
             .append(true)

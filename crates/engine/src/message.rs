@@ -342,6 +342,8 @@ pub struct StartChild {
     pub params: Value,
     /// The unit that makes it.
     pub parent: ParentUnit,
+    /// Who asked for the run above all those that led to it.
+    pub root_by: Arc<str>,
     /// How many runs are above it.
     pub depth: u32,
     /// 0 to 100.

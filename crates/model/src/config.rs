@@ -73,6 +73,22 @@ impl Key {
             .then(|| format!("KAPELL_{}", path.replace('.', "_").to_ascii_uppercase()))
     }
 
+    /// The variable of a key under a name of the user's: capitals, digits, and `_` for all else in the
+    /// name; none for other keys.
+    pub fn environment_of(&self, own: &str) -> Option<String> {
+        let own = own.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+        let path = self.path();
+        path.contains('*').then(|| {
+            let path = path.replace('*', &own).replace('.', "_");
+            format!("KAPELL_{}", path.to_ascii_uppercase())
+        })
+    }
+
+    /// Its path under a name of the user's.
+    pub fn path_of(&self, own: &str) -> String {
+        self.path().replace('*', own)
+    }
+
     /// Its default.
     pub fn default_value(&self) -> Value {
         // Each is parsed by a test.

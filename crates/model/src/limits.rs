@@ -218,6 +218,8 @@ pub const LIST_PAGE: usize = 1_000;
 pub const TOKENS: usize = 10_000;
 /// Entries of the audit log; older ones are dropped.
 pub const AUDIT_ENTRIES: u64 = 1_000_000;
+/// Entries of the audit log that one page looks at for those that are asked for.
+pub const AUDIT_LOOK: usize = 20_000;
 /// Entries of the audit log that wait to be written.
 pub const AUDIT_WAITING: usize = 20_000;
 /// Connections that a server holds open.

@@ -3,6 +3,7 @@
 //! A token is `kapell_<id>_<secret>`: the id finds it, 256 random bits prove it. Only a hash of those is
 //! stored, as a document of its own; all of them are kept in memory, so that a check asks no store.
 
+mod about;
 mod audit;
 mod rate;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
+pub(crate) use about::{About, about, attributed, carried};
 pub(crate) use audit::Audit;
 pub(crate) use rate::{Client, Rates};
 
@@ -115,6 +117,12 @@ impl Caller {
                 .hint(format!("it is for {}", view.namespaces.join(", "))));
         }
         Ok(())
+    }
+
+    /// True if a token with the scope `admin` was shown.
+    pub(crate) fn is_admin(&self) -> bool {
+        let token = self.token.as_ref();
+        token.is_some_and(|token| token.view.scopes.contains(&Scope::Admin))
     }
 
     /// Id of the token.

@@ -11,9 +11,9 @@
 #[cfg(test)]
 mod tests;
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufReader, BufWriter, ErrorKind, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, BufReader, BufWriter, ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use kapell_model::{Error, ErrorCode, Time};
@@ -44,7 +44,7 @@ struct About {
 }
 
 /// What went into a backup, or came out of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Copied {
     /// Blobs.
     pub blobs: u64,
@@ -89,14 +89,95 @@ fn write_to(
     logs: bool,
     now: Time,
 ) -> Result<Copied, Error> {
-    let _ = fs::remove_file(database);
-    copy_database(data_dir, database).map_err(failure)?;
-    check_database(database).map_err(failure)?;
     let mut options = OpenOptions::new();
     let file = options.write(true).create(true).truncate(true).mode(0o600);
     let file = file.open(new).map_err(|error| at(new, &error))?;
+    let what = What {
+        data_dir,
+        database,
+        logs,
+        now,
+    };
+    let (file, copied) = tar_to(file, new, &what)?;
+    file.sync_all().map_err(|error| at(new, &error))?;
+    Ok(copied)
+}
+
+/// Writes a backup of a data directory, in which somebody works, to somebody who reads it piece by piece.
+///
+/// # Errors
+/// As [`write`], and what the writer gives.
+pub(crate) fn stream(
+    data_dir: &Path,
+    logs: bool,
+    now: Time,
+    to: impl Write,
+) -> Result<Copied, Error> {
+    let database = data_dir.join("backup.db.new");
+    let what = What {
+        data_dir,
+        database: &database,
+        logs,
+        now,
+    };
+    let written = tar_to(to, data_dir, &what);
+    // Gone already where all went well.
+    let _ = fs::remove_file(&database);
+    written.map(|(_, copied)| copied)
+}
+
+/// What a file of a backup holds, for whoever got one: it is looked through to its end.
+///
+/// # Errors
+/// Code `bad-request` if it is none, or not whole.
+pub fn count(file: &Path) -> Result<Copied, Error> {
+    let no_backup = |why: &dyn std::fmt::Display| {
+        let message = format!("`{}` is no whole backup: {why}", file.display());
+        Error::new(ErrorCode::BadRequest, message).hint("make it again")
+    };
+    let mut copied = Copied::default();
+    let opened = File::open(file).map_err(|error| no_backup(&error))?;
+    let mut archive = Archive::new(BufReader::with_capacity(BUFFER, opened));
+    let mut has_store = false;
+    for entry in archive.entries().map_err(|error| no_backup(&error))? {
+        let mut entry = entry.map_err(|error| no_backup(&error))?;
+        let path = entry.path().map_err(|error| no_backup(&error))?;
+        let path = path.into_owned();
+        let read = io::copy(&mut entry, &mut io::sink()).map_err(|error| no_backup(&error))?;
+        copied.bytes += read;
+        has_store |= path == Path::new(DATABASE);
+        copied.blobs += u64::from(path.starts_with("blobs") && counts(&path));
+        copied.logs += u64::from(path.starts_with("logs"));
+    }
+    if has_store {
+        Ok(copied)
+    } else {
+        Err(no_backup(&"it has no store"))
+    }
+}
+
+/// What a backup is made of.
+struct What<'a> {
+    data_dir: &'a Path,
+    /// Where the store is copied to first.
+    database: &'a Path,
+    logs: bool,
+    now: Time,
+}
+
+/// Writes all of it; what was written to, and what went there.
+fn tar_to<W: Write>(to: W, name: &Path, what: &What<'_>) -> Result<(W, Copied), Error> {
+    let What {
+        data_dir,
+        database,
+        logs,
+        now,
+    } = *what;
+    let _ = fs::remove_file(database);
+    copy_database(data_dir, database).map_err(failure)?;
+    check_database(database).map_err(failure)?;
     let mut writing = Writing {
-        tar: Builder::new(BufWriter::with_capacity(BUFFER, file)),
+        tar: Builder::new(BufWriter::with_capacity(BUFFER, to)),
         copied: Copied::default(),
         now,
     };
@@ -116,25 +197,23 @@ fn write_to(
         }
         Ok(())
     };
-    all().map_err(|error| at(new, &error))?;
+    all().map_err(|error| at(name, &error))?;
     let copied = writing.copied;
-    let end = writing.tar.into_inner().and_then(|buffer| {
-        let file = buffer
-            .into_inner()
-            .map_err(io::IntoInnerError::into_error)?;
-        file.sync_all()
-    });
-    end.map_err(|error| at(new, &error))?;
-    Ok(copied)
+    let end = writing
+        .tar
+        .into_inner()
+        .and_then(|buffer| buffer.into_inner().map_err(io::IntoInnerError::into_error));
+    let to = end.map_err(|error| at(name, &error))?;
+    Ok((to, copied))
 }
 
-struct Writing {
-    tar: Builder<BufWriter<File>>,
+struct Writing<W: Write> {
+    tar: Builder<BufWriter<W>>,
     copied: Copied,
     now: Time,
 }
 
-impl Writing {
+impl<W: Write> Writing<W> {
     fn add(&mut self, name: &str, from: &mut dyn Read, size: u64) -> io::Result<()> {
         let mut header = Header::new_gnu();
         header.set_entry_type(EntryType::Regular);
@@ -284,7 +363,8 @@ fn unpack(file: File, from: &Path, new: &Path) -> Result<Copied, Error> {
 /// Writes one file; its length and the hash of its content.
 fn take(from: &mut dyn Read, target: &Path) -> io::Result<(u64, String)> {
     if let Some(folder) = target.parent() {
-        fs::create_dir_all(folder)?;
+        let mut folders = DirBuilder::new();
+        folders.recursive(true).mode(0o700).create(folder)?;
     }
     let mut options = OpenOptions::new();
     let mut file = options
@@ -301,7 +381,7 @@ fn take(from: &mut dyn Read, target: &Path) -> io::Result<(u64, String)> {
             break;
         }
         hasher.update(&buffer[..read]);
-        io::Write::write_all(&mut file, &buffer[..read])?;
+        file.write_all(&buffer[..read])?;
         bytes += read as u64;
     }
     file.sync_all()?;

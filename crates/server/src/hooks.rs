@@ -98,6 +98,17 @@ pub(crate) fn nothing_here() -> Error {
     .hint("`kapell trigger show WORKFLOW TRIGGER` shows the address of one")
 }
 
+/// Where the key of addresses is kept, sealed: under no namespace of the users'.
+const SEALED: (&str, &str) = ("", "webhooks");
+
+fn read_key(text: &str) -> Result<[u8; 32], Error> {
+    let key = blake3::Hash::from_hex(text).map_err(|error| {
+        let message = format!("the key of webhooks cannot be read: {error}");
+        Error::new(ErrorCode::StoreCorrupt, message)
+    })?;
+    Ok(*key.as_bytes())
+}
+
 impl Hooks {
     pub(crate) fn new(store: Arc<dyn Store>, kept: Arc<Secrets>) -> Self {
         Self {
@@ -148,29 +159,35 @@ impl Hooks {
         if let Some(key) = *held {
             return Ok(key);
         }
-        let found = self
-            .store
-            .documents(DOCUMENT, None, Order::Forward, 1)
-            .map_err(failure)?;
-        let key = if let Some((_, text)) = found.first() {
-            *blake3::Hash::from_hex(text.as_str())
-                .map_err(|error| {
-                    let message = format!("the key of webhooks cannot be read: {error}");
-                    Error::new(ErrorCode::StoreCorrupt, message)
-                })?
-                .as_bytes()
-        } else {
-            let mut key = [0; 32];
-            getrandom::fill(&mut key).map_err(|error| {
-                Error::new(ErrorCode::Internal, format!("no random bytes: {error}"))
-            })?;
-            let text = blake3::Hash::from_bytes(key).to_hex().to_string();
-            self.store
-                .put_documents(&[(DOCUMENT.to_vec(), Some(text))])
-                .map_err(failure)?;
-            key
+        let key = match self.kept.open(SEALED.0, SEALED.1)? {
+            Some(text) => read_key(&text)?,
+            None => self.seal_key()?,
         };
         *held = Some(key);
+        Ok(key)
+    }
+
+    /// Seals the key that an older version kept as it is, or a new one.
+    fn seal_key(&self) -> Result<[u8; 32], Error> {
+        let open = self.store.documents(DOCUMENT, None, Order::Forward, 1);
+        let open = open.map_err(failure)?.into_iter().next();
+        let key = match &open {
+            Some((_, text)) => read_key(text)?,
+            None => {
+                let mut key = [0; 32];
+                getrandom::fill(&mut key).map_err(|error| {
+                    Error::new(ErrorCode::Internal, format!("no random bytes: {error}"))
+                })?;
+                key
+            }
+        };
+        let text = blake3::Hash::from_bytes(key).to_hex();
+        self.kept
+            .set(SEALED.0, SEALED.1, &text, "kapell", clock::now())?;
+        if open.is_some() {
+            let gone = [(DOCUMENT.to_vec(), None)];
+            self.store.put_documents(&gone).map_err(failure)?;
+        }
         Ok(key)
     }
 

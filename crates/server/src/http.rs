@@ -9,6 +9,7 @@ mod answer;
 mod approval;
 mod artifact;
 mod backfill;
+mod backup;
 mod blob;
 mod bulk;
 mod channel;
@@ -66,6 +67,7 @@ fn parts() -> (Router<Arc<Service>>, OpenApi) {
         .merge(token::routes())
         .merge(worker::routes())
         .merge(secret::routes())
+        .merge(backup::routes())
         .merge(trigger::routes())
         .merge(signal::routes())
         .merge(lock::routes())

@@ -23,7 +23,7 @@ use kapell_node::drive::{Node, Prepared, Threads};
 use kapell_node::{BlobFolder, clock, upkeep};
 use kapell_store::{FileBlobs, RunRow, SqliteStore, Store};
 
-use crate::net::{self, Listener, Served, TlsFiles};
+use crate::net::{self, Listener, Served, TlsFiles, Trust};
 use crate::register::NAMESPACE;
 use crate::rows::failure;
 use crate::traces::Traces;
@@ -106,12 +106,26 @@ pub struct Local {
 pub struct Listen {
     /// Which; port 0 takes any that is free.
     pub address: SocketAddr,
-    /// Speaks TLS with this certificate.
-    pub tls: Option<TlsFiles>,
-    /// Listens without TLS where others may read along.
+    /// How connections are encrypted.
+    pub tls: Tls,
+    /// Listens without TLS where others may read along: behind a proxy that speaks it. Such a proxy
+    /// stands for anybody, so nobody is let in without a token.
     pub insecure: bool,
+    /// Lets nobody in without a token at the loopback either.
+    pub require_token: bool,
     /// Requests of one client a second.
     pub request_rate: u32,
+}
+
+/// How connections of an address are encrypted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tls {
+    /// Not at all.
+    Plain,
+    /// By TLS with this certificate.
+    Files(TlsFiles),
+    /// By TLS with a certificate of the data directory's own, for these names too.
+    SelfSigned(Vec<String>),
 }
 
 /// Requests of one client a second where nothing else is said.
@@ -402,32 +416,47 @@ impl Local {
     /// that it may be without, or no token; [`ErrorCode::BadRequest`] if it cannot be listened on.
     pub fn listen(&mut self, listen: &Listen) -> Result<SocketAddr, Error> {
         let address = listen.address;
-        if !address.ip().is_loopback() {
-            if listen.tls.is_none() && !listen.insecure {
-                let message = format!("`{address}` can be reached by others, and there is no TLS");
-                return Err(Error::new(ErrorCode::NotPermitted, message)
-                    .hint("`--tls-self-signed`, `--tls-cert` with `--tls-key`, or `--insecure` behind a proxy that speaks TLS"));
-            }
-            if !self.service.tokens.any()? {
-                let message =
-                    format!("`{address}` can be reached by others, and there is no token");
-                return Err(Error::new(ErrorCode::NotPermitted, message)
-                    .hint("`kapell token create NAME --scope admin` makes the first"));
-            }
+        let beyond = !address.ip().is_loopback();
+        if beyond && listen.tls == Tls::Plain && !listen.insecure {
+            let message = format!("`{address}` can be reached by others, and there is no TLS");
+            return Err(Error::new(ErrorCode::NotPermitted, message)
+                .hint("`--tls-self-signed`, `--tls-cert` with `--tls-key`, or `--insecure` behind a proxy that speaks TLS"));
+        }
+        let trust = if beyond || listen.insecure || listen.require_token {
+            Trust::Nobody
+        } else {
+            Trust::Machine
+        };
+        if trust == Trust::Nobody && !self.service.tokens.any()? {
+            let message = if beyond {
+                format!("`{address}` can be reached by others, and there is no token")
+            } else {
+                format!("nobody is let in at `{address}` without a token, and there is none")
+            };
+            return Err(Error::new(ErrorCode::NotPermitted, message)
+                .hint("`kapell token create NAME --scope admin` makes the first"));
         }
         let refused = |error: &std::io::Error| {
             let message = format!("`{address}` cannot be listened on: {error}");
             Error::new(ErrorCode::BadRequest, message)
                 .hint("`--listen` names another address; port 0 takes any that is free")
         };
-        let tls = listen.tls.as_ref().map(net::acceptor).transpose()?;
+        let files = match &listen.tls {
+            Tls::Plain => None,
+            Tls::Files(files) => Some(files.clone()),
+            Tls::SelfSigned(names) => {
+                let data_dir = &self.service.data_dir;
+                Some(net::self_signed(data_dir, address, names, clock::now())?)
+            }
+        };
+        let tls = files.as_ref().map(net::acceptor).transpose()?;
         let listener = TcpListener::bind(address).map_err(|error| refused(&error))?;
         let bound = listener.local_addr().map_err(|error| refused(&error))?;
         listener
             .set_nonblocking(true)
             .map_err(|error| refused(&error))?;
         let router = http::router(Arc::clone(&self.service), listen.request_rate);
-        let served = Served::start(Listener::Tcp(listener, tls), router, THREADS);
+        let served = Served::start(Listener::Tcp(listener, tls, trust), router, THREADS);
         self.listening
             .push(served.map_err(|error| refused(&error))?);
         Ok(bound)

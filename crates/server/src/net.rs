@@ -15,7 +15,7 @@ mod tls;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -37,8 +37,9 @@ use crate::auth::Peer;
 use patient::Patient;
 use stall::Stalls;
 
+pub use tls::TlsFiles;
 pub(crate) use tls::acceptor;
-pub use tls::{TlsFiles, self_signed};
+pub(crate) use tls::self_signed;
 
 /// How long a handshake, the head of a request, a stalled write, or a connection that nobody uses lasts.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -60,7 +61,27 @@ pub(crate) enum Listener {
     /// The socket of the data directory.
     Unix(std::os::unix::net::UnixListener),
     /// An address.
-    Tcp(std::net::TcpListener, Option<TlsAcceptor>),
+    Tcp(std::net::TcpListener, Option<TlsAcceptor>, Trust),
+}
+
+/// Who is let in without a token at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// Whoever is on this machine, where only the loopback is listened on.
+    Machine,
+    /// Nobody: a proxy on this machine stands for anybody.
+    Nobody,
+}
+
+impl Trust {
+    /// The other end of a connection that came from there, at the address where is listened.
+    fn peer(self, here: Option<SocketAddr>, from: SocketAddr) -> Peer {
+        let on_loopback = here.is_some_and(|here| here.ip().is_loopback());
+        match self {
+            Self::Machine if on_loopback && from.ip().is_loopback() => Peer::Loopback(from),
+            Self::Machine | Self::Nobody => Peer::Remote(from),
+        }
+    }
 }
 
 /// A listener that is served by threads of its own.
@@ -112,7 +133,7 @@ impl Served {
 
 enum Accepting {
     Unix(tokio::net::UnixListener),
-    Tcp(tokio::net::TcpListener, Option<TlsAcceptor>),
+    Tcp(tokio::net::TcpListener, Option<TlsAcceptor>, Trust),
 }
 
 /// What all connections of a listener share.
@@ -130,8 +151,8 @@ async fn serve(
 ) -> io::Result<()> {
     let accepting = match listener {
         Listener::Unix(listener) => Accepting::Unix(tokio::net::UnixListener::from_std(listener)?),
-        Listener::Tcp(listener, tls) => {
-            Accepting::Tcp(tokio::net::TcpListener::from_std(listener)?, tls)
+        Listener::Tcp(listener, tls, trust) => {
+            Accepting::Tcp(tokio::net::TcpListener::from_std(listener)?, tls, trust)
         }
     };
     let shared = Arc::new(Shared {
@@ -175,20 +196,12 @@ async fn accept(
                 tokio::spawn(connection(stream, peer, place, graceful.watcher()));
             }
         }
-        Accepting::Tcp(listener, tls) => {
+        Accepting::Tcp(listener, tls, trust) => {
             let (stream, address) = listener.accept().await?;
             // Too many: closed at once, before anything is read.
             if let Some(place) = Place::take(shared, Some(address.ip())) {
                 stream.set_nodelay(true)?;
-                // A proxy on this machine may stand for anybody: what counts is where is listened.
-                let here = listener
-                    .local_addr()
-                    .is_ok_and(|here| here.ip().is_loopback());
-                let peer = if here && address.ip().is_loopback() {
-                    Peer::Loopback(address)
-                } else {
-                    Peer::Remote(address)
-                };
+                let peer = trust.peer(listener.local_addr().ok(), address);
                 let watcher = graceful.watcher();
                 match tls.clone() {
                     None => drop(tokio::spawn(connection(stream, peer, place, watcher))),

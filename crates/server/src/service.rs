@@ -39,7 +39,7 @@ use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::auth::{Audit, Tokens};
+use crate::auth::{Audit, Tokens, carried};
 use crate::feed::Feed;
 use crate::hooks::{Hooks, SecretSource};
 use crate::metrics::Requests;
@@ -61,6 +61,8 @@ pub struct Service {
     pub(crate) tokens: Tokens,
     pub(crate) audit: Audit,
     hooks: Hooks,
+    /// One backup is made at a time.
+    pub(crate) backing_up: Mutex<()>,
     stopping: AtomicBool,
     /// Set where work is done.
     workers: OnceLock<Arc<Workers>>,
@@ -101,6 +103,7 @@ impl Service {
             tokens: Tokens::new(Arc::clone(&store)),
             audit: Audit::new(Arc::clone(&store)),
             hooks: Hooks::new(Arc::clone(&store), Arc::clone(&secrets)),
+            backing_up: Mutex::default(),
             stopping: AtomicBool::new(false),
             store,
             blobs,
@@ -319,7 +322,7 @@ fn no_answer() -> Error {
 pub(crate) async fn aside<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    tokio::task::spawn_blocking(work)
+    tokio::task::spawn_blocking(carried(work))
         .await
         .unwrap_or_else(|error| Err(Error::new(ErrorCode::Internal, error.to_string())))
 }

@@ -27,7 +27,7 @@ use crate::ending;
 use crate::failure;
 use crate::launch::{self, Job, Launched, Running};
 use crate::os;
-use crate::output::{self, Left};
+use crate::output::{self, Keeping, Left};
 use crate::python::Hosts;
 use crate::runtime::http;
 use crate::shared::{Message, Shared, Source, Start};
@@ -460,15 +460,28 @@ impl Executor {
         };
         if output::is_long(process, written.as_ref()) || left.lines.len() > 100 {
             let (shared, job) = (Arc::clone(&self.shared), Arc::clone(&attempt.job));
+            let masker = Arc::clone(&attempt.masker);
             self.shared.errands.run(move || {
                 let result = match job.process() {
-                    Some(process) => output::collect(process, &left, &*shared.blobs),
+                    Some(process) => shared.keeping(job.key, &masker, |keeping| {
+                        output::collect(process, &left, keeping)
+                    }),
                     None => Ok(Value::Null),
                 };
                 shared.inbox.send(Message::Collected(job.key, result));
             });
         } else {
-            let result = output::collect(process, &left, &*self.shared.blobs);
+            let job = Arc::clone(&attempt.job);
+            let (now, log) = (self.now, std::cell::RefCell::new(&mut attempt.log));
+            let keeping = Keeping {
+                blobs: &*self.shared.blobs,
+                masker: &attempt.masker,
+                note: &|text| log.borrow_mut().note(now, text),
+            };
+            let result = match job.process() {
+                Some(process) => output::collect(process, &left, &keeping),
+                None => Ok(Value::Null),
+            };
             self.end_with(key, result);
         }
     }

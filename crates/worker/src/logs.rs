@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -217,7 +218,8 @@ impl AttemptLog {
     fn open(&mut self) -> std::io::Result<&mut File> {
         if self.file.is_none() {
             let mut options = File::options();
-            options.append(true).create(true);
+            // Steps print what is nobody else's business.
+            options.append(true).create(true).mode(0o600);
             let file = match options.open(&self.path) {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                     if let Some(parent) = self.path.parent() {

@@ -10,6 +10,7 @@ use kapell_model::limits;
 
 use crate::bundle::checked_path;
 use crate::failure;
+use crate::mask::Masker;
 
 /// What a process left behind.
 pub(crate) struct Left {
@@ -22,6 +23,20 @@ pub(crate) struct Left {
     /// True if they gave more than an output may hold.
     pub(crate) lines_over: bool,
 }
+
+/// What becomes of an output: no secret of the attempt is kept in it, and a big one is put away.
+pub(crate) struct Keeping<'a> {
+    /// Where big ones are put.
+    pub(crate) blobs: &'a dyn Blobs,
+    /// The secrets of the attempt.
+    pub(crate) masker: &'a Masker,
+    /// Writes into the attempt's log.
+    pub(crate) note: &'a dyn Fn(&str),
+}
+
+/// What the log says where a secret was hidden.
+const SECRET_HIDDEN: &str =
+    "a secret stood in the output and was hidden: pass it on by `secrets`, not by outputs";
 
 /// True if collecting may take long.
 pub(crate) fn is_long(process: &Process, output: Option<&fs::Metadata>) -> bool {
@@ -36,13 +51,13 @@ pub(crate) fn is_long(process: &Process, output: Option<&fs::Metadata>) -> bool 
 pub(crate) fn collect(
     process: &Process,
     left: &Left,
-    blobs: &dyn Blobs,
+    keeping: &Keeping<'_>,
 ) -> Result<Value, Box<TaskError>> {
     let value = match &left.output {
         Some(path) => read_json(path, "$KAPELL_OUTPUT")?.unwrap_or(Value::Null),
         None => Value::Null,
     };
-    collect_with(value, process, left, blobs)
+    collect_with(value, process, left, keeping)
 }
 
 /// The output of an attempt that gave a value itself. A named output file takes its place.
@@ -50,7 +65,7 @@ pub(crate) fn collect_with(
     mut value: Value,
     process: &Process,
     left: &Left,
-    blobs: &dyn Blobs,
+    keeping: &Keeping<'_>,
 ) -> Result<Value, Box<TaskError>> {
     if let Some(name) = &process.output_file {
         let path =
@@ -69,19 +84,22 @@ pub(crate) fn collect_with(
         .lines
         .iter()
         .map(|(name, text)| Ok::<_, Box<TaskError>>((name.clone(), line_value(text))));
-    let artifacts = process
-        .artifacts_out
-        .iter()
-        .map(|(name, path)| Ok((name.to_string(), keep(path, &left.files, blobs)?.to_value())));
+    let artifacts = process.artifacts_out.iter().map(|(name, path)| {
+        Ok((
+            name.to_string(),
+            keep(path, &left.files, keeping.blobs)?.to_value(),
+        ))
+    });
     for entry in lines.chain(artifacts) {
         let (name, item) = entry?;
         value = with_entry(value, &name, item)?;
     }
-    store(value, blobs)
+    store(value, keeping)
 }
 
-/// The value, or a reference to it if it is too big to travel.
-pub(crate) fn store(value: Value, blobs: &dyn Blobs) -> Result<Value, Box<TaskError>> {
+/// The value without secrets, or a reference to it if it is too big to travel.
+pub(crate) fn store(value: Value, keeping: &Keeping<'_>) -> Result<Value, Box<TaskError>> {
+    let value = hidden(value, keeping);
     if matches!(value, Value::Null | Value::Bool(_) | Value::Int(_)) {
         return Ok(value);
     }
@@ -96,13 +114,22 @@ pub(crate) fn store(value: Value, blobs: &dyn Blobs) -> Result<Value, Box<TaskEr
     if bytes.len() as u64 > limits::OUTPUT_BYTES {
         return Err(too_large("the output"));
     }
-    let blob = blobs.put(&bytes).map_err(|error| {
+    let blob = keeping.blobs.put(&bytes).map_err(|error| {
         failure::platform(
             "output",
             format!("cannot store the output ({} bytes): {error}", bytes.len()),
         )
     })?;
     Ok(Value::Blob(blob))
+}
+
+/// The value without secrets of the attempt. A step that shows one would show it to whoever reads runs.
+pub(crate) fn hidden(value: Value, keeping: &Keeping<'_>) -> Value {
+    if !keeping.masker.is_in(&value) {
+        return value;
+    }
+    (keeping.note)(SECRET_HIDDEN);
+    keeping.masker.value(&value)
 }
 
 fn with_entry(value: Value, name: &str, item: Value) -> Result<Value, Box<TaskError>> {

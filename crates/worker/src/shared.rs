@@ -21,7 +21,9 @@ use crate::cgroup::Cgroups;
 use crate::dirs::Dirs;
 use crate::input::{BaseEnv, Secrets};
 use crate::launch::{Job, Launched, Prepared, Programs};
+use crate::mask::Masker;
 use crate::os;
+use crate::output::Keeping;
 use crate::python::{Environments, HostPlan, HostProcess, Ready};
 use crate::runtime::http::Client;
 use crate::slots::{Record, Slots};
@@ -212,6 +214,20 @@ impl Source {
 }
 
 impl Shared {
+    /// Keeps the output of an attempt, away from the event loop.
+    pub(crate) fn keeping<T>(
+        &self,
+        key: u64,
+        masker: &Masker,
+        keep: impl FnOnce(&Keeping<'_>) -> T,
+    ) -> T {
+        keep(&Keeping {
+            blobs: &*self.blobs,
+            masker,
+            note: &|text| self.inbox.send(Message::Note(key, text.to_owned())),
+        })
+    }
+
     /// Lets the event loop watch a descriptor of an attempt or host. Each change is told once: a child
     /// between clone and exec holds copies of our descriptors, so one that we closed may still tell for
     /// a moment.

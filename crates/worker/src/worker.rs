@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -390,7 +391,10 @@ fn shared(
 
 fn directory(data_dir: &Path, name: &str) -> Result<PathBuf, Error> {
     let path = data_dir.join(name);
-    fs::create_dir_all(&path)
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&path)
         .and_then(|()| fs::canonicalize(&path))
         .map_err(|source| Error::Directory { path, source })
 }

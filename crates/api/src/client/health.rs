@@ -1,5 +1,6 @@
 //! Who answers.
 
+use super::target::READY;
 use super::{Client, Result};
 use crate::http::Health;
 
@@ -12,5 +13,15 @@ pub trait HealthCalls: Send + Sync {
 impl HealthCalls for Client {
     fn health(&self) -> Result<Health> {
         self.get("/health")
+    }
+}
+
+impl Client {
+    /// Whether requests are taken; no token is needed.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn ready(&self) -> Result<()> {
+        self.get::<bool>(READY).map(|_| ())
     }
 }

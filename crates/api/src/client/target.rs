@@ -190,6 +190,9 @@ where
     Ok(sender)
 }
 
+/// Whether requests are taken.
+pub(super) const READY: &str = "/health/ready";
+
 impl Target {
     /// A connection over which nothing was said yet.
     pub async fn wire(&self) -> std::io::Result<Box<dyn Wire>> {
@@ -232,7 +235,11 @@ impl Target {
         };
         let mut request = Request::builder()
             .method(method)
-            .uri(format!("{BASE}{path}"))
+            .uri(match path {
+                // What supervisors ask stands beside the API.
+                READY => READY.to_owned(),
+                path => format!("{BASE}{path}"),
+            })
             .header(HOST, host)
             .header(CONTENT_TYPE, kind);
         if let Some(token) = token {

@@ -53,6 +53,13 @@ pub enum Action {
         /// Who.
         #[serde(default)]
         by: String,
+        /// Groups that they are in; those of a caller with a token do not count. An approval is ended by
+        /// hand only by who may answer it, or with a token that has the scope `admin`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        groups: Vec<String>,
+        /// They may end an approval that they may not answer: what a body says of it does not count.
+        #[serde(skip)]
+        admin: bool,
         /// Path of the step or item.
         step: String,
     },
@@ -61,6 +68,13 @@ pub enum Action {
         /// Who.
         #[serde(default)]
         by: String,
+        /// Groups that they are in; those of a caller with a token do not count. An approval is ended by
+        /// hand only by who may answer it, or with a token that has the scope `admin`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        groups: Vec<String>,
+        /// They may end an approval that they may not answer: what a body says of it does not count.
+        #[serde(skip)]
+        admin: bool,
         /// Path of the step or item.
         step: String,
         /// The output.

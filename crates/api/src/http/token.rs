@@ -56,7 +56,7 @@ pub struct NewToken {
     )]
     #[schema(value_type = Option<schema::Timestamp>)]
     pub expires_at: Option<Time>,
-    /// Who makes it.
+    /// Who makes it, as they call themselves; `created_by` says too who that is to the server.
     #[serde(default)]
     pub by: String,
 }
@@ -127,6 +127,21 @@ pub struct AuditQuery {
     /// Entries before this number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<u64>,
+    /// Entries since then.
+    #[serde(
+        default,
+        with = "crate::stamp::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[param(value_type = Option<schema::Timestamp>)]
+    #[schema(value_type = Option<schema::Timestamp>)]
+    pub since: Option<Time>,
+    /// Entries of this one, as they are named there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub who: Option<String>,
+    /// Entries with this text in what was asked, or in what it was about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub what: Option<String>,
     /// At most so many; 0 is 100.
     #[serde(default)]
     #[param(maximum = 1_000)]
@@ -138,7 +153,7 @@ pub struct AuditQuery {
 pub struct AuditPage {
     /// Newest first.
     pub entries: Vec<AuditEntry>,
-    /// Give it as `before` for the next page.
+    /// Give it as `before` for the next page. A page of few that match may be short or empty with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<u64>,
 }
@@ -152,15 +167,19 @@ pub struct AuditEntry {
     #[serde(with = "crate::stamp")]
     #[schema(value_type = schema::Timestamp)]
     pub at: Time,
-    /// Who: the name of a token, or who ran the command on the server's machine.
+    /// Who: the name of a token, else the user of the server's machine by number.
     pub who: String,
     /// Id of the token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
-    /// From where: an address, or the socket of the data directory with the process.
+    /// From where: an address, the socket of the data directory with the process, or the process that
+    /// itself worked in the data directory.
     pub from: String,
     /// What was asked: method and path.
     pub what: String,
     /// The HTTP status of the answer.
     pub status: u16,
+    /// What the change was about, as far as the path does not say: names, versions, the run that was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub about: Option<String>,
 }

@@ -115,8 +115,9 @@ pub(crate) fn remote(dir: &Path, n: usize) -> Result<Figures> {
     };
     let address = local.listen(&Listen {
         address: ([127, 0, 0, 1], 0).into(),
-        tls: None,
+        tls: local::Tls::Plain,
         insecure: false,
+        require_token: false,
         request_rate: local::REQUEST_RATE,
     })?;
     let far = Far::start(&format!("http://{address}"), &dir.join("far"))?;

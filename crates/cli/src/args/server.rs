@@ -8,9 +8,11 @@ use clap::{Args, Subcommand};
 /// `server`
 #[derive(Args)]
 pub(crate) struct Server {
-    /// Where to listen; beyond loopback, TLS and tokens are needed
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7420")]
-    pub(crate) listen: std::net::SocketAddr,
+    /// Where to listen; beyond loopback, TLS and tokens are needed [default: 127.0.0.1:7420]
+    ///
+    /// This and what follows can stand in the configuration too, under `[server]`: a flag goes before it.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<String>,
     /// The certificate, a PEM file
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub(crate) tls_cert: Option<PathBuf>,
@@ -22,25 +24,29 @@ pub(crate) struct Server {
     #[arg(long, conflicts_with = "tls_cert")]
     pub(crate) tls_self_signed: bool,
     /// Another name in that certificate, beside localhost
-    #[arg(long, value_name = "NAME", requires = "tls_self_signed")]
+    #[arg(long, value_name = "NAME", conflicts_with = "tls_cert")]
     pub(crate) tls_name: Vec<String>,
-    /// Listen beyond loopback without TLS: only behind a proxy that speaks it
+    /// Listen without TLS, also beyond loopback: only behind a proxy that speaks it. Everybody needs a
+    /// token then
     #[arg(long)]
     pub(crate) insecure: bool,
-    /// Requests that one client may send a second
-    #[arg(long, value_name = "NUMBER", default_value_t = kapell_server::local::REQUEST_RATE)]
+    /// Ask everybody for a token, on loopback too
+    #[arg(long)]
+    pub(crate) require_token: bool,
+    /// Requests that one client may send a second [default: 20000]
+    #[arg(long, value_name = "NUMBER")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
-    pub(crate) request_rate: u32,
+    pub(crate) request_rate: Option<u32>,
     /// Attempts at a time in this process [env: KAPELL_SLOTS] [default: by the machine]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub(crate) slots: Option<u16>,
     /// Queues whose work is done in this process [default: every queue that no worker ever named]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(crate) queues: Vec<String>,
-    /// Seconds that running attempts get to end once it is asked to end
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    /// Seconds that running attempts get to end once it is asked to end [default: 30]
+    #[arg(long, value_name = "SECONDS")]
     #[arg(value_parser = clap::value_parser!(u32).range(0..=86_400))]
-    pub(crate) grace: u32,
+    pub(crate) grace: Option<u32>,
 }
 
 /// `token`
@@ -95,9 +101,18 @@ pub(crate) struct Audit {
     #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 50)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) limit: u32,
-    /// Entries before this number: the next page
+    /// Entries before this number: the next page, `next` of the JSON
     #[arg(long, value_name = "NUMBER")]
     pub(crate) before: Option<u64>,
+    /// Changes since: `2h`, `3d`, or a time like 2030-01-31T10:00:00Z
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) since: Option<String>,
+    /// Changes by this one: the name of a token, or `user 1000`
+    #[arg(long, value_name = "NAME")]
+    pub(crate) who: Option<String>,
+    /// Changes with this text in what was asked or what it was about
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) what: Option<String>,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -39,6 +39,7 @@ impl Settings {
     pub(crate) fn read(
         named: Option<PathBuf>,
         variable: impl Fn(&str) -> Option<String>,
+        variables: &[String],
     ) -> Result<Self, Error> {
         let mut settings = Self::default();
         let places = PLACES.map(PathBuf::from);
@@ -54,22 +55,62 @@ impl Settings {
             let names = names.chain(key.variable.map(str::to_owned));
             let mut said = names.filter_map(|name| Some((variable(&name)?, name)));
             if let Some((text, name)) = said.next() {
-                let value = key.kind.parse(&text).map_err(|takes| {
-                    let shown = if key.kind == Kind::Secret {
-                        "…"
-                    } else {
-                        &text
-                    };
-                    bad(
-                        format!("the variable {name} is `{shown}`"),
-                        format!("it takes {takes}"),
-                    )
-                })?;
-                let said = (value, From::Variable(name));
-                settings.said.insert(key.path(), said);
+                settings.take_variable(key, key.path(), &text, name)?;
+            }
+            for (own, name) in settings.named_variables(key, variables) {
+                if let Some(text) = variable(&name) {
+                    settings.take_variable(key, key.path_of(&own), &text, name)?;
+                }
             }
         }
         Ok(settings)
+    }
+
+    fn take_variable(
+        &mut self,
+        key: &Key,
+        path: String,
+        text: &str,
+        name: String,
+    ) -> Result<(), Error> {
+        let value = key.kind.parse(text).map_err(|takes| {
+            let shown = if key.kind == Kind::Secret {
+                "…"
+            } else {
+                text
+            };
+            bad(
+                format!("the variable {name} is `{shown}`"),
+                format!("it takes {takes}"),
+            )
+        })?;
+        self.said.insert(path, (value, From::Variable(name)));
+        Ok(())
+    }
+
+    /// Variables that say a key under a name of the user's, with that name: one that the file has, else
+    /// in small letters with `-`.
+    fn named_variables(&self, key: &Key, variables: &[String]) -> Vec<(String, String)> {
+        let Some(pattern) = key.environment_of("\u{0}") else {
+            return Vec::new();
+        };
+        // The name's place: what is no letter or digit is `_`.
+        let marked = pattern.replacen("___", "_\u{0}_", 1);
+        let Some((start, end)) = marked.split_once('\u{0}') else {
+            return Vec::new();
+        };
+        let section = key.section.trim_end_matches(".*");
+        let known: Vec<&str> = self.named(section).into_iter().map(|of| of.0).collect();
+        let found = variables.iter().filter_map(|name| {
+            let own = name.strip_prefix(start)?.strip_suffix(end)?;
+            let same = known
+                .iter()
+                .find(|known| key.environment_of(known).as_deref() == Some(name));
+            let new = || own.to_ascii_lowercase().replace('_', "-");
+            let own = same.map_or_else(new, |known| (*known).to_owned());
+            (!own.is_empty()).then(|| (own, name.clone()))
+        });
+        found.collect()
     }
 
     fn take_file(&mut self, path: &Path) -> Result<(), Error> {
@@ -132,6 +173,28 @@ impl Settings {
     pub(crate) fn get(&self, key: &Key) -> (Value, From) {
         let said = self.said.get(&key.path()).cloned();
         said.unwrap_or_else(|| (key.default_value(), From::Default))
+    }
+
+    /// Every key with what holds, and who says so; those under names of the user's for each name.
+    pub(crate) fn all(&self) -> Vec<(String, &'static Key, Value, From)> {
+        let mut all = Vec::new();
+        for key in KEYS {
+            let section = key.section.strip_suffix(".*");
+            let mut names: Vec<&str> = section
+                .map(|section| self.named(section).into_iter().map(|of| of.0).collect())
+                .unwrap_or_default();
+            names.dedup();
+            let mut paths: Vec<String> = names.iter().map(|own| key.path_of(own)).collect();
+            if paths.is_empty() {
+                paths.push(key.path());
+            }
+            for path in paths {
+                let said = self.said.get(&path).cloned();
+                let (value, from) = said.unwrap_or_else(|| (key.default_value(), From::Default));
+                all.push((path, *key, value, from));
+            }
+        }
+        all
     }
 
     /// Keys of sections that have a name of the user's: section, name of the key, value.

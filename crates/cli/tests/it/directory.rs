@@ -122,3 +122,34 @@ fn a_long_path_to_the_directory_is_no_hindrance() {
     place.write("mark", "");
     assert_eq!(first.end().0, 0);
 }
+
+#[test]
+fn what_is_kept_is_its_owners_alone() {
+    let place = Place::with(
+        "fail.yaml",
+        "workflow: fail\nsteps:\n  a: { shell: \"echo said; touch left; exit 1\" }\n",
+    );
+    assert_eq!(place.kapell(&["run", "fail.yaml"]).status, 1);
+    let mode = |name: &str| {
+        let path = place.path(name);
+        let found = std::fs::metadata(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
+        found.permissions().mode() & 0o777
+    };
+    for folder in [".kapell", ".kapell/logs", ".kapell/work", ".kapell/blobs"] {
+        assert_eq!(mode(folder), 0o700, "{folder}");
+    }
+    for file in [".kapell/kapell.db", ".kapell/lock"] {
+        assert_eq!(mode(file), 0o600, "{file}");
+    }
+    let checks = place.json(&["doctor", "--json"]);
+    let found = |checks: &serde_json::Value| {
+        let all = checks.as_array().unwrap();
+        let found = all.iter().find(|check| check["name"] == "access").unwrap();
+        found["verdict"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(found(&checks), "ok", "{checks}");
+    let wide = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(place.path(".kapell"), wide).unwrap();
+    let checks = place.json(&["doctor", "--json"]);
+    assert_eq!(found(&checks), "warn", "{checks}");
+}

@@ -198,6 +198,10 @@ fn beyond_loopback_a_server_needs_tls_and_a_token() {
         "{}",
         refused.all()
     );
+    assert!(
+        !place.path(".kapell/tls").exists(),
+        "nothing was made for it"
+    );
 
     let created = place.json(&["token", "create", "ann", "--scope", "read,run", "--json"]);
     let secret = created["secret"].as_str().unwrap().to_owned();
@@ -309,6 +313,55 @@ fn without_a_token_no_page_of_another_site_reaches_a_server_on_loopback() {
 }
 
 #[test]
+fn a_proxy_on_the_same_machine_gives_nobody_more_than_a_token_does() {
+    let server = Server::new();
+    for header in [
+        "X-Forwarded-For: 203.0.113.9",
+        "X-Forwarded-Proto: https",
+        "Forwarded: for=203.0.113.9",
+        "Via: 1.1 proxy",
+        "X-Real-IP: 203.0.113.9",
+    ] {
+        let (status, _, body) = server.ask(&format!("GET /api/v1/runs HTTP/1.1\r\n{header}"));
+        assert_eq!(
+            (status, &body["code"]),
+            (403, &json!("not-permitted")),
+            "{header}"
+        );
+    }
+    assert_eq!(server.end(), 0);
+
+    for flag in ["--insecure", "--require-token"] {
+        let place = Place::new();
+        let refused = place.kapell(&["server", "--listen", "127.0.0.1:0", flag]);
+        assert_eq!(refused.status, 1);
+        assert!(
+            refused.errors.contains("there is none"),
+            "{}",
+            refused.all()
+        );
+        let made = place.json(&["token", "create", "ann", "--scope", "read", "--json"]);
+        let token = made["secret"].as_str().unwrap().to_owned();
+        let server = Server::with(place, &[flag]);
+        let new = "POST /api/v1/tokens HTTP/1.1\r\nX-Forwarded-For: 203.0.113.9";
+        assert_eq!(server.ask(new).0, 401, "{flag}");
+        assert_eq!(server.ask("GET /api/v1/runs HTTP/1.1").0, 401, "{flag}");
+        let shown = format!("Authorization: Bearer {token}\r\nX-Forwarded-For: 203.0.113.9");
+        assert_eq!(
+            server
+                .ask(&format!("GET /api/v1/runs HTTP/1.1\r\n{shown}"))
+                .0,
+            200
+        );
+        // Supervisors ask without one.
+        assert_eq!(server.ask("GET /health/ready HTTP/1.1").0, 200);
+        // The socket of the data directory lets its owner in.
+        server.place.good(&["list"]);
+        assert_eq!(server.end(), 0);
+    }
+}
+
+#[test]
 fn who_asks_too_fast_is_told_when_to_come_again() {
     let server = Server::with(Place::new(), &["--request-rate", "5"]);
     let refused = (0..50)
@@ -318,4 +371,199 @@ fn who_asks_too_fast_is_told_when_to_come_again() {
     assert!(head.contains("retry-after: 1"), "{head}");
     assert_eq!(body["code"], "too-many-requests");
     assert_eq!(server.end(), 0);
+}
+
+#[test]
+fn every_change_is_in_the_audit_log_however_it_was_made() {
+    let place = Place::with("noop.yaml", "workflow: noop\nsteps:\n  one: { noop: }\n");
+    place.good(&["deploy", "noop.yaml"]);
+    assert_eq!(
+        place
+            .typed(&["secret", "set", "token"], "topsecret\n")
+            .status,
+        0
+    );
+    place.good(&["token", "create", "ci", "--scope", "read,run"]);
+    place.good(&["workflow", "pause", "noop"]);
+    place.good(&["workflow", "resume", "noop"]);
+    place.good(&["run", "noop.yaml"]);
+    assert_eq!(place.kapell(&["token", "revoke", "nobody"]).status, 2);
+    let entries = |flags: &[&str]| {
+        let all = place.json(&[&["audit", "--json"], flags].concat());
+        let all = all["entries"].as_array().unwrap().clone();
+        all.iter()
+            .map(|entry| {
+                let text = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
+                assert!(text("who").starts_with("user ") && text("from").starts_with("process "));
+                format!("{} {} {}", text("what"), entry["status"], text("about"))
+            })
+            .collect::<Vec<_>>()
+    };
+    let all = entries(&[]).join("\n");
+    for wanted in [
+        "POST /api/v1/deploy 200 workflow `noop`, version 1",
+        "PUT /api/v1/secrets/token 200",
+        "POST /api/v1/tokens 200 token `ci` with read,run",
+        "PATCH /api/v1/workflows/noop 200 paused",
+        "PATCH /api/v1/workflows/noop 200 going on",
+        "POST /api/v1/workflows 200 workflow `noop`, version ",
+        "POST /api/v1/runs 200 workflow `noop`, run ",
+        "DELETE /api/v1/tokens/nobody 404",
+    ] {
+        assert!(all.contains(wanted), "{wanted} is not in\n{all}");
+    }
+    assert!(!all.contains("topsecret"), "{all}");
+    assert_eq!(entries(&["--what", "TOKENS"]).len(), 2);
+    assert_eq!(entries(&["--who", "somebody else"]).len(), 0);
+    assert_eq!(entries(&["--since", "1h", "-n", "3"]).len(), 3);
+    let shown = place.good(&["audit", "--what", "secrets"]).out;
+    assert!(shown.contains("PUT /api/v1/secrets/token 200"), "{shown}");
+
+    // A token is made by whoever the connection says, not by whoever the body says.
+    let server = Server::with(place, &[]);
+    let address = server.url.split_once("//").unwrap().1;
+    let new = r#"{"name": "mine", "scopes": ["read"], "by": "the boss"}"#;
+    let (status, _, made) = ask(address, "POST /api/v1/tokens HTTP/1.1", new);
+    assert_eq!(
+        (status, &made["token"]["created_by"]),
+        (200, &json!("somebody on this machine (the boss)"))
+    );
+    let list = server.place.good(&["token", "list"]).out;
+    assert!(list.contains("made by somebody on this machine"), "{list}");
+    assert_eq!(server.end(), 0);
+}
+
+#[test]
+fn the_configuration_says_where_and_how_a_server_listens() {
+    let place = Place::with(
+        "kapell.toml",
+        "[server]\nlisten = \"127.0.0.1:0\"\ntls_self_signed = true\ntls_names = [\"kapell.example.org\"]\nrequire_token = true\ngrace = \"1s\"\n",
+    );
+    place.good(&["token", "create", "ann", "--scope", "read"]);
+    let mut started = place.start(&["server"]);
+    let line = started.until("answers at");
+    assert!(line.contains("https://127.0.0.1:"), "{line}");
+    started.signal(Signal::TERM);
+    assert_eq!(started.end().0, 0);
+    assert!(place.path(".kapell/tls/cert.pem").exists());
+    let set = |variable: &str, value: &str| {
+        let mut command = place.command(&["server"]);
+        let output = command.env(variable, value).output().unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        (output.status.code().unwrap(), errors)
+    };
+    let (status, errors) = set("KAPELL_SERVER_LISTEN", "everywhere");
+    assert!(
+        status == 2 && errors.contains("`everywhere` is no address"),
+        "{errors}"
+    );
+    let (status, errors) = set("KAPELL_SERVER_TLS_CERT", "cert.pem");
+    assert!(status == 2 && errors.contains("only one"), "{errors}");
+    let (status, errors) = set("KAPELL_SERVER_REQUEST_RATE", "0");
+    assert!(
+        status == 2 && errors.contains("KAPELL_SERVER_REQUEST_RATE"),
+        "{errors}"
+    );
+    // A flag goes before all that: this one is refused for what it says.
+    let refused = place.kapell(&["server", "--tls-cert", "no.pem", "--tls-key", "no.key"]);
+    assert!(refused.errors.contains("no.pem"), "{}", refused.all());
+}
+
+#[test]
+fn a_backup_is_taken_from_a_server_and_only_its_own_machine_restores_it() {
+    let server = Server::new();
+    let here = Place::with(
+        "noop.yaml",
+        "workflow: noop\nsteps:\n  one: { shell: echo said }\n",
+    );
+    server.kapell(&here, &["run", "noop.yaml"]);
+    let url = server.url.clone();
+    let made = here.json(&["backup", "all.tar", "--json", "--server", &url]);
+    assert_eq!(
+        (&made["file"], &made["logs"]),
+        (&json!("all.tar"), &json!(1)),
+        "{made}"
+    );
+    let again = here.kapell(&["backup", "all.tar", "--server", &url]);
+    assert_eq!(again.status, 2, "{}", again.all());
+    let less = here.json(&[
+        "backup",
+        "less.tar",
+        "--without-logs",
+        "--json",
+        "--server",
+        &url,
+    ]);
+    assert_eq!(less["logs"], 0, "{less}");
+    let refused = here.kapell(&[
+        "restore",
+        "all.tar",
+        "--data-dir",
+        "other",
+        "--server",
+        &url,
+    ]);
+    assert_eq!(refused.status, 2, "{}", refused.all());
+    assert!(refused.errors.contains("cannot be restored from here"));
+    let restored = here.json(&["restore", "all.tar", "--data-dir", "other", "--json"]);
+    assert_eq!(restored["logs"], 1, "{restored}");
+    let list = here.json(&["list", "--json", "--data-dir", "other"]);
+    assert_eq!(list["runs"][0]["status"], "succeeded");
+    let audit = server.kapell(&here, &["audit", "--what", "backup"]).out;
+    assert!(audit.contains("GET /api/v1/backup 200"), "{audit}");
+    // Who is not an admin takes nothing.
+    let made = here.json(&[
+        "token", "create", "ci", "--scope", "write", "--json", "--server", &url,
+    ]);
+    let token = made["secret"].as_str().unwrap();
+    let (status, _, body) = server.ask(&format!(
+        "GET /api/v1/backup HTTP/1.1\r\nAuthorization: Bearer {token}"
+    ));
+    assert_eq!((status, &body["code"]), (403, &json!("not-permitted")));
+    assert_eq!(server.end(), 0);
+}
+
+#[test]
+fn doctor_and_health_ask_the_server_that_is_meant() {
+    let server = Server::new();
+    let here = Place::new();
+    let checks = here.json(&["doctor", "--json", "--server", &server.url]);
+    let verdict = |name: &str| {
+        let all = checks.as_array().unwrap();
+        let found = all.iter().find(|check| check["name"] == name);
+        found.map(|check| check["verdict"].as_str().unwrap().to_owned())
+    };
+    for (name, expected) in [
+        ("server", "ok"),
+        ("version", "ok"),
+        ("clocks", "ok"),
+        ("encryption", "warn"),
+    ] {
+        assert_eq!(verdict(name).as_deref(), Some(expected), "{checks}");
+    }
+    assert_eq!(verdict("data directory"), None, "{checks}");
+    assert_eq!(server.kapell(&here, &["health"]).out, "ready\n");
+    // In the data directory itself, over its socket.
+    assert_eq!(
+        server.place.json(&["health", "--json"]),
+        json!({ "ready": true })
+    );
+    let url = server.url.clone();
+    let Server { place, started, .. } = server;
+    started.signal(Signal::TERM);
+    assert_eq!(started.end().0, 0);
+    let gone = place.kapell(&["health"]);
+    assert!(
+        gone.status == 1 && gone.out.contains("not ready"),
+        "{}",
+        gone.all()
+    );
+    let gone = here.kapell(&["health", "--json", "--server", &url]);
+    assert!(
+        gone.status == 1 && gone.out.contains("server-unreachable"),
+        "{}",
+        gone.all()
+    );
+    let gone = here.kapell(&["doctor", "--server", &url]);
+    assert_eq!(gone.status, 1, "{}", gone.all());
 }

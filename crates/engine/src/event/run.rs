@@ -73,6 +73,9 @@ pub struct RunCreated {
     /// The backfill that wants it, by its id; empty is none.
     #[prost(string, tag = "22")]
     pub backfill: String,
+    /// Who asked for the run above all those that led to it; empty is `by`.
+    #[prost(string, tag = "42")]
+    pub root_by: String,
     /// Breakpoints that runs of its workflow have when they are made, beside those of the definition.
     #[prost(message, repeated, tag = "40")]
     pub breakpoints: Vec<StoredBreak>,

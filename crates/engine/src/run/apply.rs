@@ -360,6 +360,7 @@ impl State {
             class: StartClass::from_number(created.class),
             backfill: (!created.backfill.is_empty()).then(|| created.backfill.as_str().into()),
             by: created.by.as_str().into(),
+            root_by: created.root_by.as_str().into(),
             created_at: at,
             scheduled_at: Time(created.scheduled_at),
             timezone: created.timezone.as_str().into(),

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use kapell_api::task::{Place, TaskError};
 use kapell_expr::{Map, Value};
 use kapell_model::params::{Source, bind_input};
-use kapell_model::spec::{Approval, NotifyOn, OnReject, Verb};
+use kapell_model::spec::{Approval, NotifyOn, OnReject, Step, Verb};
 use kapell_model::{Error, ErrorCode, StepStatus, limits};
 
 use super::input::Taken;
 use super::names::At;
-use super::people::not_now;
+use super::people::{Hand, not_now};
 use super::tell::shortened;
 use super::waiting::{Given, Waiting};
 use super::{Answer, Decider, Refusal, Stop};
@@ -80,7 +80,7 @@ impl Decider<'_> {
                 "`kapell why` says what the run waits for",
             ));
         };
-        self.may_answer(path, &approval, &answer)?;
+        self.may_answer(path, &approval, &answer.by, &answer.groups)?;
         if given.iter().any(|given| *given.by == *answer.by) {
             return Err(not_now(
                 format!("`{}` has already said yes to `{path}`", answer.by),
@@ -140,30 +140,122 @@ impl Decider<'_> {
         self.end_started(place, StepStatus::Failed, Some(error));
     }
 
-    fn may_answer(&self, path: &str, approval: &Approval, answer: &Answer) -> Result<(), Refusal> {
+    /// What becomes of an output that somebody gives a step by hand, or of none, as far as people are to
+    /// be asked: nobody but an admin ends an approval, or a step with one inside, who could not say the
+    /// yes that is left. The output of an approval says who ended it, whatever they say.
+    pub(super) fn approval_by_hand(
+        &self,
+        place: Place,
+        path: &str,
+        hand: &Hand,
+        output: Option<Value>,
+    ) -> Result<Option<Value>, Refusal> {
+        let Some(plan) = self.run.state.plan_step(&self.run.plan, place) else {
+            return Ok(output);
+        };
+        let step = Arc::clone(&plan.step);
+        let allowed = approvals_in(&step)
+            .into_iter()
+            .try_for_each(|approval| self.may_be_the_last(place, path, approval, hand));
+        let overrides = allowed.is_err();
+        if !hand.admin {
+            allowed?;
+        }
+        let whole = step.foreach.is_some() && place.item == Place::NO_ITEM;
+        let (Some(given), Verb::Approval(approval), false) = (&output, &step.verb, whole) else {
+            return Ok(output);
+        };
+        let given = given.as_map().cloned().unwrap_or_default();
+        if !matches!(given.get("approved"), Some(Value::Bool(true))) {
+            let error = Error::new(
+                ErrorCode::BadRequest,
+                format!("the output of `{path}` must say `\"approved\": true`"),
+            );
+            return Err(Refusal::Reject(
+                error.hint("`kapell reject` says no; `by` and `at` are set by Kapell"),
+            ));
+        }
+        let answer = Answer {
+            by: hand.by.clone(),
+            groups: hand.groups.clone(),
+            step: path.to_owned(),
+            approved: true,
+            comment: String::new(),
+            input: given.get("input").cloned().unwrap_or_default(),
+            text: false,
+        };
+        let comment = match given.get("comment").and_then(Value::as_str) {
+            Some(comment) => comment,
+            None if overrides => "ended by an admin who may not answer",
+            None => "",
+        };
+        let this = Given {
+            by: hand.by.as_str().into(),
+            at: self.now,
+            comment: comment[..comment.floor_char_boundary(limits::ERROR_BYTES)].into(),
+            input: self.input_of(place, approval, &answer)?,
+        };
+        let before = self.given(place);
+        let everybody: Vec<&str> = before
+            .iter()
+            .chain([&this])
+            .map(|given| &*given.by)
+            .collect();
+        Ok(Some(self::output(true, &everybody.join(", "), &this)))
+    }
+
+    /// Who has said yes so far.
+    fn given(&self, place: Place) -> Vec<Given> {
+        match self.run.state.waits.get(&place) {
+            Some(Waiting::Approval { given, .. }) => given.clone(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Refuses whoever could not say the last yes of an approval.
+    fn may_be_the_last(
+        &self,
+        place: Place,
+        path: &str,
+        approval: &Approval,
+        hand: &Hand,
+    ) -> Result<(), Refusal> {
+        self.may_answer(path, approval, &hand.by, &hand.groups)?;
+        let given = self.given(place);
+        let wanted = usize::try_from(approval.count.max(1)).unwrap_or(usize::MAX);
+        if given.len() + 1 < wanted || given.iter().any(|given| *given.by == *hand.by) {
+            return Err(not_now(
+                format!(
+                    "`{path}` needs {wanted} people, and {} said yes",
+                    given.len()
+                ),
+                "each of them answers with `kapell approve`",
+            ));
+        }
+        Ok(())
+    }
+
+    fn may_answer(
+        &self,
+        path: &str,
+        approval: &Approval,
+        by: &str,
+        groups: &[String],
+    ) -> Result<(), Refusal> {
         let refused = |message: String, hint: &str| {
             Refusal::Reject(Error::new(ErrorCode::NotYours, message).hint(hint))
         };
-        let named = |name: &Arc<str>| {
-            **name == *answer.by || answer.groups.iter().any(|group| **group == **name)
-        };
+        let named = |name: &Arc<str>| **name == *by || groups.iter().any(|group| **group == **name);
         if !approval.by.is_empty() && !approval.by.iter().any(named) {
             let who: Vec<String> = approval.by.iter().map(|name| format!("`{name}`")).collect();
             return Err(refused(
-                format!(
-                    "`{}` may not answer `{path}`: {} may",
-                    answer.by,
-                    who.join(", ")
-                ),
+                format!("`{by}` may not answer `{path}`: {} may", who.join(", ")),
                 "ask one of them; `approval.by` names users and groups",
             ));
         }
-        if !approval.allow_self && *self.run.state.meta.by == *answer.by {
+        if !approval.allow_self && **self.run.state.meta.person() == *by {
             return Err(refused(
-                format!(
-                    "`{}` started the run and may not answer `{path}`",
-                    answer.by
-                ),
+                format!("`{by}` started the run and may not answer `{path}`"),
                 "somebody else must; `allow_self: true` would let whoever started it",
             ));
         }
@@ -225,6 +317,24 @@ impl Decider<'_> {
             .collect::<Vec<_>>()
             .join(" or ")
     }
+}
+
+/// The approvals that end with a step: itself, or those inside.
+fn approvals_in(step: &Step) -> Vec<&Approval> {
+    let mut found = Vec::new();
+    let mut open = vec![step];
+    while let Some(step) = open.pop() {
+        if let Verb::Approval(approval) = &step.verb {
+            found.push(&**approval);
+        }
+        let inside = step
+            .verb
+            .graphs()
+            .into_iter()
+            .flat_map(|graph| &graph.steps);
+        open.extend(inside.map(|step| &**step));
+    }
+    found
 }
 
 fn output(approved: bool, by: &str, last: &Given) -> Value {

@@ -59,6 +59,7 @@ impl Decider<'_> {
                 place,
                 waits: wait,
             },
+            root_by: state.meta.person().clone(),
             depth: state.meta.depth + 1,
             priority: state.meta.priority,
             scheduled_at: state.meta.scheduled_at.0,

@@ -15,6 +15,14 @@ pub(super) fn not_now(message: impl Into<String>, hint: &str) -> Refusal {
     Refusal::Reject(Error::new(ErrorCode::NotAllowedNow, message).hint(hint))
 }
 
+/// Whoever ends a step by hand.
+pub(super) struct Hand {
+    pub(super) by: String,
+    pub(super) groups: Vec<String>,
+    /// May end an approval that they may not answer.
+    pub(super) admin: bool,
+}
+
 /// True if the numbers of iterations in a path that somebody gave are those of the step it leads to: an
 /// answer to a question of an iteration that is over is none to the next one's.
 fn same_iterations(given: &str, found: &str) -> bool {
@@ -53,8 +61,19 @@ impl Decider<'_> {
             },
             Request::Retry { by } => self.retry(by),
             Request::Restart { by, from } => self.restart(by, &from),
-            Request::Skip { by, step } => self.by_hand(by, &step, None),
-            Request::SetOutput { by, step, output } => self.by_hand(by, &step, Some(output)),
+            Request::Skip {
+                by,
+                groups,
+                admin,
+                step,
+            } => self.by_hand(Hand { by, groups, admin }, &step, None),
+            Request::SetOutput {
+                by,
+                groups,
+                admin,
+                step,
+                output,
+            } => self.by_hand(Hand { by, groups, admin }, &step, Some(output)),
             Request::Priority { by, priority } => {
                 if self.run.state.ended() {
                     return Err(not_now("the run has ended", "an ended run has no priority"));
@@ -219,7 +238,7 @@ impl Decider<'_> {
     }
 
     /// Ends a step by hand: skipped, or with an output.
-    fn by_hand(&mut self, by: String, path: &str, output: Option<Value>) -> Taken {
+    fn by_hand(&mut self, hand: Hand, path: &str, output: Option<Value>) -> Taken {
         let place = self.find(path)?;
         let Some(unit) = self.run.state.unit(place) else {
             return Err(not_now(
@@ -272,6 +291,8 @@ impl Decider<'_> {
                 "cancel the run first, then skip the step",
             ));
         }
+        let output = self.approval_by_hand(place, path, &hand, output)?;
+        let by = hand.by;
         if self.run.state.ended() {
             self.reopen(by.clone(), Vec::new());
         }

@@ -44,6 +44,10 @@ pub enum Request {
     Skip {
         /// Who.
         by: String,
+        /// Groups that they are in.
+        groups: Vec<String>,
+        /// They may end an approval that they may not answer.
+        admin: bool,
         /// Path of the step or item.
         step: String,
     },
@@ -51,6 +55,10 @@ pub enum Request {
     SetOutput {
         /// Who.
         by: String,
+        /// Groups that they are in.
+        groups: Vec<String>,
+        /// They may end an approval that they may not answer.
+        admin: bool,
         /// Path of the step or item.
         step: String,
         /// The output.

@@ -125,6 +125,8 @@ pub struct Meta {
     pub trigger: Arc<str>,
     /// Who asked for it.
     pub by: Arc<str>,
+    /// Who asked for the run above all those that led to it; empty is `by`.
+    pub root_by: Arc<str>,
     /// When it was made.
     pub created_at: Time,
     /// Its due time.
@@ -161,6 +163,17 @@ pub struct Meta {
     pub class: StartClass,
     /// The backfill that is told how it ends.
     pub backfill: Option<Arc<str>>,
+}
+
+impl Meta {
+    /// Who is behind it: whoever asked for it, or for the run above all those that led to it.
+    pub fn person(&self) -> &Arc<str> {
+        if self.root_by.is_empty() {
+            &self.by
+        } else {
+            &self.root_by
+        }
+    }
 }
 
 /// A step kept by a fork.

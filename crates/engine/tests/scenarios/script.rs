@@ -306,8 +306,12 @@ fn command(text: &str) -> Result<What, String> {
         ("skip", step) => What::Skip(step.to_owned()),
         ("lose", step) => What::Lose(step.to_owned()),
         ("set", rest) => {
-            let (step, value) = rest.split_once(' ').ok_or("set which step to what?")?;
-            What::Set(step.to_owned(), json(value)?)
+            // `set STEP VALUE`, `set STEP by WHO VALUE`
+            let whom = rest
+                .split_once(" by ")
+                .map_or(0, |(step, _)| step.len() + 4);
+            let value = rest[whom..].find(' ').ok_or("set which step to what?")? + whom;
+            What::Set(rest[..value].to_owned(), json(&rest[value + 1..])?)
         }
         ("priority", number) => What::Priority(
             number

@@ -236,7 +236,8 @@ pub static CHANNEL_TEMPLATE: Key = key(
     "template",
     Kind::Text,
     "",
-    "The text, or with one expression alone the whole body, over the fields of a notice. Empty is one      that says what happened.",
+    "The text, or with one expression alone the whole body, over the fields of a notice. Empty is one \
+     that says what happened.",
 );
 
 /// `notify.channels.*.headers`
@@ -248,9 +249,128 @@ pub static CHANNEL_HEADERS: Key = key(
     "Headers that go with each post, as `name=value`, comma-separated.",
 );
 
+/// `server.listen`
+pub static SERVER_LISTEN: Key = Key {
+    flag: Some("--listen"),
+    ..key(
+        "server",
+        "listen",
+        Kind::Text,
+        "127.0.0.1:7420",
+        "Where `kapell server` listens: an address and a port. Beyond loopback, TLS and tokens are needed.",
+    )
+};
+
+/// `server.tls_cert`
+pub static SERVER_TLS_CERT: Key = Key {
+    flag: Some("--tls-cert"),
+    ..key(
+        "server",
+        "tls_cert",
+        Kind::Path,
+        "",
+        "The certificate of the server, a PEM file, with those that signed it. Empty is none.",
+    )
+};
+
+/// `server.tls_key`
+pub static SERVER_TLS_KEY: Key = Key {
+    flag: Some("--tls-key"),
+    ..key(
+        "server",
+        "tls_key",
+        Kind::Path,
+        "",
+        "The key of that certificate, a PEM file.",
+    )
+};
+
+/// `server.tls_self_signed`
+pub static SERVER_TLS_SELF_SIGNED: Key = Key {
+    flag: Some("--tls-self-signed"),
+    ..key(
+        "server",
+        "tls_self_signed",
+        Kind::Bool,
+        "false",
+        "Speaks TLS with a certificate of its own, made in the data directory: `tls/cert.pem`.",
+    )
+};
+
+/// `server.tls_names`
+pub static SERVER_TLS_NAMES: Key = Key {
+    flag: Some("--tls-name"),
+    ..key(
+        "server",
+        "tls_names",
+        Kind::List,
+        "",
+        "More names and addresses in that certificate, beside localhost and where is listened. With one \
+         that it lacks it is made anew.",
+    )
+};
+
+/// `server.insecure`
+pub static SERVER_INSECURE: Key = Key {
+    flag: Some("--insecure"),
+    ..key(
+        "server",
+        "insecure",
+        Kind::Bool,
+        "false",
+        "Listens without TLS, also beyond loopback: only behind a proxy that speaks it. Everybody needs \
+         a token then.",
+    )
+};
+
+/// `server.require_token`
+pub static SERVER_REQUIRE_TOKEN: Key = Key {
+    flag: Some("--require-token"),
+    ..key(
+        "server",
+        "require_token",
+        Kind::Bool,
+        "false",
+        "Asks everybody for a token, on loopback too. The socket of the data directory lets its owner in.",
+    )
+};
+
+/// `server.request_rate`
+pub static SERVER_REQUEST_RATE: Key = Key {
+    flag: Some("--request-rate"),
+    ..key(
+        "server",
+        "request_rate",
+        Kind::Count(1, 10_000_000),
+        "20000",
+        "Requests that one client may send a second.",
+    )
+};
+
+/// `server.grace`
+pub static SERVER_GRACE: Key = Key {
+    flag: Some("--grace"),
+    ..key(
+        "server",
+        "grace",
+        Kind::Duration,
+        "30s",
+        "How long running attempts get to end once the server is asked to end.",
+    )
+};
+
 /// Every key, in the order of the pages.
 pub static KEYS: &[&Key] = &[
     &DATA_DIR,
+    &SERVER_LISTEN,
+    &SERVER_TLS_CERT,
+    &SERVER_TLS_KEY,
+    &SERVER_TLS_SELF_SIGNED,
+    &SERVER_TLS_NAMES,
+    &SERVER_INSECURE,
+    &SERVER_REQUIRE_TOKEN,
+    &SERVER_REQUEST_RATE,
+    &SERVER_GRACE,
     &WORKER_SLOTS,
     &WORKER_KEEP_FAILED,
     &RETENTION_AGE,

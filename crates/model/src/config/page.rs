@@ -18,6 +18,10 @@ the file, a flag before the variable. A key that is not known is an error, as is
 `kapell config` shows every key, what holds here, and who says so. [kapell.toml](kapell.toml) names all keys
 with their defaults.
 
+A variable of a channel has its name in capitals, with `_` for what is no letter or digit:
+`KAPELL_NOTIFY_CHANNELS_ON_CALL_URL` is the address of the channel `on-call`, whether the file names it or not. So an address
+that is a secret stands in no file.
+
 Spans of time are texts as `90s`, `2h`, `7d`; bytes are texts as `512Ki`, `64Mi`.
 "
     .to_owned();
@@ -38,6 +42,7 @@ Spans of time are texts as `90s`, `2h`, `7d`; bytes are texts as `512Ki`, `64Mi`
             let _ = writeln!(page, "- default: `{}`", key.default);
         }
         let mut names: Vec<String> = key.environment().into_iter().collect();
+        names.extend(key.environment_of("NAME"));
         names.extend(key.variable.map(str::to_owned));
         if !names.is_empty() {
             let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();

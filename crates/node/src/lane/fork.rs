@@ -76,6 +76,7 @@ impl Lane {
                     params,
                     text: forking.text,
                     by: forking.by.clone(),
+                    root_by: "".into(),
                     trigger: "fork",
                     trigger_name: None,
                     scheduled_at: Some(meta.scheduled_at),

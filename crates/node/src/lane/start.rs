@@ -26,6 +26,8 @@ pub(super) struct Making {
     pub(super) params: Value,
     pub(super) text: bool,
     pub(super) by: String,
+    /// Who is behind a child; empty is `by`.
+    pub(super) root_by: Arc<str>,
     pub(super) trigger: &'static str,
     pub(super) trigger_name: Option<Arc<str>>,
     pub(super) scheduled_at: Option<Time>,
@@ -80,6 +82,7 @@ impl Making {
             params: start.params,
             text: start.text,
             by: start.by,
+            root_by: "".into(),
             trigger: "manual",
             trigger_name: None,
             scheduled_at: start.scheduled_at,
@@ -107,6 +110,7 @@ impl Making {
             params: start.params,
             text: true,
             by: start.by,
+            root_by: "".into(),
             trigger: start.kind,
             trigger_name: Some(start.name),
             scheduled_at: Some(start.scheduled_at),
@@ -134,6 +138,7 @@ impl Making {
             params: child.params,
             text: false,
             by: format!("run {}", child.parent.run),
+            root_by: child.root_by,
             trigger: "workflow",
             trigger_name: None,
             scheduled_at: Some(Time(child.scheduled_at)),
@@ -742,6 +747,7 @@ fn created(id: RunId, making: &Making, ready: &Ready, now: Time) -> RunCreated {
         params: Some(Stored::new(&ready.params)),
         trigger: making.trigger.to_owned(),
         by: making.by.clone(),
+        root_by: making.root_by.to_string(),
         scheduled_at: scheduled_at.0,
         timezone: making
             .timezone

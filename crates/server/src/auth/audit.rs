@@ -1,5 +1,5 @@
-//! The audit log: every change that was asked for over a connection, with who, from where and how it
-//! ended. One thread writes entries in batches; a change that would find no room there is refused.
+//! The audit log: every change that was asked for, with who, from where, what it was about and how it
+//! ended; over a connection and in a process that works in the data directory itself. One thread writes entries in batches; a change that would find no room there is refused.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -91,23 +91,46 @@ impl Audit {
         }
     }
 
+    /// A page of the entries that match, newest first. Of many that do not match, some are looked at; the
+    /// page may then be short or empty, and `next` goes on.
     pub(crate) fn list(&self, query: &AuditQuery, limit: usize) -> Result<AuditPage, Error> {
-        let beyond = query.before.map(key);
-        let rows = self
-            .store
-            .documents(&[DOCUMENT], beyond.as_deref(), Order::Backward, limit + 1)
-            .map_err(failure)?;
-        let mut entries = Vec::with_capacity(rows.len());
-        for (_, text) in rows {
-            entries.push(serde_json::from_str::<AuditEntry>(&text).map_err(|error| {
-                let message = format!("an entry of the audit log cannot be read: {error}");
-                Error::new(ErrorCode::StoreCorrupt, message)
-            })?);
+        let mut page = AuditPage::default();
+        let mut before = query.before;
+        let mut looked_at = 0;
+        loop {
+            let size = if is_filtered(query) {
+                limits::LIST_PAGE
+            } else {
+                limit + 1
+            };
+            let beyond = before.map(key);
+            let rows = self
+                .store
+                .documents(&[DOCUMENT], beyond.as_deref(), Order::Backward, size)
+                .map_err(failure)?;
+            let last = rows.len() < size;
+            for (_, text) in rows {
+                let entry: AuditEntry = serde_json::from_str(&text).map_err(|error| {
+                    let message = format!("an entry of the audit log cannot be read: {error}");
+                    Error::new(ErrorCode::StoreCorrupt, message)
+                })?;
+                if query.since.is_some_and(|since| entry.at < since) {
+                    return Ok(page);
+                }
+                if page.entries.len() == limit || looked_at == limits::AUDIT_LOOK {
+                    page.next = before;
+                    return Ok(page);
+                }
+                before = Some(entry.number);
+                looked_at += 1;
+                if matches(query, &entry) {
+                    page.entries.push(entry);
+                }
+            }
+            if last {
+                return Ok(page);
+            }
         }
-        let more = entries.len() > limit;
-        entries.truncate(limit);
-        let next = entries.last().filter(|_| more).map(|entry| entry.number);
-        Ok(AuditPage { entries, next })
     }
 }
 
@@ -115,6 +138,18 @@ impl Drop for Audit {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+fn is_filtered(query: &AuditQuery) -> bool {
+    query.who.is_some() || query.what.is_some()
+}
+
+fn matches(query: &AuditQuery, entry: &AuditEntry) -> bool {
+    let holds = |text: &str, part: &str| text.to_lowercase().contains(&part.to_lowercase());
+    let who = query.who.as_deref().is_none_or(|who| entry.who == who);
+    let about = entry.about.as_deref().unwrap_or_default();
+    let what = query.what.as_deref();
+    who && what.is_none_or(|part| holds(&entry.what, part) || holds(about, part))
 }
 
 fn key(number: u64) -> Vec<u8> {

@@ -137,6 +137,7 @@ fn entry(what: &str, at: Time) -> kapell_api::http::AuditEntry {
         from: "socket".to_owned(),
         what: what.to_owned(),
         status: 200,
+        about: None,
     }
 }
 
@@ -155,9 +156,94 @@ fn the_audit_log_numbers_on_after_a_restart_and_drops_what_is_old() {
     assert_eq!((page.entries[0].number, page.next), (3, Some(3)));
     let query = kapell_api::http::AuditQuery {
         before: page.next,
-        limit: 0,
+        ..Default::default()
     };
     let rest = second.list(&query, 10).unwrap();
     let left: Vec<&str> = rest.entries.iter().map(|entry| &*entry.what).collect();
     assert_eq!((left, rest.next), (vec!["one"], None));
+}
+
+#[test]
+fn entries_are_found_by_who_what_and_when() {
+    let audit = Audit::new(Arc::new(MemoryStore::default()));
+    let now = clock::now();
+    let ago = |minutes: i64| Time(now.0 - minutes * 60_000_000);
+    for (minutes, who, what, about) in [
+        (50, "ann", "POST /api/v1/runs", "workflow `sales`, run 1"),
+        (40, "bob", "POST /api/v1/runs", "workflow `other`, run 2"),
+        (30, "ann", "DELETE /api/v1/workflows/sales", ""),
+        (20, "bob", "PATCH /api/v1/workflows/sales", "paused"),
+        (10, "ann", "PUT /api/v1/secrets/token", ""),
+    ] {
+        let mut entry = entry(what, ago(minutes));
+        entry.who = who.to_owned();
+        entry.about = Some(about.to_owned());
+        audit.record(entry, None);
+    }
+    audit.close();
+    let asked = |query: kapell_api::http::AuditQuery, limit| {
+        let page = audit.list(&query, limit).unwrap();
+        let numbers: Vec<u64> = page.entries.iter().map(|entry| entry.number).collect();
+        (numbers, page.next)
+    };
+    let query = kapell_api::http::AuditQuery::default;
+    let who = |who: &str| Some(who.to_owned());
+    let what = |what: &str| Some(what.to_owned());
+    assert_eq!(asked(query(), 9), (vec![5, 4, 3, 2, 1], None));
+    let mut ann = query();
+    ann.who = who("ann");
+    assert_eq!(asked(ann.clone(), 9), (vec![5, 3, 1], None));
+    assert_eq!(asked(ann.clone(), 2), (vec![5, 3], Some(3)));
+    ann.before = Some(3);
+    assert_eq!(asked(ann, 2), (vec![1], None));
+    let mut sales = query();
+    sales.what = what("SALES");
+    assert_eq!(asked(sales.clone(), 9), (vec![4, 3, 1], None));
+    sales.since = Some(ago(35));
+    assert_eq!(asked(sales.clone(), 9), (vec![4, 3], None));
+    sales.who = who("bob");
+    assert_eq!(asked(sales, 9), (vec![4], None));
+}
+
+#[test]
+fn a_change_in_this_process_has_an_entry_and_one_of_a_request_adds_to_its_own() {
+    let audit = Audit::new(Arc::new(MemoryStore::default()));
+    let said = |made: Option<&u8>| format!("made {}", made.copied().unwrap_or_default());
+    assert_eq!(audit.change("POST", "/things", said, || Ok(7)).unwrap(), 7);
+    let refused = || Err(Error::new(ErrorCode::NotAllowedNow, "no"));
+    audit.change("POST", "/things", said, refused).unwrap_err();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let of_request = About::default();
+    let handler = async {
+        let work = carried(|| audit.change("POST", "/things", said, || Ok(8)).unwrap());
+        assert_eq!(
+            std::thread::scope(|scope| scope.spawn(work).join().unwrap()),
+            8
+        );
+        about(|| "x".repeat(5_000));
+    };
+    runtime.block_on(of_request.clone().within(handler));
+    let text = of_request.said().unwrap();
+    assert!(
+        text.starts_with("made 8; xxx") && text.len() <= 1_024,
+        "{text}"
+    );
+    audit.close();
+    let page = audit
+        .list(&kapell_api::http::AuditQuery::default(), 9)
+        .unwrap();
+    let told: Vec<_> = page
+        .entries
+        .iter()
+        .map(|entry| (&*entry.what, entry.status, entry.about.as_deref()))
+        .collect();
+    let what = "POST /api/v1/things";
+    assert_eq!(
+        told,
+        [(what, 409, Some("made 0")), (what, 200, Some("made 7"))]
+    );
+    assert!(page.entries[0].from.starts_with("process "));
+    about(|| unreachable!("there is no request"));
 }

@@ -95,3 +95,24 @@ fn a_call_without_a_signature_is_named_by_whoever_calls_or_by_chance() {
     call.id = Some("x".repeat(300));
     assert_eq!(named(&call).unwrap_err().code, ErrorCode::LimitReached);
 }
+
+#[test]
+fn the_key_of_addresses_is_sealed_and_one_that_was_not_stays_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let store: Arc<dyn Store> = Arc::new(kapell_store::MemoryStore::default());
+    let hooks = || {
+        let source = crate::KeySource::File(folder.path().join("secret.key"));
+        let kept = Arc::new(Secrets::new(Arc::clone(&store), source));
+        Hooks::new(Arc::clone(&store), kept)
+    };
+    let open = blake3::Hash::from_bytes([7; 32]).to_hex().to_string();
+    store
+        .put_documents(&[(DOCUMENT.to_vec(), Some(open.clone()))])
+        .unwrap();
+    assert_eq!(hooks().key().unwrap(), [7; 32]);
+    let all = store.documents(&[], None, Order::Forward, 100).unwrap();
+    assert!(all.iter().all(|(_, text)| !text.contains(&open)), "{all:?}");
+    assert_eq!(hooks().key().unwrap(), [7; 32]);
+    let listed = hooks().kept.list("default", "", 100).unwrap();
+    assert!(listed.secrets.is_empty(), "it is no secret of workflows");
+}

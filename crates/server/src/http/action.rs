@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::routing::post;
+use axum::{Extension, Json};
 use kapell_api::http::{Action, BASE, schema};
 use kapell_model::RunId;
 use serde_json::{Map, Value, json};
@@ -15,6 +15,7 @@ use utoipa_axum::router::OpenApiRouter;
 use super::Shared;
 use super::answer::{Answer, Body, bad, keyed};
 use crate::Service;
+use crate::auth::Caller;
 
 /// The route of every verb.
 pub(super) const ROUTE: &str = "/runs/{run}/{verb}";
@@ -27,6 +28,7 @@ async fn act(
     State(service): Shared,
     Path((run, verb)): Path<(String, String)>,
     headers: HeaderMap,
+    caller: Option<Extension<Caller>>,
     body: Body,
 ) -> Answer<Option<RunId>> {
     let mut fields: Map<String, Value> = body.read_or_default()?;
@@ -41,6 +43,9 @@ async fn act(
     } = &mut action
     {
         *idempotency_key = keyed(&headers, idempotency_key.take())?;
+    }
+    if let Action::Skip { admin, .. } | Action::SetOutput { admin, .. } = &mut action {
+        *admin = caller.is_some_and(|caller| caller.is_admin());
     }
     let run = super::run::found(&service, run).await?;
     Ok(Json(service.act_soon(run, action).await?))

@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::Service;
-use crate::auth::Caller;
+use crate::auth::{Caller, carried};
 
 /// How long the body of a request may take to come; of a blob the next part of it.
 const BODY_PATIENCE: Duration = Duration::from_mins(1);
@@ -218,7 +218,7 @@ pub(super) async fn call<T: Serialize + Send + 'static>(
     service: Arc<Service>,
     ask: impl FnOnce(&Service) -> Result<T, Error> + Send + 'static,
 ) -> Answer<T> {
-    match tokio::task::spawn_blocking(move || ask(&service)).await {
+    match tokio::task::spawn_blocking(carried(move || ask(&service))).await {
         Ok(Ok(answer)) => Ok(Json(answer)),
         Ok(Err(error)) => Err(Failure(error)),
         Err(error) => Err(Failure(Error::new(ErrorCode::Internal, error.to_string()))),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use kapell_api::http::{AuditEntry, BASE, HOOKS, Scope};
@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use super::answer::problem;
 use crate::Service;
-use crate::auth::{Caller, Peer, Rates};
+use crate::auth::{About, Caller, Peer, Rates};
 use crate::register::NAMESPACE;
 
 /// A refused token weighs as much as so many requests, so that guessing is slow.
@@ -112,14 +112,26 @@ impl Gate {
     }
 }
 
+/// True for what proxies say of whom they pass on.
+fn is_of_a_proxy(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name.starts_with("x-forwarded-") || ["forwarded", "via", "x-real-ip"].contains(&name)
+}
+
 /// A browser on this machine may be told to ask by a page from anywhere: such requests name another host
-/// or another origin.
+/// or another origin. A proxy on this machine passes on what anybody asks.
 fn from_here(headers: &HeaderMap) -> Result<(), Error> {
     let refused = |what: &str| {
         let message = format!("without a token, {what}");
         Err(Error::new(ErrorCode::NotPermitted, message)
             .hint("use the name `localhost` or the address itself, or a token"))
     };
+    if let Some(name) = headers.keys().find(|name| is_of_a_proxy(name)) {
+        let message = format!("without a token, nothing is answered to a proxy (`{name}`)");
+        return Err(Error::new(ErrorCode::NotPermitted, message).hint(
+            "start the server behind it with `--require-token`, and give its clients tokens",
+        ));
+    }
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let host = text(header::HOST).unwrap_or_default();
     let name = host.rsplit_once(':').map_or(host, |(name, port)| {
@@ -195,7 +207,10 @@ pub(super) async fn pass(
         }
         (Needs::Scope(scope), Some(_)) => Some(scope),
     };
-    let changes = !request.method().is_safe() && scope.is_some_and(|scope| scope != Scope::Read);
+    // Whoever takes a backup takes everything.
+    let takes_all = request.uri().path().strip_prefix(BASE) == Some("/backup");
+    let changes = (takes_all || !request.method().is_safe())
+        && scope.is_some_and(|scope| scope != Scope::Read);
     let room = if changes {
         gate.service.audit.room().map(Some)
     } else {
@@ -213,17 +228,19 @@ pub(super) async fn pass(
         (Some(scope), Some(caller)) => caller.may(scope, NAMESPACE),
         (None, _) | (_, None) => Ok(()),
     };
+    let about = About::default();
     let response = match allowed {
         Ok(()) => {
             if let Some(caller) = caller {
                 request.extensions_mut().insert(caller);
             }
-            next.run(request).await
+            about.clone().within(next.run(request)).await
         }
         Err(error) => problem(error, None),
     };
     if let Some(mut entry) = entry {
         entry.status = response.status().as_u16();
+        entry.about = about.said();
         gate.service.audit.record(entry, room);
     }
     response
@@ -261,6 +278,7 @@ pub(super) fn entry(caller: &Caller, request: &Request) -> AuditEntry {
         from: caller.from(),
         what: format!("{} {path}", request.method()),
         status: 0,
+        about: None,
     }
 }
 

@@ -14,7 +14,7 @@ use utoipa_axum::routes;
 use super::Shared;
 use super::answer::{Answer, Body, call};
 use crate::Service;
-use crate::auth::Caller;
+use crate::auth::{Caller, attributed};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
     OpenApiRouter::new()
@@ -31,8 +31,15 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
     request_body = NewToken,
     responses((status = 200, description = "The token with its secret", body = CreatedToken))
 )]
-async fn create_token(State(service): Shared, body: Body) -> Answer<CreatedToken> {
-    let new: NewToken = body.read()?;
+async fn create_token(
+    State(service): Shared,
+    caller: Option<Extension<Caller>>,
+    body: Body,
+) -> Answer<CreatedToken> {
+    let mut new: NewToken = body.read()?;
+    if let Some(caller) = caller {
+        new.by = attributed(caller.who(), &new.by);
+    }
     call(service, move |service| service.create_token(&new)).await
 }
 
@@ -85,14 +92,18 @@ async fn revoke_token(
     Query(revoke): Query<Revoke>,
     caller: Option<Extension<Caller>>,
 ) -> Answer<TokenView> {
-    let named = caller.and_then(|caller| caller.name().map(str::to_owned));
-    let by = named.unwrap_or(revoke.by);
+    let by = match caller {
+        Some(caller) if caller.name().is_some() => caller.who(),
+        Some(caller) => attributed(caller.who(), &revoke.by),
+        None => revoke.by,
+    };
     call(service, move |service| service.revoke_token(&token, &by)).await
 }
 
 /// Read the audit log, newest first
 ///
-/// Every change that was asked for over a connection, with who, from where and how it ended.
+/// Every change that was asked for, with who, from where, what it was about and how it ended. With filters
+/// a page may be short or empty and still have `next`: older entries are yet to be looked at.
 #[utoipa::path(
     get, path = "/audit", tag = "tokens", security(("token" = ["admin"])),
     params(AuditQuery),

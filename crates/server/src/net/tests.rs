@@ -193,3 +193,26 @@ fn one_address_has_its_bound_of_connections_and_closing_frees_a_place() {
     assert!(all.iter().all(Option::is_some));
     assert!(Place::take(&shared, None).is_none());
 }
+
+#[test]
+fn the_loopback_is_trusted_only_where_it_alone_is_listened_on_and_no_proxy_stands_there() {
+    let address = |text: &str| -> SocketAddr { text.parse().unwrap() };
+    let client = address("127.0.0.1:5000");
+    let is_here = |trust: Trust, here: Option<&str>, from| {
+        matches!(trust.peer(here.map(address), from), Peer::Loopback(_))
+    };
+    assert!(is_here(Trust::Machine, Some("127.0.0.1:7420"), client));
+    assert!(is_here(
+        Trust::Machine,
+        Some("[::1]:7420"),
+        address("[::1]:9")
+    ));
+    assert!(!is_here(Trust::Machine, Some("0.0.0.0:7420"), client));
+    assert!(!is_here(Trust::Machine, None, client));
+    assert!(!is_here(
+        Trust::Machine,
+        Some("127.0.0.1:7420"),
+        address("192.0.2.7:9")
+    ));
+    assert!(!is_here(Trust::Nobody, Some("127.0.0.1:7420"), client));
+}

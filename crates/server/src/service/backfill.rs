@@ -144,16 +144,22 @@ impl Service {
         })
     }
 
-    fn set_backfill(&self, workflow: &str, id: &str, ask: Ask) -> Result<BackfillView> {
-        // One that nobody made would be asked for nothing.
-        self.backfill(workflow, id)?;
-        self.ask_small(key(workflow, id), ask)?;
-        self.backfill(workflow, id)
+    fn set_backfill(&self, workflow: &str, id: &str, verb: &str, ask: Ask) -> Result<BackfillView> {
+        let path = format!("/workflows/{workflow}/backfills/{id}/{verb}");
+        self.audit.change(
+            "POST",
+            &path,
+            |_| String::new(),
+            || {
+                // One that nobody made would be asked for nothing.
+                self.backfill(workflow, id)?;
+                self.ask_small(key(workflow, id), ask)?;
+                self.backfill(workflow, id)
+            },
+        )
     }
-}
 
-impl BackfillCalls for Service {
-    fn start_backfill(&self, workflow: &str, new: &NewBackfill) -> Result<BackfillView> {
+    fn make_backfill(&self, workflow: &str, new: &NewBackfill) -> Result<BackfillView> {
         check(workflow, new)?;
         if let Some(id) = &new.id
             && let Some(text) = self.document(&key(workflow, id))?
@@ -196,6 +202,18 @@ impl BackfillCalls for Service {
         }
         let message = format!("the next {TRIES} names for a backfill of `{workflow}` are taken");
         Err(Error::new(ErrorCode::LimitReached, message).hint("name it with `id`"))
+    }
+}
+
+impl BackfillCalls for Service {
+    fn start_backfill(&self, workflow: &str, new: &NewBackfill) -> Result<BackfillView> {
+        let path = format!("/workflows/{workflow}/backfills");
+        let what = |made: Option<&BackfillView>| {
+            let id = made.map_or_else(String::new, |made| format!("backfill `{}`, ", made.id));
+            format!("{id}from {} until {}", new.from, new.until)
+        };
+        self.audit
+            .change("POST", &path, what, || self.make_backfill(workflow, new))
     }
 
     fn backfills(&self, which: &BackfillQuery) -> Result<BackfillPage> {
@@ -240,16 +258,16 @@ impl BackfillCalls for Service {
 
     fn pause_backfill(&self, workflow: &str, id: &str, by: &str) -> Result<BackfillView> {
         let by = by.to_owned();
-        self.set_backfill(workflow, id, Ask::PauseBackfill { by })
+        self.set_backfill(workflow, id, "pause", Ask::PauseBackfill { by })
     }
 
     fn resume_backfill(&self, workflow: &str, id: &str, by: &str) -> Result<BackfillView> {
         let by = by.to_owned();
-        self.set_backfill(workflow, id, Ask::ResumeBackfill { by })
+        self.set_backfill(workflow, id, "resume", Ask::ResumeBackfill { by })
     }
 
     fn cancel_backfill(&self, workflow: &str, id: &str, by: &str) -> Result<BackfillView> {
         let by = by.to_owned();
-        self.set_backfill(workflow, id, Ask::CancelBackfill { by })
+        self.set_backfill(workflow, id, "cancel", Ask::CancelBackfill { by })
     }
 }

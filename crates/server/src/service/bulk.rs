@@ -1,5 +1,6 @@
 //! Many runs in one call.
 
+use std::collections::BTreeSet;
 use kapell_api::client::{Result, RunCalls};
 use kapell_api::http::{
     Action, BulkAction, BulkRefusal, BulkResult, Problem, RunSummary, StartResult, StartRuns,
@@ -9,6 +10,7 @@ use kapell_model::{Error, ErrorCode, RunStatus, limits};
 use kapell_store::RunFilter;
 
 use super::Service;
+use crate::auth::about;
 use crate::search;
 
 /// Actions of one page under way at once.
@@ -24,6 +26,7 @@ impl Service {
                 .hint(format!("at most {}", limits::BATCH_STARTS)));
         }
         // All are asked for before the first answer is waited for, so that one commit holds many.
+        about(|| said_of(&start));
         let mut asked = Vec::with_capacity(count);
         for mut run in start.runs {
             if run.by.is_empty() {
@@ -82,6 +85,15 @@ impl Service {
                 }
             }
         }
+        about(|| {
+            let runs: Vec<String> = result.runs.iter().map(ToString::to_string).collect();
+            format!(
+                "{} of {} runs: {}",
+                action.verb(),
+                runs.len(),
+                runs.join(", ")
+            )
+        });
         Ok(result)
     }
 
@@ -149,8 +161,21 @@ fn takes(action: &Action, status: RunStatus) -> bool {
         | Action::SetOutput { .. }
         | Action::Fork { .. }
         | Action::Breakpoints { .. }
+        | Action::AddBreakpoint { .. }
+        | Action::RemoveBreakpoints { .. }
         | Action::SetParam { .. } => true,
     }
+}
+
+/// What the audit log says of many starts.
+fn said_of(start: &StartRuns) -> String {
+    let workflows: BTreeSet<&str> = start.runs.iter().map(|run| &*run.workflow).collect();
+    let workflows: Vec<&str> = workflows.into_iter().collect();
+    format!(
+        "{} runs of workflow {}",
+        start.runs.len(),
+        workflows.join(", ")
+    )
 }
 
 /// The action of whoever asks, if it does not say of whom.

@@ -81,11 +81,17 @@ impl ChannelCalls for Service {
     }
 
     fn notice(&self, channel: &str, number: u64, action: NoticeAction) -> Result<()> {
-        let ask = match action {
-            NoticeAction::Again => NoticeAsk::Again { number },
-            NoticeAction::Forget => NoticeAsk::Forget { number },
+        let path = format!("/channels/{channel}/notices/{number}");
+        let (word, ask) = match action {
+            NoticeAction::Again => ("again", NoticeAsk::Again { number }),
+            NoticeAction::Forget => ("forget", NoticeAsk::Forget { number }),
         };
-        self.ask_small(key(named(channel)?), Ask::Notice(ask))
-            .map(|_| ())
+        let key = key(named(channel)?);
+        self.audit.change(
+            "POST",
+            &path,
+            |_| word.to_owned(),
+            || self.ask_small(key, Ask::Notice(ask)).map(|_| ()),
+        )
     }
 }

@@ -77,10 +77,17 @@ impl Service {
         version: Option<u32>,
         change: Change,
     ) -> Result<WorkflowBreakpoints> {
-        let ask = Ask::Change(Box::new(change));
-        let asks = vec![(Self::queue_key(workflow), ask)];
-        self.ask(ClientRequest::AskTogether(asks))?;
-        self.breakpoints(workflow, version)
+        let path = format!("/workflows/{workflow}/breakpoints");
+        let what = |all: Option<&WorkflowBreakpoints>| match all {
+            Some(all) => format!("{} of them now", all.breakpoints.len()),
+            None => String::new(),
+        };
+        self.audit.change("PUT", &path, what, || {
+            let ask = Ask::Change(Box::new(change));
+            let asks = vec![(Self::queue_key(workflow), ask)];
+            self.ask(ClientRequest::AskTogether(asks))?;
+            self.breakpoints(workflow, version)
+        })
     }
 }
 

@@ -1,5 +1,7 @@
 //! Putting workflows in force. What is said of them beside their versions is in `workflow_settings`.
 
+mod said;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -20,6 +22,7 @@ use kapell_store::VersionRow;
 mod locks;
 
 use super::Service;
+use crate::auth::about;
 use crate::diff;
 use crate::register::{self, NAMESPACE};
 use crate::rows::failure;
@@ -201,36 +204,13 @@ impl Service {
 
 impl DeployCalls for Service {
     fn deploy(&self, deploy: &Deploy) -> Result<DeployPlan> {
-        let _alone = self.definitions.lock();
-        let mut wanted = self.wanted(deploy)?;
-        let left_over = if deploy.prune {
-            self.left_over(&wanted)?
-        } else {
-            Vec::new()
-        };
-        let specs = wanted.iter().map(|of| (&of.row.workflow, &of.spec));
-        self.check_locks(&specs.collect::<Vec<_>>(), &left_over)?;
-        let mut plan = DeployPlan {
-            warnings: self.warnings(&wanted, &left_over)?,
-            ..DeployPlan::default()
-        };
-        if !deploy.dry_run {
-            self.put_in_force(&mut wanted, &left_over)?;
-            plan.applied = true;
+        if deploy.dry_run {
+            about(|| "a dry run: nothing was changed".to_owned());
+            return self.put(deploy);
         }
-        plan.changes = wanted.into_iter().map(|wanted| wanted.change).collect();
-        for workflow in left_over {
-            plan.changes.push(DeployChange {
-                workflow,
-                action: DeployAction::Delete,
-                from: None,
-                to: None,
-                differences: Vec::new(),
-                files_differ: false,
-                files: Vec::new(),
-            });
-        }
-        Ok(plan)
+        let what = |plan: Option<&DeployPlan>| plan.map_or_else(String::new, said::plan);
+        self.audit
+            .change("POST", "/deploy", what, || self.put(deploy))
     }
 
     fn workflow(&self, name: &str) -> Result<WorkflowView> {
@@ -238,19 +218,26 @@ impl DeployCalls for Service {
     }
 
     fn change(&self, name: &str, change: &WorkflowChange) -> Result<WorkflowView> {
-        self.changed(name, change)
+        let path = format!("/workflows/{name}");
+        let what = |_: Option<&WorkflowView>| said::change(change);
+        self.audit
+            .change("PATCH", &path, what, || self.changed(name, change))
     }
 
     fn delete(&self, name: &str) -> Result<WorkflowView> {
-        self.known(name)?;
-        let change = Change {
-            delete: true,
-            ..Change::default()
-        };
-        let _alone = self.definitions.lock();
-        let ask = (Self::queue_key(name), Ask::Change(Box::new(change)));
-        self.ask(ClientRequest::AskTogether(vec![ask]))?;
-        self.shown(name)
+        let path = format!("/workflows/{name}");
+        let nothing = |_: Option<&WorkflowView>| String::new();
+        self.audit.change("DELETE", &path, nothing, || {
+            self.known(name)?;
+            let change = Change {
+                delete: true,
+                ..Change::default()
+            };
+            let _alone = self.definitions.lock();
+            let ask = (Self::queue_key(name), Ask::Change(Box::new(change)));
+            self.ask(ClientRequest::AskTogether(vec![ask]))?;
+            self.shown(name)
+        })
     }
 
     fn diff(&self, name: &str, from: u32, to: u32) -> Result<VersionDiff> {
@@ -289,12 +276,53 @@ impl DeployCalls for Service {
             key: dismissal.key.as_str().into(),
             by: dismissal.by.clone(),
         };
-        self.ask_small(Self::queue_key(name), dismiss)?;
+        let path = format!("/workflows/{name}/queue/dismiss");
+        let what = |_: Option<&Value>| format!("key `{}`", dismissal.key);
+        self.audit.change("POST", &path, what, || {
+            self.ask_small(Self::queue_key(name), dismiss)
+        })?;
         self.queue(name, &QueueQuery::default())
     }
 
     fn hold(&self, hold: &Hold) -> Result<Held> {
-        self.hold_all(hold)
+        let what = |_: Option<&Held>| if hold.paused { "paused" } else { "going on" }.to_owned();
+        self.audit
+            .change("POST", "/workflows/hold", what, || self.hold_all(hold))
+    }
+}
+
+impl Service {
+    fn put(&self, deploy: &Deploy) -> Result<DeployPlan> {
+        let _alone = self.definitions.lock();
+        let mut wanted = self.wanted(deploy)?;
+        let left_over = if deploy.prune {
+            self.left_over(&wanted)?
+        } else {
+            Vec::new()
+        };
+        let specs = wanted.iter().map(|of| (&of.row.workflow, &of.spec));
+        self.check_locks(&specs.collect::<Vec<_>>(), &left_over)?;
+        let mut plan = DeployPlan {
+            warnings: self.warnings(&wanted, &left_over)?,
+            ..DeployPlan::default()
+        };
+        if !deploy.dry_run {
+            self.put_in_force(&mut wanted, &left_over)?;
+            plan.applied = true;
+        }
+        plan.changes = wanted.into_iter().map(|wanted| wanted.change).collect();
+        for workflow in left_over {
+            plan.changes.push(DeployChange {
+                workflow,
+                action: DeployAction::Delete,
+                from: None,
+                to: None,
+                differences: Vec::new(),
+                files_differ: false,
+                files: Vec::new(),
+            });
+        }
+        Ok(plan)
     }
 }
 

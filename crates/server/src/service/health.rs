@@ -2,6 +2,7 @@
 
 use kapell_api::client::{HealthCalls, Result};
 use kapell_api::http::Health;
+use kapell_node::clock;
 
 use super::Service;
 
@@ -11,6 +12,7 @@ impl HealthCalls for Service {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             working: self.working,
+            at: Some(clock::now()),
         })
     }
 }

@@ -1,5 +1,7 @@
 //! Runs: made, listed, looked at, acted on.
 
+mod said;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +21,7 @@ use kapell_node::{Answer, ClientRequest, Entity, clock};
 use kapell_store::{RunFilter, RunPlace, RunRow};
 
 use super::{Service, answered, aside, debug, no_answer, no_run, no_version, page, unexpected, waits};
+use crate::auth::about;
 use crate::register::NAMESPACE;
 use crate::rows::{self, failure, summary};
 use crate::search;
@@ -33,8 +36,11 @@ impl Service {
     /// [`RunCalls::start`] without a thread that waits.
     pub(crate) async fn start_soon(&self, start: StartRun) -> Result<Started> {
         self.takes_starts()?;
-        let answer = self.ask_soon(start_request(start)).await?;
-        started(answer).map(|run| Started { run })
+        let workflow = start.workflow.clone();
+        let answer = self.ask_soon(start_request(start)).await;
+        let made = answer.and_then(started).map(|run| Started { run });
+        about(|| said::start(&workflow, made.as_ref().ok()));
+        made
     }
 
     /// [`RunCalls::act`] without a thread that waits.
@@ -42,6 +48,7 @@ impl Service {
         if matches!(action, Action::Fork { .. }) {
             self.takes_starts()?;
         }
+        about(|| said::action(run, &action));
         acted(self.ask_soon(action_request(run, action)?).await?)
     }
 
@@ -217,7 +224,10 @@ impl Service {
 impl RunCalls for Service {
     fn start(&self, start: &StartRun) -> Result<Started> {
         self.takes_starts()?;
-        started(self.ask(start_request(start.clone()))?).map(|run| Started { run })
+        let what = |made: Option<&Started>| said::start(&start.workflow, made);
+        self.audit.change("POST", "/runs", what, || {
+            started(self.ask(start_request(start.clone()))?).map(|run| Started { run })
+        })
     }
 
     fn find(&self, name: &str) -> Result<RunId> {
@@ -356,7 +366,11 @@ impl RunCalls for Service {
     }
 
     fn act(&self, run: RunId, action: &Action) -> Result<Option<RunId>> {
-        acted(self.ask(action_request(run, action.clone())?)?)
+        let path = format!("/runs/{run}/{}", action.verb());
+        let what = |_: Option<&Option<RunId>>| said::action(run, action);
+        self.audit.change("POST", &path, what, || {
+            acted(self.ask(action_request(run, action.clone())?)?)
+        })
     }
 
     fn bulk(&self, bulk: &BulkAction) -> Result<BulkResult> {
@@ -405,8 +419,30 @@ fn action_request(run: RunId, action: Action) -> Result<ClientRequest> {
         Action::Resume { by } => Request::Resume { by },
         Action::Retry { by } => Request::Retry { by },
         Action::Restart { by, from } => Request::Restart { by, from },
-        Action::Skip { by, step } => Request::Skip { by, step },
-        Action::SetOutput { by, step, output } => Request::SetOutput { by, step, output },
+        Action::Skip {
+            by,
+            groups,
+            admin,
+            step,
+        } => Request::Skip {
+            by,
+            groups,
+            admin,
+            step,
+        },
+        Action::SetOutput {
+            by,
+            groups,
+            admin,
+            step,
+            output,
+        } => Request::SetOutput {
+            by,
+            groups,
+            admin,
+            step,
+            output,
+        },
         Action::Priority { by, priority } => Request::Priority { by, priority },
         Action::Dismiss { by: _ } => return Ok(ClientRequest::Dismiss { run }),
         Action::Approve {

@@ -9,8 +9,16 @@ use crate::register::NAMESPACE;
 
 impl SecretCalls for Service {
     fn set_secret(&self, name: &str, secret: &SetSecret) -> Result<()> {
-        self.secrets
-            .set(NAMESPACE, name, &secret.value, &secret.by, clock::now())
+        let path = format!("/secrets/{name}");
+        self.audit.change(
+            "PUT",
+            &path,
+            |_| String::new(),
+            || {
+                self.secrets
+                    .set(NAMESPACE, name, &secret.value, &secret.by, clock::now())
+            },
+        )
     }
 
     fn secrets(&self, after: &str, limit: usize) -> Result<SecretPage> {
@@ -18,10 +26,20 @@ impl SecretCalls for Service {
     }
 
     fn delete_secret(&self, name: &str) -> Result<()> {
-        self.secrets.delete(NAMESPACE, name)
+        let path = format!("/secrets/{name}");
+        self.audit.change(
+            "DELETE",
+            &path,
+            |_| String::new(),
+            || self.secrets.delete(NAMESPACE, name),
+        )
     }
 
     fn rotate_secrets(&self) -> Result<RotatedSecrets> {
-        self.secrets.rotate()
+        let what = |done: Option<&RotatedSecrets>| {
+            done.map_or_else(String::new, |done| format!("{} secrets", done.secrets))
+        };
+        self.audit
+            .change("POST", "/secret-keys", what, || self.secrets.rotate())
     }
 }

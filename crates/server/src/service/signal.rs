@@ -11,6 +11,7 @@ use kapell_model::{EntityKey, Error, ErrorCode, Time, limits};
 use kapell_store::Order;
 
 use super::{Service, page, read};
+use crate::auth::about;
 use crate::register::NAMESPACE;
 use crate::rows::failure;
 
@@ -58,18 +59,28 @@ fn sent(answer: &Value) -> Result<SentSignal> {
     )
 }
 
+/// What the audit log says of a signal.
+fn said(sent: Option<&SentSignal>) -> String {
+    sent.map_or_else(String::new, |sent| format!("signal {}", sent.id))
+}
+
 impl Service {
     /// [`SignalCalls::send_signal`] without a thread that waits.
     pub(crate) async fn send_soon(&self, name: &str, signal: SendSignal) -> Result<SentSignal> {
         let (key, ask) = sending(name, signal)?;
-        sent(&self.ask_small_soon(key, ask).await?)
+        let made = sent(&self.ask_small_soon(key, ask).await?)?;
+        about(|| said(Some(&made)));
+        Ok(made)
     }
 }
 
 impl SignalCalls for Service {
     fn send_signal(&self, name: &str, signal: &SendSignal) -> Result<SentSignal> {
-        let (key, ask) = sending(name, signal.clone())?;
-        sent(&self.ask_small(key, ask)?)
+        let path = format!("/signals/{name}");
+        self.audit.change("POST", &path, said, || {
+            let (key, ask) = sending(name, signal.clone())?;
+            sent(&self.ask_small(key, ask)?)
+        })
     }
 
     fn topics(&self, which: &TopicQuery) -> Result<TopicPage> {

@@ -7,7 +7,12 @@ use super::{Service, page};
 
 impl TokenCalls for Service {
     fn create_token(&self, new: &NewToken) -> Result<CreatedToken> {
-        self.tokens.create(new)
+        let what = |_: Option<&CreatedToken>| {
+            let scopes: Vec<&str> = new.scopes.iter().map(|scope| scope.name()).collect();
+            format!("token `{}` with {}", new.name, scopes.join(","))
+        };
+        self.audit
+            .change("POST", "/tokens", what, || self.tokens.create(new))
     }
 
     fn tokens(&self, after: &str, limit: usize) -> Result<TokenPage> {
@@ -15,7 +20,13 @@ impl TokenCalls for Service {
     }
 
     fn revoke_token(&self, token: &str, by: &str) -> Result<TokenView> {
-        self.tokens.revoke(token, by)
+        let what = |revoked: Option<&TokenView>| {
+            revoked.map_or_else(String::new, |token| format!("token `{}`", token.name))
+        };
+        self.audit
+            .change("DELETE", &format!("/tokens/{token}"), what, || {
+                self.tokens.revoke(token, by)
+            })
     }
 
     fn audit(&self, which: &AuditQuery) -> Result<AuditPage> {

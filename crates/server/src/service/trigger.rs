@@ -51,10 +51,18 @@ fn unusable(name: &str, why: &str) -> Error {
 }
 
 impl Service {
-    fn set_trigger(&self, workflow: &str, name: &str, ask: Ask) -> Result<TriggerView> {
-        let key = key(workflow, name);
-        let answer = self.ask_small(key.clone(), ask)?;
-        view(&key, serde_json::from_value(answer.to_json()))
+    fn set_trigger(&self, workflow: &str, name: &str, verb: &str, ask: Ask) -> Result<TriggerView> {
+        let path = format!("/workflows/{workflow}/triggers/{name}/{verb}");
+        self.audit.change(
+            "POST",
+            &path,
+            |_| String::new(),
+            || {
+                let key = key(workflow, name);
+                let answer = self.ask_small(key.clone(), ask)?;
+                view(&key, serde_json::from_value(answer.to_json()))
+            },
+        )
     }
 
     /// Somebody calls a webhook.
@@ -148,12 +156,12 @@ impl TriggerCalls for Service {
 
     fn pause_trigger(&self, workflow: &str, name: &str, by: &str) -> Result<TriggerView> {
         let by = by.to_owned();
-        self.set_trigger(workflow, name, Ask::PauseTrigger { by })
+        self.set_trigger(workflow, name, "pause", Ask::PauseTrigger { by })
     }
 
     fn resume_trigger(&self, workflow: &str, name: &str, by: &str) -> Result<TriggerView> {
         let by = by.to_owned();
-        self.set_trigger(workflow, name, Ask::ResumeTrigger { by })
+        self.set_trigger(workflow, name, "resume", Ask::ResumeTrigger { by })
     }
 
     fn hook(&self, workflow: &str, name: &str) -> Result<HookView> {

@@ -7,6 +7,7 @@ use kapell_api::http::WorkerList;
 use kapell_model::{Error, ErrorCode};
 
 use super::Service;
+use crate::auth::about;
 
 impl WorkerCalls for Service {
     fn workers(&self) -> Result<WorkerList> {
@@ -17,6 +18,8 @@ impl WorkerCalls for Service {
     }
 
     fn drain(&self, worker: &str, grace: Duration) -> Result<WorkerList> {
+        // There are workers only where there is a server.
+        about(|| format!("within {} s", grace.as_secs()));
         let Some(workers) = self.workers.get() else {
             let message = format!("there is no worker `{worker}`: no server runs here");
             return Err(Error::new(ErrorCode::WorkerNotFound, message)

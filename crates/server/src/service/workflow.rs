@@ -19,19 +19,25 @@ use crate::rows::failure;
 
 impl WorkflowCalls for Service {
     fn register(&self, workflow: &RegisterWorkflow) -> Result<Registered> {
-        let (row, spec) = register::checked(workflow, clock::now())?;
-        let _alone = self.definitions.lock();
-        self.check_locks(&[(&row.workflow, &spec)], &[])?;
-        if let Some(held) = self.held_too(&row.workflow)? {
-            self.ask(ClientRequest::AskTogether(vec![held]))?;
-        }
-        let number = self.store.register(&row).map_err(failure)?;
-        if let Some(node) = &self.node {
-            node.versions_changed();
-        }
-        Ok(Registered {
-            workflow: row.workflow.to_string(),
-            version: number,
+        let what = |made: Option<&Registered>| match made {
+            Some(made) => format!("workflow `{}`, version {}", made.workflow, made.version),
+            None => format!("file `{}`", workflow.file),
+        };
+        self.audit.change("POST", "/workflows", what, || {
+            let (row, spec) = register::checked(workflow, clock::now())?;
+            let _alone = self.definitions.lock();
+            self.check_locks(&[(&row.workflow, &spec)], &[])?;
+            if let Some(held) = self.held_too(&row.workflow)? {
+                self.ask(ClientRequest::AskTogether(vec![held]))?;
+            }
+            let number = self.store.register(&row).map_err(failure)?;
+            if let Some(node) = &self.node {
+                node.versions_changed();
+            }
+            Ok(Registered {
+                workflow: row.workflow.to_string(),
+                version: number,
+            })
         })
     }
 

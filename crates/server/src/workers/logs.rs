@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use kapell_api::log::{self, Line, Stream};
@@ -93,7 +94,9 @@ impl LogFile {
             if let Some(parent) = self.path.parent() {
                 fs::create_dir_all(parent)?;
             }
-            let file = File::options().append(true).create(true).open(&self.path)?;
+            let mut options = File::options();
+            let options = options.append(true).create(true).mode(0o600);
+            let file = options.open(&self.path)?;
             self.file = Some(file);
         }
         if let Some(file) = &mut self.file {

@@ -201,7 +201,12 @@ impl Checks {
             for (place, waits) in &shadow.state.waits {
                 let step = shadow.state.path(&shadow.plan, *place);
                 ask(match waits {
-                    Waiting::Signal { .. } => Request::Skip { by: by(), step },
+                    Waiting::Signal { .. } => Request::Skip {
+                        by: by(),
+                        groups: Vec::new(),
+                        admin: true,
+                        step,
+                    },
                     Waiting::Approval { given, .. } => {
                         let by = format!("care{}", given.len());
                         said(by, vec!["leads".to_owned()], step, true)

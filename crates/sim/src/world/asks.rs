@@ -149,13 +149,13 @@ impl World<'_> {
             Ask::Skip { dice } => {
                 let run = self.checks.any_run(&mut Rng::new(dice))?;
                 let step = self.checks.any_step(run, &mut Rng::new(dice), false)?;
-                self.to_run(dice, |_| Some(Request::Skip { by, step }))?
+                self.to_run(dice, |_| Some(skip(by, dice, step)))?
             }
             Ask::SetOutput { dice } => {
                 let run = self.checks.any_run(&mut Rng::new(dice))?;
                 let step = self.checks.any_step(run, &mut Rng::new(dice), false)?;
                 let output = Value::map([("n", Value::Int(1)), ("ok", Value::Bool(true))]);
-                self.to_run(dice, |_| Some(Request::SetOutput { by, step, output }))?
+                self.to_run(dice, |_| Some(set_output(by, dice, step, output)))?
             }
             Ask::Signal { dice, n } => signal(dice, n, &by),
             Ask::Answer { dice } => self.checks.any_answer(&mut Rng::new(dice))?,
@@ -297,5 +297,26 @@ impl World<'_> {
             }
             Err(_) => {}
         }
+    }
+}
+
+/// A step skipped, by an admin in half of all cases.
+fn skip(by: String, dice: u64, step: String) -> Request {
+    Request::Skip {
+        by,
+        groups: Vec::new(),
+        admin: dice % 2 == 0,
+        step,
+    }
+}
+
+/// An output given by hand, by an admin in half of all cases.
+fn set_output(by: String, dice: u64, step: String, output: Value) -> Request {
+    Request::SetOutput {
+        by,
+        groups: Vec::new(),
+        admin: dice % 2 == 0,
+        step,
+        output,
     }
 }

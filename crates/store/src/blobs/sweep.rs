@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -62,7 +63,11 @@ pub struct Swept {
 /// Makes the folder of a data directory that has no blobs yet one that may be swept.
 pub(super) fn prepare(root: &Path) -> std::io::Result<()> {
     let new = !root.exists();
-    fs::create_dir_all(root.join("holds"))?;
+    let mut folders = fs::DirBuilder::new();
+    folders
+        .recursive(true)
+        .mode(0o700)
+        .create(root.join("holds"))?;
     if new {
         fs::File::create(root.join(NOTED))?.sync_all()?;
     }

@@ -1,5 +1,7 @@
 //! A copy of the database of a data directory that may be in use, and a check of one.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rusqlite::backup::{Backup, StepResult};
@@ -25,6 +27,10 @@ pub fn copy_database(directory: &Path, to: &Path) -> Result<()> {
     let copy = || -> rusqlite::Result<StepResult> {
         let source = Connection::open_with_flags(&from, flags)?;
         source.busy_timeout(connection::BUSY)?;
+        // SQLite takes an empty file as it finds it: for the owner alone.
+        let mut options = OpenOptions::new();
+        let empty = options.write(true).create_new(true).mode(0o600).open(to);
+        drop(empty);
         let mut target = Connection::open(to)?;
         // In one step: a copy in several would begin anew with each commit.
         let step = Backup::new(&source, &mut target)?.step(-1)?;

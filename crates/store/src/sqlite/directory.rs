@@ -1,7 +1,8 @@
 //! The data directory: whether it can be used, and that one process alone uses it.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,6 +11,9 @@ use crate::{Error, Result};
 const LOCK_FILE: &str = "lock";
 const DATABASE_FILE: &str = "kapell.db";
 const DATABASE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
+
+/// Of files: SQLite gives what it makes beside its database the same.
+const FOR_THE_OWNER: u32 = 0o600;
 
 /// A data directory that is this process's own as long as this lives.
 #[derive(Debug)]
@@ -28,7 +32,12 @@ impl Directory {
         if path.exists() && !path.is_dir() {
             return Err(unusable(path, "is not a directory"));
         }
-        std::fs::create_dir_all(path)
+        // What is in it tells all that steps were given and gave: it is its owner's alone. One that is
+        // there already is as its owner wants it.
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
             .map_err(|error| unusable(path, &cannot("be made", &error)))?;
         refuse_network(path)?;
         let lock = lock(path)?;
@@ -64,6 +73,7 @@ fn open_database(directory: &Path) -> Result<File> {
         .write(true)
         .create(true)
         .truncate(false)
+        .mode(FOR_THE_OWNER)
         .open(&path);
     let file = file.map_err(|error| unusable(directory, &cannot("be written", &error)))?;
     let mut start = Vec::new();
@@ -88,6 +98,7 @@ fn lock(directory: &Path) -> Result<File> {
         .write(true)
         .create(true)
         .truncate(false)
+        .mode(FOR_THE_OWNER)
         .open(&path);
     let mut file = options.map_err(|error| unusable(directory, &cannot("be written", &error)))?;
     match file.try_lock() {

@@ -222,6 +222,13 @@ impl Executor {
             && process.artifacts_out.is_empty();
         match result {
             Ok(value) if plain && value.size() <= limits::INLINE_OUTPUT_BYTES / 6 => {
+                let (now, log) = (self.now, std::cell::RefCell::new(&mut attempt.log));
+                let keeping = output::Keeping {
+                    blobs: &*self.shared.blobs,
+                    masker: &attempt.masker,
+                    note: &|text| log.borrow_mut().note(now, text),
+                };
+                let value = output::hidden(value, &keeping);
                 self.end_with(key, Ok(value));
             }
             Ok(value) => {
@@ -233,11 +240,12 @@ impl Executor {
                 };
                 attempt.phase = Phase::Collecting;
                 let shared = Arc::clone(&self.shared);
+                let masker = Arc::clone(&attempt.masker);
                 self.shared.errands.run(move || {
                     let result = match job.process() {
-                        Some(process) => {
-                            output::collect_with(value, process, &left, &*shared.blobs)
-                        }
+                        Some(process) => shared.keeping(key, &masker, |keeping| {
+                            output::collect_with(value, process, &left, keeping)
+                        }),
                         None => Ok(Value::Null),
                     };
                     shared.inbox.send(Message::Collected(job.key, result));

@@ -198,7 +198,7 @@ pub(crate) fn run(shared: &Shared, job: &Job) -> Result<Value, Box<TaskError>> {
         Err(failure::platform("lost", "cancelled before it began"))
     } else {
         let agent = shared.client.agent(&agents, &made);
-        exchange(shared, process, agent, made)
+        exchange(shared, job, agent, made, &masker)
     };
     shared.client.done(job.key);
     answer.map_err(|mut error| {
@@ -218,24 +218,26 @@ fn masked(masker: &Masker, text: &str) -> String {
 
 fn exchange(
     shared: &Shared,
-    process: &Process,
+    job: &Job,
     agent: &Agent,
     request: Request<String>,
+    masker: &Masker,
 ) -> Result<Value, Box<TaskError>> {
+    let timeout = job.process().and_then(|process| process.timeout);
     let shown = format!("{} {}", request.method(), request.uri());
     let answer = if request.body().is_empty() {
         let request = request.map(|_| ());
         agent.run(
             agent
                 .configure_request(request)
-                .timeout_global(process.timeout)
+                .timeout_global(timeout)
                 .build(),
         )
     } else {
         agent.run(
             agent
                 .configure_request(request)
-                .timeout_global(process.timeout)
+                .timeout_global(timeout)
                 .build(),
         )
     };
@@ -247,9 +249,13 @@ fn exchange(
         .read_to_vec();
     let body = body.map_err(|error| no_answer(&error, &shown))?;
     if answer.status().as_u16() >= 400 {
+        // Hidden before it is cut: half of a secret is no less of one.
+        let body = masker.bytes(&body);
         return Err(bad_status(&answer, &body, &shown, (shared.clock)()));
     }
-    output::store(to_value(&answer, &body), &*shared.blobs)
+    shared.keeping(job.key, masker, |keeping| {
+        output::store(to_value(&answer, &body), keeping)
+    })
 }
 
 fn build(
@@ -311,9 +317,9 @@ fn with_query(url: &str, query: &[(String, String)]) -> String {
     let mut whole = base.to_owned();
     for (name, value) in query {
         whole.push(if whole.contains('?') { '&' } else { '?' });
-        whole.push_str(&crate::mask::percent(name, true));
+        whole.push_str(&crate::mask::percent(name));
         whole.push('=');
-        whole.push_str(&crate::mask::percent(value, true));
+        whole.push_str(&crate::mask::percent(value));
     }
     if let Some(fragment) = fragment {
         whole.push('#');

@@ -293,6 +293,19 @@ fn a_redirect_and_a_name_lead_nowhere_that_is_refused() {
     let error = setup.run(request(&url, |_| {})).error().clone();
     asked.recv().unwrap();
     assert_eq!(error.reason, "refused", "{}", error.message);
+    // Where clouds keep their metadata is refused without a word of the configuration, however it is said.
+    for place in [
+        "169.254.169.254",
+        "[::ffff:169.254.169.254]",
+        "2852039166",
+        "0xa9fea9fe",
+    ] {
+        let setup = super::setup();
+        let to = format!("Location: http://{place}/latest/meta-data/\r\n");
+        let (url, _asked) = server(vec![answer("302 Found", &to, "")]);
+        let error = setup.run(request(&url, |_| {})).error().clone();
+        assert_eq!(error.reason, "refused", "{place}: {}", error.message);
+    }
     // A name is as good as what it stands for.
     let setup = setup_with(
         |config| {
@@ -311,4 +324,37 @@ fn a_redirect_and_a_name_lead_nowhere_that_is_refused() {
         "{}",
         error.message
     );
+}
+
+#[test]
+fn an_answer_that_repeats_a_secret_is_kept_without_it() {
+    let setup = setup();
+    let told = "X-Echo: Bearer s3cret+value/long\r\nContent-Type: application/json\r\n";
+    let (url, _asked) = server(vec![
+        answer("200 OK", told, r#"{"headers":{"a":"s3cret+value/long"}}"#),
+        answer("200 OK", "", "bWU6czNjcmV0K3ZhbHVlL2xvbmc="),
+        answer(
+            "400 Bad Request",
+            "",
+            &format!("{}s3cret+value/long", "x".repeat(990)),
+        ),
+    ]);
+    let with = || {
+        request(&url, |request| {
+            request.headers = vec![("X-Token".into(), secret("token"))];
+        })
+    };
+    let value = setup.run(with()).value().to_json();
+    assert_eq!(value["headers"]["x-echo"], "Bearer ***");
+    assert_eq!(value["body"]["headers"]["a"], "***");
+    let log = setup.log_text("step");
+    assert!(
+        log.iter().any(|line| line.contains("was hidden")),
+        "{log:?}"
+    );
+    let value = setup.run(with()).value().to_json();
+    let body = value["body"].as_str().unwrap();
+    assert!(body.contains("***") && !body.contains("czNjcmV0"), "{body}");
+    let error = setup.run(with()).error().clone();
+    assert!(!error.message.contains("s3cret"), "{}", error.message);
 }

@@ -106,3 +106,60 @@ fn files_pass_by_artifacts() {
         .clone();
     assert!(error.message.contains("outside"), "{}", error.message);
 }
+
+/// A process with the secret `token` in its environment.
+fn with_secret(script: &str, change: impl FnOnce(&mut Process)) -> Work {
+    shell_with(script, |process| {
+        process.env = vec![("T".into(), Some(secret("token")))];
+        change(process);
+    })
+}
+
+fn said_so(setup: &Setup) -> bool {
+    let log = setup.log_text("step");
+    log.iter()
+        .any(|line| line.contains("a secret stood in the output"))
+}
+
+#[test]
+fn no_output_of_a_process_holds_its_secret() {
+    let file = "printf '{\"a\": [\"x %s\"]}' \"$T\" > $KAPELL_OUTPUT";
+    let line = "echo \"::output a=$T\"; echo '::output b=1'";
+    let many = "for i in $(seq 200); do echo \"::output a$i=$T\"; done";
+    let coded = "printf '\"%s\"' $(printf 'user:%s' \"$T\" | base64) > $KAPELL_OUTPUT";
+    for (script, shown) in [
+        (file, r#"{"a":["x ***"]}"#),
+        (line, r#"{"a":"***","b":1}"#),
+        (many, "\"a200\":\"***\""),
+        (coded, "***"),
+    ] {
+        let setup = setup();
+        let json = setup.run(with_secret(script, |_| {})).json();
+        assert!(json.contains(shown), "{script}: {json}");
+        assert!(!json.contains("s3cret"), "{script}: {json}");
+        assert!(said_so(&setup), "{script}");
+    }
+    let setup = setup();
+    let script = "printf '\"%s\"' \"$T\" > rows.json";
+    let work = with_secret(script, |process| {
+        process.output_file = Some("rows.json".into())
+    });
+    assert_eq!(setup.run(work).json(), "\"***\"");
+    assert!(said_so(&setup));
+}
+
+#[test]
+fn no_big_output_holds_a_secret_and_one_without_is_as_it_was() {
+    let setup = setup();
+    let long = "x=$(head -c 100000 /dev/zero | tr '\\0' x)";
+    let script = format!("{long}; printf '\"%s%s\"' \"$x\" \"$T\" > $KAPELL_OUTPUT");
+    let ended = setup.run(with_secret(&script, |_| {}));
+    let Value::Blob(blob) = ended.value() else {
+        panic!("{ended:?}")
+    };
+    let value = Value::from_stored(&setup.blobs.get(blob, u64::MAX).unwrap()).unwrap();
+    assert!(value.as_str().unwrap().ends_with("xx***"));
+    assert!(said_so(&setup));
+    let plain = with_secret("echo '{\"a\": \"s3cret\"}' > $KAPELL_OUTPUT", |_| {});
+    assert_eq!(setup.run(plain).json(), r#"{"a":"s3cret"}"#);
+}

@@ -510,3 +510,31 @@ fn code_that_failed_to_load_is_loaded_again() {
     std::fs::write(gate, "").unwrap();
     assert_eq!(setup.run(code(&source, Value::Null)).json(), "7");
 }
+
+#[test]
+fn what_a_function_returns_or_raises_is_kept_without_its_secret() {
+    let setup = setup();
+    let with = |source: &str| {
+        call(PythonSource::Code(source.into()), "run", 1, |process| {
+            process.with.value = map(r#"{"token":null}"#);
+            process.with.secrets = vec![("/token".into(), secret("token"))];
+        })
+    };
+    let quoted = "import urllib.parse\ndef run(token):\n    q = urllib.parse.quote(token)\n    print(q)\n    return [token, {token: q}, urllib.parse.quote_plus('a ' + token), len(token)]\n";
+    let json = setup.run(with(quoted)).json();
+    assert_eq!(json, r#"["***",{"***":"***"},"a+***",17]"#);
+    let log = setup.log_text("step");
+    assert_eq!(log[0], "***");
+    assert!(log[1].contains("was hidden"), "{log:?}");
+    let raises = "def run(token):\n    raise ValueError('no ' + token)\n";
+    let error = setup.run(with(raises)).error().clone();
+    assert_eq!(error.message, "ValueError: no ***");
+    assert!(!format!("{error:?}").contains("s3cret"), "{error:?}");
+    let big = "def run(token):\n    return ['x' * 100000, token]\n";
+    let ended = setup.run(with(big));
+    let Value::Blob(blob) = ended.value() else {
+        panic!("{ended:?}")
+    };
+    let stored = setup.blobs.get(blob, u64::MAX).unwrap();
+    assert!(!String::from_utf8_lossy(&stored).contains("s3cret"));
+}

@@ -13,7 +13,11 @@ fn read(text: &str, variables: &[(&str, &str)]) -> Result<Settings, Error> {
         let found = found.find(|(known, _)| *known == name);
         found.map(|(_, value)| (*value).to_owned())
     };
-    Settings::read(Some(file), variable)
+    let names: Vec<String> = variables
+        .iter()
+        .map(|(name, _)| (*name).to_owned())
+        .collect();
+    Settings::read(Some(file), variable, &names)
 }
 
 #[test]
@@ -35,6 +39,55 @@ fn a_flag_goes_before_a_variable_before_the_file_before_the_default() {
     assert_eq!(settings.number(&WORKER_SLOTS), 7);
     let old = read(text, &[("KAPELL_SLOTS", "6")]).unwrap();
     assert_eq!(old.number(&WORKER_SLOTS), 6);
+}
+
+#[test]
+fn the_address_of_a_channel_can_stand_in_a_variable() {
+    let text = "[notify.channels.On_call]\nkind = \"slack\"\nurl = \"https://old\"\n";
+    let variables = [
+        ("KAPELL_NOTIFY_CHANNELS_ON_CALL_URL", "https://new"),
+        ("KAPELL_NOTIFY_CHANNELS_DATA_TEAM_URL", "https://team"),
+        ("KAPELL_NOTIFY_CHANNELS__URL", "https://nobody"),
+    ];
+    let settings = read(text, &variables).unwrap();
+    let said: Vec<String> = settings
+        .named("notify.channels")
+        .into_iter()
+        .map(|(own, key, value)| format!("{own} {key} {value}"))
+        .collect();
+    assert_eq!(
+        said,
+        [
+            "On_call kind slack",
+            "On_call url https://new",
+            "data-team url https://team"
+        ]
+    );
+    let shown: Vec<(String, From)> = settings
+        .all()
+        .into_iter()
+        .filter(|(path, ..)| path.ends_with(".url"))
+        .map(|(path, _, _, from)| (path, from))
+        .collect();
+    let variable = |name: &str| From::Variable(name.to_owned());
+    assert_eq!(
+        shown,
+        [
+            (
+                "notify.channels.On_call.url".to_owned(),
+                variable("KAPELL_NOTIFY_CHANNELS_ON_CALL_URL")
+            ),
+            (
+                "notify.channels.data-team.url".to_owned(),
+                variable("KAPELL_NOTIFY_CHANNELS_DATA_TEAM_URL")
+            ),
+        ]
+    );
+    let bad = read("", &[("KAPELL_NOTIFY_CHANNELS_X_KIND", "fax")]).unwrap_err();
+    assert!(
+        bad.message.contains("KAPELL_NOTIFY_CHANNELS_X_KIND"),
+        "{bad:?}"
+    );
 }
 
 #[test]
@@ -95,7 +148,7 @@ fn what_is_not_known_or_of_another_type_is_said_with_its_place() {
         "{}",
         error.message
     );
-    let error = Settings::read(Some("/nowhere/kapell.toml".into()), |_| None).unwrap_err();
+    let error = Settings::read(Some("/nowhere/kapell.toml".into()), |_| None, &[]).unwrap_err();
     assert!(
         error.message.contains("/nowhere/kapell.toml"),
         "{}",

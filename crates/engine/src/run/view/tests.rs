@@ -77,6 +77,7 @@ fn fail(run: &mut Run, task: &Task) {
         run: task.run,
         place: task.place,
         offer: task.offer,
+        worker: "".into(),
         event,
     };
     run.decide(Input::Report(report), second(2)).unwrap();

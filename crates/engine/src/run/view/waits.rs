@@ -99,7 +99,7 @@ impl Run {
         Some(ApprovalView {
             message: message.to_string(),
             by: approval.by.iter().map(ToString::to_string).collect(),
-            not_by: (!approval.allow_self).then(|| self.state.meta.by.to_string()),
+            not_by: (!approval.allow_self).then(|| self.state.meta.person().to_string()),
             count: approval.count,
             given: given.iter().map(given_view).collect(),
             input: input.collect(),
@@ -173,7 +173,10 @@ impl Run {
                 let but = if approval.allow_self {
                     String::new()
                 } else {
-                    format!(", but not `{}`, who started the run", self.state.meta.by)
+                    format!(
+                        ", but not `{}`, who started the run",
+                        self.state.meta.person()
+                    )
                 };
                 let yes = if approval.count > 1 {
                     format!(" ({} of {} said yes)", given.len(), approval.count)

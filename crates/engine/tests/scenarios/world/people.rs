@@ -11,12 +11,24 @@ use kapell_expr::Value;
 use kapell_model::{RunId, RunStatus};
 use std::sync::Arc;
 
-/// `bob/leads` is somebody with a group; what follows fills in a map, or is said with it.
+/// `bob/leads` is somebody with a group.
+fn named(who: &str) -> (String, Vec<String>) {
+    match who.split_once('/') {
+        Some((by, group)) => (by.to_owned(), vec![group.to_owned()]),
+        None => (who.to_owned(), Vec::new()),
+    }
+}
+
+/// A step, and who does something to it: `ann` unless it is said.
+fn somebody(step: &str) -> (String, String, Vec<String>) {
+    let (step, who) = step.split_once(" by ").unwrap_or((step, "ann"));
+    let (by, groups) = named(who);
+    (step.to_owned(), by, groups)
+}
+
+/// What follows the step and the person fills in a map, or is said with it.
 fn answer(step: String, who: &str, approved: bool, rest: String) -> Result<Request, String> {
-    let (by, groups) = match who.split_once('/') {
-        Some((by, group)) => (by, vec![group.to_owned()]),
-        None => (who, Vec::new()),
-    };
+    let (by, groups) = named(who);
     let (input, comment) = if rest.starts_with('{') {
         let json: serde_json::Value = serde_json::from_str(&rest).map_err(|e| e.to_string())?;
         (Value::from_json(&json), String::new())
@@ -24,7 +36,7 @@ fn answer(step: String, who: &str, approved: bool, rest: String) -> Result<Reque
         (Value::Null, rest)
     };
     Ok(Request::Answer(Answer {
-        by: by.to_owned(),
+        by,
         groups,
         step,
         approved,
@@ -102,8 +114,25 @@ impl World {
             What::Resume => Request::Resume { by },
             What::Retry => Request::Retry { by },
             What::Restart(from) => Request::Restart { by, from },
-            What::Skip(step) => Request::Skip { by, step },
-            What::Set(step, output) => Request::SetOutput { by, step, output },
+            What::Skip(step) => {
+                let (step, by, groups) = somebody(&step);
+                Request::Skip {
+                    by,
+                    groups,
+                    admin: false,
+                    step,
+                }
+            }
+            What::Set(step, output) => {
+                let (step, by, groups) = somebody(&step);
+                Request::SetOutput {
+                    by,
+                    groups,
+                    admin: false,
+                    step,
+                    output,
+                }
+            }
             What::Priority(priority) => Request::Priority { by, priority },
             What::Answer(step, who, approved, rest) => answer(step, &who, approved, rest)?,
             What::Break(of) => {

@@ -130,6 +130,7 @@ fn an_owner_that_begins_without_room_refuses_and_goes_on_later() {
         process_window: 10,
         light_window: 10,
         idle_micros: 1,
+        keeps: kapell_engine::topic::Keeps::default(),
     };
     world.lane = Lane::new(config, world.now);
     world.offers.clear();
