@@ -53,13 +53,12 @@ impl Plan {
         let ids = self.graphs.iter().flat_map(|graph| graph.by_id.keys());
         let ids: BTreeSet<&str> = ids.map(|id| &**id).collect();
         let id = step.rsplit('.').next().unwrap_or(step);
-        let hint = match nearest(id, ids.iter().copied()) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => {
-                let first: Vec<&str> = ids.iter().copied().take(STEPS_NAMED).collect();
-                let more = if ids.len() > first.len() { ", …" } else { "" };
-                format!("its steps are {}{more}", first.join(", "))
-            }
+        let hint = if let Some(near) = nearest(id, ids.iter().copied()) {
+            format!("did you mean `{near}`?")
+        } else {
+            let first: Vec<&str> = ids.iter().copied().take(STEPS_NAMED).collect();
+            let more = if ids.len() > first.len() { ", …" } else { "" };
+            format!("its steps are {}{more}", first.join(", "))
         };
         let message = format!("there is no step `{step}` in the workflow");
         Error::new(ErrorCode::StepNotFound, message).hint(hint)

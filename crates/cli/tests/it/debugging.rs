@@ -233,7 +233,8 @@ fn a_prompt_that_is_left_steps_no_more() {
     place.good(&["run", "steps.yaml", "--detach"]);
     let said = place.typed(&["debug", "last"], "quit\n");
     assert!(
-        said.out.contains("stopped first before it starts"),
+        said.out
+            .contains("before it starts, at a breakpoint at every step"),
         "{}",
         said.out
     );

@@ -50,7 +50,7 @@ const CASES: &[Case] = &[
         says: &[
             "2 wait for their next try, the first at",
             "waits for try 2 at",
-            "after: exit code 4",
+            "after: it ended with exit code 4",
         ],
     },
     Case {
@@ -59,7 +59,7 @@ const CASES: &[Case] = &[
         then: &[],
         says: &[
             "0 run; 2 wait for their time, the first at",
-            "its `not_before`, 2199-01-01",
+            "g  waits for its `not_before`, <when>",
         ],
     },
     Case {
@@ -85,14 +85,15 @@ const CASES: &[Case] = &[
         name: "calling",
         text: "steps:\n  call: { workflow: asked }\n",
         then: &[],
-        says: &["run <run> of `asked` to end, in which `f` waits for people to approve them"],
+        says: &["of `asked` to end, in which `f` waits for people to approve them"],
     },
     Case {
         name: "resting",
         text: "steps:\n  g: { await: { signal: never } }\n",
         then: &[&["pause"]],
         says: &[
-            "the run waits for somebody to resume it: ann paused it at <when>: `kapell resume <run>`",
+            "the run waits for somebody to resume it: ann paused it at",
+            "`kapell resume <run>`",
         ],
     },
     Case {
@@ -100,7 +101,7 @@ const CASES: &[Case] = &[
         text: "steps:\n  a: { breakpoint: on_failure, shell: \"exit 5\" }\n  b: { breakpoint: \"${{ json('{}').x }}\", noop: }\n",
         then: &[],
         says: &[
-            "it stopped after it failed (exit code 5) at a breakpoint of its definition: `kapell continue <run> a`",
+            "it stopped after it failed (it ended with exit code 5) at a breakpoint of its definition: `kapell continue <run> a`",
             "whose condition `json('{}').x` cannot be evaluated",
         ],
     },

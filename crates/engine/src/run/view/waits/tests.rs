@@ -89,3 +89,51 @@ fn a_question_is_shown_with_all_that_an_answer_needs() {
         .unwrap();
     assert!(!note.required);
 }
+
+#[test]
+fn every_setting_that_is_evaluated_is_shown_at_a_stop() {
+    let cases: [(&str, &str, serde_json::Value); 9] = [
+        (
+            "approval: { message: \"n is ${{ params.n }}?\" }",
+            "approval.message",
+            "n is 3?".into(),
+        ),
+        (
+            "await: { signal: go, match: \"${{ signal.payload == params.n }}\" }",
+            "await.match",
+            "signal.payload == params.n".into(),
+        ),
+        ("wait: 5m", "wait", "5m".into()),
+        (
+            "switch: [{ when: \"${{ params.n > 2 }}\", steps: { x: { noop: } } }]",
+            "switch[0].when",
+            true.into(),
+        ),
+        ("fail: \"n is ${{ params.n }}\"", "fail", "n is 3".into()),
+        ("if: \"${{ params.n == 3 }}\"\n    noop:", "if", true.into()),
+        (
+            "http: { url: \"https://x.example\", headers: { A: \"Bearer ${{ secrets.key }}\" } }",
+            "http.headers.A",
+            "Bearer ${{ secrets.key }}".into(),
+        ),
+        (
+            "shell: x\n    locks: [{ name: \"c-${{ params.n }}\" }]",
+            "locks[0].name",
+            "c-3".into(),
+        ),
+        (
+            "loop: { vars: { i: 0 }, while: \"${{ vars.i < 3 }}\", next: { i: \"${{ vars.i + 1 }}\" }, steps: { x: { noop: } } }",
+            "loop.while",
+            "vars.i < 3".into(),
+        ),
+    ];
+    for (step, name, value) in cases {
+        let (_, view) = begun(&format!(
+            "workflow: w\nparams: {{ n: {{ type: int }} }}\nsteps:\n  a:\n    breakpoint: before\n    {step}\n"
+        ));
+        let inputs = &view.steps[0].stopped.as_ref().unwrap().inputs;
+        let shown = inputs.iter().find(|(other, _)| other == name);
+        let shown = shown.unwrap_or_else(|| panic!("{name}: {inputs:?}"));
+        assert_eq!(shown.1, Ok(value), "{name}");
+    }
+}
