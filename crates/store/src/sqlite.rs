@@ -65,10 +65,21 @@ impl SqliteStore {
     /// # Errors
     /// [`Error::Held`] if another store has it open, here or in another process;
     /// [`Error::Unusable`] for a directory that cannot be written, is no directory, or lies on a
-    /// network file system; [`Error::TooNew`] and [`Error::Corrupt`] for what is in it. Then nothing
-    /// in it was changed.
+    /// network file system; [`Error::Full`] if its disk has no room; [`Error::TooNew`] and
+    /// [`Error::Corrupt`] for what is in it. Then nothing in it was changed.
     pub fn open(directory: &Path) -> Result<Self> {
-        let directory = Directory::take(directory)?;
+        let opened = Directory::take(directory).and_then(Self::open_in);
+        opened.map_err(|error| match error {
+            // SQLite says of its shared memory only that it cannot be used. Nothing was written yet whose
+            // outcome could be in doubt.
+            Error::Unavailable(text) | Error::Unusable(text) if !directory::has_room(directory) => {
+                Error::Full(text)
+            }
+            other => other,
+        })
+    }
+
+    fn open_in(directory: Directory) -> Result<Self> {
         let path = directory.database();
         let unusable = |error: &rusqlite::Error| match explain(error) {
             Error::Unavailable(text) => {

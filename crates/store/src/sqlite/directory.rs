@@ -65,6 +65,16 @@ impl Directory {
     }
 }
 
+/// Bytes without which SQLite can open no database: a piece of the shared memory beside it.
+const ROOM: u64 = 32 << 10;
+
+/// True if the disk of a directory has room for a database to be opened, or does not say.
+pub(super) fn has_room(path: &Path) -> bool {
+    rustix::fs::statvfs(path).map_or(true, |about| {
+        about.f_bavail.saturating_mul(about.f_frsize) >= ROOM
+    })
+}
+
 /// Looked at before SQLite opens it, so that a file that is none of ours stays as it is.
 fn open_database(directory: &Path) -> Result<File> {
     let path = directory.join(DATABASE_FILE);
