@@ -152,7 +152,10 @@ impl Deciding<'_> {
             return;
         }
         match entry.rule.mode {
-            StrategyMode::Parallel | StrategyMode::Sequential | StrategyMode::StrictSequential => {}
+            StrategyMode::Parallel
+            | StrategyMode::Sequential
+            | StrategyMode::StrictSequential
+            | StrategyMode::SerialLatest => {}
             StrategyMode::FirstOnly => {
                 let line = self.queue.lines.get(&entry.key);
                 let active = line.and_then(|line| line.active.first().copied());
@@ -171,7 +174,6 @@ impl Deciding<'_> {
                     self.tell(active, Message::Superseded { by: entry.run });
                 }
             }
-            StrategyMode::SerialLatest => {}
         }
         self.keep_one(&entry.key, entry.rule.mode);
     }

@@ -11,6 +11,10 @@ use crate::message::StartClass;
 
 /// One fact about a run queue.
 #[derive(Clone, PartialEq, prost::Message)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "one field for whatever an event of any kind may say"
+)]
 pub struct QueueEvent {
     /// When, microseconds since 1970.
     #[prost(int64, tag = "1")]

@@ -93,7 +93,7 @@ impl Line {
             let rule = entry.rule;
             let full = rule.limit > 0 && self.active.len() >= rule.limit as usize;
             let blocked = self.blocked.is_some_and(|run| run != entry.run);
-            !full && !(blocked && rule.mode == StrategyMode::StrictSequential)
+            !(full || blocked && rule.mode == StrategyMode::StrictSequential)
         });
         Marks {
             ready: first.and_then(|entry| Some((entry.rule.total, *turns.get(&entry.run)?))),
