@@ -471,3 +471,43 @@ fn a_text_of_mistakes_alone_is_given_up() {
     assert!((1..50).contains(&found.len()), "{found:?}");
     assert!(found.iter().all(|code| *code == "yaml"), "{found:?}");
 }
+
+#[test]
+fn what_bounds_a_lock_belongs_to_its_name() {
+    let with = |one: &str, other: &str| {
+        let step = |id: &str, bounds: &str| {
+            format!("  {id}: {{ noop: , locks: [{{ name: db, {bounds} }}] }}\n")
+        };
+        let steps = step("a", one) + &step("b", other);
+        codes(&format!("workflow: w\nsteps:\n{steps}"))
+    };
+    assert_eq!(with("max: 2, per: 1h", "max: 2, per: 60m"), [""; 0]);
+    assert_eq!(with("max: 2", "max: 2, per: 1h"), ["lock-max"]);
+    assert_eq!(with("max: 2, per: 1s", "max: 2, per: 1500ms"), ["lock-max"]);
+    assert_eq!(with("max: 2, per: 0s", "max: 2"), ["out-of-range"]);
+}
+
+#[test]
+fn a_text_that_is_a_workflow_is_told_by_its_top_level() {
+    let named = |text: &str| {
+        let keys = super::top_level(text).unwrap_or_default();
+        keys.iter().any(|key| &**key == "workflow")
+    };
+    for text in [
+        "workflow: a\n",
+        "\"workflow\": a\n",
+        "{\"x\": 1, \"workflow\": \"a\"}",
+    ] {
+        assert!(named(text) && super::mentions_workflow(text), "{text}");
+    }
+    for text in [
+        "x: { workflow: a }\n",
+        "x: workflow\n",
+        "- workflow: a\n",
+        "",
+    ] {
+        assert!(!named(text), "{text}");
+    }
+    assert!(super::mentions_workflow("x: [\nworkflow : a\n"));
+    assert!(!super::mentions_workflow("a workflow is none: no key\n"));
+}
