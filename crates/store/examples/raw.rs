@@ -385,7 +385,7 @@ fn lists(directory: &Path, total: usize) {
     for (name, filter) in filters {
         for (place, before) in [("first page", None), ("a page in the middle", Some(middle))] {
             let filter = RunFilter {
-                before,
+                before: before.map(Into::into),
                 ..filter.clone()
             };
             let mut times = Vec::new();
