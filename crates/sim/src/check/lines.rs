@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use kapell_engine::lock::{Lock, LockEvent};
-use kapell_engine::run_queue::{QueueEvent, RunQueue};
+use kapell_engine::message::StartClass;
+use kapell_engine::run_queue::{Entry, QueueEvent, RunQueue};
 use kapell_model::spec::{Strategy, StrategyMode};
 use kapell_model::{EntityKey, RunId, RunStatus, Time};
 
@@ -13,8 +14,30 @@ use super::{Checks, Verdict, wrong};
 /// The order in which runs of a queue came, by line.
 #[derive(Debug, Default)]
 pub(super) struct Order {
-    waiting: BTreeMap<Arc<str>, VecDeque<RunId>>,
+    waiting: BTreeMap<Arc<str>, VecDeque<Waits>>,
     newest: BTreeMap<Arc<str>, RunId>,
+}
+
+/// A run that waits, with what says when its turn is.
+#[derive(Debug)]
+struct Waits {
+    run: RunId,
+    class: StartClass,
+    scheduled_at: i64,
+}
+
+/// Puts a start in its place. Of a backfill it comes after all others. One that was missed comes after
+/// regular ones where those would be discarded, and among its like in the order of due times.
+fn line_up(waiting: &mut VecDeque<Waits>, new: Waits, discards: bool) {
+    let before = |other: &Waits| match (new.class, other.class) {
+        (StartClass::Backfill, _) | (StartClass::Regular, StartClass::Regular) => true,
+        (_, StartClass::Backfill) => false,
+        (StartClass::Regular, StartClass::Catchup) => !discards,
+        (StartClass::Catchup, StartClass::Regular) => true,
+        (StartClass::Catchup, StartClass::Catchup) => other.scheduled_at <= new.scheduled_at,
+    };
+    let place = waiting.iter().rposition(before).map_or(0, |last| last + 1);
+    waiting.insert(place, new);
 }
 
 impl Order {
@@ -33,8 +56,18 @@ impl Order {
         let waiting = self.waiting.entry(key.clone()).or_default();
         match event.kind {
             1 => {
-                waiting.push_back(run);
-                self.newest.insert(key, run);
+                let class = StartClass::from_number(event.class);
+                // Numbers of modes as the run queue stores them: the last three discard.
+                let discards = event.mode >= 3;
+                let new = Waits {
+                    run,
+                    class,
+                    scheduled_at: event.scheduled_at,
+                };
+                line_up(waiting, new, discards);
+                if class == StartClass::Regular {
+                    self.newest.insert(key, run);
+                }
             }
             2 => {
                 if let Some(blocked) = line.and_then(|line| line.blocked) {
@@ -51,7 +84,7 @@ impl Order {
                         );
                     }
                 }
-                if waiting.front() != Some(&run) {
+                if waiting.front().map(|first| first.run) != Some(run) {
                     return wrong(
                         "order",
                         format!("{run} starts before {:?}", waiting.front()),
@@ -69,7 +102,7 @@ impl Order {
                     return wrong("limit", format!("{run} starts beside {active} of {limit}"));
                 }
             }
-            3 | 4 => waiting.retain(|other| *other != run),
+            3 | 4 => waiting.retain(|other| other.run != run),
             _ => {}
         }
         if event.kind == 3 && !several {
@@ -87,6 +120,9 @@ impl Order {
         let Some(entry) = line.waiting.iter().find(|entry| entry.run == run) else {
             return Ok(());
         };
+        if entry.class != StartClass::Regular {
+            return wrong("dropped", format!("{run} is dropped and never to be"));
+        }
         let newest = self.newest.get(key) == Some(&run);
         let keeps = matches!(
             entry.rule.mode,
@@ -103,7 +139,8 @@ impl Order {
             );
         }
         // The newer one is enqueued by the next event of the same decision.
-        if keeps && newest && line.waiting.len() > 1 {
+        let regular = |entry: &&Entry| entry.class == StartClass::Regular;
+        if keeps && newest && line.waiting.iter().filter(regular).count() > 1 {
             return wrong("dropped", format!("{run} is the newest and is dropped"));
         }
         Ok(())
