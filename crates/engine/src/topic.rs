@@ -275,7 +275,7 @@ impl Topic {
     }
 
     /// Kept signals, oldest first.
-    pub fn kept(&self) -> impl Iterator<Item = &Arc<Signal>> {
+    pub fn kept(&self) -> impl DoubleEndedIterator<Item = &Arc<Signal>> {
         self.signals.iter().map(|kept| &kept.signal)
     }
 

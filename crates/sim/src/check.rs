@@ -8,16 +8,26 @@
 //! | `work` | what is handed out: never twice, never too much |
 //! | `steps` | how steps, items and runs end, by rules of its own |
 //! | `signals` | nothing sent or answered is lost, nobody waits for what is there |
+//! | `approvals` | who has answered what a step asks |
+//! | `breaks` | breakpoints of all runs of a workflow |
 //! | `lines` | what strategies and locks promise |
 //! | `watermark` | `run.last_success` |
 //! | `due` | each due time makes exactly one run, and none is missed |
+//! | `backfills` | which due times they take, in which order, how many at a time |
+//! | `triggers` | each signal or request starts what it is to start, once |
+//! | `joins` | signals that are joined: the oldest of each, once |
 
+mod approvals;
+mod backfills;
+mod breaks;
 mod due;
 mod durable;
+mod joins;
 mod lines;
 mod people;
 mod signals;
 mod steps;
+mod triggers;
 mod watermark;
 mod work;
 
@@ -61,6 +71,8 @@ pub(crate) struct Shadow {
     pub seen: BTreeSet<(RunStatus, [u64; 3])>,
     /// Grants of each unit in this generation.
     pub offered: BTreeMap<Place, Vec<Offer>>,
+    /// The last grant of each unit, and which try it is.
+    pub attempts: BTreeMap<Place, (Offer, u32)>,
     /// Units that were lost in this generation.
     pub lost: BTreeSet<Place>,
     /// Units that were told to stop in this generation.
@@ -89,6 +101,9 @@ pub struct Checks {
     sent: Vec<(EntityKey, String)>,
     watermarks: watermark::Watermarks,
     due: due::DueTimes,
+    backfills: backfills::Backfills,
+    starts: triggers::Starts,
+    breaks: breaks::Breaks,
     dirty: BTreeSet<EntityKey>,
     commits: u64,
     quiets: u64,
@@ -143,13 +158,16 @@ impl Checks {
                 EntityKey::RunQueue { .. } => self.queue_written(&write.key, &write.chunk)?,
                 EntityKey::Lock { .. } => self.lock_written(&write.key, &write.chunk)?,
                 EntityKey::Trigger { .. } => self.trigger_written(&write.key, &write.chunk)?,
-                EntityKey::Topic { .. }
-                | EntityKey::Backfill { .. }
-                | EntityKey::Channel { .. } => self.small_written(&write.key, &write.chunk)?,
+                EntityKey::Topic { .. } => self.topic_written(&write.key, &write.chunk)?,
+                EntityKey::Backfill { .. } => self.backfill_written(&write.key, &write.chunk)?,
+                EntityKey::Channel { .. } => self.small_written(&write.key, &write.chunk)?,
             }
         }
         self.watermarks.landed()?;
         self.due_times_made()?;
+        self.backfills_kept(commit)?;
+        self.signals_started()?;
+        self.breakpoints_set()?;
         self.sent_kept()?;
         for write in &commit.entities {
             if let EntityKey::Run(id) = write.key {
@@ -183,15 +201,19 @@ impl Checks {
                 };
                 self.took_effect(&created.by)?;
                 self.runs.insert(id, Shadow::new(plan));
-                self.due.created(id, created)?;
+                self.due.created(id, created);
+                self.backfills.created(id, created, event.at);
+                self.starts.created(id, created)?;
+                self.breaks.created(id, created);
             }
             let Some(shadow) = self.runs.get_mut(&id) else {
                 return wrong("history", format!("{id} has events before it was made"));
             };
-            signals::approved_by_enough(shadow, event)?;
+            approvals::answered_rightly(shadow, event)?;
             shadow.event(event, worker)?;
             self.watermarks.event(&shadow.state, &shadow.plan, event);
             self.note_sent(id, event);
+            self.note_ended(id, event);
         }
         Ok(())
     }
@@ -213,7 +235,8 @@ impl Checks {
             .keys()
             .map(|run| EntityKey::Run(*run))
             .chain(self.queues.keys().cloned())
-            .chain(self.locks.keys().cloned());
+            .chain(self.locks.keys().cloned())
+            .chain(self.smalls.keys().cloned());
         for key in keys {
             self.replayed(&key, store)?;
         }
@@ -240,6 +263,7 @@ impl Shadow {
             generation: 0,
             seen: BTreeSet::new(),
             offered: BTreeMap::new(),
+            attempts: BTreeMap::new(),
             lost: BTreeSet::new(),
             stopping: BTreeSet::new(),
             before: Offer::default(),
@@ -290,6 +314,7 @@ impl Checks {
             admitted.extend(lines::admission(queue, event));
             let order = self.orders.entry(key.clone()).or_default();
             order.before(queue, event, several)?;
+            self.breaks.event(key, event);
             queue.apply(event);
         }
         // Where the rule changes in the same commit, some were admitted by the one before.

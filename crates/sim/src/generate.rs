@@ -1,13 +1,14 @@
 //! Random scenarios: workflows over every construct of the language, people, faults.
 
 mod steps;
+mod triggers;
 mod workflow;
 
 use kapell_model::spec::StrategyMode;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::rng::Rng;
-use crate::scenario::{Ask, Fate, Fault, Knobs, Planned, Scenario, Steer};
+use crate::scenario::{Ask, FarFault, FarWorker, Fate, Fault, Knobs, Planned, Scenario, Steer};
 
 const SECOND: i64 = 1_000_000;
 
@@ -26,19 +27,15 @@ pub fn scenario(seed: u64) -> Scenario {
     }
     let span = rng.magnitude(20 * SECOND, 1_800 * SECOND);
     let mut requests = requests(&mut rng, span, count, workflows.len());
+    let far = far(&mut rng);
     let faults = if rng.chance(250) {
         Vec::new()
     } else {
-        faults(&mut rng, span)
+        faults(&mut rng, span, far.len())
     };
     let seed = rng.bits();
     let knobs = knobs(&mut rng);
-    for (index, workflow) in workflows.iter_mut().take(count).enumerate() {
-        // What strategies promise is checked without starts that they never discard.
-        if workflow.get("strategy").is_none() && rng.chance(250) {
-            triggers(&mut rng, workflow, index, span, &mut requests);
-        }
-    }
+    triggers::add(&mut rng, &mut workflows, count, span, &mut requests);
     // Due times and what people do to whole workflows are two subjects.
     if workflows
         .iter()
@@ -54,44 +51,38 @@ pub fn scenario(seed: u64) -> Scenario {
         requests,
         faults,
         knobs,
+        far,
     }
 }
 
-/// A workflow that starts itself for a while, and people who steer that.
-fn triggers(
-    rng: &mut Rng,
-    workflow: &mut Value,
-    index: usize,
-    span: i64,
-    requests: &mut Vec<Planned<Ask>>,
-) {
-    let catchup = match rng.below(5) {
-        0 => json!("latest"),
-        1 => json!("none"),
-        _ => json!({ "mode": "all", "max": 10_000 }),
+/// Workers in other processes.
+fn far(rng: &mut Rng) -> Vec<FarWorker> {
+    let count = if rng.chance(600) { 0 } else { 1 + rng.place(3) };
+    let queues: [&[&str]; 4] = [&[], &["default"], &["small", "large"], &["large"]];
+    let worker = |rng: &mut Rng| FarWorker {
+        queues: rng.pick(&queues).iter().map(ToString::to_string).collect(),
+        slots: 1 + rng.place(8),
     };
-    let mut trigger =
-        json!({ "name": "due", "catchup": catchup, "with": { "n": rng.between(0, 4) } });
-    if rng.chance(500) {
-        trigger["cron"] = json!(format!("*/{} * * * *", rng.between(2, 12)));
-    } else {
-        trigger["every"] = json!(format!("{}s", rng.between(100, 900)));
-    }
-    if rng.chance(300) {
-        trigger["jitter"] = json!("1m");
-    }
-    // An hour after the world begins, so that all has an end.
-    trigger["end"] = json!("2027-01-15T09:00:00Z");
-    workflow["triggers"] = json!([trigger]);
-    requests.push(Planned {
-        at: rng.between(0, span / 2),
-        what: Ask::Activate { workflow: index },
-    });
-    for _ in 0..rng.place(6) {
-        requests.push(Planned {
-            at: rng.between(0, 3 * span),
-            what: Ask::Trigger { dice: rng.bits() },
-        });
+    (0..count).map(|_| worker(rng)).collect()
+}
+
+fn far_fault(rng: &mut Rng) -> FarFault {
+    match rng.below(8) {
+        0 | 1 => FarFault::Dies {
+            down: rng.magnitude(1_000, 90 * SECOND),
+        },
+        number @ 2..=5 => FarFault::Cut {
+            up: number != 2,
+            down: number != 3,
+            span: rng.magnitude(SECOND, 90 * SECOND),
+        },
+        6 => FarFault::Slow {
+            span: rng.magnitude(SECOND, 120 * SECOND),
+            wire: rng.magnitude(SECOND, 60 * SECOND),
+        },
+        _ => FarFault::Drain {
+            grace: rng.magnitude(SECOND, 60 * SECOND),
+        },
     }
 }
 
@@ -176,6 +167,7 @@ fn requests(rng: &mut Rng, span: i64, workflows: usize, definitions: usize) -> V
             n: rng.between(0, 4),
             key,
             version: rng.chance(100).then_some(1),
+            by: rng.chance(400).then(|| rng.below(4)),
         };
         let burst = if rng.chance(200) { 4 } else { 1 };
         let at = rng.between(0, span);
@@ -189,7 +181,7 @@ fn requests(rng: &mut Rng, span: i64, workflows: usize, definitions: usize) -> V
     let others = if rng.chance(300) { 0 } else { rng.place(32) };
     for _ in 0..others {
         let dice = rng.bits();
-        let what = match rng.below(22) {
+        let what = match rng.below(26) {
             0 | 1 => Ask::Cancel {
                 dice,
                 now: rng.chance(300),
@@ -213,6 +205,15 @@ fn requests(rng: &mut Rng, span: i64, workflows: usize, definitions: usize) -> V
             },
             16..=19 => Ask::Answer { dice },
             20 => Ask::Break { dice },
+            21 => Ask::BreakAll {
+                workflow: rng.place(workflows),
+                dice,
+            },
+            22 | 23 => Ask::SetParam {
+                dice,
+                n: rng.between(0, 4),
+            },
+            24 => Ask::Evaluate { dice },
             _ => Ask::View { dice },
         };
         list.push(Planned {
@@ -224,11 +225,16 @@ fn requests(rng: &mut Rng, span: i64, workflows: usize, definitions: usize) -> V
     list
 }
 
-fn faults(rng: &mut Rng, span: i64) -> Vec<Planned<Fault>> {
+fn faults(rng: &mut Rng, span: i64, far: usize) -> Vec<Planned<Fault>> {
     let count = rng.magnitude(1, 24);
     let mut list = Vec::new();
     for _ in 0..count {
-        let what = match rng.below(12) {
+        let sorts = if far > 0 { 20 } else { 12 };
+        let what = match rng.below(sorts) {
+            12.. => Fault::Far {
+                worker: rng.place(far),
+                what: far_fault(rng),
+            },
             0..=2 => Fault::Crash {
                 down: rng.magnitude(1_000, 60 * SECOND),
             },

@@ -13,6 +13,7 @@
 
 pub mod blobs;
 pub mod check;
+pub mod far;
 pub mod generate;
 pub mod kept;
 pub mod panics;

@@ -21,6 +21,18 @@ pub struct Scenario {
     pub faults: Vec<Planned<Fault>>,
     /// How the world is made.
     pub knobs: Knobs,
+    /// Workers in other processes.
+    #[serde(default)]
+    pub far: Vec<FarWorker>,
+}
+
+/// A worker in another process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FarWorker {
+    /// The queues that it serves; none is every queue that no worker names.
+    pub queues: Vec<String>,
+    /// Attempts that it runs at once.
+    pub slots: usize,
 }
 
 /// Something at a time.
@@ -47,6 +59,9 @@ pub enum Ask {
         /// Not the active version.
         #[serde(default)]
         version: Option<u32>,
+        /// Which person; none is nobody who answers anything.
+        #[serde(default)]
+        by: Option<u64>,
     },
     /// End a run.
     Cancel {
@@ -113,7 +128,7 @@ pub enum Ask {
     },
     /// Send a signal.
     Signal {
-        /// Which of three, and its id if it has one of its own.
+        /// Which of five, its key, and its id if it has one of its own.
         dice: u64,
         /// Its `n`.
         n: i64,
@@ -128,10 +143,39 @@ pub enum Ask {
         /// On which, and which.
         dice: u64,
     },
-    /// Make the first definition of a workflow the active one: its triggers are set.
+    /// Set breakpoints on all new runs of a workflow, or of a version.
+    BreakAll {
+        /// Which of the workflows.
+        workflow: usize,
+        /// Which breakpoints.
+        dice: u64,
+    },
+    /// Change a parameter of a run that stands still.
+    SetParam {
+        /// Which.
+        dice: u64,
+        /// Its parameter `n`.
+        n: i64,
+    },
+    /// Look at what an expression is somewhere in a run.
+    Evaluate {
+        /// Where, and which expression.
+        dice: u64,
+    },
+    /// Make a version of a workflow the active one: its triggers are set.
     Activate {
         /// Which of the workflows.
         workflow: usize,
+        /// Which of its versions.
+        #[serde(default = "first")]
+        version: u32,
+    },
+    /// Call a webhook; some calls are the same as one before.
+    Deliver {
+        /// Which, and its id if it has one of its own.
+        dice: u64,
+        /// Its `n`.
+        n: i64,
     },
     /// Change what is not versioned of a workflow, or of all.
     Steer {
@@ -181,6 +225,10 @@ pub enum Steer {
     Delete,
 }
 
+fn first() -> u32 {
+    1
+}
+
 /// What goes wrong.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -224,6 +272,45 @@ pub enum Fault {
     },
     /// Every attempt of the worker dies.
     Worker,
+    /// Something happens to a worker in another process, or to its connection.
+    Far {
+        /// Which.
+        worker: usize,
+        /// What.
+        what: FarFault,
+    },
+}
+
+/// What happens to a worker in another process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FarFault {
+    /// It dies, and is started again after so many microseconds.
+    Dies {
+        /// Until the restart.
+        down: i64,
+    },
+    /// What is said is lost.
+    Cut {
+        /// What the worker says.
+        up: bool,
+        /// What the server says.
+        down: bool,
+        /// For how long.
+        span: i64,
+    },
+    /// What is said takes long.
+    Slow {
+        /// For how long.
+        span: i64,
+        /// How long.
+        wire: i64,
+    },
+    /// It is asked to go, and ends what runs within this time.
+    Drain {
+        /// How long it may take.
+        grace: i64,
+    },
 }
 
 /// What becomes of a commit whose answer is an error.

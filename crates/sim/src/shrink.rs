@@ -104,6 +104,7 @@ impl Shrinker {
     }
 
     fn knobs(&mut self) {
+        self.attempt(|scenario| scenario.far.clear());
         self.attempt(|scenario| scenario.knobs.lump = 0);
         self.attempt(|scenario| scenario.knobs.repeats = 0);
         self.attempt(|scenario| scenario.knobs.deaf = 0);

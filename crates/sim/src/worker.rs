@@ -1,6 +1,6 @@
-//! The simulated worker: takes attempts, runs them for a random time, reports.
+//! The simulated workers: they take attempts, run them for a random time, report.
 //!
-//! It behaves as the real one promises to: a result is reported until it is taken, a stopped attempt
+//! One is in the process of the owner ([`HERE`]), others are far. They behave as the real ones promise to: a result is reported until it is taken, a stopped attempt
 //! ends within its grace (unless it is deaf), what died is reported as lost before anything else.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -13,9 +13,14 @@ use crate::blobs::MemoryBlobs;
 use crate::rng::Rng;
 use crate::scenario::Knobs;
 
-/// An attempt at the worker.
+/// The worker in the owner's process; others count from 1.
+pub const HERE: usize = 0;
+
+/// An attempt at a worker, or on its way there.
 #[derive(Debug)]
 pub struct Attempt {
+    /// Whose.
+    pub host: usize,
     /// Its run.
     pub run: RunId,
     /// Its place.
@@ -26,6 +31,7 @@ pub struct Attempt {
     pub locks: Vec<std::sync::Arc<str>>,
     /// When the worker was told to stop it, in true time.
     pub stopped_at: Option<i64>,
+    arrived: bool,
     started_at: Option<Time>,
     light: bool,
     fails: Option<u64>,
@@ -55,8 +61,17 @@ pub enum Alarm {
 pub enum Act {
     /// An alarm.
     Alarm(i64, u64, Alarm),
-    /// A report goes to the node.
-    Report(i64, Report),
+    /// A report of this worker goes to the node.
+    Report(i64, usize, Report),
+}
+
+/// What one worker does.
+#[derive(Debug, Default)]
+struct Host {
+    /// Attempts at a time; none are the world's.
+    slots: Option<usize>,
+    queue: VecDeque<u64>,
+    running: usize,
 }
 
 /// See the module.
@@ -65,8 +80,7 @@ pub struct Worker {
     attempts: BTreeMap<u64, Attempt>,
     by_offer: BTreeMap<(RunId, Place, Offer), u64>,
     turns: BTreeMap<u64, u32>,
-    queue: VecDeque<u64>,
-    running: usize,
+    hosts: BTreeMap<usize, Host>,
     next: u64,
     /// Outputs that attempts gave, by unit.
     pub outputs: BTreeMap<(RunId, Place), Vec<Value>>,
@@ -115,8 +129,35 @@ impl Worker {
         self.attempts.is_empty()
     }
 
-    /// Notes an attempt that is on its way here.
-    pub fn expect(&mut self, task: &Task, locks: Vec<std::sync::Arc<str>>) {
+    /// How many attempts a worker runs at a time.
+    pub fn hire(&mut self, host: usize, slots: usize) {
+        self.hosts.entry(host).or_default().slots = Some(slots);
+    }
+
+    /// The worker that has an attempt, or is to have it.
+    pub fn host_of(&self, name: &(RunId, Place, Offer)) -> Option<usize> {
+        let id = self.by_offer.get(name)?;
+        self.attempts.get(id).map(|attempt| attempt.host)
+    }
+
+    /// An attempt never arrives.
+    pub fn forget(&mut self, name: &(RunId, Place, Offer)) {
+        if let Some(id) = self.by_offer.get(name).copied() {
+            self.remove(id);
+        }
+    }
+
+    /// What is on its way to workers far away never arrives.
+    pub fn forget_sent(&mut self) {
+        let far = |attempt: &Attempt| attempt.host != HERE && !attempt.arrived;
+        for (_, attempt) in self.attempts.extract_if(.., |_, attempt| far(attempt)) {
+            self.by_offer
+                .remove(&(attempt.run, attempt.place, attempt.offer));
+        }
+    }
+
+    /// Notes an attempt that is on its way to a worker.
+    pub fn expect(&mut self, task: &Task, locks: Vec<std::sync::Arc<str>>, host: usize) {
         let process = task.work.process();
         let text = match &task.work {
             Work::Shell { script, .. } => Some(script.to_string()),
@@ -133,11 +174,13 @@ impl Worker {
                 .and_then(|number| number.trim().parse().ok())
         });
         let attempt = Attempt {
+            host,
             run: task.run,
             place: task.place,
             offer: task.offer,
             locks,
             stopped_at: None,
+            arrived: false,
             started_at: None,
             light: process.is_none(),
             fails,
@@ -163,25 +206,27 @@ impl Worker {
             let Some(id) = self.by_offer.get(task).copied() else {
                 continue;
             };
-            let Some(attempt) = self.attempts.get(&id) else {
+            let Some(attempt) = self.attempts.get_mut(&id) else {
                 continue;
             };
+            attempt.arrived = true;
+            let host = attempt.host;
             if attempt.light {
                 self.start(id, around, &mut acts);
             } else {
-                self.queue.push_back(id);
+                self.hosts.entry(host).or_default().queue.push_back(id);
             }
+            self.fill(host, around, &mut acts);
         }
-        self.fill(around, &mut acts);
         acts
     }
 
-    fn fill(&mut self, around: &mut Around<'_>, acts: &mut Vec<Act>) {
-        while self.running < around.knobs.slots {
-            let Some(id) = self.queue.pop_front() else {
-                return;
-            };
-            self.running += 1;
+    fn fill(&mut self, host: usize, around: &mut Around<'_>, acts: &mut Vec<Act>) {
+        while let Some(of) = self.hosts.get_mut(&host)
+            && of.running < of.slots.unwrap_or(around.knobs.slots)
+            && let Some(id) = of.queue.pop_front()
+        {
+            of.running += 1;
             self.start(id, around, acts);
         }
     }
@@ -221,9 +266,11 @@ impl Worker {
                 continue;
             };
             attempt.stopped_at = attempt.stopped_at.or(Some(around.now));
-            let waits = self.queue.iter().position(|other| *other == id);
+            let host = attempt.host;
+            let queue = &mut self.hosts.entry(host).or_default().queue;
+            let waits = queue.iter().position(|other| *other == id);
             if let Some(place) = waits {
-                self.queue.remove(place);
+                queue.remove(place);
                 attempt.ends = Ends::Stopped;
                 let report = Report {
                     run: attempt.run,
@@ -232,7 +279,7 @@ impl Worker {
                     worker: std::sync::Arc::default(),
                     event: ended(around.wall, around.wall, Outcome::Cancelled),
                 };
-                acts.push(Act::Report(0, report));
+                acts.push(Act::Report(0, host, report));
                 self.remove(id);
             } else if attempt.started_at.is_some() && !around.rng.chance(around.knobs.deaf) {
                 // Whichever comes first: its own end, or that by the stop.
@@ -258,6 +305,7 @@ impl Worker {
         let Some(attempt) = self.attempts.get(&id) else {
             return acts;
         };
+        let host = attempt.host;
         let started_at = attempt.started_at.unwrap_or(around.wall);
         let report = |event| Report {
             run: attempt.run,
@@ -269,6 +317,7 @@ impl Worker {
         match alarm {
             Alarm::Record => acts.push(Act::Report(
                 0,
+                host,
                 report(TaskEvent::Started { at: started_at }),
             )),
             Alarm::End(turn) => {
@@ -286,15 +335,16 @@ impl Worker {
                 if around.rng.chance(around.knobs.repeats) {
                     acts.push(Act::Report(
                         around.rng.magnitude(1, 60_000_000),
+                        host,
                         report.clone(),
                     ));
                 }
-                acts.push(Act::Report(0, report));
+                acts.push(Act::Report(0, host, report));
                 if !attempt.light {
-                    self.running -= 1;
+                    self.hosts.entry(host).or_default().running -= 1;
                 }
                 self.remove(id);
-                self.fill(around, &mut acts);
+                self.fill(host, around, &mut acts);
             }
         }
         acts
@@ -308,33 +358,38 @@ impl Worker {
         }
     }
 
-    /// Everything here dies. Returns the losses that are known: of what had been started, and with
-    /// `all` of what waited.
-    pub fn die(&mut self, all: bool, wall: Time) -> Vec<Report> {
+    /// Everything at a worker dies; what is on its way to a far one still arrives. Returns the losses
+    /// that are known: of what had been started, and with `all` of what waited.
+    pub fn die(&mut self, host: usize, all: bool, wall: Time) -> Vec<Report> {
         let mut reports = Vec::new();
-        for attempt in std::mem::take(&mut self.attempts).into_values() {
+        let here = self.attempts.extract_if(.., |_, attempt| {
+            attempt.host == host && (host == HERE || attempt.arrived)
+        });
+        for (id, attempt) in here {
+            self.turns.remove(&id);
+            self.by_offer
+                .remove(&(attempt.run, attempt.place, attempt.offer));
             if all || (attempt.started_at.is_some() && !attempt.light) {
-                reports.push(Report {
-                    run: attempt.run,
-                    place: attempt.place,
-                    offer: attempt.offer,
-                    worker: std::sync::Arc::default(),
-                    event: ended(
-                        attempt.started_at.unwrap_or(wall),
-                        wall,
-                        Outcome::Lost {
-                            reason: "the worker died".to_owned(),
-                            explained: false,
-                        },
-                    ),
-                });
+                reports.push(lost(&attempt, wall));
             }
         }
-        self.by_offer.clear();
-        self.turns.clear();
-        self.queue.clear();
-        self.running = 0;
+        let of = self.hosts.entry(host).or_default();
+        of.queue.clear();
+        of.running = 0;
         reports
+    }
+}
+
+fn lost(attempt: &Attempt, wall: Time) -> Report {
+    let outcome = Outcome::Lost {
+        reason: "the worker died".to_owned(),
+        explained: false,
+    };
+    Report {
+        run: attempt.run,
+        place: attempt.place,
+        offer: attempt.offer,
+        event: ended(attempt.started_at.unwrap_or(wall), wall, outcome),
     }
 }
 

@@ -9,7 +9,9 @@
 
 mod asks;
 mod brief;
+mod far;
 mod faults;
+mod lane;
 mod sabotage;
 mod store;
 
@@ -24,7 +26,7 @@ use kapell_node::perform::{self, Plans};
 use kapell_node::{ClientRequest, Lane, ReplyId};
 use kapell_store::{Commit, MemoryStore, Store, VersionRow};
 
-use brief::{brief_input, brief_output, micros};
+use brief::micros;
 pub use sabotage::Sabotage;
 
 use crate::blobs::MemoryBlobs;
@@ -89,9 +91,17 @@ enum Happening {
     ToLane(u64, Input),
     Tasks(u64, Vec<(RunId, Place, Offer)>),
     Stops(u64, Vec<(RunId, Place, Offer)>),
-    Alarm(u64, u64, Alarm),
+    Alarm(u64, Alarm),
+    Far(usize, far::Step),
     Flush,
     Wake,
+}
+
+impl Happening {
+    /// True if it says nothing of whether all is over.
+    fn only_passes(&self) -> bool {
+        matches!(self, Self::Wake | Self::Flush | Self::Far(..))
+    }
 }
 
 /// Where lines of a trace go.
@@ -121,6 +131,7 @@ struct World<'a> {
     reader_free: i64,
     answers_at: i64,
     worker: Worker,
+    far: far::FarSide,
     lost: Vec<Report>,
     checks: Checks,
     replies: u64,
@@ -205,6 +216,7 @@ impl<'a> World<'a> {
             reader_free: 0,
             answers_at: 0,
             worker: Worker::default(),
+            far: far::FarSide::default(),
             lost: Vec::new(),
             checks: Checks::default(),
             replies: 0,
@@ -259,7 +271,7 @@ impl<'a> World<'a> {
     }
 
     fn plan(&mut self, after: i64, what: Happening) {
-        if !matches!(what, Happening::Wake | Happening::Flush) {
+        if !what.only_passes() {
             self.pending += 1;
         }
         self.turn += 1;
@@ -285,11 +297,12 @@ impl<'a> World<'a> {
         for (index, planned) in self.scenario.faults.iter().enumerate() {
             self.plan(planned.at, Happening::Fault(index));
         }
+        self.far_begin();
         self.restart();
         while let Some(((at, _), what)) = self.queue.pop_first() {
             self.now = at;
             self.happenings += 1;
-            if !matches!(what, Happening::Wake | Happening::Flush) {
+            if !what.only_passes() {
                 self.pending -= 1;
             }
             self.happen(what);
@@ -394,12 +407,11 @@ impl<'a> World<'a> {
                     self.act(acts);
                 }
             }
-            Happening::Alarm(life, id, alarm) => {
-                if life == self.life {
-                    let acts = self.with_worker(|worker, around| worker.ring(id, alarm, around));
-                    self.act(acts);
-                }
+            Happening::Alarm(id, alarm) => {
+                let acts = self.with_worker(|worker, around| worker.ring(id, alarm, around));
+                self.act(acts);
             }
+            Happening::Far(worker, step) => self.far_step(worker, step),
             Happening::Flush => {
                 if self.flush_at == Some(self.now) {
                     self.flush_at = None;
@@ -428,128 +440,6 @@ impl<'a> World<'a> {
             now: self.now,
         };
         call(&mut self.worker, &mut around)
-    }
-
-    fn act(&mut self, acts: Vec<Act>) {
-        let life = self.life;
-        for act in acts {
-            match act {
-                Act::Alarm(after, id, alarm) => self.plan(after, Happening::Alarm(life, id, alarm)),
-                Act::Report(after, report) => {
-                    let mut wire = self.rng.between(1, self.scenario.knobs.wire);
-                    if self.rng.chance(self.scenario.knobs.late) {
-                        wire += self.rng.magnitude(1_000, LATEST);
-                    }
-                    self.plan(
-                        after + wire,
-                        Happening::ToLane(life, Input::Reports(vec![report])),
-                    );
-                }
-            }
-        }
-    }
-
-    fn give_lane(&mut self, input: Input) {
-        let input = self.spoil_input(input);
-        let wall = self.wall();
-        self.note(|| format!("-> {}", brief_input(&input)));
-        self.trace(1, brief_input(&input).as_bytes());
-        let Some(lane) = &mut self.lane else { return };
-        lane.on(wall, input);
-        if self.scenario.knobs.lump == 0 {
-            self.flush();
-        } else if self.flush_at.is_none() {
-            let after = self.rng.between(0, self.scenario.knobs.lump);
-            self.flush_at = Some(self.now + after);
-            self.plan(after, Happening::Flush);
-        }
-    }
-
-    fn flush(&mut self) {
-        let wall = self.wall();
-        let Some(lane) = &mut self.lane else { return };
-        if wall >= lane.next_tick() {
-            lane.on(wall, Input::Tick);
-        }
-        let outputs = lane.flush(wall);
-        let next = lane.next_tick();
-        let idle = outputs.is_empty();
-        for output in outputs {
-            self.output(output);
-        }
-        if next <= wall && idle {
-            self.spins += 1;
-            if self.spins > SPINS {
-                self.fail(
-                    "spins",
-                    format!("the next tick stays at {next} while it is {wall}"),
-                );
-            }
-        } else {
-            self.spins = 0;
-        }
-        let after = (next.0 - wall.0).clamp(1_000, 5_000_000);
-        let at = self.now + after;
-        if self
-            .wake_at
-            .is_none_or(|wake_at| wake_at > at || wake_at <= self.now)
-        {
-            self.wake_at = Some(at);
-            self.plan(after, Happening::Wake);
-        }
-    }
-
-    fn output(&mut self, output: Output) {
-        let Some(output) = self.spoil_output(output) else {
-            return;
-        };
-        let life = self.life;
-        self.note(|| format!("<- {}", brief_output(&output)));
-        match output {
-            Output::Commit(commit, contents) => {
-                for write in &commit.entities {
-                    self.trace(2, &write.chunk);
-                }
-                let fate = self.fates.pop_front();
-                let after = self.store_micros(self.scenario.knobs.commit);
-                self.plan(after, Happening::Land(life, commit, contents, fate));
-            }
-            Output::Offer(tasks) => {
-                let mut sent = Vec::new();
-                for task in tasks {
-                    self.trace(3, &task.offer.counter.to_le_bytes());
-                    match self.checks.offered(&task, &self.worker) {
-                        Ok(locks) => self.worker.expect(&task, locks),
-                        Err(failure) => self.fail(failure.what, failure.detail),
-                    }
-                    sent.push((task.run, task.place, task.offer));
-                }
-                let wire = self.rng.between(1, self.scenario.knobs.wire);
-                self.plan(wire, Happening::Tasks(life, sent));
-            }
-            Output::Stop(stops) => {
-                let wire = self.rng.between(1, self.scenario.knobs.wire);
-                self.plan(
-                    wire + self.scenario.knobs.wire,
-                    Happening::Stops(life, stops),
-                );
-            }
-            // The simulated worker keeps no results: what it reports arrives.
-            Output::Taken(_) => {}
-            Output::Reply(reply, answer) => self.answered(reply, answer),
-            Output::RowsChanged(commit) => {
-                for row in &commit.runs {
-                    let verdict = self.checks.row_shown(row);
-                    self.judge(verdict);
-                }
-            }
-            output => {
-                let after = self.store_micros(self.scenario.knobs.read);
-                self.reader_free = self.reader_free.max(self.now) + after;
-                let after = self.reader_free - self.now;
-                self.plan(after, Happening::Read(life, output));
-            }
-        }
     }
 
     /// What can be seen only when nothing is under way; and the care of people after all is over.
@@ -592,6 +482,7 @@ impl<'a> World<'a> {
         let settled = self.pending == 0
             && self.flush_at.is_none()
             && self.worker.is_empty()
+            && self.far.is_idle()
             && self
                 .lane
                 .as_ref()

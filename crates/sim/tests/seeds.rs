@@ -1,6 +1,6 @@
 //! Scenarios of many seeds, and those that failed once.
 
-use kapell_sim::scenario::{Fault, Scenario};
+use kapell_sim::scenario::{Ask, Fault, Planned, Scenario};
 use kapell_sim::{Sabotage, generate, kept, play, play_broken};
 use serde_json::{Value, json};
 
@@ -17,7 +17,9 @@ const WORDS: &str = "
     strategy key debounce env with label labels until if run_if all_succeeded all_done any_succeeded any_failed
     none_failed parallel sequential strict_sequential first_only last_only serial_latest
     finish_running fail_fast continue start cancel pause resume restart skip set_output fork
-    view dismiss steer override delete register activate trigger triggers cron every catchup jitter crash lost_answer thief full slow clock reads
+    view dismiss steer override delete register activate trigger triggers cron every catchup jitter within pace start end timezone when
+    signals match dedupe key webhook deliver paused set_param evaluate break_all allow_self input
+    dies cut drain far slots crash lost_answer thief full slow clock reads
 ";
 
 fn passes(name: &str, scenario: &Scenario) {
@@ -116,6 +118,17 @@ fn is_caught(sabotage: Sabotage, checkers: &[&str]) {
     );
 }
 
+/// Some scenario fails by this checker; what is broken may be seen elsewhere in others.
+fn is_seen_by(sabotage: Sabotage, checker: &str) {
+    let sees = |seed: u64| {
+        let outcome = play_broken(&generate::scenario(seed), None, Some(sabotage));
+        outcome
+            .failure
+            .is_some_and(|failure| failure.what == checker)
+    };
+    assert!((0..SOON).any(sees), "`{checker}` never sees {sabotage:?}");
+}
+
 #[test]
 fn a_commit_that_is_said_to_be_made_is_missed() {
     is_caught(
@@ -126,15 +139,8 @@ fn a_commit_that_is_said_to_be_made_is_missed() {
 
 #[test]
 fn a_commit_over_shards_that_were_taken_over_is_seen() {
-    // What it breaks may be seen first; on some seed it is the fence's own checker that sees it.
     is_caught(Sabotage::Fence, &["fence", "commit"]);
-    let by_fence = (0..SOON).any(|seed| {
-        let outcome = play_broken(&generate::scenario(seed), None, Some(Sabotage::Fence));
-        outcome
-            .failure
-            .is_some_and(|failure| failure.what == "fence")
-    });
-    assert!(by_fence, "the fence's own checker never sees it");
+    is_seen_by(Sabotage::Fence, "fence");
 }
 
 #[test]
@@ -328,6 +334,138 @@ fn a_run_that_waits_for_a_signal_that_is_there_is_seen() {
         });
     };
     is_caught(Sabotage::Definition(change), &["signals"]);
+}
+
+#[test]
+fn an_approval_by_whom_nobody_asked_is_seen() {
+    let change = |definition: &mut Value| {
+        each_step(definition, &|step| {
+            if let Some(asks) = step.get_mut("approval").and_then(Value::as_object_mut) {
+                asks.remove("by");
+                asks.insert("allow_self".to_owned(), json!(true));
+            }
+        });
+    };
+    is_caught(Sabotage::Definition(change), &["approval"]);
+}
+
+#[test]
+fn a_due_time_that_starts_twice_is_seen() {
+    is_seen_by(Sabotage::Rewinds, "due");
+}
+
+/// A world of one workflow, whose process dies in the middle.
+fn interrupted(workflow: Value, requests: Vec<Planned<Ask>>) -> Scenario {
+    let mut scenario = generate::scenario(0);
+    scenario.far.clear();
+    scenario.workflows = vec![workflow];
+    let activate = Planned {
+        at: 0,
+        what: Ask::Activate {
+            workflow: 0,
+            version: 1,
+        },
+    };
+    scenario.requests = [activate].into_iter().chain(requests).collect();
+    scenario.faults = vec![Planned {
+        at: 1_000_000_000,
+        what: Fault::Crash { down: 1_000_000 },
+    }];
+    scenario
+}
+
+/// Some of the scenarios fails by this checker, and none of them does where nothing is broken.
+fn is_seen_in(scenarios: &[Scenario], sabotage: Sabotage, checker: &str) {
+    for scenario in scenarios {
+        passes("unbroken", scenario);
+    }
+    let sees = |scenario: &Scenario| {
+        let outcome = play_broken(scenario, None, Some(sabotage));
+        outcome
+            .failure
+            .is_some_and(|failure| failure.what == checker)
+    };
+    assert!(
+        scenarios.iter().any(sees),
+        "`{checker}` never sees {sabotage:?}"
+    );
+}
+
+#[test]
+fn a_due_time_that_a_backfill_leaves_out_is_seen() {
+    let filled = |dice: u64| {
+        let workflow = json!({
+            "workflow": "w0",
+            "triggers": [{ "every": "300s", "end": "2027-01-15T09:00:00Z" }],
+            "steps": { "s01": { "wait": "20s" } },
+        });
+        let ask = Planned {
+            at: 990_000_000,
+            what: Ask::Trigger { dice },
+        };
+        interrupted(workflow, vec![ask])
+    };
+    let all: Vec<Scenario> = (0..24).map(filled).collect();
+    is_seen_in(&all, Sabotage::Shortens, "backfill");
+}
+
+#[test]
+fn a_success_that_never_was_is_seen() {
+    is_seen_by(Sabotage::Invents, "last_success");
+}
+
+#[test]
+fn a_breakpoint_of_all_runs_that_is_forgotten_is_seen() {
+    is_seen_by(Sabotage::Forgives, "breakpoints");
+}
+
+#[test]
+fn a_signal_that_starts_nothing_is_seen() {
+    is_seen_by(Sabotage::Silences, "triggers");
+}
+
+#[test]
+fn signals_that_are_joined_in_another_order_are_seen() {
+    let key = json!("${{ signal.payload.n }}");
+    let workflow = json!({
+        "workflow": "w0",
+        "params": { "from": { "type": "string", "default": "" } },
+        "triggers": [{
+            "signals": {
+                "a": { "signal": "x0", "key": key },
+                "b": { "signal": "x1", "key": key },
+            },
+            "with": { "from": "${{ signals.a.id }},${{ signals.b.id }}" },
+        }],
+        "steps": { "s01": { "noop": {} } },
+    });
+    let joined = |start: u64| {
+        let signals = (0..40).map(|number| Planned {
+            at: 100_000_000 + 40_000_000 * number,
+            what: Ask::Signal {
+                dice: start + number.unsigned_abs(),
+                n: 1,
+            },
+        });
+        interrupted(workflow.clone(), signals.collect())
+    };
+    let all: Vec<Scenario> = (0..8).map(|number| joined(100 * number)).collect();
+    is_seen_in(&all, Sabotage::Shuffles, "triggers");
+}
+
+#[test]
+fn an_attempt_of_a_session_that_nobody_named_is_done_twice_and_seen() {
+    is_seen_by(Sabotage::Unnamed, "twice");
+}
+
+#[test]
+fn a_loss_that_is_said_before_its_worker_has_stopped_is_seen() {
+    is_seen_by(Sabotage::Impatient, "twice");
+}
+
+#[test]
+fn a_result_that_is_acknowledged_too_early_is_seen() {
+    is_seen_by(Sabotage::Hasty, "taken");
 }
 
 #[test]

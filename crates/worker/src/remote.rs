@@ -215,17 +215,24 @@ impl Drop for Remote {
 }
 
 impl Inner {
-    /// Takes tasks; hands them back if the worker goes.
+    /// Takes tasks; hands them back if the worker goes, or if its lease is over: what came that late may
+    /// run elsewhere by now.
     pub(crate) fn offer(&self, tasks: Vec<Task>) {
         self.outbox.hold(&tasks);
-        if let Some(worker) = &*self.worker.lock() {
+        let allowed = self.lease.allows();
+        if allowed && let Some(worker) = &*self.worker.lock() {
             worker.offer(tasks);
             return;
         }
+        let why = if allowed {
+            "its worker takes nothing more"
+        } else {
+            "it came after the lease of its worker"
+        };
         let now = (self.clock)();
         let back = tasks.iter().map(|task| {
             let outcome = Outcome::Lost {
-                reason: "its worker takes nothing more".to_owned(),
+                reason: why.to_owned(),
                 explained: true,
             };
             executor::ended(task, now, outcome)

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use kapell_engine::lock::{Lock, LockEvent};
-use kapell_engine::run_queue::{QueueEvent, Rule, RunQueue};
+use kapell_engine::message::StartClass;
+use kapell_engine::run_queue::{Entry, QueueEvent, Rule, RunQueue};
 use kapell_model::spec::{Strategy, StrategyMode};
 use kapell_model::{EntityKey, RunId, RunStatus, Time};
 
@@ -13,8 +14,7 @@ use super::{Checks, Verdict, wrong};
 /// The order in which runs of a queue came, by line.
 #[derive(Debug, Default)]
 pub(super) struct Order {
-    /// With the times when they were made.
-    waiting: BTreeMap<Arc<str>, VecDeque<(RunId, i64)>>,
+    waiting: BTreeMap<Arc<str>, VecDeque<Waits>>,
     newest: BTreeMap<Arc<str>, RunId>,
     /// Another strategy went before that of its versions, or it was deleted: what was to wait by one
     /// rule may be dropped by another.
@@ -23,6 +23,29 @@ pub(super) struct Order {
 
 /// The number of `strict_sequential` in events.
 const STRICT: u32 = 2;
+
+/// A run that waits, with what says when its turn is.
+#[derive(Debug)]
+struct Waits {
+    run: RunId,
+    class: StartClass,
+    scheduled_at: i64,
+    created_at: i64,
+}
+
+/// Puts a start in its place. Of a backfill it comes after all others. One that was missed comes after
+/// regular ones where those would be discarded, and among its like in the order of due times.
+fn line_up(waiting: &mut VecDeque<Waits>, new: Waits, discards: bool) {
+    let before = |other: &Waits| match (new.class, other.class) {
+        (StartClass::Backfill, _) | (StartClass::Regular, StartClass::Regular) => true,
+        (_, StartClass::Backfill) => false,
+        (StartClass::Regular, StartClass::Catchup) => !discards,
+        (StartClass::Catchup, StartClass::Regular) => true,
+        (StartClass::Catchup, StartClass::Catchup) => other.scheduled_at <= new.scheduled_at,
+    };
+    let place = waiting.iter().rposition(before).map_or(0, |last| last + 1);
+    waiting.insert(place, new);
+}
 
 impl Order {
     /// Looks at an event before it is applied.
@@ -40,17 +63,28 @@ impl Order {
         let waiting = self.waiting.entry(key.clone()).or_default();
         match event.kind {
             1 => {
-                let blocks = line.is_some_and(|line| line.blocked == Some(run));
-                let place = if !event.again || event.mode != STRICT {
-                    waiting.len()
-                } else if blocks {
-                    0
-                } else {
-                    let made_later = |other: &&(RunId, i64)| other.1 > event.created_at;
-                    waiting.len() - waiting.iter().rev().take_while(made_later).count()
+                let class = StartClass::from_number(event.class);
+                // Numbers of modes as the run queue stores them: the last three discard.
+                let discards = event.mode >= 3;
+                let new = Waits {
+                    run,
+                    class,
+                    scheduled_at: event.scheduled_at,
+                    created_at: event.created_at,
                 };
-                waiting.insert(place, (run, event.created_at));
-                self.newest.insert(key, run);
+                let blocks = line.is_some_and(|line| line.blocked == Some(run));
+                if !event.again || event.mode != STRICT {
+                    line_up(waiting, new, discards);
+                } else if blocks {
+                    waiting.push_front(new);
+                } else {
+                    let made_later = |other: &&Waits| other.created_at > event.created_at;
+                    let later = waiting.iter().rev().take_while(made_later).count();
+                    waiting.insert(waiting.len() - later, new);
+                }
+                if class == StartClass::Regular {
+                    self.newest.insert(key, run);
+                }
             }
             2 => {
                 let settings = &queue.settings;
@@ -70,7 +104,7 @@ impl Order {
                         );
                     }
                 }
-                if waiting.front().map(|(run, _)| *run) != Some(run) {
+                if waiting.front().map(|first| first.run) != Some(run) {
                     return wrong(
                         "order",
                         format!("{run} starts before {:?}", waiting.front()),
@@ -88,7 +122,7 @@ impl Order {
                     return wrong("limit", format!("{run} starts beside {active} of {limit}"));
                 }
             }
-            3 | 4 => waiting.retain(|(other, _)| *other != run),
+            3 | 4 => waiting.retain(|other| other.run != run),
             9 => self.changed |= event.rules || queue.settings.deleted,
             _ => {}
         }
@@ -108,6 +142,9 @@ impl Order {
         let Some(entry) = line.waiting.iter().find(|entry| entry.run == run) else {
             return Ok(());
         };
+        if entry.class != StartClass::Regular {
+            return wrong("dropped", format!("{run} is dropped and never to be"));
+        }
         let newest = self.newest.get(key) == Some(&run);
         let keeps = matches!(
             entry.rule.mode,
@@ -124,7 +161,8 @@ impl Order {
             );
         }
         // The newer one is enqueued by the next event of the same decision.
-        if keeps && newest && line.waiting.len() > 1 {
+        let regular = |entry: &&Entry| entry.class == StartClass::Regular;
+        if keeps && newest && line.waiting.iter().filter(regular).count() > 1 {
             return wrong("dropped", format!("{run} is the newest and is dropped"));
         }
         Ok(())

@@ -2,7 +2,8 @@
 
 use kapell_api::task::Place;
 use kapell_engine::event;
-use kapell_engine::{Ask, Request, lock, run_queue};
+use kapell_engine::run_queue::{Change, Settings};
+use kapell_engine::{Ask, Request, backfill, lock, run_queue, trigger};
 use kapell_model::spec::StepIndex;
 use kapell_model::{EntityKey, RunId, RunStatus};
 use kapell_node::{Answer, ClientRequest, Entity};
@@ -38,7 +39,10 @@ impl Checks {
                     None => wrong("durable", format!("{} is shown and not durable", view.id)),
                 }
             }
-            Answer::Value(value) => self.signal_taken(request, value),
+            Answer::Value(value) => {
+                self.signal_taken(request, value)?;
+                self.call_answered(request, value)
+            }
             Answer::Done => {
                 self.answer_counts(request)?;
                 let ClientRequest::Run {
@@ -177,6 +181,10 @@ impl Checks {
                     ask: kapell_engine::Ask::Change(Box::new(change)),
                 });
             }
+            let settings = &queue.settings;
+            if !settings.breaks.is_empty() || !settings.breaks_of.is_empty() {
+                requests.extend(no_breaks(key, settings));
+            }
             for line in queue.lines.values() {
                 requests.extend(line.blocked.map(|run| ClientRequest::Dismiss { run }));
             }
@@ -239,6 +247,25 @@ impl Checks {
     }
 }
 
+/// New runs stop nowhere any more.
+fn no_breaks(key: &EntityKey, settings: &Settings) -> Vec<ClientRequest> {
+    let all = Change {
+        breaks: Some(Vec::new()),
+        ..Change::default()
+    };
+    let of = settings.breaks_of.keys().map(|version| Change {
+        breaks_of: Some((*version, Vec::new())),
+        ..Change::default()
+    });
+    let changes = [all].into_iter().chain(of);
+    changes
+        .map(|change| ClientRequest::Ask {
+            key: key.clone(),
+            ask: kapell_engine::Ask::Change(Box::new(change)),
+        })
+        .collect()
+}
+
 /// The facts of a commit, for people.
 pub(crate) fn facts(commit: &Commit) -> Vec<String> {
     let mut lines = Vec::new();
@@ -259,10 +286,17 @@ pub(crate) fn facts(commit: &Commit) -> Vec<String> {
                 .iter()
                 .map(|event| format!("{event:?}"))
                 .collect(),
-            EntityKey::Trigger { .. }
-            | EntityKey::Topic { .. }
-            | EntityKey::Backfill { .. }
-            | EntityKey::Channel { .. } => {
+            EntityKey::Trigger { .. } => trigger::decode_chunk(&write.chunk)
+                .unwrap_or_default()
+                .iter()
+                .map(|event| format!("{event:?}"))
+                .collect(),
+            EntityKey::Backfill { .. } => backfill::decode_chunk(&write.chunk)
+                .unwrap_or_default()
+                .iter()
+                .map(|event| format!("{event:?}"))
+                .collect(),
+            EntityKey::Topic { .. } | EntityKey::Channel { .. } => {
                 vec![format!("{} bytes", write.chunk.len())]
             }
         };

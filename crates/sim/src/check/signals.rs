@@ -2,9 +2,9 @@
 //! what is there.
 
 use kapell_api::task::Place;
-use kapell_engine::event::{Event, Fact, Stored};
+use kapell_engine::event::{Event, Fact};
+use kapell_engine::run::Request;
 use kapell_engine::run::waiting::Waiting;
-use kapell_engine::run::{Answer as Said, Request};
 use kapell_engine::topic::{Topic, signal_value};
 use kapell_engine::{Ask, run};
 use kapell_expr::{Budget, MapScope, Value};
@@ -12,7 +12,7 @@ use kapell_model::spec::Verb;
 use kapell_model::{EntityKey, RunId, Time};
 use kapell_node::{ClientRequest, Entity};
 
-use super::{Checks, Shadow, Verdict, wrong};
+use super::{Checks, Shadow, Verdict, approvals, wrong};
 use crate::rng::Rng;
 
 fn topic_key(shadow: &Shadow, name: &str) -> EntityKey {
@@ -23,7 +23,7 @@ fn topic_key(shadow: &Shadow, name: &str) -> EntityKey {
 }
 
 impl Checks {
-    fn topic(&self, key: &EntityKey) -> Option<&Topic> {
+    pub(super) fn topic(&self, key: &EntityKey) -> Option<&Topic> {
         match self.smalls.get(key) {
             Some(Entity::Topic(topic)) => Some(topic),
             _ => None,
@@ -174,8 +174,8 @@ impl Checks {
             Waiting::Signal { .. } => return None,
             Waiting::Approval { .. } => {
                 let by = format!("p{}", rng.below(4));
-                let groups = rng.chance(300).then(|| "leads".to_owned());
-                said(by, groups.into_iter().collect(), step, rng.chance(700))
+                let (input, text) = approvals::some_input(rng);
+                approvals::said(by, step, rng.chance(700), (input, text))
             }
             Waiting::Break { .. } => Request::Continue {
                 by: "sim".to_owned(),
@@ -209,7 +209,8 @@ impl Checks {
                     },
                     Waiting::Approval { given, .. } => {
                         let by = format!("care{}", given.len());
-                        said(by, vec!["leads".to_owned()], step, true)
+                        let input = approvals::right_input(shadow, *place);
+                        approvals::said(by, step, true, (input, false))
                     }
                     Waiting::Break { .. } => Request::Continue {
                         by: by(),
@@ -222,48 +223,10 @@ impl Checks {
     }
 }
 
-/// A step that people approved was approved by as many as it asks for, each of whom may.
-pub(super) fn approved_by_enough(shadow: &Shadow, event: &Event) -> Verdict {
-    let Some(Fact::UnitEnded(ended)) = &event.fact else {
-        return Ok(());
-    };
-    let place = ended.unit.into();
-    let Some(Waiting::Approval { given, .. }) = shadow.state.waits.get(&place) else {
-        return Ok(());
-    };
-    let output = ended.output.as_ref().map(Stored::value).unwrap_or_default();
-    let output = output.as_map().cloned().unwrap_or_default();
-    if !ended.by.is_empty() || output.get("approved") != Some(&Value::Bool(true)) {
-        return Ok(());
-    }
-    let Some(Verb::Approval(approval)) = verb(shadow, place) else {
-        return Ok(());
-    };
-    let said_yes = given.len() + 1;
-    if said_yes < approval.count as usize {
-        let id = shadow.state.meta.id;
-        let detail = format!("{id} goes on with {said_yes} of {} yeses", approval.count);
-        return wrong("approval", detail);
-    }
-    Ok(())
-}
-
-fn verb(shadow: &Shadow, place: Place) -> Option<&Verb> {
+pub(super) fn verb(shadow: &Shadow, place: Place) -> Option<&Verb> {
     let scope = shadow.state.scopes.get(&place.scope)?;
     let graph = shadow.plan.graphs.get(scope.graph as usize)?;
     Some(&graph.steps.get(usize::from(place.step))?.step.verb)
-}
-
-fn said(by: String, groups: Vec<String>, step: String, approved: bool) -> Request {
-    Request::Answer(Said {
-        by,
-        groups,
-        step,
-        approved,
-        comment: String::new(),
-        input: Value::Null,
-        text: false,
-    })
 }
 
 /// The id of a kept signal that a unit waits for.

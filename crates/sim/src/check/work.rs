@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kapell_api::task::{Place, Task};
 use kapell_model::spec::Step;
-use kapell_model::{EntityKey, RunStatus, StepStatus};
+use kapell_model::{EntityKey, Offer, RunId, RunStatus, StepStatus};
 
 use super::{Checks, Shadow, Verdict, wrong};
 use crate::worker::{Attempt, Worker};
@@ -27,8 +27,34 @@ impl Checks {
         if let Some(shadow) = self.runs.get_mut(&task.run) {
             let offers = shadow.offered.entry(task.place).or_default();
             offers.push(task.offer);
+            shadow
+                .attempts
+                .insert(task.place, (task.offer, task.attempt));
         }
         Ok(held)
+    }
+
+    /// A worker is told that its result need not be said again: it is durable, or nobody waits for it.
+    pub(crate) fn taken(&self, (run, place, offer): &(RunId, Place, Offer)) -> Verdict {
+        let Some(shadow) = self.runs.get(run) else {
+            return Ok(());
+        };
+        let state = &shadow.state;
+        let waited = |(last, attempt): &(Offer, u32)| {
+            let unit = state.unit(*place);
+            last == offer
+                && *offer > shadow.before
+                && !state.ended()
+                && unit.is_some_and(|unit| !unit.status.ended() && unit.attempts < *attempt)
+        };
+        if shadow.attempts.get(place).is_some_and(waited) {
+            let path = shadow.name(*place);
+            return wrong(
+                "taken",
+                format!("{path} of {run}, {offer:?}, is not durable"),
+            );
+        }
+        Ok(())
     }
 
     /// Every lock of the step is held, and by no more attempts than it allows.

@@ -105,6 +105,15 @@ impl Writer<'_> {
         if self.rng.chance(300) {
             ask["on_reject"] = json!("continue");
         }
+        if self.rng.chance(300) {
+            ask["allow_self"] = json!(true);
+        }
+        if self.rng.chance(300) {
+            ask["input"] = json!({ "amount": { "type": "int", "max": 5 } });
+            if self.rng.chance(500) {
+                ask["input"]["why"] = json!({ "type": "string", "default": "because" });
+            }
+        }
         step.insert("approval".into(), ask);
         Kind::Other
     }
@@ -125,10 +134,11 @@ impl Writer<'_> {
             let payload = *self.rng.pick(&payloads[..choice]);
             let when = *self.rng.pick(&["succeeded", "failed", "done"]);
             let name = format!("t{}", self.rng.below(3));
-            step.insert(
-                "emit".into(),
-                json!([{ "signal": name, "payload": payload, "when": when }]),
-            );
+            let mut emit = json!({ "signal": name, "payload": payload, "when": when });
+            if self.rng.chance(400) {
+                emit["key"] = json!("${{ params.n % 2 }}");
+            }
+            step.insert("emit".into(), json!([emit]));
         }
         if self.rng.chance(40) {
             let stops = ["before", "after", "on_failure", "${{ params.n > 2 }}"];
@@ -409,6 +419,7 @@ impl Writer<'_> {
             json!({ "name": "one" }),
             json!({ "name": "three", "max": 3 }),
             json!({ "name": "n-${{ params.n }}", "max": 2 }),
+            json!({ "name": "${{ params.n > 2 ? 'many' : 'few' }}-${{ params.n % 2 }}" }),
             json!({ "name": "rate", "per": "10s", "max": 5 }),
             json!({ "name": "slow-rate", "per": "7s", "max": 1 }),
         ];

@@ -18,20 +18,30 @@ use crate::check::breakpoints;
 use crate::rng::Rng;
 use crate::scenario::{Ask, Steer};
 
-/// A signal from outside; some have an id that others have too.
-fn signal(dice: u64, n: i64, by: &str) -> ClientRequest {
-    let mut rng = Rng::new(dice);
-    let name: Arc<str> = format!("t{}", rng.below(3)).into();
+/// Something from outside; some have an id that others have too.
+fn from_outside(rng: &mut Rng, name: Arc<str>, n: i64, by: &str) -> Signal {
     let known = rng.chance(300).then(|| format!("k{}", rng.below(3)));
-    let signal = Signal {
+    let key = rng.chance(700).then(|| Value::Int(n % 2));
+    Signal {
         id: known.unwrap_or_default().into(),
-        name: name.clone(),
-        key: Value::Null,
+        name,
+        key: key.unwrap_or_default(),
         payload: Value::map([("n", Value::Int(n)), ("ok", Value::Bool(rng.chance(700)))]),
         sent_at: Time::ZERO,
         hops: 0,
         by: by.into(),
-    };
+    }
+}
+
+/// A signal of a topic.
+fn signal(dice: u64, n: i64, by: &str) -> ClientRequest {
+    let mut rng = Rng::new(dice);
+    let name: Arc<str> = match rng.below(5) {
+        number @ 0..=2 => format!("t{number}"),
+        number => format!("x{}", number - 3),
+    }
+    .into();
+    let signal = from_outside(&mut rng, name.clone(), n, by);
     ClientRequest::Ask {
         key: EntityKey::Topic {
             namespace: NAMESPACE.into(),
@@ -67,8 +77,9 @@ impl World<'_> {
             (false, _) => {
                 let only = [Only::Missing, Only::Failed, Only::All];
                 let from = Time(BEGINNING + rng.between(-3_600_000_000, 3_600_000_000));
+                let id = rng.chance(300).then(|| format!("given{}", rng.below(3)));
                 kapell_engine::Ask::Backfill(Box::new(AskBackfill {
-                    id: "".into(),
+                    id: id.unwrap_or_default().into(),
                     from,
                     until: self.wall(),
                     only: *rng.pick(&only),
@@ -82,6 +93,35 @@ impl World<'_> {
             (true, _) => kapell_engine::Ask::ResumeBackfill { by },
         };
         Some(ClientRequest::Ask { key, ask })
+    }
+
+    fn break_all(&self, workflow: usize, rng: &mut Rng) -> Option<ClientRequest> {
+        let name = self.scenario.workflows.get(workflow)?.get("workflow")?;
+        let Request::Breakpoints { breakpoints, .. } = breakpoints(rng) else {
+            return None;
+        };
+        let change = match rng.below(3) {
+            0 => Change {
+                breaks_of: Some((1, breakpoints)),
+                ..Change::default()
+            },
+            1 => Change {
+                breaks: Some(Vec::new()),
+                ..Change::default()
+            },
+            _ => Change {
+                breaks: Some(breakpoints),
+                ..Change::default()
+            },
+        };
+        Some(ClientRequest::Ask {
+            key: EntityKey::RunQueue {
+                namespace: NAMESPACE.into(),
+                workflow: name.as_str()?.into(),
+                key: "".into(),
+            },
+            ask: kapell_engine::Ask::Change(Box::new(change)),
+        })
     }
 
     pub(super) fn send(&mut self, request: ClientRequest) {
@@ -106,6 +146,7 @@ impl World<'_> {
                 n,
                 key,
                 version,
+                by: person,
             } => {
                 let workflow = self
                     .scenario
@@ -119,7 +160,7 @@ impl World<'_> {
                     version,
                     params: Value::map([("n", Value::Int(n))]),
                     text: false,
-                    by,
+                    by: person.map_or(by, |person| format!("p{person}")),
                     scheduled_at: None,
                     priority: None,
                     idempotency_key: key.map(|key| key.to_string()),
@@ -160,7 +201,35 @@ impl World<'_> {
             Ask::Signal { dice, n } => signal(dice, n, &by),
             Ask::Answer { dice } => self.checks.any_answer(&mut Rng::new(dice))?,
             Ask::Break { dice } => self.to_run(dice, |rng| Some(breakpoints(rng)))?,
-            Ask::Activate { workflow } => self.activation(workflow)?,
+            Ask::BreakAll { workflow, dice } => self.break_all(workflow, &mut Rng::new(dice))?,
+            Ask::SetParam { dice, n } => self.to_run(dice, |_| {
+                Some(Request::SetParam {
+                    by,
+                    name: "n".into(),
+                    value: Value::Int(n),
+                    text: false,
+                })
+            })?,
+            Ask::Evaluate { dice } => {
+                let mut rng = Rng::new(dice);
+                let run = self.checks.any_run(&mut rng)?;
+                let step = self.checks.any_step(run, &mut rng, false);
+                let expressions = ["params.n + 1", "steps", "run.status", "nothing.there"];
+                ClientRequest::Evaluate {
+                    run,
+                    step: step.filter(|_| rng.chance(800)).unwrap_or_default(),
+                    expression: (*rng.pick(&expressions)).to_owned(),
+                }
+            }
+            Ask::Deliver { dice, n } => {
+                let mut rng = Rng::new(dice);
+                let hooks = self.checks.webhooks();
+                let key = (!hooks.is_empty()).then(|| rng.pick(&hooks).clone())?;
+                let signal = from_outside(&mut rng, "call".into(), n, &by);
+                let ask = kapell_engine::Ask::Deliver(Box::new(signal));
+                ClientRequest::Ask { key, ask }
+            }
+            Ask::Activate { workflow, version } => self.activation(workflow, version)?,
             Ask::Steer { workflow, how } => self.steering(workflow, how)?,
             Ask::Trigger { dice } => self.to_trigger(&mut Rng::new(dice))?,
             Ask::Register { workflow } => {
@@ -203,11 +272,11 @@ impl World<'_> {
         Some((name, key))
     }
 
-    fn activation(&self, workflow: usize) -> Option<ClientRequest> {
+    fn activation(&self, workflow: usize, version: u32) -> Option<ClientRequest> {
         let (name, key) = self.queue_of(workflow)?;
-        let plan = self.checks.plans.get(&(name, 1))?;
+        let plan = self.checks.plans.get(&(name, version))?;
         let activate = Activate {
-            version: 1,
+            version,
             triggers: plan.spec.triggers.clone(),
             timezone: plan.spec.timezone.clone(),
             rule: plan.rule,
@@ -253,7 +322,7 @@ impl World<'_> {
                 change.rule = Some(rule.unwrap_or_default());
             }
             Steer::Deactivate => change.deactivate = true,
-            Steer::Reactivate => return self.activation(workflow),
+            Steer::Reactivate => return self.activation(workflow, 1),
             Steer::Delete => change.delete = true,
         }
         let ask = kapell_engine::Ask::Change(Box::new(change));

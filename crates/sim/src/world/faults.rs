@@ -11,6 +11,7 @@ use kapell_store::Store as _;
 use super::{Happening, World};
 use crate::rng::Rng;
 use crate::scenario::Fault;
+use crate::worker::HERE;
 
 impl World<'_> {
     pub(super) fn restart(&mut self) {
@@ -28,6 +29,9 @@ impl World<'_> {
         self.note(|| "the process starts".to_owned());
         self.plans = Plans::default();
         let mut lane = Lane::new(config, self.wall());
+        for input in self.far_restarted() {
+            lane.on(self.wall(), input);
+        }
         let lost = std::mem::take(&mut self.lost);
         if !lost.is_empty() {
             lane.on(self.wall(), Input::Reports(lost));
@@ -48,8 +52,9 @@ impl World<'_> {
                     self.wake_at = None;
                     self.asked.clear();
                     self.reader_free = 0;
-                    let lost = self.worker.die(false, self.wall());
+                    let lost = self.worker.die(HERE, false, self.wall());
                     self.lost.extend(lost);
+                    self.far_crashed();
                     self.plan(down, Happening::Restart);
                 }
             }
@@ -77,8 +82,9 @@ impl World<'_> {
                 self.flush();
             }
             Fault::Reads { span } => self.reads_until = self.now + span,
+            Fault::Far { worker, ref what } => self.far_fault(worker, what),
             Fault::Worker => {
-                let lost = self.worker.die(true, self.wall());
+                let lost = self.worker.die(HERE, true, self.wall());
                 if !lost.is_empty() && self.lane.is_some() {
                     self.give_lane(Input::Reports(lost));
                 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use kapell_api::task::{Outcome, TaskEvent};
+use kapell_engine::run_queue::{Kind, QueueEvent};
 use kapell_expr::Value;
 use kapell_node::Entity;
 use kapell_node::lane::{Input, Output};
@@ -31,6 +32,24 @@ pub enum Sabotage {
     Overlooks,
     /// Runs are loaded with counts at their end, so that deciding panics where overflows are checked.
     Overflows,
+    /// A schedule is loaded as it was an hour ago.
+    Rewinds,
+    /// A backfill is loaded without its last due time.
+    Shortens,
+    /// A run queue is loaded with a success that never was.
+    Invents,
+    /// A run queue is loaded without what it says of breakpoints.
+    Forgives,
+    /// Signals do not come to triggers.
+    Silences,
+    /// What waits in a trigger is loaded in another order.
+    Shuffles,
+    /// Sessions that were there before are not named to an owner that starts.
+    Unnamed,
+    /// The server does not wait until a worker must have stopped.
+    Impatient,
+    /// Results are acknowledged before they are durable.
+    Hasty,
 }
 
 impl World<'_> {
@@ -89,6 +108,18 @@ impl World<'_> {
         Some(commit)
     }
 
+    pub(super) fn forgets_sessions(&self) -> bool {
+        matches!(self.sabotage, Some(Sabotage::Unnamed))
+    }
+
+    pub(super) fn ends_sessions_early(&self) -> bool {
+        matches!(self.sabotage, Some(Sabotage::Impatient))
+    }
+
+    pub(super) fn acknowledges_early(&self) -> bool {
+        matches!(self.sabotage, Some(Sabotage::Hasty))
+    }
+
     /// What reaches the lane.
     pub(super) fn spoil_input(&self, mut input: Input) -> Input {
         match (self.sabotage, &mut input) {
@@ -108,8 +139,38 @@ impl World<'_> {
                     run.state.counts = [u64::MAX; 3];
                 }
             }
+            (Some(sabotage), Input::Loaded(_, Ok((_, Some(found))))) => {
+                other_entity(sabotage, &mut found.entity);
+            }
             _ => {}
         }
         input
+    }
+}
+
+/// An entity as it never was.
+fn other_entity(sabotage: Sabotage, entity: &mut Entity) {
+    match (sabotage, entity) {
+        (Sabotage::Rewinds, Entity::Trigger(trigger)) => {
+            trigger.state.watermark -= 3_600_000_000;
+        }
+        (Sabotage::Shortens, Entity::Backfill(backfill)) => {
+            backfill.state.due.pop();
+        }
+        (Sabotage::Invents, Entity::Queue(queue)) => queue.apply(&QueueEvent {
+            kind: Kind::Succeeded as u32,
+            run: vec![1; 16],
+            scheduled_at: 1,
+            ..QueueEvent::default()
+        }),
+        (Sabotage::Forgives, Entity::Queue(queue)) => {
+            queue.settings.breaks.clear();
+            queue.settings.breaks_of.clear();
+        }
+        (Sabotage::Silences, Entity::Trigger(trigger)) if trigger.schedule().is_none() => {
+            trigger.state.paused_by = Some("nobody".to_owned());
+        }
+        (Sabotage::Shuffles, Entity::Trigger(trigger)) => trigger.state.pending.reverse(),
+        _ => {}
     }
 }

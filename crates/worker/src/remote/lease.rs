@@ -43,7 +43,21 @@ fn margin(length: Duration) -> Duration {
     (length / 4).min(Duration::from_secs(8))
 }
 
+impl State {
+    /// Nothing may run any more.
+    fn is_over(&self) -> bool {
+        let passed = now().saturating_sub(self.renewed_at);
+        !self.length.is_zero() && passed + margin(self.length) >= self.length
+    }
+}
+
 impl Lease {
+    /// True if something may run: there is a lease, and it is not about to end.
+    pub(crate) fn allows(&self) -> bool {
+        let state = self.state.lock();
+        !state.length.is_zero() && !state.is_over()
+    }
+
     /// A lease begins, as of when it was asked for.
     pub(crate) fn begin(&self, length: Duration, asked_at: Duration) {
         let mut state = self.state.lock();
@@ -93,10 +107,7 @@ impl Lease {
     pub(crate) fn watch(&self, end: impl Fn()) {
         let mut state = self.state.lock();
         while !state.closed {
-            let length = state.length;
-            let passed = now().saturating_sub(state.renewed_at);
-            let over = !length.is_zero() && passed + margin(length) >= length;
-            if over && !state.abandoned {
+            if state.is_over() && !state.abandoned {
                 state.abandoned = true;
                 parking_lot::MutexGuard::unlocked(&mut state, || {
                     tracing::warn!("the lease is about to end: what runs is stopped");
