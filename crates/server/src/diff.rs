@@ -86,8 +86,8 @@ fn differs(before: &Value, after: &Value, path: &str, found: &mut Vec<Difference
 
 /// An instant of a trigger as people write it: it stands there in microseconds since 1970.
 fn instant(path: &str, value: &Value) -> Option<Value> {
-    let is_one =
-        path.starts_with("triggers.") && (path.ends_with(".start") || path.ends_with(".end"));
+    let last = path.rsplit_once('.').map(|(_, last)| last);
+    let is_one = path.starts_with("triggers.") && matches!(last, Some("start" | "end"));
     let micros = value.as_i64().filter(|_| is_one)?;
     Some(Value::String(Time(micros).to_string()))
 }

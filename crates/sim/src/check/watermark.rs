@@ -31,12 +31,16 @@ impl Watermarks {
     /// Notes an event that was applied.
     pub(super) fn event(&mut self, state: &State, plan: &Plan, event: &Event) {
         let meta = &state.meta;
-        let (Some((_, workflow, key)), true) = (&meta.queue, plan.watermark) else {
-            return;
+        let due = matches!(&*meta.trigger, "schedule" | "backfill");
+        let key = match &meta.queue {
+            Some((_, _, key)) => key.clone(),
+            // Remembered for a later version that asks.
+            None if due && plan.spec.strategy.key.is_none() => "".into(),
+            None => return,
         };
-        let line = (workflow.clone(), key.clone());
+        let line = (meta.workflow.clone(), key);
         match &event.fact {
-            Some(Fact::RunStarted(started)) => {
+            Some(Fact::RunStarted(started)) if plan.watermark => {
                 let value = started.last_success.as_ref().map(Stored::value);
                 self.started
                     .push((line, meta.id, value.unwrap_or_default()));
@@ -78,7 +82,8 @@ impl Watermarks {
                         && field(&shown, "scheduled_at")
                             == Some(&Value::Timestamp(success.scheduled_at.timestamp()))
                         && field(&shown, "params").is_some_and(|params| {
-                            *params == success.params || matches!(params, Value::Blob(_))
+                            *params == success.params
+                                || matches!(params, Value::Blob(_) | Value::Null)
                         })
                 }
             };
