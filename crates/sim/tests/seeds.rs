@@ -182,7 +182,7 @@ fn overlooked() -> Scenario {
         { "at": 300_000_000, "what": steer },
         start(400_000_000),
     ]);
-    scenario.requests = serde_json::from_value(requests).unwrap();
+    scenario.requests = serde_json::from_value(requests).expect("requests");
     scenario
 }
 
