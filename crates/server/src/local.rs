@@ -185,16 +185,7 @@ fn assemble(
     want: Want,
     options: &Options,
 ) -> Result<Local, Error> {
-    let unusable = |error: &std::io::Error| {
-        let message = format!(
-            "the data directory `{}` cannot be written: {error}",
-            data_dir.display()
-        );
-        if error.kind() == std::io::ErrorKind::StorageFull {
-            return Error::new(ErrorCode::DiskFull, message).hint("make room, then try again");
-        }
-        Error::new(ErrorCode::DirectoryUnusable, message)
-    };
+    let unusable = |error: &std::io::Error| cannot_write(data_dir, error);
     let files = FileBlobs::open(data_dir).map_err(|error| unusable(&error))?;
     let blobs: Arc<dyn Blobs> = Arc::new(BlobFolder(files.clone()));
     let secrets = Arc::new(Secrets::new(Arc::clone(&store), options.keys_in(data_dir)));
@@ -329,6 +320,17 @@ fn start_upkeep(
     started
         .map(Some)
         .map_err(|error| no_thread("upkeep", &error))
+}
+
+fn cannot_write(data_dir: &Path, error: &std::io::Error) -> Error {
+    let message = format!(
+        "the data directory `{}` cannot be written: {error}",
+        data_dir.display()
+    );
+    if error.kind() == std::io::ErrorKind::StorageFull {
+        return Error::new(ErrorCode::DiskFull, message).hint("make room, then try again");
+    }
+    Error::new(ErrorCode::DirectoryUnusable, message)
 }
 
 fn no_thread(what: &str, error: &dyn std::fmt::Display) -> Error {
