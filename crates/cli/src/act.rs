@@ -6,7 +6,8 @@ use kapell_model::{Error, ErrorCode, RunStatus};
 use std::time::Duration;
 
 use crate::args::{
-    Bulk, BulkVerb, Cancel, Dismiss, Follow, Fork, One, Priority, Restart, Resume, SetOutput, Skip, Work,
+    Bulk, BulkVerb, Cancel, Dismiss, Follow, Fork, One, Priority, Restart, Resume, SetOutput, Skip,
+    Work,
 };
 use crate::config::{self, Config};
 use crate::paint::{self, Line, PLAIN};

@@ -49,7 +49,7 @@ pub(crate) fn show(show: &Show, config: &Config, printer: &mut Printer) -> Ended
             } else {
                 clock::now()
             };
-            printer.lines(&one(step, record.ended_at.unwrap_or(now)))?;
+            printer.lines(&one(step, &record, record.ended_at.unwrap_or(now)))?;
         }
         return Ok(Exit::Success);
     }
@@ -350,7 +350,7 @@ fn value_text(value: &Value, most: usize) -> String {
 }
 
 /// One step with all that is known of it.
-fn one(step: &StepRecord, now: Time) -> Vec<Line> {
+fn one(step: &StepRecord, record: &Record, now: Time) -> Vec<Line> {
     let (sign, style) = paint::step(step.status);
     let mut lines = vec![
         Line::default()
@@ -399,7 +399,7 @@ fn files(output: &Value, step: &StepRecord, record: &Record) -> Vec<Line> {
         .map(|(name, _)| name);
     let run = words::short(record.run);
     let command = |name| {
-        let (step, name) = (list::quoted(&step.path), list::quoted(name));
+        let (step, name) = (words::quoted(&step.path), words::quoted(name));
         format!("    kapell artifact {run} {step} {name} -o FILE")
     };
     let commands = names.map(|name| Line::default().with(DIM, command(name)));

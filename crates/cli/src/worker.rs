@@ -146,12 +146,16 @@ pub(crate) fn hold(data_dir: &Path) -> Result<File, Error> {
     let unusable = |what: String, hint: &str| {
         Error::new(ErrorCode::DirectoryUnusable, what).hint(hint.to_owned())
     };
-    let opened = fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir).and_then(|()| {
-        File::options()
-            .create(true)
-            .append(true)
-            .open(data_dir.join("worker.lock"))
-    });
+    let opened = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data_dir)
+        .and_then(|()| {
+            File::options()
+                .create(true)
+                .append(true)
+                .open(data_dir.join("worker.lock"))
+        });
     let file = opened.map_err(|error| {
         let what = format!("`{}` cannot be written: {error}", data_dir.display());
         unusable(what, "`--data-dir` names another directory")

@@ -116,6 +116,7 @@ pub fn gone((run, place, offer): Name, at: Time, explained: bool) -> Report {
         run,
         place,
         offer,
+        worker: std::sync::Arc::default(),
         event: TaskEvent::Ended {
             started_at: at,
             ended_at: at,

@@ -389,6 +389,7 @@ fn lost(attempt: &Attempt, wall: Time) -> Report {
         run: attempt.run,
         place: attempt.place,
         offer: attempt.offer,
+        worker: std::sync::Arc::default(),
         event: ended(attempt.started_at.unwrap_or(wall), wall, outcome),
     }
 }

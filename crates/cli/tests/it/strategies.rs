@@ -277,7 +277,7 @@ fn a_strict_queue_is_blocked_by_a_failure_until_that_is_retried_or_dismissed() {
     world.queue(&["c"], &["d"]);
     world.fail("c");
     world.queue(&[], &["d"]);
-    world.act("c", &Action::Dismiss);
+    world.act("c", &Action::Dismiss { by: String::new() });
     world.kill();
     world.queue(&["d"], &[]);
     assert_eq!(world.blocked_by(), None);

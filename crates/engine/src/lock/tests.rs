@@ -147,7 +147,15 @@ fn a_request_beyond_the_bound_is_refused() {
     let decided = lock.decide(&name, Some(&late), Time(2));
     assert!(decided.events.is_empty());
     assert_eq!(lock.waiting.len(), limits::LOCK_REQUESTS);
-    let [(to, Message::LockRefused { place: of, name, .. })] = &decided.messages[..] else {
+    let [
+        (
+            to,
+            Message::LockRefused {
+                place: of, name, ..
+            },
+        ),
+    ] = &decided.messages[..]
+    else {
         panic!("{:?}", decided.messages);
     };
     assert_eq!(*to, RunId::new(Time(9), Shard(1), 1).into());

@@ -62,8 +62,9 @@ async fn list_secrets(
 )]
 async fn set_secret(State(service): Shared, Path(name): Path<String>, body: Body) -> Answer<()> {
     // What a parser says of a body that it cannot read would quote it.
-    let mut secret: SetSecret = serde_json::from_slice(&body.0)
-        .map_err(|_| bad(&"the body of the request is no object with a text `value`, and `by` if anything"))?;
+    let mut secret: SetSecret = serde_json::from_slice(&body.0).map_err(|_| {
+        bad(&"the body of the request is no object with a text `value`, and `by` if anything")
+    })?;
     if let Some(name) = body.1 {
         // Nobody speaks in another's name.
         secret.by = name;

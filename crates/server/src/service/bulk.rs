@@ -1,6 +1,5 @@
 //! Many runs in one call.
 
-use std::collections::BTreeSet;
 use kapell_api::client::{Result, RunCalls};
 use kapell_api::http::{
     Action, BulkAction, BulkRefusal, BulkResult, Problem, RunSummary, StartResult, StartRuns,
@@ -8,6 +7,7 @@ use kapell_api::http::{
 };
 use kapell_model::{Error, ErrorCode, RunStatus, limits};
 use kapell_store::RunFilter;
+use std::collections::BTreeSet;
 
 use super::Service;
 use crate::auth::about;

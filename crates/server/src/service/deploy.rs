@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use kapell_api::client::{DeployCalls, Result};
 use kapell_api::http::{
-    Deploy, DeployAction, DeployChange, DeployPlan, Difference, Dismissal, FileDifference, Held, Hold,
-    QueueQuery, QueueView, VersionDiff, WorkflowChange, WorkflowView,
+    Deploy, DeployAction, DeployChange, DeployPlan, Difference, Dismissal, FileDifference, Held,
+    Hold, QueueQuery, QueueView, VersionDiff, WorkflowChange, WorkflowView,
 };
 use kapell_api::task::Bundle;
 use kapell_engine::run_queue::{Activate, Change, LinesAsk, Rule};
@@ -277,7 +277,7 @@ impl DeployCalls for Service {
             by: dismissal.by.clone(),
         };
         let path = format!("/workflows/{name}/queue/dismiss");
-        let what = |_: Option<&Value>| format!("key `{}`", dismissal.key);
+        let what = |_: Option<&kapell_expr::Value>| format!("key `{}`", dismissal.key);
         self.audit.change("POST", &path, what, || {
             self.ask_small(Self::queue_key(name), dismiss)
         })?;

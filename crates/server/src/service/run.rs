@@ -20,7 +20,9 @@ use kapell_node::perform::{self, Plans};
 use kapell_node::{Answer, ClientRequest, Entity, clock};
 use kapell_store::{RunFilter, RunPlace, RunRow};
 
-use super::{Service, answered, aside, debug, no_answer, no_run, no_version, page, unexpected, waits};
+use super::{
+    Service, answered, aside, debug, no_answer, no_run, no_version, page, unexpected, waits,
+};
 use crate::auth::about;
 use crate::register::NAMESPACE;
 use crate::rows::{self, failure, summary};

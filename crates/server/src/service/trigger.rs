@@ -182,7 +182,7 @@ impl TriggerCalls for Service {
     }
 
     fn rotate_hook(&self, workflow: &str, name: &str) -> Result<HookView> {
-        self.set_trigger(workflow, name, Ask::RotateTrigger)?;
+        self.set_trigger(workflow, name, "rotate", Ask::RotateTrigger)?;
         self.hook(workflow, name)
     }
 }

@@ -116,6 +116,8 @@ impl Filling {
                     self.blocked = Some(run);
                 }
             }
+            // What it blocks stays so until it succeeds.
+            Fact::Reopened(_) => {}
             Fact::Paused(_) => self.paused = true,
             Fact::Resumed(_) => (self.paused, self.blocked) = (false, None),
             Fact::Cancelled(_) => self.cancelled = true,

@@ -109,6 +109,8 @@ impl Starts {
                 | Fact::Declined(_)
                 | Fact::Refused(_)
                 | Fact::Ended(_)
+                | Fact::Reopened(_)
+                | Fact::Rotated(_)
                 | Fact::Backfilled(_)
                 | Fact::Waits(_)
                 | Fact::Duplicate(_),

@@ -30,9 +30,11 @@ pub(super) fn action(run: RunId, action: &Action) -> String {
         | Action::Pause { .. }
         | Action::Resume { .. }
         | Action::Retry { .. }
-        | Action::Dismiss
+        | Action::Dismiss { .. }
         | Action::Continue { .. }
-        | Action::Breakpoints { .. } => String::new(),
+        | Action::Breakpoints { .. }
+        | Action::AddBreakpoint { .. }
+        | Action::RemoveBreakpoints { .. } => String::new(),
     };
     format!("run {run}{more}")
 }
