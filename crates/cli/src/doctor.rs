@@ -154,19 +154,19 @@ fn of_server(server: HttpServer) -> Vec<Check> {
 /// What can be said of a data directory and this machine.
 fn of_directory(config: &Config) -> Vec<Check> {
     let folder = existing(&config.data_dir);
-    let mut checks = Vec::new();
-    checks.push(writable(&config.data_dir, folder));
-    checks.push(access(&config.data_dir));
-    checks.push(data(config));
-    checks.push(sync(folder));
-    checks.push(room(folder));
-    checks.push(machine(config));
-    checks.push(files());
-    checks.push(cgroups());
-    checks.push(python());
-    checks.push(uv());
-    checks.push(time());
-    checks
+    vec![
+        writable(&config.data_dir, folder),
+        access(&config.data_dir),
+        data(config),
+        sync(folder),
+        room(folder),
+        machine(config),
+        files(),
+        cgroups(),
+        python(),
+        uv(),
+        time(),
+    ]
 }
 
 fn rows(checks: &[Check]) -> Vec<Line> {
@@ -228,7 +228,7 @@ fn access(data_dir: &Path) -> Check {
         return ok(NAME, "its owner alone, once it is made");
     };
     let mode = found.permissions().mode() & 0o777;
-    if mode & 0o077 == 0 {
+    if mode.trailing_zeros() >= 6 {
         return ok(NAME, "its owner alone");
     }
     warn(

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::paint::{self, BOLD, DIM, GREEN, Line, PLAIN, RED, YELLOW};
 use crate::printer::Printer;
 use crate::session::{self, Need};
-use crate::{Ended, Exit, follow, list, words};
+use crate::{Ended, Exit, follow, words};
 
 /// Items of a foreach in the tree: failed ones first in line.
 const ITEMS: usize = 10;

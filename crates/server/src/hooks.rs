@@ -171,15 +171,14 @@ impl Hooks {
     fn seal_key(&self) -> Result<[u8; 32], Error> {
         let open = self.store.documents(DOCUMENT, None, Order::Forward, 1);
         let open = open.map_err(failure)?.into_iter().next();
-        let key = match &open {
-            Some((_, text)) => read_key(text)?,
-            None => {
-                let mut key = [0; 32];
-                getrandom::fill(&mut key).map_err(|error| {
-                    Error::new(ErrorCode::Internal, format!("no random bytes: {error}"))
-                })?;
-                key
-            }
+        let key = if let Some((_, text)) = &open {
+            read_key(text)?
+        } else {
+            let mut key = [0; 32];
+            getrandom::fill(&mut key).map_err(|error| {
+                Error::new(ErrorCode::Internal, format!("no random bytes: {error}"))
+            })?;
+            key
         };
         let text = blake3::Hash::from_bytes(key).to_hex();
         self.kept

@@ -217,7 +217,7 @@ impl Workers {
                 let text = format!(
                     "its worker `{}`, which was not heard of for {} s; it is tried elsewhere in {} s",
                     session.about.name,
-                    (lease - left).as_secs(),
+                    lease.saturating_sub(left).as_secs(),
                     left.as_secs() + 1
                 );
                 steps.insert(Arc::clone(&held.path), text);

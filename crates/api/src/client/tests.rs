@@ -22,7 +22,9 @@ fn a_connection_that_was_closed_between_two_requests_is_opened_again() {
     assert!(client.get::<bool>("/once").unwrap());
     let closed = || {
         let connection = client.connection.lock();
-        connection.as_ref().is_none_or(|kept| kept.is_closed())
+        connection
+            .as_ref()
+            .is_none_or(hyper::client::conn::http1::SendRequest::is_closed)
     };
     while !closed() {
         std::thread::yield_now();

@@ -15,6 +15,10 @@ use crate::server::{Server, ask};
 struct Disk(PathBuf);
 
 impl Disk {
+    #[expect(
+        clippy::print_stderr,
+        reason = "whoever reads the log wants to know what was skipped"
+    )]
     fn new(place: &Place) -> Option<Self> {
         let path = place.path("disk");
         fs::create_dir(&path).unwrap();

@@ -92,17 +92,16 @@ pub(super) fn problem(error: Error, status: Option<StatusCode>) -> Response {
 /// What answers, or a problem body where it panics: the next request is answered as any other.
 pub(super) async fn unbroken(request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
-        Ok(response) => response,
-        Err(_) => {
-            tracing::error!(%method, path, "a request was not answered: the code that does it panicked");
-            let error = Error::new(
-                ErrorCode::Internal,
-                "the server could not answer: this is a fault of Kapell",
-            )
-            .hint("its log says where; please report it");
-            problem(error, None)
-        }
+    if let Ok(response) = AssertUnwindSafe(next.run(request)).catch_unwind().await {
+        response
+    } else {
+        tracing::error!(%method, path, "a request was not answered: the code that does it panicked");
+        let error = Error::new(
+            ErrorCode::Internal,
+            "the server could not answer: this is a fault of Kapell",
+        )
+        .hint("its log says where; please report it");
+        problem(error, None)
     }
 }
 

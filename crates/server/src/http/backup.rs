@@ -68,15 +68,14 @@ async fn make_backup(
         }
     });
     // A failure before the first piece is answered as one; a later one cuts the answer off.
-    let first = match receive.recv().await {
-        Some(piece) => piece?,
-        None => {
-            let gone = |error: tokio::task::JoinError| error.to_string();
-            let why = made
-                .await
-                .map_or_else(gone, |()| "nothing was written".to_owned());
-            return Err(Error::new(ErrorCode::Internal, why).into());
-        }
+    let first = if let Some(piece) = receive.recv().await {
+        piece?
+    } else {
+        let gone = |error: tokio::task::JoinError| error.to_string();
+        let why = made
+            .await
+            .map_or_else(gone, |()| "nothing was written".to_owned());
+        return Err(Error::new(ErrorCode::Internal, why).into());
     };
     let rest = ReceiverStream::new(receive)
         .map(|piece: Result<Bytes, Error>| piece.map_err(|error| io::Error::other(error.message)));

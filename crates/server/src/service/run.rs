@@ -414,6 +414,7 @@ fn started(answer: Answer) -> Result<RunId> {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "one arm for each action")]
 fn action_request(run: RunId, action: Action) -> Result<ClientRequest> {
     let request = match action {
         Action::Cancel { by, reason, now } => Request::Cancel { by, reason, now },

@@ -28,6 +28,7 @@ pub(super) struct Backfills {
 }
 
 /// One backfill.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct Filling {
     made: State,
     next: usize,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use kapell_engine::message::Signal;
 use kapell_engine::topic::signal_value;
 use kapell_engine::trigger::{Fact, TriggerEvent};
-use kapell_expr::{Budget, EvalError, Map, MapScope, Value};
+use kapell_expr::{Budget, Map, MapScope, Value};
 use kapell_model::spec::{self, SignalSource, SignalTrigger, TriggerKind};
 use kapell_model::{EntityKey, RunId, Time, limits};
 
@@ -38,10 +38,9 @@ fn key_of(source: &SignalSource, signal: &Signal, scope: &MapScope) -> Option<Ve
     match &source.key {
         None => Some(signal.key.to_stored()),
         Some(key) => match key.eval(scope, Budget::default()) {
-            Ok(Value::Null) | Err(EvalError::Missing(_)) => None,
+            // A failure is said, and waits for nothing.
+            Ok(Value::Null) | Err(_) => None,
             Ok(key) => Some(key.to_stored()),
-            // It is said, and waits for nothing.
-            Err(_) => None,
         },
     }
 }
@@ -49,7 +48,6 @@ fn key_of(source: &SignalSource, signal: &Signal, scope: &MapScope) -> Option<Ve
 impl Checks {
     /// Each signal that came and that a source takes waits, if only for a moment; nothing else does.
     pub(super) fn all_wait(
-        &self,
         (key, of): (&EntityKey, &SignalTrigger),
         steady: bool,
         facts: &Facts,

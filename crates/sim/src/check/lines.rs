@@ -37,10 +37,10 @@ struct Waits {
 /// regular ones where those would be discarded, and among its like in the order of due times.
 fn line_up(waiting: &mut VecDeque<Waits>, new: Waits, discards: bool) {
     let before = |other: &Waits| match (new.class, other.class) {
-        (StartClass::Backfill, _) | (StartClass::Regular, StartClass::Regular) => true,
+        (StartClass::Backfill, _)
+        | (StartClass::Regular | StartClass::Catchup, StartClass::Regular) => true,
         (_, StartClass::Backfill) => false,
         (StartClass::Regular, StartClass::Catchup) => !discards,
-        (StartClass::Catchup, StartClass::Regular) => true,
         (StartClass::Catchup, StartClass::Catchup) => other.scheduled_at <= new.scheduled_at,
     };
     let place = waiting.iter().rposition(before).map_or(0, |last| last + 1);

@@ -263,12 +263,12 @@ impl Checks {
             match spec.as_ref().map(|spec| (spec, &spec.kind)) {
                 Some((spec, TriggerKind::Signal(of))) if says_from(spec) => {
                     if steady {
-                        self.ends_told(&key, of, &now)?;
+                        Self::ends_told(&key, of, &now)?;
                     }
                     if of.sources.len() == 1 {
                         self.one_source(&key, (spec, of), steady.then_some(facts), &now)?;
                     } else {
-                        self.all_wait((&key, of), steady, facts, &now.came)?;
+                        Self::all_wait((&key, of), steady, facts, &now.came)?;
                         self.joined(&key, facts, &now.made)?;
                     }
                 }
@@ -298,7 +298,7 @@ impl Checks {
     }
 
     /// The end of each run that somebody waits for is told.
-    fn ends_told(&self, key: &EntityKey, of: &SignalTrigger, now: &Now) -> Verdict {
+    fn ends_told(key: &EntityKey, of: &SignalTrigger, now: &Now) -> Verdict {
         for (topic, run) in &now.ended {
             if !of.sources.iter().any(|source| source.signal == *topic) {
                 continue;

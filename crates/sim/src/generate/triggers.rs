@@ -64,7 +64,7 @@ pub(super) fn add(
             }
         }
         if called {
-            for _ in 0..1 + rng.place(8) {
+            for _ in 0..=rng.place(8) {
                 requests.push(Planned {
                     at: rng.between(first, first + span),
                     what: Ask::Deliver {
@@ -119,7 +119,7 @@ fn set(workflow: &mut Value, triggers: &[Value]) {
 
 fn triggers(rng: &mut Rng, index: usize) -> Vec<Value> {
     let mut triggers = Vec::new();
-    for number in 0..1 + rng.place(3) {
+    for number in 0..=rng.place(3) {
         let mut trigger = match rng.below(10) {
             0..=3 => schedule(rng),
             4 | 5 => signal(rng),

@@ -142,7 +142,7 @@ fn no_output_of_a_process_holds_its_secret() {
     let setup = setup();
     let script = "printf '\"%s\"' \"$T\" > rows.json";
     let work = with_secret(script, |process| {
-        process.output_file = Some("rows.json".into())
+        process.output_file = Some("rows.json".into());
     });
     assert_eq!(setup.run(work).json(), "\"***\"");
     assert!(said_so(&setup));

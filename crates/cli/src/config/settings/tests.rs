@@ -66,7 +66,7 @@ fn the_address_of_a_channel_can_stand_in_a_variable() {
     let shown: Vec<(String, From)> = settings
         .all()
         .into_iter()
-        .filter(|(path, ..)| path.ends_with(".url"))
+        .filter(|(path, ..)| path.split('.').next_back() == Some("url"))
         .map(|(path, _, _, from)| (path, from))
         .collect();
     let variable = |name: &str| From::Variable(name.to_owned());

@@ -47,6 +47,7 @@ fn answer(step: String, who: &str, approved: bool, rest: String) -> Result<Reque
 }
 
 impl World {
+    #[expect(clippy::too_many_lines, reason = "one arm for each command")]
     pub(super) fn command(&mut self, command: &Command) -> Result<(), String> {
         if let What::Start(workflow, params) = &command.what {
             let workflow: Arc<str> = workflow.as_deref().map_or(self.first.clone(), Into::into);
