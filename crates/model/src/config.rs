@@ -116,6 +116,14 @@ pub fn find(path: &str) -> Result<&'static Key, Option<String>> {
     if let Some(key) = KEYS.iter().find(|key| key.is(path)) {
         return Ok(key);
     }
+    // A right name in a wrong section.
+    let name = path.rsplit('.').next();
+    let mut same = KEYS.iter().filter(|key| Some(key.name) == name);
+    if let (Some(key), None) = (same.next(), same.next())
+        && !key.section.ends_with('*')
+    {
+        return Err(Some(key.path()));
+    }
     // Of a name of the user's the near ones have the same.
     let own = |key: &Key| {
         let start = key.section.strip_suffix('*')?;
@@ -127,14 +135,7 @@ pub fn find(path: &str) -> Result<&'static Key, Option<String>> {
         .map(|key| own(key).unwrap_or_else(|| key.path()))
         .collect();
     let near = crate::parse::nearest(path, known.iter().map(String::as_str));
-    Err(near.map(str::to_owned).or_else(|| {
-        // A right name in a wrong section.
-        let name = path.rsplit('.').next()?;
-        let mut same = KEYS.iter().filter(|key| key.name == name);
-        same.next()
-            .filter(|_| same.next().is_none())
-            .map(|key| key.path())
-    }))
+    Err(near.map(str::to_owned))
 }
 
 #[cfg(test)]

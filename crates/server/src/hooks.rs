@@ -230,6 +230,11 @@ impl Hooks {
         }
     }
 
+    /// An address has changed: the next one that is not known is looked for at once.
+    pub(crate) fn look_again(&self) {
+        self.known.lock().looked_at = Time::ZERO;
+    }
+
     /// Learns the addresses of all webhooks, unless it just did.
     fn look(&self, namespace: &str, known: &mut Known) -> Result<(), Error> {
         let now = clock::now();

@@ -25,11 +25,12 @@ steps:
 
 /// Lines that ask for what is not there, or what a run that waits for an answer does not take: names of
 /// operations and the status that says so.
-const REFUSED: [(&str, &str); 10] = [
+const REFUSED: [(&str, &str); 11] = [
     // No run has failed, none blocks anything, and the first step has ended.
     ("retry_run", "409"),
     ("restart_run", "409"),
     ("dismiss_run", "409"),
+    ("dismiss_queue", "409"),
     ("skip_run", "409"),
     ("set_output_run", "409"),
     ("continue_run", "409"),

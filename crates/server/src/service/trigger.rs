@@ -183,6 +183,7 @@ impl TriggerCalls for Service {
 
     fn rotate_hook(&self, workflow: &str, name: &str) -> Result<HookView> {
         self.set_trigger(workflow, name, "rotate", Ask::RotateTrigger)?;
+        self.hooks.look_again();
         self.hook(workflow, name)
     }
 }

@@ -273,7 +273,9 @@ impl Checks {
                 }
                 Entity::Backfill(backfill) => {
                     let state = &backfill.state;
-                    let idle = state.paused_by.is_some() || !state.exists();
+                    // One that a failed run blocks waits for a person.
+                    let idle =
+                        state.paused_by.is_some() || state.blocked_by.is_some() || !state.exists();
                     if state.ended_at == 0 && !idle {
                         return wrong("due", format!("{key:?} never ended: {state:?}"));
                     }

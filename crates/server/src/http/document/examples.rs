@@ -26,6 +26,11 @@ fn body(operation: &str) -> Option<Value> {
         "set_param_run" => json!({ "name": "name", "value": "Ada" }),
         "approve_run" => json!({ "step": "ask", "by": "anna@example.com", "comment": "go" }),
         "reject_run" => json!({ "step": "ask", "by": "anna@example.com", "comment": "not today" }),
+        "add_breakpoint_run" | "add_breakpoint" => {
+            json!({ "breakpoint": { "step": "greet", "at": "after" } })
+        }
+        "remove_breakpoints_run" | "remove_breakpoints" => json!({}),
+        "dismiss_queue" => json!({ "key": "" }),
         "breakpoints_run" | "set_breakpoints" => {
             json!({ "breakpoints": [{ "step": "greet", "at": "after" }] })
         }
@@ -68,7 +73,7 @@ fn parameter(path: &str, name: &str) -> Option<Value> {
         "workflow" => "hello".into(),
         "version" => "active".into(),
         "from" | "to" | "number" => 1.into(),
-        "trigger" if path.ends_with("/hook") => "orders".into(),
+        "trigger" if path.contains("/hook") => "orders".into(),
         "trigger" => "nightly".into(),
         "id" => "january".into(),
         "worker" => "worker-1".into(),
