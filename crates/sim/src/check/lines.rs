@@ -256,7 +256,17 @@ impl Checks {
     /// Whoever is admitted starts beside fewer than the strategy in force allows: of all runs of its
     /// line, those too that its queue has not heard of. Runs of this commit are as it leaves them.
     pub(super) fn keeps_strategy(&self, admitted: &[(RunId, Rule)]) -> Verdict {
-        for (run, rule) in admitted.iter().filter(|(_, rule)| rule.limit > 0) {
+        for (place, (run, rule)) in admitted.iter().enumerate() {
+            if rule.limit == 0 {
+                continue;
+            }
+            // Whoever came after it in this commit, by a rule of its own that allows any number.
+            let later = &admitted[place + 1..];
+            let unbounded = |other: &RunId| {
+                later
+                    .iter()
+                    .any(|(run, rule)| run == other && rule.limit == 0)
+            };
             let Some(started) = self.runs.get(run) else {
                 continue;
             };
@@ -267,6 +277,7 @@ impl Checks {
                 .filter(|(other, shadow)| {
                     let state = &shadow.state;
                     *other != run
+                        && !unbounded(other)
                         && is_active(state.status)
                         && state.line() == line
                         && !state.meta.held_queues.contains(&line)

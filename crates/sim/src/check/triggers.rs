@@ -78,7 +78,8 @@ impl Starts {
         let params = params.as_ref().and_then(Value::as_map);
         let from = params.and_then(|params| params.get("from")?.as_str().map(str::to_owned));
         let from = from.unwrap_or_default();
-        if !from.is_empty() {
+        // Of calls from outside `dedupe` says which are the same, not their id.
+        if !from.is_empty() && created.trigger == "signal" {
             let trigger = (created.workflow.clone(), created.trigger_name.clone());
             if !self.started.insert((trigger.0, trigger.1, from.clone())) {
                 let name = &created.trigger_name;
