@@ -29,13 +29,21 @@ fn body(operation: &str) -> Option<Value> {
         "add_breakpoint_run" | "add_breakpoint" => {
             json!({ "breakpoint": { "step": "greet", "at": "after" } })
         }
-        "remove_breakpoints_run" | "remove_breakpoints" => json!({}),
         "dismiss_queue" => json!({ "key": "" }),
         "breakpoints_run" | "set_breakpoints" => {
             json!({ "breakpoints": [{ "step": "greet", "at": "after" }] })
         }
-        "pause_run" | "resume_run" | "retry_run" | "dismiss_run" | "pause_trigger"
-        | "resume_trigger" | "pause_backfill" | "resume_backfill" | "cancel_backfill" => json!({}),
+        "pause_run"
+        | "resume_run"
+        | "retry_run"
+        | "dismiss_run"
+        | "pause_trigger"
+        | "resume_trigger"
+        | "pause_backfill"
+        | "resume_backfill"
+        | "cancel_backfill"
+        | "remove_breakpoints_run"
+        | "remove_breakpoints" => json!({}),
         "evaluate" => json!({ "expression": "params.name" }),
         "register_workflow" => json!({
             "file": "hello.yaml",
@@ -81,6 +89,7 @@ fn parameter(path: &str, name: &str) -> Option<Value> {
         "step" => "greet".into(),
         "token" if path.contains("/tokens/") => "ci".into(),
         "token" => "k9z3w6t80wd4qy2m".into(),
+        "path" if path.ends_with("/step") => "ask".into(),
         "path" => "orders".into(),
         "name" if path.contains("/artifacts/") => "report".into(),
         "name" if path.contains("/locks/") => "warehouse".into(),
