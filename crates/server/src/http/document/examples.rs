@@ -108,7 +108,11 @@ pub(super) fn add(path: &str, method: &str, operation: &mut Value) {
     {
         content["example"] = body.clone();
     }
-    let parameters = operation["parameters"].as_array_mut().into_iter().flatten();
+    let parameters = operation
+        .get_mut("parameters")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten();
     for given in parameters.filter(|given| given["required"] == true) {
         let name = given["name"].as_str().unwrap_or_default();
         if let Some(value) = parameter(path, name) {
