@@ -98,8 +98,13 @@ pub(crate) fn run(root: &Path, arguments: &[String], out: &mut dyn Write) -> Res
     };
     ensure!(status.success(), "the API does not keep to its document");
     streams(&server.url)?;
-    // After all of it the server still works.
-    server.kapell(&["run", "hello.yaml", "-p", "name=again"])?;
+    // After all of it the server still works, once what was paused goes on.
+    server.kapell(&["workflow", "resume", "--all"])?;
+    std::fs::write(
+        folder.path().join("again.yaml"),
+        WORKFLOW.replace("hello", "again"),
+    )?;
+    server.kapell(&["run", "again.yaml"])?;
     writeln!(out, "ok      the API keeps to its document")?;
     Ok(())
 }
