@@ -81,7 +81,7 @@ docs: build
 # Prometheus' own checker of metrics: installed where that is possible, and else its test says that it is missing.
 promtool:
 	@if ! command -v promtool >/dev/null 2>&1 && command -v apt-get >/dev/null 2>&1 && [ "$$(id -u)" = 0 ]; then \
-	  apt-get install -y -qq --no-install-recommends prometheus >/dev/null 2>&1 \
+	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus; } >/dev/null 2>&1 \
 	  || echo 'promtool is missing and could not be installed: its test is skipped' >&2; \
 	fi
 
