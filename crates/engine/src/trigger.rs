@@ -43,6 +43,7 @@ mod listen;
 mod show;
 mod state;
 
+pub use fire::Coming;
 pub(crate) use fire::Wanted;
 pub use state::{Fact, State, TriggerEvent};
 

@@ -40,6 +40,7 @@ use crate::perform::{Found, Size, Version};
 use crate::request::{Answer, ClientRequest, ReplyId};
 use crate::rows::Shown;
 
+use ahead::Ahead;
 use count::Counting;
 use heard::Heard;
 pub use held::Grant;
@@ -49,6 +50,7 @@ use seats::Seats;
 pub use sessions::SessionChange;
 use to_entity::{ToEntity, looks_at_queue};
 
+mod ahead;
 mod commit;
 mod count;
 mod deliver;
@@ -229,9 +231,6 @@ const REQUESTS: usize = 1_024;
 const BEFORE_REQUEST: usize = 1_024;
 const BETWEEN_REQUESTS: usize = 16;
 
-/// Versions in memory at most.
-const VERSIONS: usize = 1_000;
-
 /// Shards that new runs go to, changed with every batch.
 const HOME_SHARDS: u16 = 16;
 
@@ -252,7 +251,7 @@ pub struct Lane {
     loading: BTreeMap<EntityKey, VecDeque<Waiting>>,
     /// Shards that are being acquired, with the entities that wait for it.
     acquiring: BTreeMap<Shard, Vec<EntityKey>>,
-    versions: BTreeMap<VersionKey, Version>,
+    ahead: Ahead,
     making: BTreeMap<VersionKey, Vec<start::Making>>,
     /// Versions that are being read, and that may be others by now.
     outdated: BTreeSet<VersionKey>,
@@ -321,7 +320,7 @@ impl Lane {
             slots: BTreeMap::new(),
             loading: BTreeMap::new(),
             acquiring: BTreeMap::new(),
-            versions: BTreeMap::new(),
+            ahead: Ahead::default(),
             making: BTreeMap::new(),
             outdated: BTreeSet::new(),
             forks: BTreeMap::new(),
@@ -415,7 +414,7 @@ impl Lane {
             Input::Active(key, result) => self.active(&key, result),
             Input::Heard(result) => self.heard(result),
             Input::VersionsChanged => {
-                self.versions.retain(|(_, _, version), _| version.is_some());
+                self.ahead.versions_changed();
                 let read = self.making.keys().filter(|key| key.2.is_none());
                 self.outdated.extend(read.cloned());
             }
@@ -563,8 +562,9 @@ impl Lane {
             return;
         }
         self.holds += usize::from(holds);
+        // Somebody may have asked for it ahead, with nothing that waits.
+        let first = !self.loading.contains_key(&key);
         let waiting = self.loading.entry(key.clone()).or_default();
-        let first = waiting.is_empty();
         waiting.push_back((input, holds));
         if first {
             let load = self.load(key);

@@ -4,13 +4,24 @@ use std::sync::Arc;
 
 use kapell_expr::{Budget, Map, MapScope, Value};
 use kapell_model::spec::{Catchup, Schedule};
-use kapell_model::{EntityKey, Time, limits};
+use kapell_model::{EntityKey, RunId, Time, limits};
 
 use super::state::{Declined, Due, Fact, Missed, Started};
-use super::{Deciding, Made, Trigger};
+use super::{Deciding, Made, Names, Trigger};
 use crate::calendar::Calendar;
 use crate::message::{Message, StartClass, StartTriggered};
 use crate::start::{Start, derived_id};
+
+/// A start that comes by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Coming {
+    /// When.
+    pub at: Time,
+    /// The run that it makes.
+    pub run: RunId,
+    /// The version that the run takes.
+    pub version: u32,
+}
 
 /// What comes next of a schedule.
 enum Next {
@@ -32,6 +43,23 @@ impl Trigger {
         let due = calendar.next(Time(self.state.watermark))?;
         let at = due.0.saturating_add(self.state.delay);
         Some(Time(at.max(self.paced_until(schedule, due))))
+    }
+
+    /// The run of its next due time and when that starts, if it is a schedule that starts something by
+    /// itself: what is read ahead of it is at hand then. What is missed or made up for may be another.
+    pub fn coming(&self, key: &EntityKey) -> Option<Coming> {
+        let of = Names::of(key)?;
+        let at = self.next_start()?;
+        let (_, calendar) = self.schedule()?;
+        let due = calendar.next(Time(self.state.watermark))?;
+        let generation = self.state.generation.to_string();
+        let label = calendar.label(due);
+        let names = [&**of.namespace, of.workflow, of.name, &generation, &label];
+        Some(Coming {
+            at,
+            run: derived_id(due, key.shard(), &names),
+            version: self.state.version,
+        })
     }
 
     /// Before this instant nothing is made up for, if that is what is due.

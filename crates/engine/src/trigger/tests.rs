@@ -165,6 +165,16 @@ fn a_due_time_starts_one_run_with_what_is_known_of_it() {
 }
 
 #[test]
+fn the_run_to_come_is_known_before() {
+    let mut bench = Bench::new(on(hourly()), "2026-05-01T10:30:00Z");
+    let coming = bench.trigger.coming(&key()).unwrap();
+    assert_eq!((coming.at, coming.version), (at("2026-05-01T11:00:00Z"), 1));
+    bench.wake("2026-05-01T11:00:00Z");
+    assert_eq!(bench.starts[0].id, coming.run);
+    assert_ne!(bench.trigger.coming(&key()).unwrap().run, coming.run);
+}
+
+#[test]
 fn both_times_of_a_repeated_hour_have_ids_of_their_own() {
     let mut bench = Bench::new(on(hourly()), "2026-10-25T00:30:00Z");
     bench.wake("2026-10-25T01:00:00Z");

@@ -334,6 +334,7 @@ impl Lane {
         self.looked_due = false;
         self.reports.push_front(reports);
         self.outdated.clear();
+        self.ahead.reset();
         self.recover();
     }
 }

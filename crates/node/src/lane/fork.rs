@@ -47,7 +47,9 @@ impl Lane {
             })
             .map(|key| {
                 (
-                    self.versions.get(&key).map(|version| version.plan.clone()),
+                    self.ahead
+                        .version(&key, self.now)
+                        .map(|version| version.plan),
                     key,
                 )
             });

@@ -38,7 +38,9 @@ impl Lane {
         match result {
             Ok(keys) => {
                 for key in keys {
-                    if !self.slots.contains_key(&key) && !self.loading.contains_key(&key) {
+                    if self.slots.contains_key(&key) {
+                        self.read_ahead(&key);
+                    } else if !self.loading.contains_key(&key) {
                         self.submit(key, ToEntity::Wake, false);
                     }
                 }
@@ -95,6 +97,9 @@ impl Lane {
             }
             None => Entity::fresh(&key).map(|entity| Slot::new(entity, 0, None, self.now)),
         };
+        if let (EntityKey::Run(run), None, true) = (&key, &slot, waiting.is_empty()) {
+            self.ahead.is_absent(*run);
+        }
         if let Some(mut slot) = slot {
             if let Entity::Topic(topic) = &mut slot.entity {
                 topic.keep(self.config.keeps);
@@ -171,6 +176,7 @@ impl Lane {
             self.join_run(*id);
         }
         self.deliver(key, ToEntity::Wake, false);
+        self.read_ahead(key);
     }
 
     pub(super) fn refuse(&mut self, input: ToEntity, error: &Error) {

@@ -230,14 +230,14 @@ impl Lane {
         }
         making.version = making.version.or(settings.active);
         let key = making.version_key();
-        if let Some(version) = self.versions.get(&key).cloned() {
+        if let Some(version) = self.ahead.version(&key, self.now) {
             self.prepare(making, version);
             return;
         }
         self.holds += usize::from(making.holds());
-        let waiting = self.making.entry(key.clone()).or_default();
-        waiting.push(making);
-        if waiting.len() == 1 {
+        let first = !self.making.contains_key(&key);
+        self.making.entry(key.clone()).or_default().push(making);
+        if first {
             self.out.push(Output::LoadVersion(key));
         }
     }
@@ -271,10 +271,7 @@ impl Lane {
         };
         self.holds -= waiting.iter().filter(|making| making.holds()).count();
         if let Ok(version) = &version {
-            if self.versions.len() >= super::VERSIONS {
-                self.versions.clear();
-            }
-            self.versions.insert(key, version.clone());
+            self.ahead.keep(key, version.clone(), self.now);
         }
         for (run, reply, forking) in forks {
             match &version {
@@ -336,7 +333,11 @@ impl Lane {
         if let Some(id) = making.id {
             // A derived id may be there already.
             let holds = making.holds();
-            self.submit(id.into(), ToEntity::Create(Box::new(making)), holds);
+            if self.ahead.take_absent(id) && !self.slots.contains_key(&id.into()) {
+                self.create(&id.into(), making);
+            } else {
+                self.submit(id.into(), ToEntity::Create(Box::new(making)), holds);
+            }
         } else {
             let id = self.new_id();
             self.create(&id.into(), making);

@@ -55,6 +55,7 @@ impl Lane {
                 || writing.is_some_and(|touched| touched.contains_key(key))
         };
         let before = self.now.0 - self.config.idle_micros;
+        self.ahead.forget_unused(Time(before));
         let horizon = Time(self.now.0 + 2 * HORIZON_MICROS);
         let idle: Vec<EntityKey> = self
             .slots

@@ -103,6 +103,35 @@ fn a_due_time_makes_a_run_in_one_commit() {
 }
 
 #[test]
+fn what_a_due_time_needs_was_read_before() {
+    let mut world = World::new(&[EVERY_MINUTE]);
+    world.activate(EVERY_MINUTE);
+    for minute in 1..=3 {
+        world.seconds(59);
+        world.deaf = true;
+        world.seconds(1);
+        assert_eq!(world.runs().len(), minute);
+        world.deaf = false;
+        for output in std::mem::take(&mut world.unread) {
+            assert!(matches!(output, Output::FindDue(_)), "{output:?}");
+            world.read(output);
+        }
+    }
+}
+
+#[test]
+fn a_run_that_was_made_before_is_not_made_again_by_what_was_read_ahead() {
+    let mut world = World::new(&[EVERY_MINUTE]);
+    world.activate(EVERY_MINUTE);
+    world.seconds(55);
+    world.commits = Commits::LandUnheard;
+    world.seconds(6);
+    assert_eq!(world.runs().len(), 1);
+    assert_eq!(world.trigger()["started"], 1);
+    assert_eq!(world.trigger()["refused"], 0);
+}
+
+#[test]
 fn a_commit_that_vanished_makes_no_due_time_twice_and_none_is_missed() {
     for commits in [Commits::Vanish, Commits::LandUnheard] {
         let mut world = World::new(&[EVERY_MINUTE]);
