@@ -88,6 +88,8 @@ pub(crate) struct Spawner {
     stack: *mut c_void,
     parent: i32,
     session: Option<i32>,
+    /// This process has done without huge pages since its allocator began, which a program must not take over.
+    small_pages: bool,
     with_clone3: bool,
 }
 
@@ -116,6 +118,7 @@ impl Spawner {
                 stack,
                 parent: libc::getpid(),
                 session: (!has_terminal()).then(|| libc::getsid(0)),
+                small_pages: libc::prctl(libc::PR_GET_THP_DISABLE, 0, 0, 0, 0) == 1,
                 with_clone3: cfg!(target_arch = "x86_64"),
             })
         }
@@ -150,6 +153,7 @@ impl Spawner {
             data_limit: command.data_limit,
             parent: self.parent,
             own_session: self.session.is_none(),
+            small_pages: self.small_pages,
             stage: Stage::Setup,
             errno: 0,
         };
@@ -157,6 +161,10 @@ impl Spawner {
         let (pid, pidfd) = self
             .make(&mut plan, command.cgroup)
             .map_err(SpawnError::Clone)?;
+        if self.small_pages {
+            // SAFETY: a system call that touches no memory.
+            unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
+        }
         let born = (before, boot_ticks());
         if plan.errno != 0 {
             let _ = wait(pid, 0);
@@ -300,6 +308,7 @@ struct Plan<'a> {
     data_limit: Option<u64>,
     parent: i32,
     own_session: bool,
+    small_pages: bool,
     stage: Stage,
     errno: c_int,
 }
@@ -334,6 +343,10 @@ unsafe fn become_program(plan: &Plan<'_>) -> Result<(), Stage> {
         if libc::getppid() != plan.parent && libc::getppid() != 0 {
             // Killed between clone and prctl: nobody is left to report to.
             libc::_exit(127);
+        }
+        if plan.small_pages {
+            // That is said of the memory which both share until `exec`: `spawn` takes it back.
+            libc::prctl(libc::PR_SET_THP_DISABLE, 0, 0, 0, 0);
         }
         check(if plan.own_session {
             libc::setsid()

@@ -50,6 +50,33 @@ fn failed() -> (Place, String) {
     (place, said.all())
 }
 
+/// Kapell itself does without huge pages, to stay small; what it starts is as if started by hand.
+#[test]
+fn a_step_may_use_huge_pages_as_its_user_may() {
+    let place = Place::new();
+    let file = |name: &str| place.path(name).display().to_string();
+    let steps = format!(
+        "workflow: pages\nsteps:\n  a: {{ shell: 'cat /proc/self/status > {}; cat /proc/$PPID/status > {}' }}\n  b: {{ needs: [a], shell: 'cat /proc/$PPID/status > {}' }}\n",
+        file("own"),
+        file("kapell"),
+        file("later"),
+    );
+    std::fs::write(place.path("pages.yaml"), steps).unwrap();
+    place.good(&["run", "pages.yaml"]);
+    let said = |status: &std::path::Path| {
+        let status = std::fs::read_to_string(status).unwrap();
+        let mut lines = status.lines();
+        let line = lines.find_map(|line| line.strip_prefix("THP_enabled:"));
+        line.map(|line| line.trim().to_owned())
+    };
+    let ours = said(std::path::Path::new("/proc/self/status"));
+    assert_eq!(said(&place.path("own")), ours);
+    if ours.as_deref() == Some("1") {
+        assert_eq!(said(&place.path("kapell")).as_deref(), Some("0"));
+        assert_eq!(said(&place.path("later")).as_deref(), Some("0"));
+    }
+}
+
 #[test]
 fn a_run_that_succeeds_shows_its_steps_and_outputs() {
     let place = Place::with("good.yaml", GOOD);
