@@ -286,6 +286,8 @@ impl Input {
             | Message::Active(_)
             | Message::StartTriggered(_)
             | Message::StartRefused { .. }
+            | Message::NoRoom { .. }
+            | Message::StartTaken { .. }
             | Message::DueRunEnded { .. }
             | Message::DueRunReopened { .. }
             | Message::BackfillMade(_)

@@ -232,6 +232,12 @@ impl Deciding<'_> {
     /// Starts a run with what was found, unless it is the same as before, or is not wanted.
     fn start_by(&mut self, made: &Made, found: Found) -> Outcome {
         let refused = match self.made_of(made, &found) {
+            Ok((start, seen)) if self.trigger.state.room.is_some() => {
+                match self.hold(&start, found.used.clone(), seen) {
+                    Ok(()) => return Outcome::Started(start.id),
+                    Err(full) => Outcome::Failed(full),
+                }
+            }
             Ok((start, seen)) => {
                 let run = start.id;
                 self.emit(Fact::Started(Started {
@@ -241,6 +247,7 @@ impl Deciding<'_> {
                     class: StartClass::Regular as u32,
                     used: found.used,
                     seen,
+                    waited: false,
                 }));
                 self.messages
                     .push((run.into(), Message::StartTriggered(Box::new(start))));
@@ -343,6 +350,7 @@ impl Deciding<'_> {
             hops,
             class: StartClass::Regular,
             backfill: None,
+            waited: false,
         };
         Ok((start, seen))
     }
