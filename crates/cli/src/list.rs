@@ -184,6 +184,11 @@ fn rows(runs: &[RunSummary], now: Time, width: Option<usize>) -> Vec<Line> {
         if let Some(parent) = run.parent {
             line.push(DIM, format!("  of {}", words::short(parent)));
         }
+        if let Some(why) = &run.waits_for {
+            let why = words::local(why, now);
+            let why = why.strip_prefix("the run ").unwrap_or(&why);
+            line.push(DIM, format!("  {why}"));
+        }
         if let Some(error) = &run.error {
             line.push(RED, format!("  {}", words::first_line(error)));
         }

@@ -34,7 +34,7 @@ pub(crate) fn show(show: &Show, config: &Config, printer: &mut Printer) -> Ended
     let record = session.api().record(run, at)?;
     let queued = at.is_none() && record.status == RunStatus::Queued;
     let waits = if queued {
-        session.api().view(run)?.waits_for
+        session.api().view(run)?.summary.waits_for
     } else {
         None
     };

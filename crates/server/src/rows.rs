@@ -53,6 +53,7 @@ pub(crate) fn summary(row: RunRow) -> RunSummary {
         counts: row.counts,
         error: row.error,
         labels: serde_json::from_str(&row.labels).unwrap_or_default(),
+        waits_for: None,
     }
 }
 
@@ -63,6 +64,7 @@ pub(crate) fn view(row: RunRow, view: view::RunView) -> RunView {
     summary.started_at = view.started_at;
     summary.ended_at = view.ended_at;
     summary.counts = view.counts;
+    summary.waits_for = view.waits_for;
     let (failed_step, failure) = view.error.unzip();
     RunView {
         summary,
@@ -72,7 +74,6 @@ pub(crate) fn view(row: RunRow, view: view::RunView) -> RunView {
         failure,
         deadline_at: view.deadline_at,
         late: view.late,
-        waits_for: view.waits_for,
         breakpoints: view.breakpoints.iter().map(breakpoint).collect(),
         stepping: view.stepping,
         steps: view.steps.into_iter().map(step).collect(),

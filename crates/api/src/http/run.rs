@@ -238,6 +238,9 @@ pub struct RunSummary {
     /// Labels.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub labels: serde_json::Value,
+    /// What the whole run waits for. In lists: why one that is queued has not started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
 }
 
 /// Where a run stands now.
@@ -268,9 +271,6 @@ pub struct RunView {
     /// What is to be said of that: it was missed, probably will be, or cannot be worked out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub late: Option<String>,
-    /// What the whole run waits for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub waits_for: Option<String>,
     /// Breakpoints that somebody set, beside those of the definition.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub breakpoints: Vec<Breakpoint>,

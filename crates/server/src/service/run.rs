@@ -269,8 +269,10 @@ impl RunCalls for Service {
         } else {
             found.next
         };
+        let mut runs: Vec<RunSummary> = rows.into_iter().map(summary).collect();
+        self.say_why_queued(&mut runs);
         Ok(RunPage {
-            runs: rows.into_iter().map(summary).collect(),
+            runs,
             next: next.map(|place| RunCursor {
                 run: place.run,
                 created_at: place.created_at,
