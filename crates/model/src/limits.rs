@@ -206,6 +206,8 @@ pub const WEBHOOK_SIGNATURE: usize = 1 << 10;
 pub const TRIGGERS: usize = 64;
 /// Signals that one trigger joins.
 pub const SIGNAL_SOURCES: usize = 16;
+/// Due times, from the year 2000 on, of which the nearest say how long the jitter of a cron may be.
+pub const JITTER_DUE_TIMES: usize = 100;
 /// Due times that one catch-up makes up for.
 pub const CATCHUP: u32 = 10_000;
 /// People who must agree to one approval.
