@@ -13,7 +13,7 @@ use super::{Deciding, Made};
 use crate::event::run_id;
 use crate::message::{Message, Signal, StartClass, StartTriggered, Subscribe};
 use crate::start::{Start, derived_id};
-use crate::topic::{equals, signal_value};
+use crate::topic::{equals, given_id, may_name, signal_value};
 
 /// What became of what could have started a run.
 enum Outcome {
@@ -202,7 +202,9 @@ impl Deciding<'_> {
         }
         let taken = state.started + state.declined + state.refused + state.duplicates;
         if signal.id.is_empty() {
-            signal.id = format!("n{}", taken + 1).into();
+            signal.id = given_id(taken + 1);
+        } else {
+            may_name(&signal.id)?;
         }
         signal.sent_at = self.now;
         let names = Map::from([("signal".into(), signal_value(&signal))]);

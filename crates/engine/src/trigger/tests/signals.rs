@@ -237,6 +237,8 @@ fn a_request_from_outside_starts_a_run_and_the_same_request_none() {
         ["outcome", "run", "error"].map(|name| field(&answer, name).text())
     };
     assert_eq!(deliver("", &[("n", 1)])[0], "started");
+    // Of the two an id of its own is given to each, and no caller can name one of them.
+    assert_eq!(deliver("n2", &[("n", 1)])[0], "started");
     assert_eq!(deliver("", &[("n", 1)])[0], "started");
     let [_, run, _] = deliver("x", &[("n", 2)]);
     assert_eq!(
@@ -261,8 +263,11 @@ fn a_request_from_outside_starts_a_run_and_the_same_request_none() {
     let again = signal("hook", "x", payload(&[("n", 2)]), NOW);
     let answer = bench.ask(Ask::Deliver(Box::new(again)), NOW).unwrap();
     assert_eq!(field(&answer, "outcome").text(), "started");
-    assert_eq!(bench.starts.len(), 4);
+    assert_eq!(bench.starts.len(), 5);
     assert_eq!(bench.starts[2].kind, "webhook");
+    let taken = signal("hook", "kapell:9", payload(&[("n", 2)]), NOW);
+    let refused = bench.ask(Ask::Deliver(Box::new(taken)), NOW).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::BadRequest);
     assert_eq!(bench.trigger.state.refused, 2);
     let error = Bench::new(orders(), NOW)
         .ask(
