@@ -79,6 +79,7 @@ pub(crate) fn filter(which: &Which, session: &Session, now: Time) -> Result<RunQ
         until: instant(&which.until)?,
         namespace: which.namespace.clone(),
         trigger: which.trigger.clone(),
+        backfill: which.backfill.clone(),
         label: which
             .label
             .iter()
@@ -112,6 +113,7 @@ fn after(list: &List, next: RunCursor) -> String {
         ("since", &which.since),
         ("until", &which.until),
         ("trigger", &which.trigger),
+        ("backfill", &which.backfill),
         ("error", &which.error),
         ("parent", &which.parent),
         ("namespace", &which.namespace),

@@ -49,6 +49,7 @@ pub(crate) fn summary(row: RunRow) -> RunSummary {
         parent: row.parent,
         trigger: row.trigger.to_string(),
         trigger_name: row.trigger_name.as_deref().map(str::to_owned),
+        backfill: row.backfill.as_deref().map(str::to_owned),
         scheduled_at: row.scheduled_at,
         counts: row.counts,
         error: row.error,

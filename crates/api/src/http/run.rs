@@ -95,6 +95,9 @@ pub struct RunQuery {
     /// Made by a trigger of this kind or name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trigger: Option<String>,
+    /// Made by the backfill with this id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backfill: Option<String>,
     /// With all these labels, `name=value`, comma-separated; `\,` is a comma in a value.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub label: String,
@@ -222,6 +225,9 @@ pub struct RunSummary {
     /// Name of the trigger that made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trigger_name: Option<String>,
+    /// Id of the backfill that made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backfill: Option<String>,
     /// Its due time, if that is not when it was made.
     #[serde(
         default,
