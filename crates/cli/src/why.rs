@@ -105,6 +105,7 @@ fn step_of(view: &RunView, path: &str, api: &dyn Api) -> Result<StepView, Error>
         ended_at: step.ended_at,
         items: None,
         waits_for: step.waits_for.clone(),
+        worker: None,
         error: step.error.clone(),
         child: step.child,
         lock: step.lock.clone(),

@@ -99,6 +99,7 @@ fn step(step: view::StepView) -> StepView {
             waiting: items.waiting.into_iter().map(items_waiting).collect(),
         }),
         waits_for: step.waits_for,
+        worker: None,
         error: step.error,
         child: step.child,
         lock: step.lock,

@@ -287,6 +287,19 @@ pub struct RunView {
     pub steps: Vec<StepView>,
 }
 
+/// A worker that runs an attempt of a step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StepWorker {
+    /// Its name.
+    pub name: String,
+    /// The attempt: 1 for the first.
+    pub attempt: u32,
+    /// Since when it has it, as far as the server knows.
+    #[serde(with = "crate::stamp")]
+    #[schema(value_type = schema::Timestamp)]
+    pub since: Time,
+}
+
 /// Where a step stands.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct StepView {
@@ -329,6 +342,9 @@ pub struct StepView {
     /// What it waits for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<String>,
+    /// The worker in another process that runs it now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<StepWorker>,
     /// Its error, or why it did not run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<TaskError>,

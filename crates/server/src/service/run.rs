@@ -1,6 +1,7 @@
 //! Runs: made, listed, looked at, acted on.
 
 mod said;
+mod who;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use kapell_engine::record::Fold;
 use kapell_engine::run as engine;
 use kapell_engine::{Request, event};
 use kapell_expr::Value;
-use kapell_model::{Error, ErrorCode, RunId, RunStatus, StepStatus, Time, limits};
+use kapell_model::{Error, ErrorCode, RunId, RunStatus, Time, limits};
 use kapell_node::perform::{self, Plans};
 use kapell_node::{Answer, ClientRequest, Entity, clock};
 use kapell_store::{RunFilter, RunPlace, RunRow};
@@ -91,7 +92,7 @@ impl Service {
             return Err(unexpected());
         };
         let mut view = rows::view(row, *view);
-        self.say_who_is_away(&mut view);
+        self.say_who_runs(&mut view);
         if !waits::elsewhere(&view) {
             return Ok(view);
         }
@@ -141,21 +142,6 @@ impl Service {
         }
     }
 
-    /// Steps whose worker is away wait for it, or for its lease.
-    fn say_who_is_away(&self, view: &mut RunView) {
-        let away = self
-            .workers()
-            .map(|workers| workers.away_of(view.summary.run));
-        let Some(away) = away.filter(|away| !away.is_empty()) else {
-            return;
-        };
-        for step in &mut view.steps {
-            if step.status == StepStatus::Running && step.waits_for.is_none() {
-                step.waits_for = away.get(&*step.path).cloned();
-            }
-        }
-    }
-
     /// A view without a node: the run as its history says.
     fn view_at_rest(&self, row: &RunRow) -> Result<engine::view::RunView> {
         let run = self.run_at_rest(row)?;
@@ -186,7 +172,7 @@ impl Service {
             self.view_at_rest(&row)?
         };
         let mut view = rows::view(row, view);
-        self.say_who_is_away(&mut view);
+        self.say_who_runs(&mut view);
         Ok(view)
     }
 
@@ -298,7 +284,7 @@ impl RunCalls for Service {
             self.run_at_rest(&row)?.view_of(path, clock::now())
         };
         let mut view = rows::view(row, view);
-        self.say_who_is_away(&mut view);
+        self.say_who_runs(&mut view);
         self.name_what_is_elsewhere(&mut view);
         view.steps.pop().ok_or_else(|| {
             let message = format!("run {run} has no step `{path}` that waits or runs");
@@ -366,7 +352,11 @@ impl RunCalls for Service {
                 break;
             }
         }
-        Ok(fold.finish())
+        let mut record = fold.finish();
+        if at.is_none() {
+            self.name_workers(&mut record);
+        }
+        Ok(record)
     }
 
     fn act(&self, run: RunId, action: &Action) -> Result<Option<RunId>> {
