@@ -54,6 +54,7 @@ use kapell_api::worker::Queues;
 use kapell_expr::{BlobRef, EvalError, Value};
 use kapell_model::{EntityKey, Error, Offer, RunId, RunStatus, Time};
 
+pub use approval::approvals_below;
 pub(crate) use decider::{Decider, Stop};
 pub use request::{Answer, Request};
 pub use state::State;
