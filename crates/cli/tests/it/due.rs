@@ -155,6 +155,13 @@ fn a_run_of_a_backfill_says_so() {
     );
     let said = place.good(&["show"]).out;
     assert!(said.contains("backfill cron-1"), "{said}");
+    place.good(&["start", "hourly", "--watch"]);
+    let of = |id: &str| place.json(&["list", "--backfill", id, "--json"])["runs"].clone();
+    let found = of("cron-1");
+    assert_eq!(found.as_array().unwrap().len(), 1, "{found}");
+    assert_eq!(found[0]["backfill"], "cron-1");
+    assert_eq!(found[0]["run"], record["run"]);
+    assert_eq!(of("cron-2"), serde_json::json!([]));
 }
 
 #[test]

@@ -203,6 +203,12 @@ impl World {
         assert!(run.to_string().contains("\"succeeded\""), "{run:#}");
     }
 
+    /// What is recorded of a step of the run.
+    fn record(&self, step: &str) -> Value {
+        let output = self.command(&["show", "last", step, "--json"]).output();
+        serde_json::from_slice(&output.unwrap().stdout).unwrap()
+    }
+
     /// The log of the run.
     fn log(&self) -> String {
         self.good(&["logs", "last"]).out
@@ -322,8 +328,7 @@ fn what_a_killed_worker_ran_is_done_elsewhere() {
     world.succeeds();
     let log = world.log();
     assert!(log.contains("/b/") && log.contains("/a/"), "{log}");
-    let output = world.command(&["show", "last", "far", "--json"]).output();
-    let record: Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+    let record = world.record("far");
     let lost = &record["attempts"][0];
     assert_eq!(
         (&lost["result"], &lost["worker"]),
@@ -403,6 +408,11 @@ fn a_step_goes_on_while_its_server_is_restarted() {
     let mut world = World::new("hold.yaml", HOLD);
     let mut worker = world.worker("a");
     world.hold();
+    // Its worker says that it runs a moment after it does.
+    while world.record("far")["attempts"][0]["worker"] != "a" {}
+    assert_eq!(world.record("far")["attempts"][0]["result"], "running");
+    assert!(world.good(&["show", "last"]).out.contains("at a"));
+    assert!(world.good(&["timeline", "last"]).out.contains("at a"));
     let address = world.url.split_once("//").unwrap().1.to_owned();
     world.server.take().unwrap().kill();
     world.serve(&address);

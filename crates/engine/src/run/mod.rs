@@ -54,6 +54,7 @@ use kapell_api::worker::Queues;
 use kapell_expr::{BlobRef, EvalError, Value};
 use kapell_model::{EntityKey, Error, Offer, RunId, RunStatus, Time};
 
+pub use approval::approvals_below;
 pub(crate) use decider::{Decider, Stop};
 pub use request::{Answer, Request};
 pub use state::State;
@@ -286,6 +287,8 @@ impl Input {
             | Message::Active(_)
             | Message::StartTriggered(_)
             | Message::StartRefused { .. }
+            | Message::NoRoom { .. }
+            | Message::StartTaken { .. }
             | Message::DueRunEnded { .. }
             | Message::DueRunReopened { .. }
             | Message::BackfillMade(_)

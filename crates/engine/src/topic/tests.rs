@@ -142,10 +142,25 @@ fn the_same_id_is_one_signal() {
 #[test]
 fn a_signal_without_an_id_is_given_one() {
     let mut topic = Topic::default();
-    for expected in ["n1", "n2"] {
+    for expected in ["kapell:1", "kapell:2"] {
         let asked = SmallInput::Ask(Ask::Send(Box::new(signal("", "x", 1))));
         let sent = give(&mut topic, asked, 1).answer;
         assert_eq!(sent.as_map().unwrap()["id"], Value::string(expected));
+    }
+}
+
+#[test]
+fn an_id_that_could_be_given_to_another_signal_is_refused() {
+    let mut topic = Topic::default();
+    let mut ask = |id: &str| {
+        let asked = SmallInput::Ask(Ask::Send(Box::new(signal(id, "x", 1))));
+        topic.decide(&key(), asked, Time(1))
+    };
+    let refused = ask("kapell:1").unwrap_err();
+    assert_eq!(refused.code, ErrorCode::BadRequest);
+    for id in ["n1", "kapell", "1", ""] {
+        let known = ask(id).unwrap().answer;
+        assert_eq!(known.as_map().unwrap()["known"], Value::Bool(false), "{id}");
     }
 }
 

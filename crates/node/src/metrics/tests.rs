@@ -21,6 +21,7 @@ fn row(number: u128, trigger: &str, status: RunStatus) -> RunRow {
         labels: "{}".to_owned(),
         scheduled_at: Some(Time(4_999_000)),
         trigger_name: None,
+        backfill: None,
     }
 }
 

@@ -114,7 +114,11 @@ impl Starts {
                 | Fact::Rotated(_)
                 | Fact::Backfilled(_)
                 | Fact::Waits(_)
-                | Fact::Duplicate(_),
+                | Fact::Duplicate(_)
+                | Fact::NoRoom(_)
+                | Fact::Taken(_)
+                | Fact::HasRoom(_)
+                | Fact::Holds(_),
             )
             | None => false,
         };

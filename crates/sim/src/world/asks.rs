@@ -380,6 +380,7 @@ fn skip(by: String, dice: u64, step: String) -> Request {
         groups: Vec::new(),
         admin: dice.is_multiple_of(2),
         step,
+        below: Vec::new(),
     }
 }
 
@@ -390,6 +391,7 @@ fn set_output(by: String, dice: u64, step: String, output: Value) -> Request {
         groups: Vec::new(),
         admin: dice.is_multiple_of(2),
         step,
+        below: Vec::new(),
         output,
     }
 }
