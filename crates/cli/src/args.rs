@@ -877,9 +877,10 @@ pub(crate) enum Shell {
 /// `worker`
 #[derive(Args)]
 pub(crate) struct Worker {
-    /// Queues to serve [default: every queue that no worker names]
-    #[arg(long, value_name = "QUEUE", value_delimiter = ',')]
-    pub(crate) queue: Vec<String>,
+    /// Queues whose work is done in this process [env: KAPELL_WORKER_QUEUES] [default: every queue that no
+    /// worker names]
+    #[arg(long, alias = "queue", value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) queues: Vec<String>,
     /// What to say of this worker, to whoever lists them
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) label: Vec<String>,

@@ -6,6 +6,7 @@ mod bulk;
 mod debugging;
 mod deploy;
 mod directory;
+mod doctor;
 mod due;
 mod errors;
 mod events;
