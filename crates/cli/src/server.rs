@@ -30,6 +30,13 @@ const AGAIN: Duration = Duration::from_secs(2);
 pub(crate) fn server(server: &Server, config: &Config, printer: &mut Printer) -> Ended {
     let mut signals = signals()?;
     let listen = listen(server, &config.settings)?;
+    // To open what is big, or was left half done, may take a while.
+    tracing::info!(
+        data_dir = %config.data_dir.display(),
+        version = env!("CARGO_PKG_VERSION"),
+        pid = std::process::id(),
+        "the server starts"
+    );
     let Some(mut local) = open(server, config, &mut signals, printer)? else {
         return Ok(Exit::Success);
     };
@@ -50,13 +57,7 @@ pub(crate) fn server(server: &Server, config: &Config, printer: &mut Printer) ->
         DIM,
         format!("the API is described at {scheme}://{address}/docs/api"),
     ))?;
-    tracing::info!(
-        address = %address,
-        data_dir = %config.data_dir.display(),
-        version = env!("CARGO_PKG_VERSION"),
-        pid = std::process::id(),
-        "the server answers"
-    );
+    tracing::info!(%address, "the server answers");
     // Nothing else is to do here: whoever wants it to end sends a signal.
     let _ = signals.read_exact(&mut [0]);
     let grace = server
