@@ -140,7 +140,7 @@ impl World {
     fn worker(&self, name: &str) -> Process {
         let mut command = self.command(&[
             "worker",
-            "--queue",
+            "--queues",
             "far",
             "--name",
             name,
@@ -368,6 +368,39 @@ fn a_queue_stays_with_its_workers_when_the_last_has_gone() {
     world.serve_with(&address, &["--queues", "default,far"]);
     world.good(&["run", "far.yaml", "--detach"]);
     world.succeeds();
+}
+
+#[test]
+fn the_configuration_says_whose_work_is_done() {
+    let mut world = World::new("far.yaml", FAR);
+    let serves = |world: &World, variable: Option<&str>, flags: &[&str]| {
+        let all = [&["worker", "--data-dir", "a", "--name", "a"], flags].concat();
+        let mut command = world.command(&all);
+        command.envs(variable.map(|names| ("KAPELL_WORKER_QUEUES", names)));
+        let worker = Process::start(&mut command, "works for").0;
+        let queues = world.workers()["workers"][0]["queues"].to_string();
+        assert_eq!(worker.end(), 0);
+        queues
+    };
+    assert_eq!(serves(&world, None, &[]), "[]");
+    let text = "[worker]\nqueues = [\"default\", \"far\"]\n";
+    world.place.write("kapell.toml", text);
+    assert_eq!(serves(&world, None, &[]), r#"["default","far"]"#);
+    assert_eq!(serves(&world, Some("far, b"), &[]), r#"["b","far"]"#);
+    assert_eq!(serves(&world, Some("b"), &["--queues", "c"]), r#"["c"]"#);
+    // What workers named is theirs, unless the server is told to do it too: this one is.
+    let address = world.url.split_once("//").unwrap().1.to_owned();
+    world.server.take().unwrap().kill();
+    world.serve(&address);
+    world.good(&["run", "far.yaml", "--detach"]);
+    world.succeeds();
+    let long = "q".repeat(1_000);
+    let refused = world.place.kapell(&["server", "--queues", &long]);
+    assert!(
+        refused.status == 2 && refused.errors.contains("is no name of a queue"),
+        "{}",
+        refused.all()
+    );
 }
 
 #[test]

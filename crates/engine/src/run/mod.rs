@@ -43,6 +43,8 @@ mod settle;
 mod signals;
 pub mod state;
 mod tell;
+#[cfg(test)]
+mod testing;
 pub mod view;
 pub mod waiting;
 

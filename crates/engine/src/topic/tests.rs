@@ -296,6 +296,47 @@ fn old_signals_and_those_without_room_are_dropped() {
 }
 
 #[test]
+fn a_topic_keeps_as_long_and_as_many_as_it_is_told() {
+    let second = 1_000_000;
+    let numbers = |topic: &Topic| {
+        let kept = topic.signals.iter().map(|kept| kept.number);
+        kept.collect::<Vec<_>>()
+    };
+    let mut topic = Topic::default();
+    for n in 0..5 {
+        send(&mut topic, signal(&format!("s{n}"), "x", n), n * second);
+    }
+    // Another setting counts from the next input on.
+    topic.keep(Keeps {
+        signals: 3,
+        ..Keeps::default()
+    });
+    assert_eq!(numbers(&topic).len(), 5);
+    send(&mut topic, signal("s5", "x", 5), 5 * second);
+    let last = numbers(&topic);
+    assert_eq!(last.len(), 3);
+    assert_eq!(last[2], 5 + last[0] - 3);
+    topic.keep(Keeps {
+        micros: 60 * second,
+        signals: 3,
+    });
+    let wake = topic.wake_at().unwrap();
+    assert!(
+        wake > Time(63 * second) && wake < Time(68 * second),
+        "{wake}"
+    );
+    give(&mut topic, SmallInput::Wake, 64 * second);
+    assert_eq!(
+        numbers(&topic),
+        last[1..],
+        "the first is older than a minute"
+    );
+    give(&mut topic, SmallInput::Wake, 66 * second);
+    assert_eq!(numbers(&topic), [0; 0]);
+    assert_eq!(topic.wake_at(), None);
+}
+
+#[test]
 fn what_is_too_big_or_reserved_is_refused_and_changes_nothing() {
     let mut topic = Topic::default();
     let big = signal("a", &"x".repeat(limits::SIGNAL_BYTES), 1);
