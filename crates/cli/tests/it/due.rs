@@ -134,8 +134,8 @@ fn a_start_may_say_which_due_time_it_is_for() {
     assert_eq!(refused.status, 2, "{}", refused.all());
 }
 
-#[test]
-fn a_run_of_a_backfill_says_so() {
+/// A directory in which a backfill made one run.
+fn filled() -> Place {
     let place = Place::with("hourly.yaml", HOURLY);
     place.good(&["deploy", "."]);
     place.good(&[
@@ -148,6 +148,12 @@ fn a_run_of_a_backfill_says_so() {
         "--to",
         "2026-01-01T00:30:00Z",
     ]);
+    place
+}
+
+#[test]
+fn a_run_of_a_backfill_says_so() {
+    let place = filled();
     let record = place.json(&["show", "--json"]);
     assert_eq!(
         (&record["backfill"], &record["trigger_name"]),
@@ -166,18 +172,7 @@ fn a_run_of_a_backfill_says_so() {
 
 #[test]
 fn the_first_version_that_asks_for_the_last_success_finds_that_of_the_version_before() {
-    let place = Place::with("hourly.yaml", HOURLY);
-    place.good(&["deploy", "."]);
-    place.good(&[
-        "backfill",
-        "start",
-        "hourly",
-        "--watch",
-        "--from",
-        "2026-01-01",
-        "--to",
-        "2026-01-01T00:30:00Z",
-    ]);
+    let place = filled();
     let before = place.json(&["show", "--json"])["run"].clone();
     let asks = HOURLY.replace("${{ params.at }}", "${{ run.last_success.id }}");
     place.write("hourly.yaml", &asks);
