@@ -1,7 +1,7 @@
 //! Where everything that must be remembered is kept: one trait, no rules.
 //!
 //! Start reading at [`Store`] and [`Commit`]; then `memory` (the plainest implementation, which the
-//! simulator drives), then `sqlite`. What every store must do is in [`conformance`]; big things lie
+//! simulator drives), then `sqlite` and `postgres`. What every store must do is in [`conformance`]; big things lie
 //! beside the store, in [`FileBlobs`].
 //!
 //! Invariants
@@ -22,12 +22,17 @@ mod check;
 pub mod conformance;
 mod filter;
 mod memory;
+mod postgres;
 mod refs;
 mod sqlite;
+mod steps;
 mod suffix;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use blobs::{FileBlobs, Sweep, Swept};
 pub use memory::MemoryStore;
+pub use postgres::{PostgresStatus, PostgresStore, PostgresUrl};
 pub use sqlite::{SqliteStore, check_database, copy_database};
 
 /// What went wrong.
