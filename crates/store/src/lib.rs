@@ -20,6 +20,7 @@ use kapell_model::{EntityKey, RunId, RunStatus, Shard, Time};
 mod blobs;
 mod check;
 pub mod conformance;
+mod directory;
 mod filter;
 mod memory;
 mod postgres;
@@ -32,8 +33,10 @@ pub mod testing;
 
 pub use blobs::{FileBlobs, Sweep, Swept};
 pub use memory::MemoryStore;
-pub use postgres::{PostgresStatus, PostgresStore, PostgresUrl};
-pub use sqlite::{SqliteStore, check_database, copy_database};
+pub use postgres::{
+    MOVED_DATABASE, MovedTable, PostgresStatus, PostgresStore, PostgresUrl, move_store,
+};
+pub use sqlite::{SqliteStore, check_database, copy_database, database_step};
 
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]

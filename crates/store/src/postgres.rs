@@ -14,12 +14,14 @@
 //! - What is kept in memory only saves time: the database alone says what is so.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use kapell_model::{EntityKey, RunId, RunStatus, Shard, Time};
 use parking_lot::Mutex;
 
 use crate::check::{check_commit, check_documents, check_shards};
+use crate::directory::Held;
 use crate::refs;
 use crate::{
     Commit, Document, Error, Lease, Loaded, Order, Result, RunFilter, RunRow, RunsFound, Store,
@@ -37,6 +39,7 @@ mod search;
 mod session;
 mod sweep;
 mod takeover;
+mod transfer;
 mod url;
 mod write;
 
@@ -49,6 +52,7 @@ use pool::{Pool, Tries};
 use runtime::Runtime;
 use session::{Connector, Session};
 use sweep::Sweeper;
+pub use transfer::{MOVED_DATABASE, MovedTable, move_store};
 pub use url::PostgresUrl;
 use write::{Columns, WorkflowIds};
 
@@ -75,6 +79,9 @@ pub struct PostgresStore {
     workflows: Mutex<WorkflowIds>,
     sweeper: Sweeper,
     commit: String,
+    /// What keeps others from working in the schema: a lock that ends with its connection.
+    _alone: Option<Session>,
+    _directory: Option<Held>,
 }
 
 /// What is found where a store is, or should be.
@@ -114,6 +121,24 @@ impl PostgresStore {
             workflows: Mutex::default(),
             sweeper: Sweeper::start(connector),
             commit: write::call("commit_1", COMMIT_VALUES),
+            _alone: None,
+            _directory: None,
+        })
+    }
+
+    /// Opens the store for a process that keeps files in a directory, and alone: as long as one owner has
+    /// all shards, two would rob each other for ever.
+    ///
+    /// # Errors
+    /// As those of [`PostgresStore::open`]; [`Error::Held`] if another process holds the directory,
+    /// [`Error::Unusable`] if another works in the schema.
+    pub fn open_alone(directory: &Path, url: &PostgresUrl) -> Result<Self> {
+        let held = Held::take(directory)?;
+        let alone = alone(url)?;
+        Ok(Self {
+            _alone: Some(alone),
+            _directory: Some(held),
+            ..Self::open(url)?
         })
     }
 
@@ -235,6 +260,23 @@ fn connector(url: &PostgresUrl) -> Result<Connector> {
     let runtime = Runtime::start()
         .map_err(|error| Error::Unavailable(format!("no thread for PostgreSQL: {error}")))?;
     Connector::new(url, Arc::new(runtime))
+}
+
+/// The lock of whoever works in a schema alone. One who was killed a moment ago may still have it.
+fn alone(url: &PostgresUrl) -> Result<Session> {
+    let connector = connector(url)?.with_settings("SET lock_timeout = '5s'");
+    let place = url.to_string();
+    let unusable = |failure| failure::unusable(failure, &place);
+    let mut session = connector.connect().map_err(unusable)?;
+    let lock = "SELECT pg_advisory_lock(hashtext($1 || '.alone'))";
+    match session.query(lock, &[&url.schema()]) {
+        Ok(_) => Ok(session),
+        Err(failure) if failure.is_lock_held() => Err(Error::Unusable(format!(
+            "another Kapell works in the schema `{}` of the database `{place}`",
+            url.schema()
+        ))),
+        Err(failure) => Err(unusable(failure)),
+    }
 }
 
 /// Runs statements past any store; the first column of what the last one finds.

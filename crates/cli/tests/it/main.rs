@@ -17,6 +17,7 @@ mod logs;
 mod nouns;
 mod ops;
 mod place;
+mod postgres;
 mod reference;
 mod runs;
 mod server;

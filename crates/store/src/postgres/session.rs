@@ -35,6 +35,7 @@ const OLDEST: i32 = 150_000;
 const SETTINGS: &str = "
     SET statement_timeout = '30s'; SET lock_timeout = '10s';
     SET idle_in_transaction_session_timeout = '15s';
+    SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3;
     SET client_min_messages = 'warning'; SET jit = off;
     SET enable_seqscan = off; SET enable_bitmapscan = off;
     SET enable_hashjoin = off; SET enable_mergejoin = off;

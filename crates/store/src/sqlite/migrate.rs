@@ -17,7 +17,6 @@ const MIGRATIONS: &[Step] = &[
 ];
 
 /// The newest step.
-#[cfg(test)]
 pub(super) const NEWEST: u32 = MIGRATIONS[MIGRATIONS.len() - 1].0;
 
 /// "KAPL".

@@ -1,7 +1,7 @@
 //! Where things lie: partitions, long keys, schemas.
 
 use super::*;
-use crate::EntityWrite;
+use crate::{EntityWrite, SqliteStore};
 
 const DAY: i64 = 86_400_000_000;
 
@@ -195,6 +195,61 @@ fn long_keys_and_odd_texts_are_kept() {
         .unwrap();
     let found = store.documents(&[0xee], None, Order::Forward, 9).unwrap();
     assert_eq!(found, [(key, "\0".to_owned())]);
+}
+
+#[test]
+fn a_store_that_was_moved_goes_on_as_it_was() {
+    for seed in [6, 7] {
+        let Some(schema) = TestSchema::new() else {
+            return;
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let old = SqliteStore::open(directory.path()).unwrap();
+        conformance::compare_moved(seed, 200, &MemoryStore::new(), old, |old| {
+            let held = move_store(directory.path(), schema.url(), |_| ());
+            assert!(matches!(held, Err(Error::Held { .. })), "{held:?}");
+            drop(old);
+            let mut told = Vec::new();
+            let moved = move_store(directory.path(), schema.url(), |name| told.push(name)).unwrap();
+            assert_eq!(
+                told,
+                moved.iter().map(|table| table.name).collect::<Vec<_>>()
+            );
+            assert!(
+                moved
+                    .iter()
+                    .any(|table| table.name == "history" && table.rows > 20)
+            );
+            assert!(directory.path().join(MOVED_DATABASE).is_file());
+            PostgresStore::open(schema.url()).unwrap()
+        });
+    }
+}
+
+#[test]
+fn what_cannot_be_moved_stays_as_it_is() {
+    let Some((schema, store)) = new() else {
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let nothing = move_store(directory.path(), schema.url(), |_| ());
+    assert!(matches!(nothing, Err(Error::Unusable(_))), "{nothing:?}");
+    let old = SqliteStore::open(directory.path()).unwrap();
+    old.acquire(&[Shard(1)]).unwrap();
+    drop(old);
+    store.acquire(&[Shard(1)]).unwrap();
+    let used = move_store(directory.path(), schema.url(), |_| ());
+    assert!(matches!(used, Err(Error::Invalid(_))), "{used:?}");
+    assert!(directory.path().join("kapell.db").is_file());
+    let again = PostgresStore::open_alone(directory.path(), schema.url()).unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let other = PostgresStore::open_alone(elsewhere.path(), schema.url()).err();
+    assert!(
+        matches!(&other, Some(Error::Unusable(why)) if why.contains("another Kapell")),
+        "{other:?}"
+    );
+    drop(again);
+    PostgresStore::open_alone(elsewhere.path(), schema.url()).unwrap();
 }
 
 #[test]
