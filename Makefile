@@ -12,7 +12,7 @@ BENCH   ?= $(CARGO) run --quiet --release -p kapell-bench
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
 .NOTPARALLEL:
-.PHONY: help quickstart test check bench sim docs format lint build tidy unit examples api \
+.PHONY: help quickstart test check bench bench-pg sim docs format lint build tidy unit examples api \
         needs-build needs-python promtool postgresql
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo 'make test            everything: checks, tests, simulation, examples, the API'
 	@echo 'make sim SEEDS=n     the simulation alone, over n seeds'
 	@echo 'make bench           the benchmarks'
+	@echo 'make bench-pg        those over a PostgreSQL server of this machine'
 	@echo 'make docs            write the generated pages of docs/'
 
 quickstart: needs-build needs-python
@@ -74,6 +75,9 @@ api: build needs-python
 bench: needs-build
 	$(CARGO) build --release -p kapell-cli
 	$(BENCH)
+
+bench-pg: needs-build postgresql
+	$(BENCH) -- --only pg
 
 docs: build
 	$(XTASK) reference

@@ -279,6 +279,34 @@ fn alone(url: &PostgresUrl) -> Result<Session> {
     }
 }
 
+/// A table of bytes that is written past any store: what the raw server takes.
+#[cfg(any(test, feature = "testing"))]
+pub struct RawTable {
+    session: Session,
+    next: i64,
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl RawTable {
+    pub(crate) fn open(url: &PostgresUrl) -> Result<Self> {
+        let session = connector(url)?.connect().map_err(|failure| failure.error)?;
+        Ok(Self { session, next: 0 })
+    }
+
+    /// Writes rows in one statement.
+    ///
+    /// # Errors
+    /// Whatever the server says.
+    pub fn insert(&mut self, rows: &[Vec<u8>]) -> Result<()> {
+        let first = self.next;
+        self.next += read::bound(rows.len());
+        let ids: Vec<i64> = (first..self.next).collect();
+        let sql = "INSERT INTO raw SELECT * FROM unnest($1::bigint[], $2::bytea[])";
+        let inserted = self.session.query(sql, &[&ids, &rows]);
+        inserted.map(drop).map_err(|failure| failure.error)
+    }
+}
+
 /// Runs statements past any store; the first column of what the last one finds.
 #[cfg(any(test, feature = "testing"))]
 pub(crate) fn run_sql(url: &PostgresUrl, sql: &str) -> Result<Vec<String>> {

@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+pub use crate::postgres::RawTable;
 use crate::postgres::run_sql;
 use crate::{PostgresUrl, Result};
 
@@ -36,11 +37,24 @@ impl TestSchema {
     ///
     /// # Panics
     /// In CI, which has PostgreSQL.
-    #[allow(clippy::print_stderr, reason = "a test says why it is skipped")]
     pub fn new() -> Option<Self> {
         static SERVER: OnceLock<std::result::Result<Server, String>> = OnceLock::new();
+        Self::on(SERVER.get_or_init(|| Server::find(Syncs::Never)))
+    }
+
+    /// One on a server that syncs what it commits, to measure.
+    ///
+    /// # Panics
+    /// As [`TestSchema::new`].
+    pub fn durable() -> Option<Self> {
+        static SERVER: OnceLock<std::result::Result<Server, String>> = OnceLock::new();
+        Self::on(SERVER.get_or_init(|| Server::find(Syncs::Always)))
+    }
+
+    #[allow(clippy::print_stderr, reason = "a test says why it is skipped")]
+    fn on(server: &std::result::Result<Server, String>) -> Option<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let server = match SERVER.get_or_init(Server::find) {
+        let server = match server {
             Ok(server) => server,
             Err(why) => {
                 assert!(!in_ci(), "no PostgreSQL, which CI needs: {why}");
@@ -78,6 +92,31 @@ impl TestSchema {
         run_sql(&self.url, sql)
     }
 
+    /// A table of bytes that is written past all that a store does.
+    ///
+    /// # Errors
+    /// Whatever the server says.
+    pub fn raw_table(&self) -> Result<RawTable> {
+        self.run("DROP TABLE IF EXISTS raw; CREATE TABLE raw (id bigint PRIMARY KEY, bytes bytea NOT NULL)")?;
+        RawTable::open(&self.url)
+    }
+
+    /// Rows of the schema that are dead and still there.
+    ///
+    /// # Errors
+    /// Whatever the server says.
+    pub fn dead_rows(&self) -> Result<u64> {
+        let sql = format!(
+            "SELECT coalesce(sum(n_dead_tup), 0) FROM pg_stat_user_tables WHERE schemaname = '{}'",
+            self.url.schema()
+        );
+        let found = self.run(&sql)?;
+        Ok(found
+            .first()
+            .and_then(|dead| dead.parse().ok())
+            .unwrap_or(0))
+    }
+
     fn drop_it(&self) -> Result<()> {
         let sql = format!("DROP SCHEMA IF EXISTS \"{}\" CASCADE", self.url.schema());
         self.run(&sql).map(drop)
@@ -91,6 +130,13 @@ impl Drop for TestSchema {
     }
 }
 
+/// Whether a server waits until what it commits is on the disk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Syncs {
+    Never,
+    Always,
+}
+
 struct Server {
     url: PostgresUrl,
     /// Shared by all who use a private server.
@@ -102,13 +148,13 @@ impl Server {
         clippy::disallowed_methods,
         reason = "tests are told by their environment"
     )]
-    fn find() -> std::result::Result<Self, String> {
+    fn find(syncs: Syncs) -> std::result::Result<Self, String> {
         if let Ok(text) = std::env::var(SERVER) {
             let url = text.parse().map_err(|error| format!("{SERVER}: {error}"))?;
             return Ok(Self { url, _in_use: None });
         }
         let programs = programs().ok_or("it is not installed")?;
-        let place = Place::new(programs)?;
+        let place = Place::new(programs, syncs)?;
         let in_use = place.lock("users")?;
         in_use.lock_shared().map_err(|error| error.to_string())?;
         let starting = place.lock("start")?;
@@ -169,17 +215,24 @@ struct Place {
     programs: PathBuf,
     /// Root may not run a server: `postgres` does it.
     as_root: bool,
+    syncs: Syncs,
 }
 
 impl Place {
-    fn new(programs: PathBuf) -> std::result::Result<Self, String> {
+    fn new(programs: PathBuf, syncs: Syncs) -> std::result::Result<Self, String> {
         let user = rustix::process::geteuid();
         let tree = blake3::hash(env!("CARGO_MANIFEST_DIR").as_bytes()).to_hex();
-        let name = format!("kapell-postgres-{}-{}", user.as_raw(), &tree[..8]);
+        let kind = if syncs == Syncs::Always {
+            "durable-"
+        } else {
+            ""
+        };
+        let name = format!("kapell-postgres-{kind}{}-{}", user.as_raw(), &tree[..8]);
         let place = Self {
             directory: std::env::temp_dir().join(name),
             programs,
             as_root: user.is_root(),
+            syncs,
         };
         fs::create_dir_all(&place.directory).map_err(|error| error.to_string())?;
         if place.as_root {
@@ -215,9 +268,13 @@ impl Place {
             "UTF8",
             "--no-locale",
         ]))?;
+        let kind = match self.syncs {
+            Syncs::Never => "-c fsync=off -c full_page_writes=off",
+            Syncs::Always => "-c shared_buffers=512MB -c max_wal_size=4GB",
+        };
         let settings = format!(
-            "-c listen_addresses='' -c unix_socket_directories='{directory}' -c fsync=off \
-             -c full_page_writes=off -c max_connections=300 -c max_locks_per_transaction=256"
+            "-c listen_addresses='' -c unix_socket_directories='{directory}' {kind} \
+             -c max_connections=300 -c max_locks_per_transaction=256"
         );
         let log = format!("{directory}/data/log");
         let mut start = self.program("pg_ctl");

@@ -5,9 +5,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_postgres::Client;
 
 use super::failure::Failure;
@@ -15,6 +17,9 @@ use super::session::{Connector, Dial};
 
 /// So many dead rows are worth a sweep.
 const MANY: i64 = 500;
+
+/// After so long without dead rows there is one sweep more.
+const QUIET: Duration = Duration::from_secs(3);
 
 /// Cutting a table off at its end would need a lock that commits wait for.
 const SWEEPS: [&str; 2] = [
@@ -61,8 +66,16 @@ impl Drop for Sweeper {
 
 async fn sweeps(dial: Dial, asked: Arc<Notify>) {
     let mut kept: Option<Client> = None;
+    let mut quiet = true;
     loop {
-        asked.notified().await;
+        if quiet {
+            asked.notified().await;
+            quiet = false;
+        } else {
+            // The server hears of dead rows up to a second after they died, and counts those too that are
+            // gone by then: the last sweep comes after that.
+            quiet = timeout(QUIET, asked.notified()).await.is_err();
+        }
         let client = kept.take().filter(|client| !client.is_closed());
         match sweep(&dial, client).await {
             Ok(client) => kept = Some(client),

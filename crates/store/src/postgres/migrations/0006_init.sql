@@ -227,20 +227,22 @@ CREATE FUNCTION runs_1(
 ) RETURNS bigint
 LANGUAGE plpgsql AS $$
 DECLARE
-    there  bigint;
-    others boolean;
-    moved  bigint := 0;
+    there         bigint;
+    others        boolean;
+    moved         bigint;
+    was_workflows int[];
+    was_statuses  int[];
 BEGIN
-    SELECT count(*), coalesce(bool_or((r.labels, r.created_at) IS DISTINCT FROM (n.labels, n.created_at)), false),
+    SELECT count(*), array_agg(r.workflow), array_agg(r.status), coalesce(bool_or((r.labels, r.created_at) IS DISTINCT FROM (n.labels, n.created_at)), false),
             count(*) FILTER (WHERE n.status <> r.status AND NOT r.ended)
-        INTO there, others, moved
+        INTO there, was_workflows, was_statuses, others, moved
         FROM unnest(in_ids, in_labels, in_created, in_statuses) AS n (id, labels, created_at, status)
         JOIN runs r ON r.id = n.id;
     INSERT INTO run_counts AS c (workflow, status, slot, runs)
         SELECT workflow, status, in_slot, sum(change) FROM (
             SELECT workflow, status, 1 AS change FROM unnest(in_workflows, in_statuses) AS n (workflow, status)
             UNION ALL
-            SELECT r.workflow, r.status, -1 FROM unnest(in_ids) AS n (id) JOIN runs r ON r.id = n.id WHERE there > 0
+            SELECT workflow, status, -1 FROM unnest(was_workflows, was_statuses) AS n (workflow, status)
         ) changes
         GROUP BY workflow, status HAVING sum(change) <> 0 ORDER BY workflow, status
         ON CONFLICT (workflow, status, slot) DO UPDATE SET runs = c.runs + excluded.runs;
