@@ -59,6 +59,10 @@ use write::{Columns, WorkflowIds};
 /// Connections that write: one for each lane, and one more.
 const WRITERS: usize = 5;
 
+/// Functions plan each statement once. A scan of an index alone would be a way to read all of it, which is
+/// cheap only as long as there is little.
+const WRITES: &str = "SET plan_cache_mode = force_generic_plan; SET enable_indexonlyscan = off";
+
 /// Connections that read.
 const READERS: usize = 8;
 
@@ -112,10 +116,7 @@ impl PostgresStore {
         });
         let periods = opened.map_err(|failure| failure::unusable(failure, &url.to_string()))?;
         Ok(Self {
-            writers: Pool::new(
-                connector.with_settings("SET plan_cache_mode = force_generic_plan"),
-                WRITERS,
-            ),
+            writers: Pool::new(connector.with_settings(WRITES), WRITERS),
             readers: Pool::new(connector.clone(), READERS),
             periods,
             workflows: Mutex::default(),

@@ -30,7 +30,7 @@ const PREPARED: usize = 128;
 /// The oldest server that is good enough.
 const OLDEST: i32 = 150_000;
 
-/// Plans find what they join by the indexes that are made for that, and read no table or index from end to end, whatever the server believes of how many rows there are: a
+/// Plans use the indexes that are made for them, whatever the server believes of how many rows there are: a
 /// table that was empty when a plan was made is not empty any more.
 const SETTINGS: &str = "
     SET statement_timeout = '30s'; SET lock_timeout = '10s';
@@ -38,7 +38,7 @@ const SETTINGS: &str = "
     SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3;
     SET client_min_messages = 'warning'; SET jit = off;
     SET enable_seqscan = off; SET enable_bitmapscan = off;
-    SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_indexonlyscan = off;
+    SET enable_hashjoin = off; SET enable_mergejoin = off;
     SELECT set_config('synchronous_commit', 'on', false)
         WHERE current_setting('synchronous_commit') IN ('off', 'local')";
 
