@@ -23,8 +23,6 @@ use std::sync::Arc;
 
 use kapell_api::task::{Place, Report, Task, TaskResources};
 use kapell_api::worker::Queues;
-use kapell_engine::event::{RunCreated, Stored, StoredBlob};
-use kapell_engine::run_queue::Rule;
 use kapell_engine::topic::Keeps;
 use kapell_engine::{Ask, Message, Ref, Run};
 use kapell_expr::BlobRef;

@@ -87,17 +87,22 @@ pub(crate) fn has_room(path: &Path) -> bool {
     })
 }
 
-/// Looked at before SQLite opens it, so that a file that is none of ours stays as it is.
-fn open_database(directory: &Path) -> Result<File> {
-    let path = directory.join(DATABASE_FILE);
+/// Opens a file of the directory as it is, or makes it.
+fn open_own(directory: &Path, path: &Path) -> Result<File> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         .mode(FOR_THE_OWNER)
-        .open(&path);
-    let file = file.map_err(|error| unusable(directory, &cannot("be written", &error)))?;
+        .open(path);
+    file.map_err(|error| unusable(directory, &cannot("be written", &error)))
+}
+
+/// Looked at before SQLite opens it, so that a file that is none of ours stays as it is.
+fn open_database(directory: &Path) -> Result<File> {
+    let path = directory.join(DATABASE_FILE);
+    let file = open_own(directory, &path)?;
     let mut start = Vec::new();
     (&file)
         .take(16)
@@ -114,15 +119,7 @@ fn open_database(directory: &Path) -> Result<File> {
 }
 
 fn lock(directory: &Path) -> Result<File> {
-    let path = directory.join(LOCK_FILE);
-    let options = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(FOR_THE_OWNER)
-        .open(&path);
-    let mut file = options.map_err(|error| unusable(directory, &cannot("be written", &error)))?;
+    let mut file = open_own(directory, &directory.join(LOCK_FILE))?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
