@@ -29,7 +29,7 @@ use kapell_engine::topic::Keeps;
 use kapell_engine::{Ask, Message, Ref, Run};
 use kapell_expr::BlobRef;
 use kapell_model::{
-    EntityKey, Error, ErrorCode, Offer, RunId, RunStatus, SessionId, Shard, Time, limits,
+    EntityKey, Error, ErrorCode, Offer, RunId, RunStatus, SessionId, Shard, ShardSet, Time, limits,
 };
 use kapell_store::{Commit, Lease};
 
@@ -95,10 +95,7 @@ pub enum Input {
     /// Shards are held.
     Acquired(kapell_store::Result<Vec<Lease>>),
     /// An entity was read.
-    Loaded(
-        EntityKey,
-        kapell_store::Result<(Option<Lease>, Option<Box<Found>>)>,
-    ),
+    Loaded(EntityKey, kapell_store::Result<Option<Box<Found>>>),
     /// A version was read.
     Version(VersionKey, kapell_store::Result<Option<Version>>),
     /// A stored value was read.
@@ -140,9 +137,9 @@ pub type VersionKey = (Arc<str>, Arc<str>, Option<u32>);
 #[derive(Debug)]
 pub enum Output {
     /// Acquire shards; answer [`Input::Acquired`].
-    Acquire(Vec<Shard>),
-    /// Read an entity, acquiring its shard if named; answer [`Input::Loaded`].
-    Load(EntityKey, Option<Shard>),
+    Acquire(ShardSet),
+    /// Read an entity; answer [`Input::Loaded`].
+    Load(EntityKey),
     /// Read a version; answer [`Input::Version`].
     LoadVersion(VersionKey),
     /// Read a stored value; answer [`Input::Content`].
@@ -231,9 +228,6 @@ const REQUESTS: usize = 1_024;
 const BEFORE_REQUEST: usize = 1_024;
 const BETWEEN_REQUESTS: usize = 16;
 
-/// Shards that new runs go to, changed with every batch.
-const HOME_SHARDS: u16 = 16;
-
 /// What failed is tried again after so long.
 const RETRY_MICROS: i64 = 1_000_000;
 
@@ -246,11 +240,8 @@ pub struct Lane {
     config: Config,
     now: Time,
     leases: BTreeMap<Shard, Lease>,
-    home: Vec<Shard>,
     slots: BTreeMap<EntityKey, Slot>,
     loading: BTreeMap<EntityKey, VecDeque<Waiting>>,
-    /// Shards that are being acquired, with the entities that wait for it.
-    acquiring: BTreeMap<Shard, Vec<EntityKey>>,
     ahead: Ahead,
     making: BTreeMap<VersionKey, Vec<start::Making>>,
     /// Versions that are being read, and that may be others by now.
@@ -316,10 +307,8 @@ impl Lane {
             config,
             now,
             leases: BTreeMap::new(),
-            home: Vec::new(),
             slots: BTreeMap::new(),
             loading: BTreeMap::new(),
-            acquiring: BTreeMap::new(),
             ahead: Ahead::default(),
             making: BTreeMap::new(),
             outdated: BTreeSet::new(),
@@ -371,17 +360,9 @@ impl Lane {
     fn recover(&mut self) {
         self.recovering = true;
         self.due_asked_at = Some(self.now);
-        let first = mix(self.config.seed) % u64::from(kapell_model::SHARDS);
-        self.home = (0..HOME_SHARDS)
-            .map(|place| {
-                let shard = (first + u64::from(place) * 257) % u64::from(kapell_model::SHARDS);
-                Shard(u16::try_from(shard).unwrap_or(0))
-            })
-            .collect();
-        self.home.sort_unstable();
         // Without room that is tried again only after a while.
         if !self.store_is_full() {
-            self.out.push(Output::Acquire(self.home.clone()));
+            self.out.push(Output::Acquire(ShardSet::all()));
         }
         if !self.heard.is_known() {
             self.out.push(Output::FindHeard);
@@ -567,31 +548,7 @@ impl Lane {
         let waiting = self.loading.entry(key.clone()).or_default();
         waiting.push_back((input, holds));
         if first {
-            let load = self.load(key);
-            self.out.extend(load);
-        }
-    }
-
-    /// How an entity is read: its shard is acquired first, once, and who else is in that shard waits
-    /// for it. None if it waits.
-    fn load(&mut self, key: EntityKey) -> Option<Output> {
-        let shard = key.shard();
-        if self.leases.contains_key(&shard) {
-            return Some(Output::Load(key, None));
-        }
-        if let Some(parked) = self.acquiring.get_mut(&shard) {
-            parked.push(key);
-            return None;
-        }
-        self.acquiring.insert(shard, Vec::new());
-        Some(Output::Load(key, Some(shard)))
-    }
-
-    /// An attempt to acquire a shard is over: those who waited for it are read, or try in turn.
-    fn acquired_shard(&mut self, shard: Shard) {
-        for key in self.acquiring.remove(&shard).unwrap_or_default() {
-            let load = self.load(key);
-            self.out.extend(load);
+            self.out.push(Output::Load(key));
         }
     }
 
@@ -663,7 +620,7 @@ impl Slot {
 }
 
 /// A number's bits well mixed (the finaliser of `SplitMix64`).
-fn mix(number: u64) -> u64 {
+pub(crate) fn mix(number: u64) -> u64 {
     let mut bits = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);

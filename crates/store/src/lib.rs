@@ -19,6 +19,7 @@ use kapell_model::{EntityKey, RunId, RunStatus, Shard, Time};
 
 mod blobs;
 mod check;
+mod cluster;
 pub mod conformance;
 mod filter;
 mod memory;
@@ -27,6 +28,7 @@ mod sqlite;
 mod suffix;
 
 pub use blobs::{FileBlobs, Sweep, Swept};
+pub use cluster::{Beat, Cluster, NodeAbout, NodeRow};
 pub use memory::MemoryStore;
 pub use sqlite::{SqliteStore, check_database, copy_database};
 

@@ -322,7 +322,6 @@ impl Lane {
         self.read_again_at = None;
         self.slots.clear();
         self.loading.clear();
-        self.acquiring.clear();
         self.counting.clear();
         self.leases.clear();
         self.timers.clear();

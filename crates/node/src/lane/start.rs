@@ -71,7 +71,8 @@ impl Making {
         let key = start.idempotency_key.as_ref();
         let id = key.filter(|key| !key.is_empty()).map(|key| {
             let name = format!("{}\0{}\0{key}", start.namespace, start.workflow);
-            derived_id(name.as_bytes())
+            let shard = Shard::of_workflow(&start.namespace, &start.workflow);
+            derived_id(shard, name.as_bytes())
         });
         Self {
             origin: Origin::Client(reply),
@@ -196,7 +197,7 @@ fn too_many_hops() -> Error {
 }
 
 /// An id that depends on a name alone, so that a duplicate meets the same run.
-pub(super) fn derived_id(name: &[u8]) -> RunId {
+pub(super) fn derived_id(shard: Shard, name: &[u8]) -> RunId {
     let (low, high) = name.iter().fold((1_u64, 2_u64), |(low, high), byte| {
         (
             mix(low ^ u64::from(*byte)),
@@ -205,7 +206,7 @@ pub(super) fn derived_id(name: &[u8]) -> RunId {
     });
     let unique = u128::from(low) << 64 | u128::from(high);
     // The time part is derived too: a due time or key has no other moment of birth.
-    RunId::new(Time(0), Shard::of(name), unique)
+    RunId::new(Time(0), shard, unique)
 }
 
 impl Lane {
@@ -339,7 +340,7 @@ impl Lane {
                 self.submit(id.into(), ToEntity::Create(Box::new(making)), holds);
             }
         } else {
-            let id = self.new_id();
+            let id = self.new_id(queue.shard());
             self.create(&id.into(), making);
         }
     }
@@ -365,13 +366,10 @@ impl Lane {
         line.map_or(Value::Null, |line: Arc<str>| queue.last_success(&line))
     }
 
-    fn new_id(&mut self) -> RunId {
+    fn new_id(&mut self, shard: Shard) -> RunId {
         self.ids += 1;
         let unique = u128::from(mix(self.config.seed ^ self.ids.rotate_left(32))) << 64
             | u128::from(mix(self.config.seed.wrapping_add(self.ids)));
-        // New runs of one batch share a shard, so that a commit fences few.
-        let turn = usize::try_from(self.now.0 / 1_000 % i64::from(super::HOME_SHARDS)).unwrap_or(0);
-        let shard = self.home.get(turn).copied().unwrap_or_default();
         RunId::new(self.now, shard, unique)
     }
 

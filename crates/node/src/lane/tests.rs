@@ -154,17 +154,12 @@ impl World {
     fn read(&mut self, output: Output) {
         self.acquisitions += usize::from(matches!(output, Output::Acquire(_)));
         let damaged = match &output {
-            Output::Load(key, _) => self.damaged.as_ref().filter(|damaged| *damaged == key),
+            Output::Load(key) => self.damaged.as_ref().filter(|damaged| *damaged == key),
             _ => None,
         };
         let input = match damaged {
-            None if self.commits == Commits::Full
-                && matches!(output, Output::Acquire(_) | Output::Load(_, Some(_))) =>
-            {
-                match output {
-                    Output::Load(key, _) => Input::Loaded(key, Err(no_room())),
-                    _ => Input::Acquired(Err(no_room())),
-                }
+            None if self.commits == Commits::Full && matches!(output, Output::Acquire(_)) => {
+                Input::Acquired(Err(no_room()))
             }
             Some(key) => {
                 let error = kapell_store::Error::Corrupt("half of it is gone".to_owned());

@@ -58,20 +58,20 @@ impl WorkflowIds {
 }
 
 pub(super) fn acquire(tx: &Transaction<'_>, shards: &[Shard]) -> Outcome<Vec<Lease>> {
+    let numbers: Vec<u16> = shards.iter().map(|shard| shard.0).collect();
+    let numbers = serde_json::to_string(&numbers).unwrap_or_default();
     let mut take = tx.prepare_cached(
-        "INSERT INTO shards (id, epoch, seq) VALUES (?1, 1, 0)
-         ON CONFLICT (id) DO UPDATE SET epoch = epoch + 1 RETURNING epoch, seq",
+        "INSERT INTO shards (id, epoch, seq) SELECT value, 1, 0 FROM json_each(?1) WHERE true
+         ON CONFLICT (id) DO UPDATE SET epoch = epoch + 1 RETURNING id, epoch, seq",
     )?;
-    let leases = shards.iter().map(|&shard| {
-        Ok(take.query_row([shard.0], |row| {
-            Ok(Lease {
-                shard,
-                epoch: row.get(0)?,
-                seq: row.get(1)?,
-            })
-        })?)
-    });
-    leases.collect()
+    let leases = take.query_map([numbers], |row| {
+        Ok(Lease {
+            shard: Shard(row.get(0)?),
+            epoch: row.get(1)?,
+            seq: row.get(2)?,
+        })
+    })?;
+    Ok(leases.collect::<rusqlite::Result<_>>()?)
 }
 
 /// Writes a commit that was checked. Table after table, so that each one's pages are at hand.
