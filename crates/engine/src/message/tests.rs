@@ -26,7 +26,7 @@ fn value() -> Value {
         ("bytes", Value::Bytes(Arc::from([0_u8, 255].as_slice()))),
         ("nan", Value::Float(f64::INFINITY)),
         ("$ts", Value::string("\u{0}not a marker")),
-        ("list", Value::list([Value::Int(i64::MAX), Value::Null])),
+        ("list", Value::list(vec![Value::Int(i64::MAX), Value::Null])),
     ])
 }
 
