@@ -275,7 +275,7 @@ pub struct AttemptRecord {
     /// What it used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
-    /// Name of the worker that ran it; none for the one in the process of the server, and while it runs.
+    /// Name of the worker that ran it; none for the one in the process of the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<String>,
 }

@@ -23,6 +23,8 @@ use crate::{Ended, Exit, words};
 enum Of {
     Run(RunId),
     Workflow(String, Option<u32>),
+    /// Every workflow, those that come later too.
+    All,
 }
 
 /// Breakpoints that were set, and whose they are.
@@ -40,24 +42,21 @@ enum Change<'c> {
 }
 
 impl Of {
-    /// Those that are meant; with `active` runs that have not ended too.
-    fn find(whose: &Whose, active: bool, session: &Session) -> Result<Vec<Self>, Error> {
-        if let Some(run) = &whose.run {
-            return Ok(vec![Self::Run(session.find(run)?)]);
+    /// What is meant.
+    fn find(whose: &Whose, session: &Session) -> Result<Self, Error> {
+        Ok(match (&whose.run, &whose.workflow) {
+            (Some(run), _) => Self::Run(session.find(run)?),
+            (None, Some(workflow)) => Self::Workflow(workflow.clone(), whose.version),
+            (None, None) => Self::All,
+        })
+    }
+
+    /// The workflow and the version that are named, if any is.
+    fn named(&self) -> (Option<&str>, Option<u32>) {
+        match self {
+            Self::Workflow(workflow, version) => (Some(workflow), *version),
+            Self::Run(_) | Self::All => (None, None),
         }
-        let workflows = match &whose.workflow {
-            Some(workflow) => vec![workflow.clone()],
-            None => workflows(session.api())?,
-        };
-        let mut all = Vec::new();
-        for workflow in workflows {
-            if active {
-                let runs = active_runs(session.api(), &workflow, whose.version)?;
-                all.extend(runs.into_iter().map(Self::Run));
-            }
-            all.push(Self::Workflow(workflow, whose.version));
-        }
-        Ok(all)
     }
 
     fn held(&self, api: &dyn Api) -> Result<Held, Error> {
@@ -70,8 +69,9 @@ impl Of {
                     stepping: view.stepping,
                 }
             }
-            Self::Workflow(workflow, version) => {
-                self.of_workflow(api.breakpoints(workflow, *version)?)
+            Self::Workflow(..) | Self::All => {
+                let (workflow, version) = self.named();
+                self.of_workflow(api.breakpoints(workflow, version)?)
             }
         })
     }
@@ -86,6 +86,7 @@ impl Of {
 
     fn change(&self, change: &Change<'_>, api: &dyn Api, by: &str) -> Result<Held, Error> {
         let by = by.to_owned();
+        let (workflow, version) = self.named();
         match (self, change) {
             (Self::Run(run), Change::Add(breakpoint)) => {
                 let breakpoint = breakpoint.clone();
@@ -97,17 +98,17 @@ impl Of {
                 api.act(*run, &Action::RemoveBreakpoints { by, step, at })?;
                 self.held(api)
             }
-            (Self::Workflow(workflow, version), Change::Add(breakpoint)) => {
+            (Self::Workflow(..) | Self::All, Change::Add(breakpoint)) => {
                 let of = AddBreakpoint {
-                    version: *version,
+                    version,
                     breakpoint: breakpoint.clone(),
                     by,
                 };
                 Ok(self.of_workflow(api.add_breakpoint(workflow, &of)?))
             }
-            (Self::Workflow(workflow, version), Change::Remove(gone)) => {
+            (Self::Workflow(..) | Self::All, Change::Remove(gone)) => {
                 let which = RemoveBreakpoints {
-                    version: *version,
+                    version,
                     step: gone.step.clone(),
                     at: gone.stops.at(),
                     by,
@@ -122,6 +123,7 @@ impl Held {
     fn of(&self) -> String {
         match &self.of {
             Of::Run(run) => format!("run {}", words::short(*run)),
+            Of::All => "new runs of every workflow".to_owned(),
             Of::Workflow(name, None) => format!("new runs of {name}"),
             Of::Workflow(name, Some(version)) => format!("new runs of {name} v{version}"),
         }
@@ -144,6 +146,7 @@ impl Held {
         let mut json = json!({ "breakpoints": self.all, "stepping": self.stepping });
         match &self.of {
             Of::Run(run) => json["run"] = json!(run.to_string()),
+            Of::All => json["all_workflows"] = json!(true),
             Of::Workflow(name, version) => {
                 json["workflow"] = json!(name);
                 json["version"] = json!(version);
@@ -153,20 +156,8 @@ impl Held {
     }
 }
 
-/// Names of all workflows.
-fn workflows(api: &dyn Api) -> Result<Vec<String>, Error> {
-    let mut names = Vec::new();
-    let mut after = Some(String::new());
-    while let Some(from) = after {
-        let page = api.workflows(&from, limits::LIST_PAGE)?;
-        names.extend(page.workflows.into_iter().map(|workflow| workflow.name));
-        after = page.next;
-    }
-    Ok(names)
-}
-
-/// Runs of a workflow that have not ended.
-fn active_runs(api: &dyn Api, workflow: &str, version: Option<u32>) -> Result<Vec<RunId>, Error> {
+/// Runs of what is meant that have not ended.
+fn active_runs(api: &dyn Api, whose: &Whose) -> Result<Vec<Of>, Error> {
     let open = [
         RunStatus::Queued,
         RunStatus::Running,
@@ -174,7 +165,7 @@ fn active_runs(api: &dyn Api, workflow: &str, version: Option<u32>) -> Result<Ve
         RunStatus::Cancelling,
     ];
     let mut query = RunQuery {
-        workflow: Some(workflow.to_owned()),
+        workflow: whose.workflow.clone(),
         status: open.map(RunStatus::name).join(","),
         limit: limits::LIST_PAGE,
         ..RunQuery::default()
@@ -185,8 +176,8 @@ fn active_runs(api: &dyn Api, workflow: &str, version: Option<u32>) -> Result<Ve
         let wanted = page
             .runs
             .iter()
-            .filter(|run| version.is_none_or(|version| run.version == version));
-        runs.extend(wanted.map(|run| run.run));
+            .filter(|run| whose.version.is_none_or(|version| run.version == version));
+        runs.extend(wanted.map(|run| Of::Run(run.run)));
         query.before = page.next;
         if query.before.is_none() {
             return Ok(runs);
@@ -244,7 +235,12 @@ fn change(
     printer: &mut Printer,
 ) -> Ended {
     let session = session::open(config, Need::Record)?;
-    let changed = Of::find(whose, active, &session).and_then(|all| {
+    let changed = Of::find(whose, &session).and_then(|of| {
+        let mut all = match of {
+            Of::Workflow(..) | Of::All if active => active_runs(session.api(), whose)?,
+            _ => Vec::new(),
+        };
+        all.push(of);
         let several = all.len() > 1;
         let (mut changed, mut refused) = (Vec::new(), None);
         for of in all {
@@ -260,7 +256,15 @@ fn change(
         }
     });
     session.close();
-    show(&changed?, json, "changed", printer)
+    let changed = changed?;
+    if json {
+        let all: Vec<Json> = changed.iter().map(Held::json).collect();
+        printer.json(&json!({ "changed": all }))?;
+    } else {
+        let lines: Vec<Line> = changed.iter().flat_map(Held::lines).collect();
+        printer.lines(&lines)?;
+    }
+    Ok(Exit::Success)
 }
 
 /// True for what is said of a run or workflow that a change of several does not concern.
@@ -273,31 +277,13 @@ fn does_not_apply(error: &Error) -> bool {
 
 fn list(which: &BreakpointList, config: &Config, printer: &mut Printer) -> Ended {
     let session = session::open(config, Need::Look)?;
-    let held = Of::find(&which.whose, false, &session).and_then(|all| {
-        let held = all.iter().map(|of| of.held(session.api()));
-        held.collect::<Result<Vec<_>, _>>()
-    });
+    let held = Of::find(&which.whose, &session).and_then(|of| of.held(session.api()));
     session.close();
     let held = held?;
-    match held.as_slice() {
-        [one] if which.json => {
-            printer.json(&one.json())?;
-            Ok(Exit::Success)
-        }
-        all => show(all, which.json, "held", printer),
-    }
-}
-
-fn show(all: &[Held], json: bool, name: &str, printer: &mut Printer) -> Ended {
-    if json {
-        let all: Vec<Json> = all.iter().map(Held::json).collect();
-        printer.json(&json!({ name: all }))?;
-        return Ok(Exit::Success);
-    }
-    let lines: Vec<Line> = all.iter().flat_map(Held::lines).collect();
-    printer.lines(&lines)?;
-    if all.is_empty() {
-        printer.plain("there are no workflows yet")?;
+    if which.json {
+        printer.json(&held.json())?;
+    } else {
+        printer.lines(&held.lines())?;
     }
     Ok(Exit::Success)
 }

@@ -123,11 +123,12 @@ fn says_nothing(which: &Which) -> bool {
         until,
         label,
         trigger,
+        backfill,
         error,
         parent,
         namespace: _,
     } = which;
-    let texts = [workflow, since, until, trigger, error, parent];
+    let texts = [workflow, since, until, trigger, backfill, error, parent];
     texts.iter().all(|text| text.is_none()) && status.is_empty() && label.is_empty()
 }
 

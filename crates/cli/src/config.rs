@@ -156,6 +156,11 @@ impl Config {
         HttpServer::new(url, variable("KAPELL_TOKEN"), self.ca.as_deref()).map(Some)
     }
 
+    /// The certificates that are trusted instead of the system's.
+    pub(crate) fn ca(&self) -> Option<&Path> {
+        self.ca.as_deref()
+    }
+
     /// Columns and rows to write on. They change while a command runs.
     pub(crate) fn size(&self) -> (usize, usize) {
         let size = rustix::termios::tcgetwinsize(std::io::stdout())
@@ -189,6 +194,22 @@ impl Config {
                 .filter(|slots| *slots > 0)
                 .unwrap_or_else(|| (2 * cores).max(8)),
         }
+    }
+
+    /// Queues whose work is done in this process: as the flag says, else the configuration.
+    pub(crate) fn queues(&self, flag: &[String]) -> Result<Vec<String>, Error> {
+        let names = if flag.is_empty() {
+            self.settings.list(&keys::WORKER_QUEUES)
+        } else {
+            flag.to_vec()
+        };
+        let is_name = |name: &String| !name.is_empty() && name.len() <= limits::NAME_CHARS;
+        if let Some(name) = names.iter().find(|name| !is_name(name)) {
+            let message = format!("`{name}` is no name of a queue");
+            return Err(Error::new(ErrorCode::BadRequest, message)
+                .hint("as in `--queues default,gpu` or `worker.queues` of the configuration"));
+        }
+        Ok(names)
     }
 
     /// What `http` steps may reach.

@@ -146,7 +146,7 @@ impl Definition {
             printer.error(&Error::new(
                 ErrorCode::BadDefinition,
                 format!(
-                    "`{}` has {}; nothing was started",
+                    "`{}` has {}; nothing was done",
                     self.name(),
                     words::count(errors.count() as u64, "error")
                 ),

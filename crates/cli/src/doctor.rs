@@ -1,5 +1,7 @@
 //! `kapell doctor`
 
+mod certificates;
+
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -84,17 +86,27 @@ pub(crate) fn doctor(doctor: &Doctor, config: &Config, printer: &mut Printer) ->
         "kapell",
         format!("version {}", env!("CARGO_PKG_VERSION")),
     )];
-    match config.server()? {
-        Some(server) => checks.extend(of_server(server)),
-        None => checks.extend(of_directory(config)),
+    let trusted = config.ca().map(certificates::trusted);
+    let refused = trusted.as_ref().is_some_and(is_failed);
+    checks.extend(trusted);
+    match config.server() {
+        Ok(Some(server)) => checks.extend(of_server(server)),
+        Ok(None) => checks.extend(of_directory(config)),
+        // Said already.
+        Err(_) if refused => {}
+        Err(error) => return Err(error),
     }
-    let failed = checks.iter().any(|check| check.verdict == Verdict::Fail);
+    let failed = checks.iter().any(is_failed);
     if doctor.json {
         printer.json(&checks)?;
     } else {
         printer.lines(&rows(&checks))?;
     }
     Ok(if failed { Exit::Failed } else { Exit::Success })
+}
+
+fn is_failed(check: &Check) -> bool {
+    check.verdict == Verdict::Fail
 }
 
 /// What can be said of a server from here.
@@ -154,7 +166,7 @@ fn of_server(server: HttpServer) -> Vec<Check> {
 /// What can be said of a data directory and this machine.
 fn of_directory(config: &Config) -> Vec<Check> {
     let folder = existing(&config.data_dir);
-    vec![
+    let mut checks = vec![
         writable(&config.data_dir, folder),
         access(&config.data_dir),
         data(config),
@@ -166,7 +178,9 @@ fn of_directory(config: &Config) -> Vec<Check> {
         python(),
         uv(),
         time(),
-    ]
+    ];
+    checks.extend(certificates::shown(config));
+    checks
 }
 
 fn rows(checks: &[Check]) -> Vec<Line> {

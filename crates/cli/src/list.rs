@@ -79,6 +79,7 @@ pub(crate) fn filter(which: &Which, session: &Session, now: Time) -> Result<RunQ
         until: instant(&which.until)?,
         namespace: which.namespace.clone(),
         trigger: which.trigger.clone(),
+        backfill: which.backfill.clone(),
         label: which
             .label
             .iter()
@@ -112,6 +113,7 @@ fn after(list: &List, next: RunCursor) -> String {
         ("since", &which.since),
         ("until", &which.until),
         ("trigger", &which.trigger),
+        ("backfill", &which.backfill),
         ("error", &which.error),
         ("parent", &which.parent),
         ("namespace", &which.namespace),
@@ -183,6 +185,11 @@ fn rows(runs: &[RunSummary], now: Time, width: Option<usize>) -> Vec<Line> {
         line.push(style, paint::word(run.status.name()));
         if let Some(parent) = run.parent {
             line.push(DIM, format!("  of {}", words::short(parent)));
+        }
+        if let Some(why) = &run.waits_for {
+            let why = words::local(why, now);
+            let why = why.strip_prefix("the run ").unwrap_or(&why);
+            line.push(DIM, format!("  {why}"));
         }
         if let Some(error) = &run.error {
             line.push(RED, format!("  {}", words::first_line(error)));

@@ -134,7 +134,8 @@ fn news(view: &RunView, now: Time, several: bool, shown: &mut Shown, lines: &mut
     }
     let waits = matches!(view.summary.status, RunStatus::Queued | RunStatus::Paused);
     if waits && shown.status != Some(view.summary.status) {
-        let why = words::local(view.waits_for.as_deref().unwrap_or("nothing"), now);
+        let why = view.summary.waits_for.as_deref();
+        let why = words::local(why.unwrap_or("nothing"), now);
         let why = words::run_waits(&why);
         lines.push(Line::default().with(DIM, format!("  {prefix}{why}")));
     }

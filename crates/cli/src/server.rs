@@ -11,7 +11,7 @@ use kapell_model::config::{
     SERVER_GRACE, SERVER_INSECURE, SERVER_LISTEN, SERVER_REQUEST_RATE, SERVER_REQUIRE_TOKEN,
     SERVER_TLS_CERT, SERVER_TLS_KEY, SERVER_TLS_NAMES, SERVER_TLS_SELF_SIGNED,
 };
-use kapell_model::{Error, ErrorCode, limits};
+use kapell_model::{Error, ErrorCode};
 use kapell_server::local::{self, Listen, Local, Opened, Tls, Want};
 use kapell_server::net::TlsFiles;
 use kapell_server::workers::OwnQueues;
@@ -30,6 +30,13 @@ const AGAIN: Duration = Duration::from_secs(2);
 pub(crate) fn server(server: &Server, config: &Config, printer: &mut Printer) -> Ended {
     let mut signals = signals()?;
     let listen = listen(server, &config.settings)?;
+    // To open what is big, or was left half done, may take a while.
+    tracing::info!(
+        data_dir = %config.data_dir.display(),
+        version = env!("CARGO_PKG_VERSION"),
+        pid = std::process::id(),
+        "the server starts"
+    );
     let Some(mut local) = open(server, config, &mut signals, printer)? else {
         return Ok(Exit::Success);
     };
@@ -50,13 +57,7 @@ pub(crate) fn server(server: &Server, config: &Config, printer: &mut Printer) ->
         DIM,
         format!("the API is described at {scheme}://{address}/docs/api"),
     ))?;
-    tracing::info!(
-        address = %address,
-        data_dir = %config.data_dir.display(),
-        version = env!("CARGO_PKG_VERSION"),
-        pid = std::process::id(),
-        "the server answers"
-    );
+    tracing::info!(%address, "the server answers");
     // Nothing else is to do here: whoever wants it to end sends a signal.
     let _ = signals.read_exact(&mut [0]);
     let grace = server
@@ -82,13 +83,14 @@ fn open(
     signals: &mut UnixStream,
     printer: &mut Printer,
 ) -> Result<Option<Box<Local>>, Error> {
+    let queues = config.queues(&server.queues)?;
     let mut options = config.options();
     options.slots = config.capacity(server.slots).slots;
     let mut said = false;
     loop {
         let mut work = session::work(config, server.slots);
         if let Want::Work { workers, .. } = &mut work {
-            workers.own = own_queues(&server.queues)?;
+            workers.own = own_queues(&queues);
         }
         match local::open(&config.data_dir, work, &options) {
             Ok(Opened::Here(local)) => return Ok(Some(local)),
@@ -128,23 +130,15 @@ fn asked_within(signals: &mut UnixStream, wait: Duration) -> Result<bool, Error>
 }
 
 /// The queues of this process. One that workers named once is for them, unless it is named here too.
-fn own_queues(names: &[String]) -> Result<OwnQueues, Error> {
+fn own_queues(names: &[String]) -> OwnQueues {
     if names.is_empty() {
-        return Ok(OwnQueues::NeverNamed);
+        return OwnQueues::NeverNamed;
     }
-    let is_name = |name: &String| !name.is_empty() && name.len() <= limits::NAME_CHARS;
-    if let Some(name) = names.iter().find(|name| !is_name(name)) {
-        let message = format!("`{name}` is no name of a queue");
-        return Err(Error::new(ErrorCode::BadRequest, message)
-            .hint("as in `--queues default,gpu`; without it, every queue that no worker named"));
-    }
-    let names = names.iter().map(|name| name.as_str().into());
-    Ok(OwnQueues::Named(names.collect()))
+    OwnQueues::Named(names.iter().map(|name| name.as_str().into()).collect())
 }
 
 /// Where and how to listen: as the flags say, else the configuration.
 fn listen(server: &Server, settings: &Settings) -> Result<Listen, Error> {
-    let bad = |message: String, hint: &str| Error::new(ErrorCode::BadConfig, message).hint(hint);
     let address = server.listen.clone();
     let address = address.unwrap_or_else(|| settings.text(&SERVER_LISTEN));
     let address = address.parse().map_err(|_| {
@@ -153,6 +147,19 @@ fn listen(server: &Server, settings: &Settings) -> Result<Listen, Error> {
             "an address and a port, as 127.0.0.1:7420, 0.0.0.0:7420 or [::1]:7420",
         )
     })?;
+    let rate = settings.number(&SERVER_REQUEST_RATE);
+    let rate = server.request_rate.or(u32::try_from(rate).ok());
+    Ok(Listen {
+        address,
+        tls: tls(server, settings)?,
+        insecure: server.insecure || settings.is_on(&SERVER_INSECURE),
+        require_token: server.require_token || settings.is_on(&SERVER_REQUIRE_TOKEN),
+        request_rate: rate.unwrap_or(local::REQUEST_RATE),
+    })
+}
+
+/// Whose certificate is shown: as the flags say, else the configuration.
+pub(crate) fn tls(server: &Server, settings: &Settings) -> Result<Tls, Error> {
     // What a flag says of TLS goes before all that the configuration says of it.
     let flags = server.tls_cert.is_some() || server.tls_self_signed;
     let path = |key| settings.some_text(key).map(PathBuf::from);
@@ -168,38 +175,27 @@ fn listen(server: &Server, settings: &Settings) -> Result<Listen, Error> {
     } else {
         server.tls_name.clone()
     };
-    let tls = match (cert, key, own) {
-        (Some(cert), Some(key), false) => Tls::Files(TlsFiles { cert, key }),
-        (None, None, true) => Tls::SelfSigned(names),
-        (None, None, false) if server.tls_name.is_empty() => Tls::Plain,
-        (None, None, false) => {
-            return Err(bad(
-                "`--tls-name` names a certificate that there is not".to_owned(),
-                "it goes with `--tls-self-signed`",
-            ));
-        }
-        (Some(_), Some(_), true) => {
-            return Err(bad(
-                "there are two certificates: one of its own, and `server.tls_cert`".to_owned(),
-                "choose one of `server.tls_self_signed` and `server.tls_cert`",
-            ));
-        }
-        (Some(_), None, _) | (None, Some(_), _) => {
-            return Err(bad(
-                "of `server.tls_cert` and `server.tls_key` there is only one".to_owned(),
-                "a certificate needs its key",
-            ));
-        }
-    };
-    let rate = settings.number(&SERVER_REQUEST_RATE);
-    let rate = server.request_rate.or(u32::try_from(rate).ok());
-    Ok(Listen {
-        address,
-        tls,
-        insecure: server.insecure || settings.is_on(&SERVER_INSECURE),
-        require_token: server.require_token || settings.is_on(&SERVER_REQUIRE_TOKEN),
-        request_rate: rate.unwrap_or(local::REQUEST_RATE),
-    })
+    match (cert, key, own) {
+        (Some(cert), Some(key), false) => Ok(Tls::Files(TlsFiles { cert, key })),
+        (None, None, true) => Ok(Tls::SelfSigned(names)),
+        (None, None, false) if server.tls_name.is_empty() => Ok(Tls::Plain),
+        (None, None, false) => Err(bad(
+            "`--tls-name` names a certificate that there is not".to_owned(),
+            "it goes with `--tls-self-signed`",
+        )),
+        (Some(_), Some(_), true) => Err(bad(
+            "there are two certificates: one of its own, and `server.tls_cert`".to_owned(),
+            "choose one of `server.tls_self_signed` and `server.tls_cert`",
+        )),
+        (Some(_), None, _) | (None, Some(_), _) => Err(bad(
+            "of `server.tls_cert` and `server.tls_key` there is only one".to_owned(),
+            "a certificate needs its key",
+        )),
+    }
+}
+
+fn bad(message: String, hint: &str) -> Error {
+    Error::new(ErrorCode::BadConfig, message).hint(hint)
 }
 
 /// Where the first signal can be read. A second one ends the process at once, with status 130.

@@ -34,7 +34,7 @@ pub(crate) fn show(show: &Show, config: &Config, printer: &mut Printer) -> Ended
     let record = session.api().record(run, at)?;
     let queued = at.is_none() && record.status == RunStatus::Queued;
     let waits = if queued {
-        session.api().view(run)?.waits_for
+        session.api().view(run)?.summary.waits_for
     } else {
         None
     };
@@ -274,6 +274,9 @@ fn detail(step: &StepRecord, now: Time) -> Line {
             line.push(DIM, format!("  {} wait", words::grouped(wait)));
         }
     }
+    if let Some(worker) = runs_at(step) {
+        line.push(DIM, format!("  at {worker}"));
+    }
     if let Some(usage) = usage(step) {
         line.push(DIM, format!("  {usage}"));
     }
@@ -323,6 +326,13 @@ fn waits(step: &StepRecord, now: Time) -> Option<String> {
         (StepStatus::Queued, _) => Some("a worker".to_owned()),
         (_, _) => None,
     }
+}
+
+/// The worker that runs it now.
+pub(crate) fn runs_at(step: &StepRecord) -> Option<&str> {
+    let last = step.attempts.last().filter(|_| !step.status.ended())?;
+    let runs = last.result == AttemptResult::Running;
+    last.worker.as_deref().filter(|_| runs)
 }
 
 fn usage(step: &StepRecord) -> Option<String> {

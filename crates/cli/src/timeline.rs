@@ -14,13 +14,15 @@ use crate::config::Config;
 use crate::paint::{self, BOLD, CYAN, DIM, Line, PLAIN, RED, YELLOW};
 use crate::printer::Printer;
 use crate::session::{self, Need};
-use crate::{Ended, Exit, words};
+use crate::{Ended, Exit, show, words};
 
 /// Rows of one timeline.
 const ROWS: usize = 500;
 /// The widest column of names, and columns after the bars.
 const NAMES: usize = 36;
 const TAIL: usize = 9;
+/// Columns of a worker's name.
+const WORKER: usize = 20;
 
 /// A row: a step and its times.
 #[derive(Serialize)]
@@ -32,6 +34,9 @@ struct Row<'r> {
     waited_ms: u64,
     queued_ms: u64,
     ran_ms: u64,
+    /// The worker in another process that runs it now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    worker: Option<&'r str>,
     /// When it began to wait for other steps.
     #[serde(skip)]
     since: Time,
@@ -104,6 +109,7 @@ impl<'r> Collect<'r, '_> {
                 .zip(first)
                 .map_or(0, |(ready, first)| millis(ready, first)),
             ran_ms: first.map_or(0, |first| millis(first, end)),
+            worker: show::runs_at(step),
             since,
             ready,
             depth,
@@ -155,7 +161,9 @@ fn chart(record: &Record, rows: &[Row<'_>], now: Time, width: usize) -> Vec<Line
         .max()
         .unwrap_or(0)
         .min(NAMES);
-    let columns = width.saturating_sub(names + 4 + TAIL).max(10);
+    let workers = rows.iter().take(ROWS).filter_map(at);
+    let workers = workers.map(|at| words::columns(&at)).max().unwrap_or(0);
+    let columns = width.saturating_sub(names + 4 + TAIL + workers).max(10);
     let scale = Scale {
         start,
         micros: (now.0 - start.0).max(1),
@@ -183,6 +191,7 @@ fn chart(record: &Record, rows: &[Row<'_>], now: Time, width: usize) -> Vec<Line
         if let Some(took) = words::took(row.step.started_at, Some(end), now) {
             line.push(DIM, words::span(took));
         }
+        line.push(DIM, at(row).unwrap_or_default());
         lines.push(line.cut(width));
     }
     if rows.len() > ROWS {
@@ -196,6 +205,12 @@ fn chart(record: &Record, rows: &[Row<'_>], now: Time, width: usize) -> Vec<Line
     }
     lines.extend(legend(width));
     lines
+}
+
+/// Who runs it.
+fn at(row: &Row<'_>) -> Option<String> {
+    row.worker
+        .map(|worker| format!("  at {}", words::cut(worker, WORKER)))
 }
 
 /// What the signs mean, on as many lines as it takes.

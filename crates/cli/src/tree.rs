@@ -100,6 +100,9 @@ pub(crate) fn detail(step: &StepView, now: Time, line: &mut Line) {
         StepStatus::Cached => line.push(DIM, "cached"),
         StepStatus::Running => {
             line.push(CYAN, took);
+            if let Some(worker) = &step.worker {
+                line.push(DIM, format!("  at {}", worker.name));
+            }
             if step.waits_for.is_some() {
                 line.push(DIM, format!("  {}", waits(step, now)));
             }

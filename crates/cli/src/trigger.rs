@@ -285,6 +285,7 @@ fn said(view: &TriggerView, hook: Option<&HookView>, json: bool, printer: &mut P
         ("declined", view.declined),
         ("refused", view.refused),
         ("duplicates", view.duplicates),
+        ("waiting", view.waiting_starts),
         ("unjoined", view.waiting_signals),
     ] {
         if count > 0 {

@@ -105,6 +105,7 @@ fn step_of(view: &RunView, path: &str, api: &dyn Api) -> Result<StepView, Error>
         ended_at: step.ended_at,
         items: None,
         waits_for: step.waits_for.clone(),
+        worker: None,
         error: step.error.clone(),
         child: step.child,
         lock: step.lock.clone(),
@@ -204,7 +205,7 @@ fn reasons(view: &RunView, session: &Session, now: Time) -> Vec<Because> {
         RunStatus::Queued | RunStatus::Running | RunStatus::Paused | RunStatus::Cancelling => {}
     }
     let mut all = Vec::new();
-    if let Some(what) = &view.waits_for {
+    if let Some(what) = &view.summary.waits_for {
         all.push(of_run(words::run_waits(&words::local(what, now))));
     } else if session.holder().is_none() {
         all.push(of_run(

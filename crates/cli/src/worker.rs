@@ -39,7 +39,7 @@ pub(crate) fn worker(worker: &Worker, config: &Config, printer: &mut Printer) ->
         server: Target::Http(Box::new(server)),
         name: worker.name.clone().unwrap_or_else(config::host),
         labels: labels(&worker.label)?,
-        queues: worker.queue.clone(),
+        queues: config.queues(&worker.queues)?,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let mut signals = server::signals()?;

@@ -101,6 +101,18 @@ pub enum Message {
         /// Why not.
         error: Error,
     },
+    /// To a trigger: the run queue has no room for a start by its strategy.
+    NoRoom {
+        /// What was wanted.
+        start: Box<StartTriggered>,
+        /// What people are told.
+        error: Error,
+    },
+    /// To a trigger: a start that waited for room is a run.
+    StartTaken {
+        /// The run.
+        run: RunId,
+    },
     /// To a trigger, and to a backfill: a run for a due time has ended.
     DueRunEnded {
         /// The run.
@@ -321,6 +333,8 @@ pub struct StartTriggered {
     pub class: StartClass,
     /// The backfill that wants it, which is told how it ends.
     pub backfill: Option<Arc<str>>,
+    /// It waited for room: the trigger hears when it is taken.
+    pub waited: bool,
 }
 
 /// How a run queue takes a start. Numbers are stored.

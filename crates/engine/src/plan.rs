@@ -48,6 +48,22 @@ impl Plan {
         self.graphs.iter().any(|graph| graph.by_id.contains_key(id))
     }
 
+    /// The step at a path, with or without numbers.
+    pub fn step_at(&self, path: &str) -> Option<&Arc<Step>> {
+        let path = without_numbers(path);
+        let mut graphs: Vec<GraphId> = [0].into_iter().chain(self.finally).collect();
+        let mut found = None;
+        for id in path.split('.') {
+            let of = graphs.iter().find_map(|graph| {
+                let graph = self.graphs.get(*graph as usize)?;
+                graph.steps.get(usize::from(*graph.by_id.get(id)?))
+            })?;
+            graphs = of.inner.iter().copied().chain(of.handler).collect();
+            found = Some(&of.step);
+        }
+        found
+    }
+
     /// The refusal of a step that there is not.
     pub fn no_step(&self, step: &str) -> Error {
         let ids = self.graphs.iter().flat_map(|graph| graph.by_id.keys());

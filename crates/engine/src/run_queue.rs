@@ -364,6 +364,14 @@ impl Small for RunQueue {
                 answer: self.view(workflow, &which),
                 ..Decided::default()
             },
+            SmallInput::Ask(Ask::Whys(runs)) => Decided {
+                answer: Value::map(
+                    self.whys(workflow, &runs)
+                        .into_iter()
+                        .map(|(run, why)| (run.to_string(), Value::string(why))),
+                ),
+                ..Decided::default()
+            },
             SmallInput::Ask(_) => return Err(misdirected()),
         })
     }

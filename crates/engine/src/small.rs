@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use kapell_expr::Value;
-use kapell_model::{EntityKey, Error, ErrorCode, Time};
+use kapell_model::{EntityKey, Error, ErrorCode, RunId, Time};
 
 use crate::backfill::AskBackfill;
 use crate::message::{Message, Signal};
@@ -67,6 +67,9 @@ pub enum Ask {
     },
     /// A run queue: show a page of its lines.
     Lines(LinesAsk),
+    /// A run queue: why does each of these runs wait? At most [`kapell_model::limits::LIST_PAGE`]. Answers a
+    /// map of those that wait in it, by id, with a sentence of each.
+    Whys(Vec<RunId>),
     /// A run queue: this version of your workflow is the active one.
     Activate(Box<Activate>),
     /// A run queue: something that is not versioned changes.

@@ -34,7 +34,7 @@ mod ask;
 mod event;
 mod index;
 
-pub(crate) use ask::fits;
+pub(crate) use ask::{fits, given_id, may_name};
 pub use event::TopicEvent;
 pub use index::{equals, signal_value};
 
@@ -147,7 +147,7 @@ impl Deciding<'_> {
         let mut signal = signal.clone();
         signal.sent_at = self.now;
         if signal.id.is_empty() {
-            signal.id = format!("n{number}").into();
+            signal.id = given_id(number);
         }
         let id = signal.id.clone();
         if signal.name.starts_with(FINISHED) && self.topic.last_listener == 0 {

@@ -13,6 +13,7 @@
 //! | `hear` | what comes: what the active version says, people, ends of runs |
 //! | `fire` | due times to starts: one each, and what becomes of those that were missed |
 //! | `listen` | signals to starts: conditions, joins, what is the same as before |
+//! | `room` | starts that find no room in their run queue, which are tried again |
 //! | `show` | what people see |
 //!
 //! - **One due time, one run**: the watermark is part of the commit that makes the run, and the run's
@@ -22,6 +23,7 @@
 //! - **Clock jump**: time that a node gives passes every instant once, unless it was set by hours. Then, set
 //!   back, the watermark stays, so nothing is due until the clock has passed it again; set forward, due
 //!   times in between are like missed ones.
+//! - **A full run queue**: a start waits in the trigger, and due times after it wait behind the watermark.
 //! - **Edit or resume**: the watermark is set to now. What lies before is for a backfill, for which what
 //!   is known of due times stays known.
 
@@ -40,6 +42,7 @@ mod account;
 mod fire;
 mod hear;
 mod listen;
+mod room;
 mod show;
 mod state;
 

@@ -104,6 +104,14 @@ pub const LOG_SPOOL_BYTES: usize = 32 << 20;
 /// Runs that hold a place in one run queue or wait for one. Beyond it a start is refused, but for those
 /// that are never discarded: of catch-up and backfill there are at most so many as their own bounds say.
 pub const RUN_QUEUE: usize = 100_000;
+/// Starts that wait in one trigger for room in a run queue; more are refused.
+pub const HELD_STARTS: usize = 10_000;
+/// Bytes of their parameters.
+pub const HELD_BYTES: usize = 8 << 20;
+/// After so long a start that found no room is tried again; then after twice as long, and so on.
+pub const ROOM_WAIT: Duration = Duration::from_secs(1);
+/// The longest of these.
+pub const ROOM_WAIT_MOST: Duration = Duration::from_mins(1);
 /// Runs of a deleted workflow that its run queue drops in one go.
 pub const QUEUE_SWEEP: usize = 1_000;
 /// Discarded runs that a run queue still shows, with the reason.
@@ -198,6 +206,8 @@ pub const WEBHOOK_SIGNATURE: usize = 1 << 10;
 pub const TRIGGERS: usize = 64;
 /// Signals that one trigger joins.
 pub const SIGNAL_SOURCES: usize = 16;
+/// Due times, from the year 2000 on, of which the nearest say how long the jitter of a cron may be.
+pub const JITTER_DUE_TIMES: usize = 100;
 /// Due times that one catch-up makes up for.
 pub const CATCHUP: u32 = 10_000;
 /// People who must agree to one approval.

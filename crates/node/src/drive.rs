@@ -365,8 +365,9 @@ impl Loop {
                         callback(answer);
                     }
                 }
-                Output::RowsChanged(commit) => {
+                Output::RowsChanged(commit, steps) => {
                     self.metrics.committed(&commit);
+                    self.metrics.steps_ended(&steps);
                     for watcher in &self.commit_watchers {
                         watcher(&commit);
                     }

@@ -161,9 +161,13 @@ pub enum Output {
     Taken(Vec<(RunId, Place, Offer)>),
     /// Answer a client.
     Reply(ReplyId, Result<Answer, Error>),
-    /// What this commit changed is durable, rows of runs among it.
-    RowsChanged(Arc<Commit>),
+    /// What this commit changed is durable, rows of runs among it; and how many steps and items ended in
+    /// it, by workflow: well, otherwise.
+    RowsChanged(Arc<Commit>, Vec<StepsEnded>),
 }
+
+/// The workflow of a run, with how many of its steps and items ended well and otherwise.
+pub type StepsEnded = (Arc<str>, [u64; 2]);
 
 impl Output {
     /// True for what asks for a read, which one answer follows; answers come in the order asked.
@@ -193,6 +197,8 @@ struct Slot {
     size: Size,
     /// What the stored row of a run shows.
     shown: Option<Shown>,
+    /// Ends of a run's steps and items, good ones and others, that need not be told any more.
+    told: [u64; 2],
     /// What lists show of an entity that is no run.
     document: Option<String>,
     timer: Option<Time>,
@@ -297,6 +303,7 @@ pub struct Lane {
 struct Committing {
     batch: Batch,
     commit: Arc<Commit>,
+    steps: Vec<StepsEnded>,
     ended: Vec<EntityKey>,
 }
 
@@ -603,8 +610,13 @@ impl Slot {
     }
 
     fn new(entity: Entity, seq: u64, shown: Option<Shown>, now: Time) -> Self {
+        let told = match &entity {
+            Entity::Run(run) => commit::ends(run),
+            _ => [0; 2],
+        };
         Self {
             size: Size::default(),
+            told,
             // As loaded it shows what the commit before wrote.
             document: entity.document().filter(|_| seq > 0),
             entity,

@@ -15,6 +15,8 @@ use kapell_model::{EntityKey, RunId, RunStatus, SessionId, Time, limits};
 use kapell_store::{Commit, RunRow};
 use parking_lot::Mutex;
 
+use crate::lane::StepsEnded;
+
 /// Kinds of what makes runs that are told apart; more are counted together.
 const KINDS: usize = 32;
 
@@ -111,7 +113,7 @@ pub struct OfWorkflow {
     pub run_ends: [AtomicU64; RunStatus::ALL.len()],
     /// From a run's making to its end.
     pub run_duration: Histogram,
-    /// Steps and items of runs that ended, as [`STEP_ENDS`], counted when their run ends.
+    /// Steps and items that ended, as [`STEP_ENDS`].
     pub steps: [AtomicU64; STEP_ENDS.len()],
     /// Attempts that ended, as [`ATTEMPT_ENDS`].
     pub attempts: [AtomicU64; ATTEMPT_ENDS.len()],
@@ -141,9 +143,6 @@ impl OfWorkflow {
         }
         if let Some(end) = row.ended_at {
             self.run_duration.observe_span(end.since(row.created_at));
-        }
-        for (steps, ended) in self.steps.iter().zip(row.counts) {
-            steps.fetch_add(ended, Ordering::Relaxed);
         }
     }
 }
@@ -242,6 +241,16 @@ impl Metrics {
             of.attempts[end].fetch_add(1, Ordering::Relaxed);
             of.attempt_duration
                 .observe_span(ended_at.since(*started_at));
+        }
+    }
+
+    /// Takes ends of steps and items that are durable now.
+    pub(crate) fn steps_ended(&self, ended: &[StepsEnded]) {
+        for (workflow, ends) in ended {
+            let of = self.workflow(Some(workflow));
+            for (steps, ended) in of.steps.iter().zip(ends) {
+                steps.fetch_add(*ended, Ordering::Relaxed);
+            }
         }
     }
 

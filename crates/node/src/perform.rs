@@ -242,7 +242,7 @@ pub fn read(
         | Output::Stop(_)
         | Output::Taken(_)
         | Output::Reply(..)
-        | Output::RowsChanged(_) => return None,
+        | Output::RowsChanged(..) => return None,
     })
 }
 

@@ -47,6 +47,7 @@ pub(crate) fn row(run: &Run) -> RunRow {
         scheduled_at: Some(meta.scheduled_at).filter(|at| *at != meta.created_at),
         trigger_name: Some(Arc::clone(&meta.trigger_name))
             .filter(|name| !name.is_empty() && *name != meta.trigger),
+        backfill: meta.backfill.clone(),
     }
 }
 

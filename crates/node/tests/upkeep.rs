@@ -196,6 +196,7 @@ fn ended_runs(retention: &str) -> Arc<dyn Store> {
             labels: "{}".to_owned(),
             scheduled_at: None,
             trigger_name: None,
+            backfill: None,
         }
     };
     store

@@ -262,7 +262,7 @@ fn assemble(
     if let Some(workers) = &workers {
         service.set_workers(Arc::clone(workers));
     }
-    service.finish_hold()?;
+    service.finish_telling()?;
     let traces = traces_of(&service, options).map_err(|error| no_thread("traces", &error))?;
     // Who only looks or records is done in a moment: others wait for the directory itself.
     let socket = workers

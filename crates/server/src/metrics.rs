@@ -112,7 +112,7 @@ const FAMILIES: &[(&str, Kind, &[&str], &str)] = {
             "kapell_step_ended_total",
             Counter,
             &["workflow", "outcome"],
-            "Steps and items that ended, by how, counted when their run ends.",
+            "Steps and items that ended, by how; what a retry does again counts again.",
         ),
         (
             "kapell_run_ended_total",

@@ -6,6 +6,7 @@
 //!   nobody uses is closed after the same time.
 //! - **At the end** nothing new is accepted, and answers under way get a moment.
 
+mod certificates;
 mod patient;
 mod stall;
 #[cfg(test)]
@@ -37,6 +38,7 @@ use crate::auth::Peer;
 use patient::Patient;
 use stall::Stalls;
 
+pub use certificates::{Validity, validity};
 pub use tls::TlsFiles;
 pub(crate) use tls::acceptor;
 pub(crate) use tls::self_signed;

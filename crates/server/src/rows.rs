@@ -49,10 +49,12 @@ pub(crate) fn summary(row: RunRow) -> RunSummary {
         parent: row.parent,
         trigger: row.trigger.to_string(),
         trigger_name: row.trigger_name.as_deref().map(str::to_owned),
+        backfill: row.backfill.as_deref().map(str::to_owned),
         scheduled_at: row.scheduled_at,
         counts: row.counts,
         error: row.error,
         labels: serde_json::from_str(&row.labels).unwrap_or_default(),
+        waits_for: None,
     }
 }
 
@@ -63,6 +65,7 @@ pub(crate) fn view(row: RunRow, view: view::RunView) -> RunView {
     summary.started_at = view.started_at;
     summary.ended_at = view.ended_at;
     summary.counts = view.counts;
+    summary.waits_for = view.waits_for;
     let (failed_step, failure) = view.error.unzip();
     RunView {
         summary,
@@ -72,7 +75,6 @@ pub(crate) fn view(row: RunRow, view: view::RunView) -> RunView {
         failure,
         deadline_at: view.deadline_at,
         late: view.late,
-        waits_for: view.waits_for,
         breakpoints: view.breakpoints.iter().map(breakpoint).collect(),
         stepping: view.stepping,
         steps: view.steps.into_iter().map(step).collect(),
@@ -97,6 +99,7 @@ fn step(step: view::StepView) -> StepView {
             waiting: items.waiting.into_iter().map(items_waiting).collect(),
         }),
         waits_for: step.waits_for,
+        worker: None,
         error: step.error,
         child: step.child,
         lock: step.lock,

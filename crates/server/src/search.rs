@@ -26,6 +26,7 @@ pub(crate) fn filter(query: &RunQuery) -> Result<RunFilter> {
         since: query.since,
         until: query.until,
         trigger: named(&query.trigger),
+        backfill: named(&query.backfill),
         labels: labels(&query.label)?,
         error: named(&query.error).filter(|text| !text.is_empty()),
         before: query.before.map(|cursor| RunPlace {
@@ -105,6 +106,7 @@ mod tests {
             label: "team=data,note=a=b".to_owned(),
             error: Some(String::new()),
             trigger: Some("nightly".to_owned()),
+            backfill: Some("nightly-1".to_owned()),
             ..query()
         });
         let found = found.unwrap();
@@ -118,6 +120,7 @@ mod tests {
             found.error, None,
             "an empty text is in every error, and in none"
         );
+        assert_eq!(found.backfill.as_deref(), Some("nightly-1"));
         assert_eq!(found.namespace.as_deref(), Some("default"));
     }
 

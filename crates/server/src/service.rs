@@ -1,6 +1,7 @@
 //! The service: asks the node, reads the store. Every client's request ends here. What it answers is in
 //! a file a noun.
 
+mod all_workflows;
 mod approval;
 mod artifact;
 mod backfill;
@@ -67,7 +68,7 @@ pub struct Service {
     /// Set where work is done.
     workers: OnceLock<Arc<Workers>>,
     secrets: Arc<Secrets>,
-    /// Held while what is in force changes: numbers of versions and the hold on all workflows are looked
+    /// Held while what is in force changes: numbers of versions and what holds for all workflows are looked
     /// up first.
     definitions: Mutex<()>,
     /// Set where it is known where notices go.

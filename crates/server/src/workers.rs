@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak, mpsc};
 use std::time::Duration;
 
-use kapell_api::http::{WorkerAttempt, WorkerView};
+use kapell_api::http::{StepWorker, WorkerAttempt, WorkerView};
 use kapell_api::task::{Blobs, Outcome, Place, Report, Task, TaskEvent, TaskResources};
 use kapell_api::worker::Queues;
 use kapell_model::{Error, ErrorCode, Offer, RunId, SessionId, Time, limits};
@@ -221,6 +221,23 @@ impl Workers {
                     left.as_secs() + 1
                 );
                 steps.insert(Arc::clone(&held.path), text);
+            }
+        }
+        steps
+    }
+
+    /// Steps of a run that workers in other processes have, with who has them.
+    pub(crate) fn who_runs(&self, run: RunId) -> BTreeMap<Arc<str>, StepWorker> {
+        let mut steps = BTreeMap::new();
+        for session in self.sessions.lock().values() {
+            let held = session.held.iter();
+            for (_, held) in held.filter(|(name, held)| name.0 == run && !held.light) {
+                let worker = StepWorker {
+                    name: session.about.name.clone(),
+                    attempt: held.attempt,
+                    since: held.granted_at,
+                };
+                steps.insert(Arc::clone(&held.path), worker);
             }
         }
         steps

@@ -1,4 +1,4 @@
-//! What is in force, over a data directory of its own: versions, settings, the hold on all workflows.
+//! What is in force, over a data directory of its own: versions, settings, what is said of all workflows.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -7,13 +7,15 @@ use std::sync::Arc;
 
 use kapell_api::client::Api;
 use kapell_api::http::{
-    Deploy, DeployAction, Hold, RegisterWorkflow, StrategyView, WorkflowChange, WorkflowState,
+    AddBreakpoint, Breakpoint, Deploy, DeployAction, Hold, RegisterWorkflow, StrategyView,
+    WorkflowBreakpoints, WorkflowChange, WorkflowState,
 };
-use kapell_model::ErrorCode;
+use kapell_engine::run_queue::Settings;
 use kapell_model::spec::StrategyMode;
+use kapell_model::{EntityKey, ErrorCode, limits};
 use kapell_server::Options;
 use kapell_server::local::{self, Local, Opened, Want};
-use kapell_store::{SqliteStore, Store};
+use kapell_store::{Order, SqliteStore, Store};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -281,6 +283,68 @@ fn a_hold_counts_for_what_comes_later() {
         .deploy(&["workflow: last\nsteps: { a: { noop: } }\n"])
         .unwrap();
     assert!(!world.held("last"));
+}
+
+#[test]
+fn breakpoints_of_every_workflow_reach_each_over_a_crash_and_are_bounded() {
+    let mut world = World::new();
+    world.deploy(&[ONE]).unwrap();
+    world.hold(true);
+    let add = |world: &World, step: String| {
+        let of = AddBreakpoint {
+            breakpoint: Breakpoint {
+                step: Some(step),
+                ..Breakpoint::default()
+            },
+            by: "eve".to_owned(),
+            ..AddBreakpoint::default()
+        };
+        world.api().add_breakpoint(None, &of)
+    };
+    for number in 0..limits::BREAKPOINTS {
+        add(&world, format!("s{number}")).unwrap();
+    }
+    let refused = add(&world, "more".to_owned()).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::LimitReached);
+    let of_version = WorkflowBreakpoints {
+        version: Some(1),
+        ..WorkflowBreakpoints::default()
+    };
+    let refused = world.api().set_breakpoints(None, &of_version).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::BadRequest);
+    assert!(world.held("w"), "that is another thing said of all");
+    world.hold(false);
+    let there = world.api().breakpoints(None, None).unwrap().breakpoints;
+    assert_eq!(there.len(), limits::BREAKPOINTS);
+    world.close();
+    // As it is after the first of its writes.
+    let store = opened(world.folder.path());
+    let text =
+        json!({ "mark": null, "breaks": [{ "step": "late", "at": "before" }], "told": false });
+    store
+        .put_documents(&[(vec![76], Some(text.to_string()))])
+        .unwrap();
+    drop(store);
+    let told = |world: &World| {
+        let key = EntityKey::RunQueue {
+            namespace: "default".into(),
+            workflow: "w".into(),
+            key: "".into(),
+        };
+        let found = opened(world.folder.path())
+            .documents(&key.to_bytes(), None, Order::Forward, 1)
+            .unwrap();
+        let settings: Settings = serde_json::from_str(&found[0].1).unwrap();
+        let steps = settings
+            .breaks_of_all
+            .iter()
+            .filter_map(|of| of.step.clone());
+        steps.map(|step| step.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&world).len(), limits::BREAKPOINTS);
+    world.open();
+    world.close();
+    assert_eq!(told(&world), ["late"]);
 }
 
 /// The store of a directory that was let go just now: its last thread may not have ended yet.

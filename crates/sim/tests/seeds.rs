@@ -1,6 +1,6 @@
 //! Scenarios of many seeds, and those that failed once.
 
-use kapell_sim::scenario::{Ask, Fault, Planned, Scenario};
+use kapell_sim::scenario::{Ask, FarFault, FarWorker, Fault, Planned, Scenario};
 use kapell_sim::{Sabotage, generate, kept, play, play_broken};
 use serde_json::{Value, json};
 
@@ -379,15 +379,14 @@ fn is_seen_in(scenarios: &[Scenario], sabotage: Sabotage, checker: &str) {
     for scenario in scenarios {
         passes("unbroken", scenario);
     }
-    let sees = |scenario: &Scenario| {
-        let outcome = play_broken(scenario, None, Some(sabotage));
-        outcome
-            .failure
-            .is_some_and(|failure| failure.what == checker)
+    let seen = |scenario| {
+        let failure = play_broken(scenario, None, Some(sabotage)).failure;
+        failure.map(|failure| failure.what)
     };
+    let seen: Vec<_> = scenarios.iter().map(seen).collect();
     assert!(
-        scenarios.iter().any(sees),
-        "`{checker}` never sees {sabotage:?}"
+        seen.contains(&Some(checker)),
+        "`{checker}` never sees {sabotage:?}: {seen:?}"
     );
 }
 
@@ -451,12 +450,61 @@ fn signals_that_are_joined_in_another_order_are_seen() {
     };
     let all: Vec<Scenario> = (0..8).map(|number| joined(100 * number)).collect();
     is_seen_in(&all, Sabotage::Shuffles, "triggers");
+    is_seen_in(&all, Sabotage::Misplaces, "joins");
+}
+
+#[test]
+fn a_call_that_makes_two_runs_is_seen() {
+    is_seen_by(Sabotage::Repeats, "triggers");
 }
 
 #[test]
 fn an_attempt_of_a_session_that_nobody_named_is_done_twice_and_seen() {
-    // Seeds in which an owner dies while a far worker has something of it.
-    let all = [416, 555, 586].map(generate::scenario);
+    // An owner dies while a far worker, whose connection is cut, has something of it.
+    let workflow = json!({
+        "workflow": "w0",
+        "params": { "n": { "type": "int", "default": 1 } },
+        "steps": {
+            "s01": {
+                "queue": "large",
+                "foreach": { "x": "${{ range(40) }}" },
+                "exec": ["work", "fails=-1"],
+            },
+        },
+    });
+    let start = Planned {
+        at: 995_000_000,
+        what: Ask::Start {
+            workflow: 0,
+            n: 1,
+            key: None,
+            version: None,
+            by: None,
+        },
+    };
+    let away = |seed: u64| {
+        let mut scenario = interrupted(workflow.clone(), vec![start.clone()]);
+        scenario.seed = seed;
+        scenario.far = vec![FarWorker {
+            queues: vec!["large".to_owned()],
+            slots: 4,
+        }];
+        let cut = FarFault::Cut {
+            up: true,
+            down: true,
+            span: 10_000_000,
+        };
+        let cut = Planned {
+            at: 999_000_000,
+            what: Fault::Far {
+                worker: 0,
+                what: cut,
+            },
+        };
+        scenario.faults.insert(0, cut);
+        scenario
+    };
+    let all: Vec<Scenario> = (0..8).map(away).collect();
     is_seen_in(&all, Sabotage::Unnamed, "twice");
 }
 

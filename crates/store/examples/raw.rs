@@ -185,6 +185,7 @@ fn row(id: RunId, status: RunStatus) -> RunRow {
         labels: "{}".to_owned(),
         scheduled_at: None,
         trigger_name: None,
+        backfill: None,
     }
 }
 

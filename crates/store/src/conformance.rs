@@ -84,6 +84,7 @@ fn row(id: RunId, workflow: &str, status: RunStatus) -> RunRow {
         labels: r#"{"team":"a"}"#.to_owned(),
         scheduled_at: Some(Time(999)),
         trigger_name: None,
+        backfill: None,
     }
 }
 

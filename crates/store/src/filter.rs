@@ -20,6 +20,7 @@ impl RunFilter {
             && self.trigger.as_ref().is_none_or(|trigger| {
                 row.trigger == *trigger || row.trigger_name.as_ref() == Some(trigger)
             })
+            && (self.backfill.is_none() || row.backfill == self.backfill)
             && self.has_labels(row)
             && self.has_error(row)
     }

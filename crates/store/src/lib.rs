@@ -187,6 +187,8 @@ pub struct RunRow {
     pub scheduled_at: Option<Time>,
     /// The name of what made it, where its kind has names.
     pub trigger_name: Option<Arc<str>>,
+    /// The backfill that made it.
+    pub backfill: Option<Arc<str>>,
 }
 
 /// Which runs to list. All conditions hold at once.
@@ -206,6 +208,8 @@ pub struct RunFilter {
     pub until: Option<Time>,
     /// Made by a trigger of this kind or name.
     pub trigger: Option<Arc<str>>,
+    /// Made by this backfill.
+    pub backfill: Option<Arc<str>>,
     /// With all these labels: name and value.
     pub labels: Vec<(Arc<str>, Arc<str>)>,
     /// With this text in the error, whatever the case of its ASCII letters.

@@ -143,6 +143,7 @@ fn row(id: RunId, seq: u64) -> RunRow {
         labels: format!(r#"{{"even":"{}"}}"#, seq.is_multiple_of(2)),
         scheduled_at: None,
         trigger_name: None,
+        backfill: None,
     }
 }
 

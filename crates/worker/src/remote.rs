@@ -28,6 +28,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -94,6 +95,8 @@ pub(crate) struct Inner {
     worker: Mutex<Option<Worker>>,
     canceller: Canceller,
     pub(crate) session: Mutex<Session>,
+    /// How often it said hello.
+    pub(crate) hellos: AtomicU64,
     pub(crate) events: Sender<Event>,
 }
 
@@ -152,6 +155,7 @@ impl Remote {
             canceller: worker.canceller(),
             worker: Mutex::new(Some(worker)),
             session: Mutex::new(Session::read(file, lost)),
+            hellos: AtomicU64::new(0),
             events,
         });
         far.set(&inner);

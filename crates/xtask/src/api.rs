@@ -98,8 +98,9 @@ pub(crate) fn run(root: &Path, arguments: &[String], out: &mut dyn Write) -> Res
     };
     ensure!(status.success(), "the API does not keep to its document");
     streams(&server.url)?;
-    // After all of it the server still works, once what was paused goes on.
+    // After all of it the server still works, once what was paused goes on and nothing stops.
     server.kapell(&["workflow", "resume", "--all"])?;
+    server.kapell(&["breakpoint", "remove", "--all-workflows", "--all"])?;
     std::fs::write(
         folder.path().join("again.yaml"),
         WORKFLOW.replace("hello", "again"),

@@ -45,11 +45,11 @@ impl BreakAt {
     }
 }
 
-/// Breakpoints of all new runs of a workflow.
+/// Breakpoints of all new runs of a workflow, or of every workflow.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WorkflowBreakpoints {
-    /// Of a version alone; none is of all.
+    /// Of a version of the workflow alone; none is of all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u32>,
     /// All of them: those that were there are replaced.
@@ -59,10 +59,10 @@ pub struct WorkflowBreakpoints {
     pub by: String,
 }
 
-/// One more breakpoint of all new runs of a workflow.
+/// One more breakpoint of all new runs of a workflow, or of every workflow.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct AddBreakpoint {
-    /// Of a version alone; none is of all.
+    /// Of a version of the workflow alone; none is of all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u32>,
     /// It.
@@ -72,10 +72,10 @@ pub struct AddBreakpoint {
     pub by: String,
 }
 
-/// Breakpoints of all new runs of a workflow that go.
+/// Breakpoints of all new runs of a workflow, or of every workflow, that go.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct RemoveBreakpoints {
-    /// Of a version alone; none is of all.
+    /// Of a version of the workflow alone; none is of all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u32>,
     /// Those at this step, as it was given; `*` is those at every step. None is all.
@@ -94,7 +94,7 @@ pub struct RemoveBreakpoints {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct BreakpointQuery {
-    /// Of a version alone; none is of all.
+    /// Of a version of the workflow alone; none is of all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u32>,
 }

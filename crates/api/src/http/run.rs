@@ -95,6 +95,9 @@ pub struct RunQuery {
     /// Made by a trigger of this kind or name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trigger: Option<String>,
+    /// Made by the backfill with this id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backfill: Option<String>,
     /// With all these labels, `name=value`, comma-separated; `\,` is a comma in a value.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub label: String,
@@ -222,6 +225,9 @@ pub struct RunSummary {
     /// Name of the trigger that made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trigger_name: Option<String>,
+    /// Id of the backfill that made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backfill: Option<String>,
     /// Its due time, if that is not when it was made.
     #[serde(
         default,
@@ -238,6 +244,9 @@ pub struct RunSummary {
     /// Labels.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub labels: serde_json::Value,
+    /// What the whole run waits for. In lists: why one that is queued has not started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
 }
 
 /// Where a run stands now.
@@ -268,9 +277,6 @@ pub struct RunView {
     /// What is to be said of that: it was missed, probably will be, or cannot be worked out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub late: Option<String>,
-    /// What the whole run waits for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub waits_for: Option<String>,
     /// Breakpoints that somebody set, beside those of the definition.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub breakpoints: Vec<Breakpoint>,
@@ -279,6 +285,19 @@ pub struct RunView {
     pub stepping: bool,
     /// Its steps in order, inner ones after the step they are in.
     pub steps: Vec<StepView>,
+}
+
+/// A worker that runs an attempt of a step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StepWorker {
+    /// Its name.
+    pub name: String,
+    /// The attempt: 1 for the first.
+    pub attempt: u32,
+    /// Since when it has it, as far as the server knows.
+    #[serde(with = "crate::stamp")]
+    #[schema(value_type = schema::Timestamp)]
+    pub since: Time,
 }
 
 /// Where a step stands.
@@ -323,6 +342,9 @@ pub struct StepView {
     /// What it waits for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<String>,
+    /// The worker in another process that runs it now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<StepWorker>,
     /// Its error, or why it did not run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<TaskError>,

@@ -86,6 +86,10 @@ pub struct TriggerView {
     /// Signals and calls that were the same as others before.
     #[serde(default)]
     pub duplicates: u64,
+    /// Starts that wait for room in the run queue of the workflow, in order; the first is tried again at
+    /// `next_at`.
+    #[serde(default)]
+    pub waiting_starts: u64,
     /// Signals that wait for others to be joined with.
     #[serde(default)]
     pub waiting_signals: u64,

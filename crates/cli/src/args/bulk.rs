@@ -26,6 +26,9 @@ pub(crate) struct Which {
     /// signal, webhook, backfill
     #[arg(long, value_name = "NAME")]
     pub(crate) trigger: Option<String>,
+    /// Runs made by the backfill with this id
+    #[arg(long, value_name = "ID")]
+    pub(crate) backfill: Option<String>,
     /// Runs with this text in their error
     #[arg(long, value_name = "TEXT")]
     pub(crate) error: Option<String>,

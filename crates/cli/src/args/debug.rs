@@ -72,7 +72,7 @@ pub(crate) struct Whose {
     /// Of all new runs of a workflow
     #[arg(short, long, value_name = "NAME")]
     pub(crate) workflow: Option<String>,
-    /// Of all new runs of every workflow that is there
+    /// Of all new runs of every workflow, those that come later too
     #[arg(long)]
     pub(crate) all_workflows: bool,
     /// Of new runs of this version alone

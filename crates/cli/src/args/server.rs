@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 /// `server`
-#[derive(Args)]
+#[derive(Args, Default)]
 pub(crate) struct Server {
     /// Where to listen; beyond loopback, TLS and tokens are needed [default: 127.0.0.1:7420]
     ///
@@ -40,7 +40,8 @@ pub(crate) struct Server {
     /// Attempts at a time in this process [env: KAPELL_SLOTS] [default: by the machine]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub(crate) slots: Option<u16>,
-    /// Queues whose work is done in this process [default: every queue that no worker ever named]
+    /// Queues whose work is done in this process [env: KAPELL_WORKER_QUEUES] [default: every queue that no
+    /// worker ever named]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(crate) queues: Vec<String>,
     /// Seconds that running attempts get to end once it is asked to end [default: 30]

@@ -247,37 +247,59 @@ fn a_prompt_that_is_left_steps_no_more() {
 }
 
 #[test]
-fn breakpoints_reach_every_workflow_and_runs_that_are_active() {
+fn breakpoints_of_every_workflow_are_one_thing_and_hold_for_those_that_come_later() {
     let plain = STEPS.replace(", breakpoint: before", "");
     let place = Place::with("steps.yaml", &plain);
-    place.write(
-        "other.yaml",
-        "workflow: other\nsteps:\n  alone: { noop: }\n",
-    );
+    let all = |verb: &str, flags: &[&str]| {
+        let flags = [&["breakpoint", verb, "--all-workflows", "--json"], flags].concat();
+        place.json(&flags)
+    };
+    // There is no workflow at all.
+    let changed = all("add", &["late"]);
+    assert_eq!(changed["changed"][0]["all_workflows"], true, "{changed}");
     place.good(&["deploy", "."]);
     place.good(&["start", "steps"]);
-    let changed = place.json(&[
-        "breakpoint",
-        "add",
-        "first",
-        "--all-workflows",
-        "--active",
-        "--json",
-    ]);
+    let changed = all("add", &["first", "--active"]);
     let changed = changed["changed"].as_array().unwrap();
-    // `other` has no such step.
     assert_eq!(changed.len(), 2, "{changed:?}");
-    assert!(changed[0]["run"].is_string() && changed[1]["workflow"] == "steps");
-    let listed = place.json(&["breakpoint", "list", "--all-workflows", "--json"]);
-    assert_eq!(listed["held"].as_array().map(Vec::len), Some(2), "{listed}");
-    place.good(&[
-        "breakpoint",
-        "remove",
-        "first",
-        "--all-workflows",
-        "--active",
-    ]);
-    let none = place.kapell(&["breakpoint", "add", "nothing", "--all-workflows"]);
-    assert_eq!(none.status, 2, "{}", none.all());
-    assert!(none.errors.contains("no step `nothing`"), "{}", none.all());
+    assert!(changed[0]["run"].is_string() && changed[1]["all_workflows"] == true);
+    let listed = all("list", &[]);
+    let steps = |listed: &serde_json::Value| {
+        let all = listed["breakpoints"].as_array().unwrap().iter();
+        let steps = all.map(|of| of["step"].as_str().unwrap().to_owned());
+        steps.collect::<Vec<_>>()
+    };
+    assert_eq!(steps(&listed), ["late", "first"], "{listed}");
+    let shown = place.good(&["breakpoint", "list", "--all-workflows"]).out;
+    assert!(shown.contains("new runs of every workflow"), "{shown}");
+    // A workflow of its own has none beside them.
+    let own = place.json(&["breakpoint", "list", "--workflow", "steps", "--json"]);
+    assert_eq!(steps(&own), [""; 0]);
+    for name in ["by-run", "deployed"] {
+        let text = format!("workflow: {name}\nsteps:\n  late: {{ noop: }}\n");
+        place.write(&format!("{name}.yaml"), &text);
+    }
+    place.good(&["deploy", "deployed.yaml"]);
+    for command in [
+        &["run", "by-run.yaml", "--detach"][..],
+        &["start", "deployed"],
+    ] {
+        place.good(command);
+        let why = place.good(&["why", "last"]).out;
+        assert!(why.contains("at a breakpoint that ann set"), "{why}");
+    }
+    let gone = all("remove", &["late"]);
+    assert_eq!(steps(&gone["changed"][0]), ["first"], "{gone}");
+    place.good(&["run", "deployed.yaml"]);
+    let refused = place.kapell(&["breakpoint", "remove", "late", "--all-workflows"]);
+    assert!(
+        refused.status == 2
+            && refused
+                .errors
+                .contains("new runs of every workflow have no such breakpoint at `late`"),
+        "{}",
+        refused.all()
+    );
+    let gone = all("remove", &["--all"]);
+    assert_eq!(steps(&gone["changed"][0]), [""; 0], "{gone}");
 }

@@ -98,6 +98,11 @@ fn starts_of_a_paused_workflow_wait_and_say_why() {
     assert_eq!(started["status"], "queued");
     let why = place.good(&["why"]).out;
     assert!(why.contains("its workflow was paused by"), "{why}");
+    let listed = place.good(&["list", "--status", "queued"]).out;
+    assert!(listed.contains("its workflow was paused by"), "{listed}");
+    let runs = place.json(&["list", "--json"]);
+    let waits = runs["runs"][0]["waits_for"].as_str().unwrap();
+    assert!(waits.contains("its workflow was paused by"), "{waits}");
     let queue = place.json(&["workflow", "queue", "nightly", "--json"]);
     assert_eq!(queue["waiting"], 1);
     place.good(&["workflow", "resume", "nightly"]);

@@ -134,8 +134,8 @@ fn a_start_may_say_which_due_time_it_is_for() {
     assert_eq!(refused.status, 2, "{}", refused.all());
 }
 
-#[test]
-fn a_run_of_a_backfill_says_so() {
+/// A directory in which a backfill made one run.
+fn filled() -> Place {
     let place = Place::with("hourly.yaml", HOURLY);
     place.good(&["deploy", "."]);
     place.good(&[
@@ -148,6 +148,12 @@ fn a_run_of_a_backfill_says_so() {
         "--to",
         "2026-01-01T00:30:00Z",
     ]);
+    place
+}
+
+#[test]
+fn a_run_of_a_backfill_says_so() {
+    let place = filled();
     let record = place.json(&["show", "--json"]);
     assert_eq!(
         (&record["backfill"], &record["trigger_name"]),
@@ -155,22 +161,18 @@ fn a_run_of_a_backfill_says_so() {
     );
     let said = place.good(&["show"]).out;
     assert!(said.contains("backfill cron-1"), "{said}");
+    place.good(&["start", "hourly", "--watch"]);
+    let of = |id: &str| place.json(&["list", "--backfill", id, "--json"])["runs"].clone();
+    let found = of("cron-1");
+    assert_eq!(found.as_array().unwrap().len(), 1, "{found}");
+    assert_eq!(found[0]["backfill"], "cron-1");
+    assert_eq!(found[0]["run"], record["run"]);
+    assert_eq!(of("cron-2"), serde_json::json!([]));
 }
 
 #[test]
 fn the_first_version_that_asks_for_the_last_success_finds_that_of_the_version_before() {
-    let place = Place::with("hourly.yaml", HOURLY);
-    place.good(&["deploy", "."]);
-    place.good(&[
-        "backfill",
-        "start",
-        "hourly",
-        "--watch",
-        "--from",
-        "2026-01-01",
-        "--to",
-        "2026-01-01T00:30:00Z",
-    ]);
+    let place = filled();
     let before = place.json(&["show", "--json"])["run"].clone();
     let asks = HOURLY.replace("${{ params.at }}", "${{ run.last_success.id }}");
     place.write("hourly.yaml", &asks);

@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Stdio;
 
-use crate::place::Place;
+use crate::place::{Place, Started};
 
 const TALK: &str = "\
 workflow: talk
@@ -84,4 +85,39 @@ fn what_is_not_there_is_told_from_what_printed_nothing() {
         assert_eq!(said.status, 2, "{}", said.all());
         assert!(said.errors.contains(words), "{}", said.errors);
     }
+}
+
+/// What a server says of itself from its start to its end.
+fn server_log(format: &str, filter: Option<&str>) -> String {
+    let place = Place::new();
+    let mut command = place.command(&["server", "--listen", "127.0.0.1:0", "--grace", "7"]);
+    command
+        .env("KAPELL_LOG_FORMAT", format)
+        .envs(filter.map(|filter| ("KAPELL_LOG", filter)))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut server = Started::of(command.spawn().unwrap());
+    server.until("answers at");
+    server.signal(rustix::process::Signal::TERM);
+    let (status, errors) = server.end();
+    assert_eq!(status, 0, "{errors}");
+    let mut text = place.comparable(&errors);
+    for (pattern, word) in [
+        (r"127\.0\.0\.1:\d+", "<address>"),
+        (r#"pid([=:"]+)\d+"#, "pid$1<pid>"),
+        (r#"version([=:"]+)[0-9.]+"#, "version$1<version>"),
+    ] {
+        let pattern = regex::Regex::new(pattern).unwrap();
+        text = pattern.replace_all(&text, word).into_owned();
+    }
+    text
+}
+
+#[test]
+fn a_server_says_at_info_that_it_starts_answers_and_ends() {
+    insta::assert_snapshot!("server_log_text", server_log("text", Some("info")));
+    insta::assert_snapshot!("server_log_json", server_log("json", Some("info")));
+    // Whoever asks for nothing hears warnings alone.
+    let quiet = server_log("text", None);
+    assert!(!quiet.contains("the server"), "{quiet}");
 }

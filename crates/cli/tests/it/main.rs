@@ -3,9 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod bulk;
+mod channels;
 mod debugging;
 mod deploy;
 mod directory;
+mod doctor;
 mod due;
 mod errors;
 mod events;

@@ -161,6 +161,28 @@ fn a_signal_is_kept_once_and_shown() {
 }
 
 #[test]
+fn as_many_signals_are_kept_as_the_configuration_says() {
+    let place = Place::with("kapell.toml", "[signals]\nmax = 2\n");
+    for number in ["1", "2", "3"] {
+        place.good(&["signal", "send", "landed", "--payload", number]);
+    }
+    let kept = |place: &Place| {
+        let shown = place.json(&["signal", "show", "landed", "--json"]);
+        let kept = shown["kept"].as_array().unwrap().iter();
+        kept.map(|kept| kept["payload"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(kept(&place), [3, 2]);
+    place.write("kapell.toml", "[signals]\nmax = 3\n");
+    place.good(&["signal", "send", "landed", "--payload", "4"]);
+    assert_eq!(kept(&place), [4, 3, 2]);
+    let mut none = place.command(&["signal", "send", "landed", "--payload", "5"]);
+    let refused = none.env("KAPELL_SIGNALS_MAX", "0").output().unwrap();
+    let errors = String::from_utf8(refused.stderr).unwrap();
+    assert!(errors.contains("KAPELL_SIGNALS_MAX"), "{errors}");
+    assert_eq!(kept(&place), [4, 3, 2]);
+}
+
+#[test]
 fn a_signal_that_cannot_be_is_refused() {
     let place = Place::new();
     let big = format!("\"{}\"", "x".repeat(70_000));

@@ -81,6 +81,9 @@ fn every_line_of_the_reference_page_runs_as_it_is_printed() {
     // A backfill and a token are there before they are asked for; what ends the workflow comes last.
     let last = [
         "cancel_backfill",
+        "add_breakpoint_of_all",
+        "set_breakpoints_of_all",
+        "remove_breakpoints_of_all",
         "add_breakpoint",
         "set_breakpoints",
         "remove_breakpoints",

@@ -136,6 +136,66 @@ fn people_answer_what_a_run_asks_them_and_nobody_else_does() {
 }
 
 #[test]
+fn an_admin_ends_a_question_for_others_and_the_output_says_so() {
+    let server = Server::with(Place::with("release.yaml", RELEASE), &[]);
+    let place = &server.place;
+    let token = |name: &str, scope: &str| {
+        let made = place.json(&["token", "create", name, "--scope", scope, "--json"]);
+        made["secret"].as_str().unwrap().to_owned()
+    };
+    let (admin, run) = (token("chief", "admin"), token("ci", "read,run"));
+    let output = r#"{"approved": true, "by": "bob", "input": {"where": "eu"}}"#;
+    let asked = |token: Option<&str>, arguments: &[&str]| {
+        let all = [arguments, &["--detach", "--server", &server.url]].concat();
+        let mut command = place.command(&all);
+        let output = command.envs(token.map(|token| ("KAPELL_TOKEN", token)));
+        let output = output.output().unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        (output.status.success(), errors)
+    };
+    for _ in 0..2 {
+        place.good(&["run", "release.yaml", "--detach"]);
+    }
+    for (token, who) in [(None, "somebody"), (Some(&*run), "ci")] {
+        for arguments in [
+            &["set-output", "last", "ask", output][..],
+            &["skip", "last", "ask"],
+        ] {
+            let (good, errors) = asked(token, arguments);
+            assert!(
+                !good && errors.contains("may not answer `ask`"),
+                "{who}: {errors}"
+            );
+        }
+    }
+    // Nobody gives what the question does not allow.
+    let wrong = output.replace("eu", "asia");
+    let (good, errors) = asked(Some(&admin), &["set-output", "last", "ask", &wrong]);
+    assert!(!good && errors.contains("where"), "{errors}");
+    let (good, errors) = asked(Some(&admin), &["set-output", "last", "ask", output]);
+    assert!(good, "{errors}");
+    let view = place.until(&["show", "last", "--json"], |view| {
+        view["status"] == "succeeded"
+    });
+    let given = &view["steps"][0]["output"];
+    assert_eq!(given["by"], "chief", "{given}");
+    assert_eq!(given["comment"], "ended by an admin who may not answer");
+    assert_eq!(given["input"]["where"], "eu");
+    let other = place.json(&["list", "--status", "running", "--json"]);
+    let other = other["runs"][0]["run"].as_str().unwrap().to_owned();
+    let (good, errors) = asked(Some(&admin), &["skip", &other, "ask"]);
+    assert!(good, "{errors}");
+    let view = place.json(&["show", &other, "--json"]);
+    assert_eq!(view["steps"][0]["status"], "skipped", "{view}");
+    // What was done is written down, soon after it was answered.
+    place.until(&["audit", "--who", "chief", "--json"], |page| {
+        let text = page.to_string();
+        text.contains("/set-output") && text.contains("/skip")
+    });
+    assert_eq!(server.end(), 0);
+}
+
+#[test]
 fn a_no_fails_the_step_with_its_reason() {
     let place = Place::with("release.yaml", RELEASE);
     place.good(&["run", "release.yaml", "--detach"]);

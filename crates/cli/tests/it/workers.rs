@@ -140,7 +140,7 @@ impl World {
     fn worker(&self, name: &str) -> Process {
         let mut command = self.command(&[
             "worker",
-            "--queue",
+            "--queues",
             "far",
             "--name",
             name,
@@ -201,6 +201,12 @@ impl World {
     fn succeeds(&self) {
         let run = self.ended();
         assert!(run.to_string().contains("\"succeeded\""), "{run:#}");
+    }
+
+    /// What is recorded of a step of the run.
+    fn record(&self, step: &str) -> Value {
+        let output = self.command(&["show", "last", step, "--json"]).output();
+        serde_json::from_slice(&output.unwrap().stdout).unwrap()
     }
 
     /// The log of the run.
@@ -322,8 +328,7 @@ fn what_a_killed_worker_ran_is_done_elsewhere() {
     world.succeeds();
     let log = world.log();
     assert!(log.contains("/b/") && log.contains("/a/"), "{log}");
-    let output = world.command(&["show", "last", "far", "--json"]).output();
-    let record: Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+    let record = world.record("far");
     let lost = &record["attempts"][0];
     assert_eq!(
         (&lost["result"], &lost["worker"]),
@@ -366,6 +371,39 @@ fn a_queue_stays_with_its_workers_when_the_last_has_gone() {
 }
 
 #[test]
+fn the_configuration_says_whose_work_is_done() {
+    let mut world = World::new("far.yaml", FAR);
+    let serves = |world: &World, variable: Option<&str>, flags: &[&str]| {
+        let all = [&["worker", "--data-dir", "a", "--name", "a"], flags].concat();
+        let mut command = world.command(&all);
+        command.envs(variable.map(|names| ("KAPELL_WORKER_QUEUES", names)));
+        let worker = Process::start(&mut command, "works for").0;
+        let queues = world.workers()["workers"][0]["queues"].to_string();
+        assert_eq!(worker.end(), 0);
+        queues
+    };
+    assert_eq!(serves(&world, None, &[]), "[]");
+    let text = "[worker]\nqueues = [\"default\", \"far\"]\n";
+    world.place.write("kapell.toml", text);
+    assert_eq!(serves(&world, None, &[]), r#"["default","far"]"#);
+    assert_eq!(serves(&world, Some("far, b"), &[]), r#"["b","far"]"#);
+    assert_eq!(serves(&world, Some("b"), &["--queues", "c"]), r#"["c"]"#);
+    // What workers named is theirs, unless the server is told to do it too: this one is.
+    let address = world.url.split_once("//").unwrap().1.to_owned();
+    world.server.take().unwrap().kill();
+    world.serve(&address);
+    world.good(&["run", "far.yaml", "--detach"]);
+    world.succeeds();
+    let long = "q".repeat(1_000);
+    let refused = world.place.kapell(&["server", "--queues", &long]);
+    assert!(
+        refused.status == 2 && refused.errors.contains("is no name of a queue"),
+        "{}",
+        refused.all()
+    );
+}
+
+#[test]
 fn a_worker_that_is_killed_and_comes_back_says_what_it_lost() {
     let world = World::new("hold.yaml", HOLD);
     let first = world.worker("a");
@@ -403,6 +441,11 @@ fn a_step_goes_on_while_its_server_is_restarted() {
     let mut world = World::new("hold.yaml", HOLD);
     let mut worker = world.worker("a");
     world.hold();
+    // Its worker says that it runs a moment after it does.
+    while world.record("far")["attempts"][0]["worker"] != "a" {}
+    assert_eq!(world.record("far")["attempts"][0]["result"], "running");
+    assert!(world.good(&["show", "last"]).out.contains("at a"));
+    assert!(world.good(&["timeline", "last"]).out.contains("at a"));
     let address = world.url.split_once("//").unwrap().1.to_owned();
     world.server.take().unwrap().kill();
     world.serve(&address);

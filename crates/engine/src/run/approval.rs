@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kapell_api::task::{Place, TaskError};
 use kapell_expr::{Map, Value};
 use kapell_model::params::{Source, bind_input};
-use kapell_model::spec::{Approval, NotifyOn, OnReject, Step, Verb};
+use kapell_model::spec::{Approval, NotifyOn, OnReject, Spec, Step, Verb};
 use kapell_model::{Error, ErrorCode, StepStatus, limits};
 
 use super::input::Taken;
@@ -141,7 +141,8 @@ impl Decider<'_> {
     }
 
     /// What becomes of an output that somebody gives a step by hand, or of none, as far as people are to
-    /// be asked: nobody but an admin ends an approval, or a step with one inside, who could not say the
+    /// be asked: nobody but an admin ends an approval, or a step with one inside or in a run that it
+    /// makes, who could not say the
     /// yes that is left. The output of an approval says who ended it, whatever they say.
     pub(super) fn approval_by_hand(
         &self,
@@ -156,6 +157,7 @@ impl Decider<'_> {
         let step = Arc::clone(&plan.step);
         let allowed = approvals_in(&step)
             .into_iter()
+            .chain(&hand.below)
             .try_for_each(|approval| self.may_be_the_last(place, path, approval, hand));
         let overrides = allowed.is_err();
         if !hand.admin {
@@ -321,12 +323,21 @@ impl Decider<'_> {
 
 /// The approvals that end with a step: itself, or those inside.
 fn approvals_in(step: &Step) -> Vec<&Approval> {
+    let approvals = with_inside(step)
+        .into_iter()
+        .filter_map(|step| match &step.verb {
+            Verb::Approval(approval) => Some(&**approval),
+            _ => None,
+        });
+    approvals.collect()
+}
+
+/// A step and the steps inside it.
+fn with_inside(step: &Step) -> Vec<&Step> {
     let mut found = Vec::new();
     let mut open = vec![step];
     while let Some(step) = open.pop() {
-        if let Verb::Approval(approval) = &step.verb {
-            found.push(&**approval);
-        }
+        found.push(step);
         let inside = step
             .verb
             .graphs()
@@ -335,6 +346,45 @@ fn approvals_in(step: &Step) -> Vec<&Approval> {
         open.extend(inside.map(|step| &**step));
     }
     found
+}
+
+/// The approvals in the runs that a step, or one inside it, makes and waits for, and in those that these
+/// make. `find` gives the definition of a workflow by its name and version; none is the active one.
+pub fn approvals_below(
+    step: &Step,
+    mut find: impl FnMut(&Arc<str>, Option<u32>) -> Option<Arc<Spec>>,
+) -> Vec<Approval> {
+    let mut found = Vec::new();
+    let mut known = BTreeSet::new();
+    let mut open: Vec<(Arc<str>, Option<u32>)> = children_in(step);
+    while let Some((name, version)) = open.pop() {
+        if !known.insert((name.clone(), version)) {
+            continue;
+        }
+        let Some(spec) = find(&name, version) else {
+            continue;
+        };
+        for step in &spec.graph.steps {
+            found.extend(approvals_in(step).into_iter().cloned());
+            open.extend(children_in(step));
+        }
+    }
+    found
+}
+
+/// Workflows whose runs a step, or one inside it, waits for.
+fn children_in(step: &Step) -> Vec<(Arc<str>, Option<u32>)> {
+    let children = with_inside(step)
+        .into_iter()
+        .filter_map(|step| match &step.verb {
+            Verb::Workflow {
+                name,
+                version,
+                wait: true,
+            } => Some((name.clone(), *version)),
+            _ => None,
+        });
+    children.collect()
 }
 
 fn output(approved: bool, by: &str, last: &Given) -> Value {

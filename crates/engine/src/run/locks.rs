@@ -136,3 +136,6 @@ fn bound(lock: &LockUse) -> String {
         Some(per) => format!("`max: {}, per: {}`", lock.max, format_duration(per)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -43,6 +43,8 @@ mod settle;
 mod signals;
 pub mod state;
 mod tell;
+#[cfg(test)]
+mod testing;
 pub mod view;
 pub mod waiting;
 
@@ -54,6 +56,7 @@ use kapell_api::worker::Queues;
 use kapell_expr::{BlobRef, EvalError, Value};
 use kapell_model::{EntityKey, Error, Offer, RunId, RunStatus, Time};
 
+pub use approval::approvals_below;
 pub(crate) use decider::{Decider, Stop};
 pub use request::{Answer, Request};
 pub use state::State;
@@ -286,6 +289,8 @@ impl Input {
             | Message::Active(_)
             | Message::StartTriggered(_)
             | Message::StartRefused { .. }
+            | Message::NoRoom { .. }
+            | Message::StartTaken { .. }
             | Message::DueRunEnded { .. }
             | Message::DueRunReopened { .. }
             | Message::BackfillMade(_)

@@ -2,6 +2,7 @@
 
 use kapell_api::task::Place;
 use kapell_expr::Value;
+use kapell_model::spec::Approval;
 use kapell_model::{Error, ErrorCode, RunId, RunStatus, StepStatus};
 
 use super::input::Taken;
@@ -21,6 +22,8 @@ pub(super) struct Hand {
     pub(super) groups: Vec<String>,
     /// May end an approval that they may not answer.
     pub(super) admin: bool,
+    /// Approvals in runs that the step makes.
+    pub(super) below: Vec<Approval>,
 }
 
 /// True if the numbers of iterations in a path that somebody gave are those of the step it leads to: an
@@ -66,14 +69,32 @@ impl Decider<'_> {
                 groups,
                 admin,
                 step,
-            } => self.by_hand(Hand { by, groups, admin }, &step, None),
+                below,
+            } => {
+                let hand = Hand {
+                    by,
+                    groups,
+                    admin,
+                    below,
+                };
+                self.by_hand(hand, &step, None)
+            }
             Request::SetOutput {
                 by,
                 groups,
                 admin,
                 step,
+                below,
                 output,
-            } => self.by_hand(Hand { by, groups, admin }, &step, Some(output)),
+            } => {
+                let hand = Hand {
+                    by,
+                    groups,
+                    admin,
+                    below,
+                };
+                self.by_hand(hand, &step, Some(output))
+            }
             Request::Priority { by, priority } => {
                 if self.run.state.ended() {
                     return Err(not_now("the run has ended", "an ended run has no priority"));

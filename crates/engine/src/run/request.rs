@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use kapell_expr::Value;
+use kapell_model::spec::Approval;
 
 use super::waiting::{Break, Breaks};
 
@@ -50,6 +51,8 @@ pub enum Request {
         admin: bool,
         /// Path of the step or item.
         step: String,
+        /// Approvals in runs that the step makes: see [`super::approvals_below`].
+        below: Vec<Approval>,
     },
     /// Give a step an output; it has succeeded.
     SetOutput {
@@ -61,6 +64,8 @@ pub enum Request {
         admin: bool,
         /// Path of the step or item.
         step: String,
+        /// Approvals in runs that the step makes: see [`super::approvals_below`].
+        below: Vec<Approval>,
         /// The output.
         output: Value,
     },

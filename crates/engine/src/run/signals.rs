@@ -264,6 +264,9 @@ impl Decider<'_> {
                 limits::SUBSCRIPTION_TEXT
             )));
         }
+        if let Some(Err(error)) = given.as_deref().map(topic::may_name) {
+            return Err(Stop::Failed(error.message));
+        }
         let signal = Signal {
             id: given.unwrap_or(id).into(),
             name: emit.signal.clone(),

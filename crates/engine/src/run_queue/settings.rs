@@ -47,6 +47,9 @@ pub struct Settings {
     /// Those of new runs of one version, beside these.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub breaks_of: BTreeMap<u32, Vec<Break>>,
+    /// Those of new runs of every workflow of its namespace, before these.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub breaks_of_all: Vec<Break>,
 }
 
 /// Who did something, and when.
@@ -104,6 +107,8 @@ pub struct Change {
     pub paused: Option<Option<String>>,
     /// Who paused the whole namespace and when, or that nobody does any more.
     pub held: Option<Option<Mark>>,
+    /// All breakpoints that new runs of every workflow of its namespace have.
+    pub breaks_of_all: Option<Vec<Break>>,
     /// Override the strategy, or no longer.
     pub strategy: Option<Option<Bounds>>,
     /// With it: the rule that counts for what waits.
@@ -149,7 +154,7 @@ impl Settings {
     /// The breakpoints of a run of this version that is made now.
     pub fn breakpoints(&self, version: u32) -> Vec<Break> {
         let of = self.breaks_of.get(&version).into_iter().flatten();
-        let all = self.breaks.iter().chain(of);
+        let all = self.breaks_of_all.iter().chain(&self.breaks).chain(of);
         all.take(limits::BREAKPOINTS).cloned().collect()
     }
 
@@ -235,6 +240,9 @@ impl Deciding<'_> {
         }
         if let Some(held) = change.held {
             settings.held = held;
+        }
+        if let Some(breaks) = change.breaks_of_all {
+            settings.breaks_of_all = breaks;
         }
         if let Some(owner) = change.owner {
             settings.owner = owner;

@@ -6,6 +6,7 @@ use super::StartClass::{Backfill, Catchup};
 use super::*;
 
 mod changes;
+mod why;
 
 struct Bench {
     queue: RunQueue,

@@ -1,5 +1,6 @@
 //! What people see of a run queue.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -95,28 +96,62 @@ impl RunQueue {
 
     /// Why a run waits here, as a sentence that says what helps; none if it does not.
     pub fn why(&self, workflow: &str, run: RunId) -> Option<String> {
-        let line = self.lines.get(self.runs.get(&run)?)?;
-        if let Some((_, _, until)) = line.burst.as_ref().filter(|(entry, _, _)| entry.run == run) {
-            return Some(format!(
-                "the run waits for a burst of starts to be over, at the latest at {until}"
-            ));
+        self.whys(workflow, &[run]).pop().map(|(_, why)| why)
+    }
+
+    /// The same of several: those that wait here, each line of them looked through once.
+    pub fn whys(&self, workflow: &str, runs: &[RunId]) -> Vec<(RunId, String)> {
+        let mut wanted: BTreeMap<&Arc<str>, BTreeSet<RunId>> = BTreeMap::new();
+        for run in runs {
+            if let Some(key) = self.runs.get(run) {
+                wanted.entry(key).or_default().insert(*run);
+            }
         }
-        let place = line.waiting.iter().position(|entry| entry.run == run)?;
-        let entry = line.waiting.get(place)?;
+        let mut found = Vec::new();
+        for (key, mut runs) in wanted {
+            let Some(line) = self.lines.get(key) else {
+                continue;
+            };
+            if let Some((entry, _, until)) = &line.burst
+                && runs.remove(&entry.run)
+            {
+                let why = format!(
+                    "the run waits for a burst of starts to be over, at the latest at {until}"
+                );
+                found.push((entry.run, why));
+            }
+            for (place, entry) in line.waiting.iter().enumerate() {
+                if runs.is_empty() {
+                    break;
+                }
+                if runs.remove(&entry.run) {
+                    found.push((entry.run, self.why_at(workflow, line, (place, entry))));
+                }
+            }
+        }
+        found
+    }
+
+    /// Why a run that stands at a place of a line does not start.
+    fn why_at(&self, workflow: &str, line: &Line, (place, entry): (usize, &Entry)) -> String {
         let stopped = self.settings.why(workflow);
-        Some(stopped.or_else(|| line.why_blocked(entry)).unwrap_or_else(|| {
-            let of_key = match &*entry.key {
-                "" => String::new(),
-                key => format!(" of key `{key}`"),
-            };
-            let (active, what) = self.why_full(line, entry);
-            let named: Vec<String> = active.iter().map(ToString::to_string).collect();
-            let named = match named.len() {
-                0 => String::new(),
-                _ => format!(" ({})", named.join(", ")),
-            };
-            format!("the run waits for its turn{of_key}: {what}{named}, {place} waiting before it")
-        }))
+        stopped
+            .or_else(|| line.why_blocked(entry))
+            .unwrap_or_else(|| {
+                let of_key = match &*entry.key {
+                    "" => String::new(),
+                    key => format!(" of key `{key}`"),
+                };
+                let (active, what) = self.why_full(line, entry);
+                let named: Vec<String> = active.iter().map(ToString::to_string).collect();
+                let named = match named.len() {
+                    0 => String::new(),
+                    _ => format!(" ({})", named.join(", ")),
+                };
+                format!(
+                    "the run waits for its turn{of_key}: {what}{named}, {place} waiting before it"
+                )
+            })
     }
 
     /// Some runs that keep one from starting, and how many there are of how many.

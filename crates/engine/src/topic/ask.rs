@@ -29,6 +29,7 @@ pub(super) fn may_send(topic: &Topic, name: &Arc<str>, signal: &Signal) -> Resul
         );
     }
     fits(signal)?;
+    may_name(&signal.id)?;
     if signal.id.len() > limits::SUBSCRIPTION_TEXT {
         return Err(Error::new(
             ErrorCode::LimitReached,
@@ -48,6 +49,27 @@ pub(super) fn may_send(topic: &Topic, name: &Arc<str>, signal: &Signal) -> Resul
         .hint("send it again in a moment"));
     }
     Ok(())
+}
+
+/// What ids that are given to signals without one begin with. Those of old were `n` and a number.
+const GIVEN: &str = "kapell:";
+
+/// The id of a signal that was sent without one, by its number.
+pub(crate) fn given_id(number: u64) -> Arc<str> {
+    format!("{GIVEN}{number}").into()
+}
+
+/// Refuses ids that somebody gives and that could be those of signals that are given one.
+///
+/// # Errors
+/// `bad-request`.
+pub(crate) fn may_name(id: &str) -> Result<(), Error> {
+    if !id.starts_with(GIVEN) {
+        return Ok(());
+    }
+    let message = format!("the id `{id}` begins with `{GIVEN}`");
+    Err(Error::new(ErrorCode::BadRequest, message)
+        .hint("such ids are given to signals that are sent without one: choose another"))
 }
 
 /// Refuses a signal that is too big.

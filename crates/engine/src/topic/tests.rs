@@ -142,10 +142,25 @@ fn the_same_id_is_one_signal() {
 #[test]
 fn a_signal_without_an_id_is_given_one() {
     let mut topic = Topic::default();
-    for expected in ["n1", "n2"] {
+    for expected in ["kapell:1", "kapell:2"] {
         let asked = SmallInput::Ask(Ask::Send(Box::new(signal("", "x", 1))));
         let sent = give(&mut topic, asked, 1).answer;
         assert_eq!(sent.as_map().unwrap()["id"], Value::string(expected));
+    }
+}
+
+#[test]
+fn an_id_that_could_be_given_to_another_signal_is_refused() {
+    let mut topic = Topic::default();
+    let mut ask = |id: &str| {
+        let asked = SmallInput::Ask(Ask::Send(Box::new(signal(id, "x", 1))));
+        topic.decide(&key(), asked, Time(1))
+    };
+    let refused = ask("kapell:1").unwrap_err();
+    assert_eq!(refused.code, ErrorCode::BadRequest);
+    for id in ["n1", "kapell", "1", ""] {
+        let known = ask(id).unwrap().answer;
+        assert_eq!(known.as_map().unwrap()["known"], Value::Bool(false), "{id}");
     }
 }
 
@@ -278,6 +293,47 @@ fn old_signals_and_those_without_room_are_dropped() {
     }
     assert!(topic.bytes <= limits::TOPIC_BYTES);
     assert!(topic.signals.len() > fit - 20);
+}
+
+#[test]
+fn a_topic_keeps_as_long_and_as_many_as_it_is_told() {
+    let second = 1_000_000;
+    let numbers = |topic: &Topic| {
+        let kept = topic.signals.iter().map(|kept| kept.number);
+        kept.collect::<Vec<_>>()
+    };
+    let mut topic = Topic::default();
+    for n in 0..5 {
+        send(&mut topic, signal(&format!("s{n}"), "x", n), n * second);
+    }
+    // Another setting counts from the next input on.
+    topic.keep(Keeps {
+        signals: 3,
+        ..Keeps::default()
+    });
+    assert_eq!(numbers(&topic).len(), 5);
+    send(&mut topic, signal("s5", "x", 5), 5 * second);
+    let last = numbers(&topic);
+    assert_eq!(last.len(), 3);
+    assert_eq!(last[2], 5 + last[0] - 3);
+    topic.keep(Keeps {
+        micros: 60 * second,
+        signals: 3,
+    });
+    let wake = topic.wake_at().unwrap();
+    assert!(
+        wake > Time(63 * second) && wake < Time(68 * second),
+        "{wake}"
+    );
+    give(&mut topic, SmallInput::Wake, 64 * second);
+    assert_eq!(
+        numbers(&topic),
+        last[1..],
+        "the first is older than a minute"
+    );
+    give(&mut topic, SmallInput::Wake, 66 * second);
+    assert_eq!(numbers(&topic), [0; 0]);
+    assert_eq!(topic.wake_at(), None);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use kapell_model::spec::{Catchup, Schedule};
 use kapell_model::{EntityKey, RunId, Time, limits};
 
 use super::state::{Declined, Due, Fact, Missed, Started};
-use super::{Deciding, Made, Names, Trigger};
+use super::{Deciding, Made, Names, Trigger, room};
 use crate::calendar::Calendar;
 use crate::message::{Message, StartClass, StartTriggered};
 use crate::start::{Start, derived_id};
@@ -39,6 +39,13 @@ impl Trigger {
     /// When it starts something next; none while it starts nothing by itself.
     pub(super) fn next_start(&self) -> Option<Time> {
         let made = self.made.as_ref().filter(|_| self.is_active())?;
+        let room = self.state.room.as_ref();
+        if room.is_some_and(|room| room.trying.is_some()) {
+            return None;
+        }
+        if let Some(room) = room.filter(|room| !room.held.is_empty()) {
+            return Some(Time(room.next_at));
+        }
         let (schedule, calendar) = made.schedule()?;
         let due = calendar.next(Time(self.state.watermark))?;
         let at = due.0.saturating_add(self.state.delay);
@@ -72,6 +79,14 @@ impl Trigger {
             Some(pace) if due.0 <= self.state.catching_up => Time(self.state.paced_at).plus(pace).0,
             _ => i64::MIN,
         }
+    }
+
+    /// The first due time that is not done with, if it has come.
+    fn first_due(&self, now: Time) -> Option<Time> {
+        let (_, calendar) = self.schedule()?;
+        let horizon = Time(now.0.saturating_sub(self.state.delay));
+        let first = calendar.next(Time(self.state.watermark));
+        first.filter(|due| *due <= horizon)
     }
 
     /// Due times are done with in order, and each is decided once.
@@ -133,12 +148,27 @@ impl Deciding<'_> {
             let Some(made) = self.trigger.made.clone() else {
                 return;
             };
-            let Some((schedule, calendar)) = made.schedule() else {
-                return;
-            };
             if !self.trigger.is_active() {
                 return;
             }
+            match self.trigger.next_in_room(self.now) {
+                None => {}
+                Some(room::Next::Nothing) => return,
+                Some(room::Next::Again) => {
+                    self.try_again();
+                    continue;
+                }
+                Some(room::Next::DueTimes) => {
+                    match self.trigger.first_due(self.now) {
+                        Some(due) => self.start_due(&made, due, StartClass::Regular),
+                        None => self.has_room(),
+                    }
+                    continue;
+                }
+            }
+            let Some((schedule, calendar)) = made.schedule() else {
+                return;
+            };
             match self.trigger.next_of(schedule, calendar, self.now) {
                 Next::Nothing => return,
                 Next::Start(due, class) => self.start_due(&made, due, class),
@@ -175,8 +205,9 @@ impl Deciding<'_> {
             class,
             backfill: None,
         };
+        let waited = self.trigger.state.room.is_some();
         let start = match wanted.start(due) {
-            Ok(Some(start)) => start,
+            Ok(Some(start)) => StartTriggered { waited, ..start },
             Ok(None) => return self.decline(Some(due), String::new()),
             Err(error) => return self.decline(Some(due), error),
         };
@@ -185,6 +216,7 @@ impl Deciding<'_> {
             run: start.id.to_bytes().to_vec(),
             due: true,
             class: class as u32,
+            waited,
             ..Started::default()
         }));
         self.messages
@@ -264,6 +296,7 @@ impl Wanted<'_> {
             hops: 0,
             class: self.class,
             backfill: self.backfill,
+            waited: false,
         }))
     }
 }

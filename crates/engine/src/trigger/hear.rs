@@ -7,6 +7,7 @@ use kapell_model::spec::{self, TriggerKind};
 use kapell_model::{EntityKey, Error, ErrorCode, RunStatus, Time, limits};
 
 use super::account::carried;
+use super::room::Taken;
 use super::state::{ByPerson, Due, Ended, Fact, Flag, Nothing, Refused, Removed, Set};
 use super::{Deciding, Made, unknown};
 use crate::backfill::{self, AskBackfill, Only};
@@ -43,6 +44,12 @@ impl Deciding<'_> {
                     } else {
                         error.message
                     },
+                    run: run.to_bytes().to_vec(),
+                }));
+            }
+            Message::NoRoom { start, error } => self.no_room(&start, error.message),
+            Message::StartTaken { run } => {
+                self.emit(Fact::Taken(Taken {
                     run: run.to_bytes().to_vec(),
                 }));
             }
@@ -204,6 +211,7 @@ impl Deciding<'_> {
             Only::Failed => state.has_failed(*due) && !state.is_open(*due),
             Only::All => true,
         };
+        all.retain(|due| !state.holds(*due));
         let mut due: Vec<i64> = all.into_iter().filter(is_wanted).map(|due| due.0).collect();
         if ask.newest_first {
             due.reverse();

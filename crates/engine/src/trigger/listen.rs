@@ -13,7 +13,7 @@ use super::{Deciding, Made};
 use crate::event::run_id;
 use crate::message::{Message, Signal, StartClass, StartTriggered, Subscribe};
 use crate::start::{Start, derived_id};
-use crate::topic::{equals, signal_value};
+use crate::topic::{equals, given_id, may_name, signal_value};
 
 /// What became of what could have started a run.
 enum Outcome {
@@ -202,7 +202,9 @@ impl Deciding<'_> {
         }
         let taken = state.started + state.declined + state.refused + state.duplicates;
         if signal.id.is_empty() {
-            signal.id = format!("n{}", taken + 1).into();
+            signal.id = given_id(taken + 1);
+        } else {
+            may_name(&signal.id)?;
         }
         signal.sent_at = self.now;
         let names = Map::from([("signal".into(), signal_value(&signal))]);
@@ -232,6 +234,12 @@ impl Deciding<'_> {
     /// Starts a run with what was found, unless it is the same as before, or is not wanted.
     fn start_by(&mut self, made: &Made, found: Found) -> Outcome {
         let refused = match self.made_of(made, &found) {
+            Ok((start, seen)) if self.trigger.state.room.is_some() => {
+                match self.hold(&start, found.used.clone(), seen) {
+                    Ok(()) => return Outcome::Started(start.id),
+                    Err(full) => Outcome::Failed(full),
+                }
+            }
             Ok((start, seen)) => {
                 let run = start.id;
                 self.emit(Fact::Started(Started {
@@ -241,6 +249,7 @@ impl Deciding<'_> {
                     class: StartClass::Regular as u32,
                     used: found.used,
                     seen,
+                    waited: false,
                 }));
                 self.messages
                     .push((run.into(), Message::StartTriggered(Box::new(start))));
@@ -343,6 +352,7 @@ impl Deciding<'_> {
             hops,
             class: StartClass::Regular,
             backfill: None,
+            waited: false,
         };
         Ok((start, seen))
     }

@@ -34,8 +34,13 @@ impl Trigger {
             Some((schedule, _)) => schedule.timezone.as_deref(),
             None => None,
         };
-        let problem = match &made.calendar {
-            Some(Err(error)) => Some(json!({ "message": error })),
+        let room = state.room.as_ref();
+        let problem = match (&made.calendar, room) {
+            (Some(Err(error)), _) => Some(json!({ "message": error })),
+            (_, Some(room)) => Some(json!({
+                "message": format!("starts wait for room, and are tried in order: {}", room.message),
+                "at": Time(room.since).to_string(),
+            })),
             _ => state.problem.as_ref().map(|problem| {
                 let run = Some(&problem.run).filter(|run| !run.is_empty());
                 json!({
@@ -73,6 +78,9 @@ impl Trigger {
             "declined": state.declined,
             "refused": state.refused,
             "duplicates": state.duplicates,
+            "waiting_starts": room.map_or(0, |room| {
+                room.held.len() + usize::from(room.trying.is_some())
+            }),
             "waiting_signals": state.pending.len(),
             "waiting": state
                 .pending

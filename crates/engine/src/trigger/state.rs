@@ -6,6 +6,7 @@ use kapell_model::{Time, limits};
 use prost::Message;
 
 use super::account::{insert, remove};
+use super::room::{Holds, NoRoom, Room, Taken};
 use crate::message::Signal;
 
 /// What a trigger's facts say: its snapshot.
@@ -96,6 +97,9 @@ pub struct State {
     /// Goes up with each new address of a webhook.
     #[prost(uint32, tag = "28")]
     pub address: u32,
+    /// Its run queue has no room, and what waits for that.
+    #[prost(message, optional, tag = "29")]
+    pub room: Option<Room>,
 }
 
 /// A signal that waits for others to be joined with.
@@ -189,7 +193,7 @@ pub struct TriggerEvent {
     /// What.
     #[prost(
         oneof = "Fact",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21"
     )]
     pub fact: Option<Fact>,
 }
@@ -245,6 +249,18 @@ pub enum Fact {
     /// It has another address.
     #[prost(message, tag = "17")]
     Rotated(Nothing),
+    /// Its run queue had no room for a start, which waits.
+    #[prost(message, tag = "18")]
+    NoRoom(Box<NoRoom>),
+    /// A start that waited was taken.
+    #[prost(message, tag = "19")]
+    Taken(Taken),
+    /// Nothing waits for room any more.
+    #[prost(message, tag = "20")]
+    HasRoom(Nothing),
+    /// A start waits behind others.
+    #[prost(message, tag = "21")]
+    Holds(Box<Holds>),
 }
 
 /// Signals that waited and wait no more.
@@ -263,7 +279,7 @@ pub struct Removed {
     pub keeps: bool,
 }
 
-/// See [`Fact::Backfilled`] and [`Fact::Rotated`].
+/// See [`Fact::Backfilled`], [`Fact::Rotated`] and [`Fact::HasRoom`].
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub struct Nothing {}
 
@@ -355,6 +371,9 @@ pub struct Started {
     /// Hash of what starts no other run.
     #[prost(bytes = "vec", tag = "6")]
     pub seen: Vec<u8>,
+    /// It waited for room, and it is heard whether it is taken now.
+    #[prost(bool, tag = "7")]
+    pub waited: bool,
 }
 
 /// See [`Fact::Refused`].
@@ -417,6 +436,7 @@ impl State {
             Some(Fact::Removed(removed)) => {
                 let former = std::mem::take(&mut self.definition);
                 self.pending.clear();
+                self.drop_held(|_| true);
                 self.catching_up = 0;
                 if removed.keeps {
                     self.former = former;
@@ -450,46 +470,34 @@ impl State {
                 }
                 self.use_up(&started.used);
                 self.see(at, started);
-                self.started += 1;
-                self.last = Some(Started {
-                    used: Vec::new(),
-                    seen: Vec::new(),
-                    ..started.clone()
-                });
-                self.last_started_at = at;
-            }
-            Some(Fact::Declined(declined)) => {
-                if let Some(due) = declined.due {
-                    self.pass(due);
-                }
-                self.use_up(&declined.used);
-                if declined.error.is_empty() {
-                    self.declined += 1;
+                if started.waited {
+                    self.tries(started);
                 } else {
-                    self.refused += 1;
-                    self.problem = Some(Problem {
-                        at,
-                        message: declined.error.clone(),
-                        run: Vec::new(),
-                    });
+                    self.has_started(at, started);
                 }
             }
-            Some(Fact::Refused(refused)) => {
-                self.refused += 1;
-                self.problem = Some(Problem {
-                    at,
-                    message: refused.message.clone(),
-                    run: refused.run.clone(),
-                });
-                // It started nothing: the same may come again.
-                if !refused.run.is_empty() {
-                    self.seen.retain(|seen| seen.run != refused.run);
-                }
-                if remove(&mut self.open, refused.scheduled_at) {
-                    insert(&mut self.failed, refused.scheduled_at, limits::DUE_FAILURES);
-                }
-            }
+            Some(Fact::Declined(declined)) => self.declined(at, declined),
+            Some(Fact::Refused(refused)) => self.refused(at, refused),
             Some(Fact::Ended(ended)) => self.ended(ended),
+            Some(Fact::NoRoom(met)) => self.met_no_room(at, met),
+            Some(Fact::Taken(taken)) => {
+                if let Some(started) = self.tried(at, &taken.run) {
+                    self.has_started(at, &started);
+                }
+            }
+            Some(Fact::HasRoom(_)) => self.room = None,
+            Some(Fact::Holds(holds)) => {
+                self.use_up(&holds.used);
+                let started = Started {
+                    run: holds.start.run.clone(),
+                    seen: holds.seen.clone(),
+                    ..Started::default()
+                };
+                self.see(at, &started);
+                if let Some(room) = &mut self.room {
+                    room.held.push(holds.start.clone());
+                }
+            }
             Some(Fact::Rotated(_)) => self.address = self.address.saturating_add(1),
             Some(Fact::Reopened(due)) => insert(&mut self.open, due.due, limits::DUE_OPEN),
             Some(Fact::Backfilled(_)) => self.backfills += 1,
@@ -529,8 +537,53 @@ impl State {
                 self.open.clear();
             }
             self.pending.clear();
+            self.drop_held(|_| true);
             self.go_on_at(at);
         }
+    }
+
+    fn declined(&mut self, at: i64, declined: &Declined) {
+        if let Some(due) = declined.due {
+            self.pass(due);
+        }
+        self.use_up(&declined.used);
+        if declined.error.is_empty() {
+            self.declined += 1;
+            return;
+        }
+        self.refused += 1;
+        self.problem = Some(Problem {
+            at,
+            message: declined.error.clone(),
+            run: Vec::new(),
+        });
+    }
+
+    fn refused(&mut self, at: i64, refused: &Refused) {
+        self.refused += 1;
+        self.problem = Some(Problem {
+            at,
+            message: refused.message.clone(),
+            run: refused.run.clone(),
+        });
+        self.tried(at, &refused.run);
+        // It started nothing: the same may come again.
+        if !refused.run.is_empty() {
+            self.seen.retain(|seen| seen.run != refused.run);
+        }
+        if remove(&mut self.open, refused.scheduled_at) {
+            insert(&mut self.failed, refused.scheduled_at, limits::DUE_FAILURES);
+        }
+    }
+
+    fn has_started(&mut self, at: i64, started: &Started) {
+        self.started += 1;
+        self.last = Some(Started {
+            used: Vec::new(),
+            seen: Vec::new(),
+            ..started.clone()
+        });
+        self.last_started_at = at;
     }
 
     /// The oldest go if there are too many.
@@ -581,6 +634,7 @@ impl State {
 
     /// What was due is over.
     fn go_on_at(&mut self, at: i64) {
+        self.drop_held(|held| held.due);
         self.pass(at);
         self.catching_up = 0;
     }

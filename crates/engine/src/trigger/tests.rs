@@ -12,6 +12,7 @@ use crate::backfill::{AskBackfill, Only};
 use crate::message::{StartClass, StartTriggered, TriggerSet};
 use crate::small::Ask;
 
+mod room;
 mod signals;
 
 fn at(text: &str) -> Time {

@@ -46,6 +46,19 @@ pub static WORKER_SLOTS: Key = Key {
     )
 };
 
+/// `worker.queues`
+pub static WORKER_QUEUES: Key = Key {
+    flag: Some("--queues"),
+    ..key(
+        "worker",
+        "queues",
+        Kind::List,
+        "",
+        "Queues whose work is done: these and no others. Empty is, for a worker, every queue that no worker \
+         names; for a server, every queue that no worker ever named.",
+    )
+};
+
 /// `worker.keep_failed`
 pub static WORKER_KEEP_FAILED: Key = key(
     "worker",
@@ -372,6 +385,7 @@ pub static KEYS: &[&Key] = &[
     &SERVER_REQUEST_RATE,
     &SERVER_GRACE,
     &WORKER_SLOTS,
+    &WORKER_QUEUES,
     &WORKER_KEEP_FAILED,
     &RETENTION_AGE,
     &RETENTION_RUNS,

@@ -21,7 +21,7 @@ pub(crate) static TRIGGER: Section = Section {
         Key::new("paused", Shape::Bool, "True: it starts nothing until it is resumed.").default("false"),
         Key::new("timezone", Shape::Literal, "Of `cron` and `every`: an IANA name such as `Europe/Berlin`; what `run.timezone` is.").default("the workflow's"),
         Key::new("catchup", Shape::AnyOf(&[Shape::Choice(&["latest", "none", "all"]), Shape::Section(&CATCHUP)]), "Of `cron` and `every`: what becomes of due times at which nothing could start.").default("latest"),
-        Key::new("jitter", Shape::Duration, "Of `cron` and `every`: starts are late by a part of this, always the same one for the same trigger.").default("0s"),
+        Key::new("jitter", Shape::Duration, "Of `cron` and `every`: starts are late by a part of this, always the same one for the same trigger. Shorter than the time between two due times; of a `cron` the nearest two of the first 100 from the year 2000 on count, by the wall clock.").default("0s"),
         Key::new("start", Shape::Literal, "Of `cron` and `every`: no due time before it. A timestamp, or a date or time in the time zone."),
         Key::new("end", Shape::Literal, "Of `cron` and `every`: no due time at or after it."),
         Key::new("match", Shape::Condition, "Of `signal`: which of them, over `signal`. A field that the signal lacks is no match.").default("every one"),

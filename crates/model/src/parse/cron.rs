@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
+use jiff::SignedDuration;
 use jiff::civil::date;
 use jiff::tz::TimeZone;
 
+use crate::limits;
 use crate::yaml::{Node, Span, source_offset};
 
 use super::Context;
@@ -45,6 +47,25 @@ fn compile(text: &str) -> Option<Cron> {
         .build()
         .parse(text)
         .ok()
+}
+
+/// The shortest time between two due times of an expression that was read, by the wall clock: among the
+/// first [`limits::JITTER_DUE_TIMES`] from the year 2000 on. None if it has no two.
+pub(crate) fn shortest_gap(text: &str) -> Option<SignedDuration> {
+    let cron = compile(text)?;
+    let mut due = date(2000, 1, 1).at(0, 0, 0, 0);
+    let mut shortest = None;
+    for number in 0..limits::JITTER_DUE_TIMES {
+        let Ok(next) = cron.find_next_occurrence(&due, number == 0) else {
+            break;
+        };
+        if number > 0 {
+            let gap = next.duration_since(due);
+            shortest = Some(shortest.map_or(gap, |least: SignedDuration| least.min(gap)));
+        }
+        due = next;
+    }
+    shortest
 }
 
 impl Context<'_> {

@@ -199,15 +199,8 @@ fn schedule(
     let jitter = fields
         .get("jitter")
         .and_then(|node| Some((cx.duration(node, "jitter")?, node)));
-    if let (Some(Timing::Every(every)), Some((jitter, node))) = (&timing, jitter)
-        && jitter >= *every
-    {
-        cx.error_hint(
-            "out-of-range",
-            node.span,
-            "`jitter` is shorter than the time between two due times",
-            format!("they are {} apart", kapell_expr::format_duration(*every)),
-        );
+    if let (Some(timing), Some((jitter, node))) = (&timing, jitter) {
+        check_jitter(cx, timing, jitter, node);
     }
     let start = fields
         .get("start")
@@ -233,6 +226,22 @@ fn schedule(
         start,
         end: end.map(|(end, _)| end),
     })
+}
+
+/// A start that is late by more than the time to the next due time would come after that one's.
+fn check_jitter(cx: &mut Context<'_>, timing: &Timing, jitter: SignedDuration, node: &Node) {
+    let (gap, which) = match timing {
+        Timing::Every(every) => (Some(*every), "they"),
+        Timing::Cron(text) => (super::cron::shortest_gap(text), "the nearest of them"),
+    };
+    if let Some(gap) = gap.filter(|gap| jitter >= *gap) {
+        cx.error_hint(
+            "out-of-range",
+            node.span,
+            "`jitter` is shorter than the time between two due times",
+            format!("{which} are {} apart", kapell_expr::format_duration(gap)),
+        );
+    }
 }
 
 fn every(cx: &mut Context<'_>, node: &Node) -> Option<SignedDuration> {

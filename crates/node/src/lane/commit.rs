@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use kapell_api::task::{Report, TaskEvent};
+use kapell_engine::Run;
 use kapell_engine::run::grant::{Offers, Room};
 use kapell_model::{EntityKey, Error, ErrorCode, Offer, RunId, Time};
 use kapell_store::{Commit, EntityWrite};
@@ -14,7 +15,7 @@ use crate::entity::Entity;
 use crate::perform::Size;
 use crate::rows;
 
-use super::{Committing, Lane, Output, SHORT_RUNS, ToEntity, full};
+use super::{Committing, Lane, Output, SHORT_RUNS, StepsEnded, ToEntity, full};
 
 /// The outcome of a commit is not known.
 fn unconfirmed() -> Error {
@@ -23,6 +24,12 @@ fn unconfirmed() -> Error {
         "the store did not confirm the change: it may or may not have been made",
     )
     .hint("look before you try again")
+}
+
+/// Ends of a run's steps and items: good ones, others.
+pub(super) fn ends(run: &Run) -> [u64; 2] {
+    let [good, other, _] = run.state.counts;
+    [good, other]
 }
 
 impl Lane {
@@ -135,6 +142,7 @@ impl Lane {
         }
         let mut batch = batch;
         self.seats.commit_begins();
+        let steps = self.steps_ended(&batch);
         let (commit, ended) = self.commit_of(&mut batch);
         let commit = Arc::new(commit);
         let blobs = std::mem::take(&mut batch.blobs);
@@ -142,8 +150,29 @@ impl Lane {
         self.committing = Some(Committing {
             batch,
             commit,
+            steps,
             ended,
         });
+    }
+
+    /// Steps and items that ended in a batch. A retry takes ends back: what ends again is told again.
+    fn steps_ended(&mut self, batch: &Batch) -> Vec<StepsEnded> {
+        let mut steps = Vec::new();
+        for key in batch.touched.keys() {
+            let Some(slot) = self.slots.get_mut(key) else {
+                continue;
+            };
+            let Entity::Run(run) = &slot.entity else {
+                continue;
+            };
+            let now = ends(run);
+            let new = [0, 1].map(|end| now[end].saturating_sub(slot.told[end]));
+            slot.told = now;
+            if new != [0; 2] {
+                steps.push((Arc::clone(&run.state.meta.workflow), new));
+            }
+        }
+        steps
     }
 
     pub(super) fn commit_of(&mut self, batch: &mut Batch) -> (Commit, Vec<EntityKey>) {
@@ -237,7 +266,8 @@ impl Lane {
                 self.has_room();
                 self.release(committing.batch);
                 if !committing.commit.entities.is_empty() {
-                    self.out.push(Output::RowsChanged(committing.commit));
+                    self.out
+                        .push(Output::RowsChanged(committing.commit, committing.steps));
                 }
                 for key in committing.ended {
                     let over = self.slots.get(&key).is_some_and(|slot| {

@@ -92,6 +92,7 @@ impl Lane {
                     hops: meta.hops,
                     class: StartClass::Regular,
                     backfill: None,
+                    waited: false,
                     ready: None,
                     refused: None,
                 };

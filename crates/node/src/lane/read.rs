@@ -47,7 +47,10 @@ impl Lane {
                 self.looked_due = true;
                 if self.recovering {
                     self.recovering = false;
-                    tracing::info!(entities = self.loading.len(), "what is unfinished goes on");
+                    if !self.loading.is_empty() {
+                        let entities = self.loading.len();
+                        tracing::info!(entities, "what is unfinished goes on");
+                    }
                     self.take_waiting();
                 }
             }

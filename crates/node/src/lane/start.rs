@@ -41,6 +41,8 @@ pub(super) struct Making {
     pub(super) hops: u32,
     pub(super) class: StartClass,
     pub(super) backfill: Option<Arc<str>>,
+    /// The trigger that wants it hears when it is there.
+    pub(super) waited: bool,
     pub(super) ready: Option<Box<Ready>>,
     /// Why it is not made, unless it is there already.
     pub(super) refused: Option<Error>,
@@ -96,6 +98,7 @@ impl Making {
             hops: 0,
             class: StartClass::Regular,
             backfill: None,
+            waited: false,
             ready: None,
             refused: None,
         }
@@ -124,6 +127,7 @@ impl Making {
             hops: start.hops,
             class: start.class,
             backfill: start.backfill,
+            waited: start.waited,
             ready: None,
             refused: None,
         }
@@ -152,6 +156,7 @@ impl Making {
             hops: child.hops,
             class: StartClass::Regular,
             backfill: None,
+            waited: false,
             ready: None,
             refused: None,
         }
@@ -397,8 +402,7 @@ impl Lane {
             return;
         }
         if line.is_full() && places && making.class == StartClass::Regular {
-            let error = no_room(&making.workflow);
-            self.make_failed(making, error);
+            self.put_off(making);
             return;
         }
         let queue = ready.queue.as_ref().map(|(line, _)| {
@@ -454,8 +458,44 @@ impl Lane {
 
     /// The run is there.
     pub(super) fn made(&mut self, making: &Making, key: &EntityKey) {
-        if let (Some(reply), EntityKey::Run(id)) = (making.reply(), key) {
-            self.reply(reply, Ok(Answer::Started(*id)));
+        let EntityKey::Run(id) = *key else { return };
+        match &making.origin {
+            Origin::Client(reply) => self.reply(*reply, Ok(Answer::Started(id))),
+            Origin::Trigger(from) if making.waited => {
+                self.send(from.clone(), Message::StartTaken { run: id });
+            }
+            Origin::Trigger(_) | Origin::Parent(_) => {}
+        }
+    }
+
+    /// The run queue is full. A trigger keeps its start and comes again.
+    fn put_off(&mut self, making: Making) {
+        let error = no_room(&making.workflow);
+        match making.origin {
+            Origin::Trigger(from @ EntityKey::Trigger { .. }) => {
+                let start = Box::new(StartTriggered {
+                    id: making.id.unwrap_or_default(),
+                    from: from.clone(),
+                    namespace: making.namespace,
+                    workflow: making.workflow,
+                    version: making.version,
+                    params: making.params,
+                    kind: making.trigger,
+                    name: making.trigger_name.unwrap_or_default(),
+                    by: making.by,
+                    scheduled_at: making.scheduled_at.unwrap_or(self.now),
+                    interval: making.interval.unwrap_or_default(),
+                    timezone: making.timezone.unwrap_or_default(),
+                    hops: making.hops,
+                    class: making.class,
+                    backfill: making.backfill,
+                    waited: making.waited,
+                });
+                self.send(from, Message::NoRoom { start, error });
+            }
+            Origin::Client(_) | Origin::Parent(_) | Origin::Trigger(_) => {
+                self.make_failed(making, error);
+            }
         }
     }
 

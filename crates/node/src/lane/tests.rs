@@ -13,6 +13,7 @@ mod full;
 mod queues;
 mod sessions;
 mod signals;
+mod steps;
 
 struct NoBlobs;
 
@@ -62,6 +63,7 @@ struct World {
     offers: Vec<Task>,
     stops: Vec<(RunId, Place, Offer)>,
     taken: Vec<(RunId, Place, Offer)>,
+    steps: Vec<StepsEnded>,
     replies: Vec<(ReplyId, Result<Answer, Error>)>,
     next_reply: u64,
 }
@@ -99,6 +101,7 @@ impl World {
             offers: Vec::new(),
             stops: Vec::new(),
             taken: Vec::new(),
+            steps: Vec::new(),
             replies: Vec::new(),
             next_reply: 0,
         };
@@ -145,7 +148,7 @@ impl World {
             Output::Reply(reply, answer) => self.replies.push((reply, answer)),
             Output::Stop(stops) => self.stops.extend(stops),
             Output::Taken(taken) => self.taken.extend(taken),
-            Output::RowsChanged(_) => {}
+            Output::RowsChanged(_, steps) => self.steps.extend(steps),
             output if self.deaf => self.unread.push(output),
             output => self.read(output),
         }
@@ -236,6 +239,12 @@ impl World {
         let succeeded = |task| self.report(task, Outcome::Succeeded(Value::Null));
         let reports = tasks.iter().map(succeeded).collect();
         self.lane.on(self.now, Input::Reports(reports));
+    }
+
+    /// Ends of steps that were told since this was asked last: good ones, others.
+    fn told(&mut self) -> [u64; 2] {
+        let told = self.steps.drain(..).map(|(_, ends)| ends);
+        told.fold([0; 2], |sum, ends| [sum[0] + ends[0], sum[1] + ends[1]])
     }
 
     fn status(&self, run: RunId) -> Option<RunStatus> {

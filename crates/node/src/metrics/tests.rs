@@ -21,6 +21,7 @@ fn row(number: u128, trigger: &str, status: RunStatus) -> RunRow {
         labels: "{}".to_owned(),
         scheduled_at: Some(Time(4_999_000)),
         trigger_name: None,
+        backfill: None,
     }
 }
 
@@ -71,8 +72,14 @@ fn runs_are_counted_once_when_they_are_made_and_when_they_end() {
         .collect();
     assert_eq!(ends, [(RunStatus::Succeeded, 1), (RunStatus::Failed, 1)]);
     assert_eq!(of.run_duration.read().2, 4_000_000);
-    let steps = of.steps.each_ref();
-    assert_eq!(steps.map(|steps| steps.load(Ordering::Relaxed)), [4, 2]);
+    let steps = || {
+        let steps = of.steps.each_ref();
+        steps.map(|steps| steps.load(Ordering::Relaxed))
+    };
+    assert_eq!(steps(), [0, 0], "they are told when they end");
+    metrics.steps_ended(&[("w".into(), [2, 1]), ("v".into(), [9, 9])]);
+    metrics.steps_ended(&[("w".into(), [2, 0])]);
+    assert_eq!(steps(), [4, 1]);
     let (_, late, sum) = metrics.lateness.read();
     assert_eq!((late, sum), (1, 1_000), "a start by hand is not late");
 }

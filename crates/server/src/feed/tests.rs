@@ -19,6 +19,7 @@ fn row(number: u128, workflow: &str) -> RunRow {
         labels: String::new(),
         scheduled_at: None,
         trigger_name: None,
+        backfill: None,
     }
 }
 

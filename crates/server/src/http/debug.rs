@@ -19,6 +19,9 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
         .routes(routes!(show_breakpoints, set_breakpoints))
         .routes(routes!(add_breakpoint))
         .routes(routes!(remove_breakpoints))
+        .routes(routes!(show_breakpoints_of_all, set_breakpoints_of_all))
+        .routes(routes!(add_breakpoint_of_all))
+        .routes(routes!(remove_breakpoints_of_all))
         .routes(routes!(evaluate))
 }
 
@@ -35,7 +38,7 @@ async fn show_breakpoints(
     Query(which): Query<BreakpointQuery>,
 ) -> Answer<WorkflowBreakpoints> {
     call(service, move |service| {
-        service.breakpoints(&workflow, which.version)
+        service.breakpoints(Some(&workflow), which.version)
     })
     .await
 }
@@ -58,7 +61,7 @@ async fn set_breakpoints(
 ) -> Answer<WorkflowBreakpoints> {
     let all: WorkflowBreakpoints = body.read()?;
     call(service, move |service| {
-        service.set_breakpoints(&workflow, &all)
+        service.set_breakpoints(Some(&workflow), &all)
     })
     .await
 }
@@ -81,7 +84,7 @@ async fn add_breakpoint(
 ) -> Answer<WorkflowBreakpoints> {
     let of: AddBreakpoint = body.read()?;
     call(service, move |service| {
-        service.add_breakpoint(&workflow, &of)
+        service.add_breakpoint(Some(&workflow), &of)
     })
     .await
 }
@@ -101,7 +104,61 @@ async fn remove_breakpoints(
 ) -> Answer<WorkflowBreakpoints> {
     let which: RemoveBreakpoints = body.read()?;
     call(service, move |service| {
-        service.remove_breakpoints(&workflow, &which)
+        service.remove_breakpoints(Some(&workflow), &which)
+    })
+    .await
+}
+
+/// Show the breakpoints of all new runs of every workflow
+#[utoipa::path(
+    get, path = "/breakpoints", tag = "debugging", security(("token" = ["read"])),
+    responses((status = 200, description = "The breakpoints", body = WorkflowBreakpoints))
+)]
+async fn show_breakpoints_of_all(State(service): Shared) -> Answer<WorkflowBreakpoints> {
+    call(service, move |service| service.breakpoints(None, None)).await
+}
+
+/// Set the breakpoints of all new runs of every workflow
+///
+/// Of workflows that come later too. Those that were there are replaced; those of single workflows stay.
+#[utoipa::path(
+    put, path = "/breakpoints", tag = "debugging", security(("token" = ["run"])),
+    request_body = WorkflowBreakpoints,
+    responses((status = 200, description = "The breakpoints then", body = WorkflowBreakpoints))
+)]
+async fn set_breakpoints_of_all(State(service): Shared, body: Body) -> Answer<WorkflowBreakpoints> {
+    let all: WorkflowBreakpoints = body.read()?;
+    call(service, move |service| service.set_breakpoints(None, &all)).await
+}
+
+/// Set one more breakpoint of all new runs of every workflow
+///
+/// Of workflows that come later too: at a step that none has yet it is taken all the same.
+#[utoipa::path(
+    post, path = "/breakpoints/add", tag = "debugging", security(("token" = ["run"])),
+    request_body = AddBreakpoint,
+    responses((status = 200, description = "The breakpoints then", body = WorkflowBreakpoints))
+)]
+async fn add_breakpoint_of_all(State(service): Shared, body: Body) -> Answer<WorkflowBreakpoints> {
+    let of: AddBreakpoint = body.read()?;
+    call(service, move |service| service.add_breakpoint(None, &of)).await
+}
+
+/// Remove breakpoints of all new runs of every workflow
+///
+/// Those of single workflows stay.
+#[utoipa::path(
+    post, path = "/breakpoints/remove", tag = "debugging", security(("token" = ["run"])),
+    request_body = RemoveBreakpoints,
+    responses((status = 200, description = "The breakpoints then", body = WorkflowBreakpoints))
+)]
+async fn remove_breakpoints_of_all(
+    State(service): Shared,
+    body: Body,
+) -> Answer<WorkflowBreakpoints> {
+    let which: RemoveBreakpoints = body.read()?;
+    call(service, move |service| {
+        service.remove_breakpoints(None, &which)
     })
     .await
 }

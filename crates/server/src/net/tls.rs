@@ -25,6 +25,17 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
+impl TlsFiles {
+    /// Where a data directory holds a certificate of its own.
+    pub fn own(data_dir: &Path) -> Self {
+        let folder = data_dir.join("tls");
+        Self {
+            cert: folder.join("cert.pem"),
+            key: folder.join("key.pem"),
+        }
+    }
+}
+
 /// A certificate of our own that ends within this is made anew.
 const RENEWED_BEFORE: Duration = Duration::from_hours(30 * 24);
 
@@ -40,11 +51,7 @@ pub(crate) fn self_signed(
     names: &[String],
     now: Time,
 ) -> Result<TlsFiles, Error> {
-    let folder = data_dir.join("tls");
-    let files = TlsFiles {
-        cert: folder.join("cert.pem"),
-        key: folder.join("key.pem"),
-    };
+    let files = TlsFiles::own(data_dir);
     let mut all: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
     if !address.ip().is_unspecified() {
         all.push(address.ip().to_string());
@@ -79,6 +86,7 @@ pub(crate) fn self_signed(
         file.write_all(text.as_bytes())?;
         fs::rename(&new, path)
     };
+    let folder = data_dir.join("tls");
     let written = fs::create_dir_all(&folder)
         .and_then(|()| write(&files.key, &made.signing_key.serialize_pem(), 0o600))
         .and_then(|()| write(&files.cert, &made.cert.pem(), 0o644));

@@ -117,6 +117,7 @@ fn is_everything(filter: &RunFilter) -> bool {
         since,
         until,
         trigger,
+        backfill,
         labels,
         error,
         before: _,
@@ -127,6 +128,7 @@ fn is_everything(filter: &RunFilter) -> bool {
         && since.is_none()
         && until.is_none()
         && trigger.is_none()
+        && backfill.is_none()
         && labels.is_empty()
         && error.is_none()
 }

@@ -1,4 +1,4 @@
-//! Breakpoints of workflows, and what expressions give in a run.
+//! Breakpoints of workflows, one or all, and what expressions give in a run.
 
 use kapell_api::client::{DebugCalls, Result};
 use kapell_api::http::{
@@ -71,6 +71,23 @@ impl Service {
         Ok(())
     }
 
+    /// Breakpoints of new runs of a workflow, of one version or of all; without one, of every workflow.
+    fn breaks_of(&self, workflow: Option<&str>, version: Option<u32>) -> Result<Vec<Break>> {
+        let Some(workflow) = workflow else {
+            return match version {
+                None => Ok(self.of_all()?.breaks),
+                Some(_) => Err(version_of_all()),
+            };
+        };
+        self.known(workflow)?;
+        let mut settings = self.settings(workflow)?;
+        Ok(match version {
+            None => settings.breaks,
+            Some(version) => settings.breaks_of.remove(&version).unwrap_or_default(),
+        })
+    }
+
+    /// Changes those of one workflow.
     fn change_breaks(
         &self,
         workflow: &str,
@@ -78,17 +95,45 @@ impl Service {
         change: Change,
     ) -> Result<WorkflowBreakpoints> {
         let path = format!("/workflows/{workflow}/breakpoints");
+        self.audited(&path, || {
+            let ask = Ask::Change(Box::new(change));
+            let asks = vec![(Self::queue_key(workflow), ask)];
+            self.ask(ClientRequest::AskTogether(asks))?;
+            self.breakpoints(Some(workflow), version)
+        })
+    }
+
+    /// Changes those of every workflow, what is not there yet too.
+    fn change_breaks_of_all(
+        &self,
+        version: Option<u32>,
+        change: impl FnOnce(&mut Vec<Break>) -> Result<()>,
+    ) -> Result<WorkflowBreakpoints> {
+        if version.is_some() {
+            return Err(version_of_all());
+        }
+        self.audited("/breakpoints", || {
+            self.change_all(|of_all| change(&mut of_all.breaks))?;
+            self.breakpoints(None, None)
+        })
+    }
+
+    fn audited(
+        &self,
+        path: &str,
+        change: impl FnOnce() -> Result<WorkflowBreakpoints>,
+    ) -> Result<WorkflowBreakpoints> {
         let what = |all: Option<&WorkflowBreakpoints>| match all {
             Some(all) => format!("{} of them now", all.breakpoints.len()),
             None => String::new(),
         };
-        self.audit.change("PUT", &path, what, || {
-            let ask = Ask::Change(Box::new(change));
-            let asks = vec![(Self::queue_key(workflow), ask)];
-            self.ask(ClientRequest::AskTogether(asks))?;
-            self.breakpoints(workflow, version)
-        })
+        self.audit.change("PUT", path, what, change)
     }
+}
+
+fn version_of_all() -> Error {
+    let message = "a version is one of a workflow, and these are of every workflow";
+    Error::new(ErrorCode::BadRequest, message).hint("name the workflow, or leave the version out")
 }
 
 /// Breakpoints that somebody sets.
@@ -101,17 +146,12 @@ fn set_by(by: &str, all: Vec<Break>) -> impl Iterator<Item = Break> {
 }
 
 impl DebugCalls for Service {
-    fn breakpoints(&self, workflow: &str, version: Option<u32>) -> Result<WorkflowBreakpoints> {
-        self.known(workflow)?;
-        let settings = self.settings(workflow)?;
-        let found = match version {
-            None => settings.breaks,
-            Some(version) => settings
-                .breaks_of
-                .get(&version)
-                .cloned()
-                .unwrap_or_default(),
-        };
+    fn breakpoints(
+        &self,
+        workflow: Option<&str>,
+        version: Option<u32>,
+    ) -> Result<WorkflowBreakpoints> {
+        let found = self.breaks_of(workflow, version)?;
         Ok(WorkflowBreakpoints {
             version,
             breakpoints: found.iter().map(rows::breakpoint).collect(),
@@ -121,10 +161,17 @@ impl DebugCalls for Service {
 
     fn set_breakpoints(
         &self,
-        workflow: &str,
+        workflow: Option<&str>,
         all: &WorkflowBreakpoints,
     ) -> Result<WorkflowBreakpoints> {
         let wanted = breaks(&all.breakpoints)?;
+        let Some(workflow) = workflow else {
+            let wanted = set_by(&all.by, wanted).collect();
+            return self.change_breaks_of_all(all.version, |breaks| {
+                *breaks = wanted;
+                Ok(())
+            });
+        };
         self.check_breaks(workflow, all.version, &wanted)?;
         let wanted = set_by(&all.by, wanted).collect();
         let change = match all.version {
@@ -140,10 +187,20 @@ impl DebugCalls for Service {
         self.change_breaks(workflow, all.version, change)
     }
 
-    fn add_breakpoint(&self, workflow: &str, of: &AddBreakpoint) -> Result<WorkflowBreakpoints> {
+    fn add_breakpoint(
+        &self,
+        workflow: Option<&str>,
+        of: &AddBreakpoint,
+    ) -> Result<WorkflowBreakpoints> {
         let wanted = breaks(std::slice::from_ref(&of.breakpoint))?;
+        let Some(workflow) = workflow else {
+            let mut add = set_by(&of.by, wanted);
+            return self.change_breaks_of_all(of.version, |breaks| {
+                add.try_for_each(|add| Breaks::add(breaks, add))
+            });
+        };
         self.check_breaks(workflow, of.version, &wanted)?;
-        let there = self.breakpoints(workflow, of.version)?.breakpoints.len();
+        let there = self.breaks_of(Some(workflow), of.version)?.len();
         if there >= limits::BREAKPOINTS {
             return Err(Breaks::too_many(there + 1));
         }
@@ -157,18 +214,28 @@ impl DebugCalls for Service {
 
     fn remove_breakpoints(
         &self,
-        workflow: &str,
+        workflow: Option<&str>,
         which: &RemoveBreakpoints,
     ) -> Result<WorkflowBreakpoints> {
         let gone = gone(which.step.as_deref(), which.at);
-        let there = self.breakpoints(workflow, which.version)?.breakpoints;
+        let there = self.breaks_of(workflow, which.version)?;
         if let Some(step) = &which.step
-            && !there.iter().any(|of| gone.has(&rows::break_of(of)))
+            && !there.iter().any(|of| gone.has(of))
         {
-            let message = format!("new runs of `{workflow}` have no such breakpoint at `{step}`");
+            let whose = workflow.map_or_else(
+                || "every workflow".to_owned(),
+                |workflow| format!("`{workflow}`"),
+            );
+            let message = format!("new runs of {whose} have no such breakpoint at `{step}`");
             return Err(Error::new(ErrorCode::BadRequest, message)
                 .hint("`kapell breakpoint list` lists them; those of the definition stay"));
         }
+        let Some(workflow) = workflow else {
+            return self.change_breaks_of_all(which.version, |breaks| {
+                breaks.retain(|of| !gone.has(of));
+                Ok(())
+            });
+        };
         let change = Change {
             remove_breaks: Some((which.version, gone)),
             ..Change::default()

@@ -158,7 +158,7 @@ impl Service {
                 }
             };
             wanted.change.to = Some(version);
-            asks.extend(self.held_too(&wanted.row.workflow)?);
+            asks.extend(self.told_too(&wanted.row.workflow)?);
             asks.push(activation(&wanted.spec, &wanted.row.workflow, version));
         }
         for workflow in left_over {

@@ -1,6 +1,7 @@
 //! Runs: made, listed, looked at, acted on.
 
 mod said;
+mod who;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,8 @@ use kapell_engine::record::Fold;
 use kapell_engine::run as engine;
 use kapell_engine::{Request, event};
 use kapell_expr::Value;
-use kapell_model::{Error, ErrorCode, RunId, RunStatus, StepStatus, Time, limits};
+use kapell_model::spec::Approval;
+use kapell_model::{Error, ErrorCode, RunId, RunStatus, Time, limits};
 use kapell_node::perform::{self, Plans};
 use kapell_node::{Answer, ClientRequest, Entity, clock};
 use kapell_store::{RunFilter, RunPlace, RunRow};
@@ -46,12 +48,22 @@ impl Service {
     }
 
     /// [`RunCalls::act`] without a thread that waits.
-    pub(crate) async fn act_soon(&self, run: RunId, action: Action) -> Result<Option<RunId>> {
+    pub(crate) async fn act_soon(
+        self: &Arc<Self>,
+        run: RunId,
+        action: Action,
+    ) -> Result<Option<RunId>> {
         if matches!(action, Action::Fork { .. }) {
             self.takes_starts()?;
         }
         about(|| said::action(run, &action));
-        acted(self.ask_soon(action_request(run, action)?).await?)
+        let request = if matches!(action, Action::Skip { .. } | Action::SetOutput { .. }) {
+            let service = Arc::clone(self);
+            aside(move || service.action_request(run, action)).await?
+        } else {
+            self.action_request(run, action)?
+        };
+        acted(self.ask_soon(request).await?)
     }
 
     /// [`RunCalls::start`], asked for at once.
@@ -70,7 +82,7 @@ impl Service {
         run: RunId,
         action: Action,
     ) -> Result<impl FnOnce() -> Result<Option<RunId>> + use<>> {
-        let answer = self.ask_now(action_request(run, action)?)?;
+        let answer = self.ask_now(self.action_request(run, action)?)?;
         Ok(move || {
             acted(
                 answer
@@ -91,7 +103,7 @@ impl Service {
             return Err(unexpected());
         };
         let mut view = rows::view(row, *view);
-        self.say_who_is_away(&mut view);
+        self.say_who_runs(&mut view);
         if !waits::elsewhere(&view) {
             return Ok(view);
         }
@@ -141,21 +153,6 @@ impl Service {
         }
     }
 
-    /// Steps whose worker is away wait for it, or for its lease.
-    fn say_who_is_away(&self, view: &mut RunView) {
-        let away = self
-            .workers()
-            .map(|workers| workers.away_of(view.summary.run));
-        let Some(away) = away.filter(|away| !away.is_empty()) else {
-            return;
-        };
-        for step in &mut view.steps {
-            if step.status == StepStatus::Running && step.waits_for.is_none() {
-                step.waits_for = away.get(&*step.path).cloned();
-            }
-        }
-    }
-
     /// A view without a node: the run as its history says.
     fn view_at_rest(&self, row: &RunRow) -> Result<engine::view::RunView> {
         let run = self.run_at_rest(row)?;
@@ -186,8 +183,56 @@ impl Service {
             self.view_at_rest(&row)?
         };
         let mut view = rows::view(row, view);
-        self.say_who_is_away(&mut view);
+        self.say_who_runs(&mut view);
         Ok(view)
+    }
+
+    fn action_request(&self, run: RunId, action: Action) -> Result<ClientRequest> {
+        let below = match &action {
+            Action::Skip {
+                admin: false, step, ..
+            }
+            | Action::SetOutput {
+                admin: false, step, ..
+            } => self.approvals_below(run, step)?,
+            _ => Vec::new(),
+        };
+        action_request(run, action, below)
+    }
+
+    /// The approvals in the runs that a step makes: by the version of the run that is there, else by the
+    /// one that it would have.
+    fn approvals_below(&self, run: RunId, path: &str) -> Result<Vec<Approval>> {
+        let row = self.row(run)?;
+        let mut plans = Plans::default();
+        let own = plans.version(
+            &*self.store,
+            &row.namespace,
+            &row.workflow,
+            Some(row.version),
+        );
+        let own = own.map_err(failure)?;
+        let Some(step) = own.as_ref().and_then(|own| own.plan.step_at(path)) else {
+            return Ok(Vec::new());
+        };
+        let child = self.view_step(run, path).ok().and_then(|step| step.child);
+        let child = match child {
+            Some(child) => self.store.run(child).map_err(failure)?,
+            None => None,
+        };
+        let mut failed = None;
+        let found = engine::approvals_below(step, |name, version| {
+            let there = child.as_ref().filter(|child| child.workflow == *name);
+            let version = there.map(|child| child.version).or(version);
+            match plans.version(&*self.store, &row.namespace, name, version) {
+                Ok(found) => found.map(|found| Arc::clone(&found.plan.spec)),
+                Err(error) => {
+                    failed = Some(failure(error));
+                    None
+                }
+            }
+        });
+        failed.map_or(Ok(found), Err)
     }
 
     /// What a run that is queued waits for, as its run queue says.
@@ -269,8 +314,10 @@ impl RunCalls for Service {
         } else {
             found.next
         };
+        let mut runs: Vec<RunSummary> = rows.into_iter().map(summary).collect();
+        self.say_why_queued(&mut runs);
         Ok(RunPage {
-            runs: rows.into_iter().map(summary).collect(),
+            runs,
             next: next.map(|place| RunCursor {
                 run: place.run,
                 created_at: place.created_at,
@@ -296,7 +343,7 @@ impl RunCalls for Service {
             self.run_at_rest(&row)?.view_of(path, clock::now())
         };
         let mut view = rows::view(row, view);
-        self.say_who_is_away(&mut view);
+        self.say_who_runs(&mut view);
         self.name_what_is_elsewhere(&mut view);
         view.steps.pop().ok_or_else(|| {
             let message = format!("run {run} has no step `{path}` that waits or runs");
@@ -364,14 +411,18 @@ impl RunCalls for Service {
                 break;
             }
         }
-        Ok(fold.finish())
+        let mut record = fold.finish();
+        if at.is_none() {
+            self.name_workers(&mut record);
+        }
+        Ok(record)
     }
 
     fn act(&self, run: RunId, action: &Action) -> Result<Option<RunId>> {
         let path = format!("/runs/{run}/{}", action.verb());
         let what = |_: Option<&Option<RunId>>| said::action(run, action);
         self.audit.change("POST", &path, what, || {
-            acted(self.ask(action_request(run, action.clone())?)?)
+            acted(self.ask(self.action_request(run, action.clone())?)?)
         })
     }
 
@@ -415,7 +466,7 @@ fn started(answer: Answer) -> Result<RunId> {
 }
 
 #[expect(clippy::too_many_lines, reason = "one arm for each action")]
-fn action_request(run: RunId, action: Action) -> Result<ClientRequest> {
+fn action_request(run: RunId, action: Action, below: Vec<Approval>) -> Result<ClientRequest> {
     let request = match action {
         Action::Cancel { by, reason, now } => Request::Cancel { by, reason, now },
         Action::Pause { by } => Request::Pause { by },
@@ -432,6 +483,7 @@ fn action_request(run: RunId, action: Action) -> Result<ClientRequest> {
             groups,
             admin,
             step,
+            below,
         },
         Action::SetOutput {
             by,
@@ -444,6 +496,7 @@ fn action_request(run: RunId, action: Action) -> Result<ClientRequest> {
             groups,
             admin,
             step,
+            below,
             output,
         },
         Action::Priority { by, priority } => Request::Priority { by, priority },

@@ -1,10 +1,18 @@
-//! What steps wait for elsewhere: locks, and runs that they made.
+//! What runs and steps wait for elsewhere: run queues, locks, and runs that they made.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use kapell_api::client::Result;
-use kapell_api::http::{RunView, StepView};
-use kapell_model::{RunId, RunStatus, StepStatus};
+use kapell_api::http::{RunSummary, RunView, StepView};
+use kapell_engine::Ask;
+use kapell_expr::Value;
+use kapell_model::{EntityKey, RunId, RunStatus, StepStatus};
+use kapell_node::Entity;
+use kapell_node::perform::{self, Plans};
 
 use super::Service;
+use crate::register::NAMESPACE;
 use crate::rows::failure;
 
 /// Runs that one view of a run asks what they wait for.
@@ -41,6 +49,49 @@ impl Service {
         }
     }
 
+    /// Says of runs in a list that are queued why they wait, as their run queues know it. What is not
+    /// known is left out.
+    pub(super) fn say_why_queued(&self, runs: &mut [RunSummary]) {
+        let mut queued: BTreeMap<Arc<str>, Vec<RunId>> = BTreeMap::new();
+        for run in runs.iter().filter(|run| run.status == RunStatus::Queued) {
+            let of = queued.entry(run.workflow.as_str().into()).or_default();
+            of.push(run.run);
+        }
+        if queued.is_empty() {
+            return;
+        }
+        let mut known: BTreeMap<RunId, String> = BTreeMap::new();
+        for (workflow, of) in queued {
+            known.extend(self.whys(&workflow, of).unwrap_or_default());
+        }
+        for run in runs {
+            if run.status == RunStatus::Queued {
+                run.waits_for = known.remove(&run.run);
+            }
+        }
+    }
+
+    fn whys(&self, workflow: &Arc<str>, runs: Vec<RunId>) -> Result<Vec<(RunId, String)>> {
+        let key = EntityKey::RunQueue {
+            namespace: NAMESPACE.into(),
+            workflow: workflow.clone(),
+            key: "".into(),
+        };
+        if !self.has_memory() {
+            let found = perform::load(&*self.store, &mut Plans::default(), &key, None);
+            return Ok(match found.map_err(failure)?.1.map(|found| found.entity) {
+                Some(Entity::Queue(queue)) => queue.whys(workflow, &runs),
+                _ => Vec::new(),
+            });
+        }
+        let answer = self.ask_small(key, Ask::Whys(runs))?;
+        let Some(found) = answer.as_map() else {
+            return Ok(Vec::new());
+        };
+        let of = |(run, why): (&Arc<str>, &Value)| Some((run.parse().ok()?, why.text()));
+        Ok(found.iter().filter_map(of).collect())
+    }
+
     /// A run that a step waits for, with the first thing that it waits for itself.
     fn why_child(&self, child: RunId) -> Result<Option<String>> {
         let Some(row) = self.store.run(child).map_err(failure)? else {
@@ -52,8 +103,8 @@ impl Service {
             return Ok(Some(text));
         }
         let mut view = self.plain_view(child)?;
-        if view.summary.status == RunStatus::Queued || view.waits_for.is_some() {
-            let what = view.waits_for.as_deref().unwrap_or("its turn");
+        if view.summary.status == RunStatus::Queued || view.summary.waits_for.is_some() {
+            let what = view.summary.waits_for.as_deref().unwrap_or("its turn");
             let what = what.strip_prefix("waits for ").unwrap_or(what);
             text += &format!(", which waits for {what}");
             return Ok(Some(text));

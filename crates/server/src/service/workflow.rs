@@ -27,8 +27,8 @@ impl WorkflowCalls for Service {
             let (row, spec) = register::checked(workflow, clock::now())?;
             let _alone = self.definitions.lock();
             self.check_locks(&[(&row.workflow, &spec)], &[])?;
-            if let Some(held) = self.held_too(&row.workflow)? {
-                self.ask(ClientRequest::AskTogether(vec![held]))?;
+            if let Some(told) = self.told_too(&row.workflow)? {
+                self.ask(ClientRequest::AskTogether(vec![told]))?;
             }
             let number = self.store.register(&row).map_err(failure)?;
             if let Some(node) = &self.node {

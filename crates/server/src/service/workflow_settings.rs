@@ -1,40 +1,23 @@
 //! What is said of workflows beside their versions: showing it, and changing it.
-//!
-//! A hold on all workflows is one document, written first; the mark in the settings of each of them, which
-//! its run queue and its triggers go by, follows it. A workflow that is new gets the mark with its first
-//! version, and a start finishes what a crash left half done.
 
 use std::sync::Arc;
 
 use kapell_api::client::Result;
 use kapell_api::http::{
-    DebounceView, Held, Hold, Paused, RetentionChange, StrategyView, WorkflowChange, WorkflowView,
+    DebounceView, Paused, RetentionChange, StrategyView, WorkflowChange, WorkflowView,
 };
 use kapell_engine::Ask;
 use kapell_engine::run_queue::{Bounds, Change, Mark, Rule, Settings};
 use kapell_expr::format_duration;
 use kapell_model::spec::{Retention, Spec};
 use kapell_model::{EntityKey, Error, ErrorCode, Time, limits};
-use kapell_node::{ClientRequest, clock};
+use kapell_node::ClientRequest;
 use kapell_store::{Order, VersionRow};
-use serde::{Deserialize, Serialize};
 
 use super::deploy::activation;
 use super::{Service, read};
 use crate::register::NAMESPACE;
 use crate::rows::failure;
-
-/// The key of the document that says whether all workflows are paused.
-const HOLD: &[u8] = &[76];
-
-/// Whether all workflows are paused.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct HoldAll {
-    /// Who paused them, and when; none: they go on.
-    mark: Option<Mark>,
-    /// All that there were then have been told.
-    told: bool,
-}
 
 impl Service {
     pub(super) fn queue_key(workflow: &str) -> EntityKey {
@@ -223,83 +206,6 @@ impl Service {
             runs: named.runs.unwrap_or(own.runs),
         })
     }
-
-    fn hold_document(&self) -> Result<HoldAll> {
-        let found = self.store.documents(HOLD, None, Order::Forward, 1);
-        match found.map_err(failure)?.first() {
-            Some((_, text)) => read("the pause of all workflows", serde_json::from_str(text)),
-            None => Ok(HoldAll {
-                told: true,
-                ..HoldAll::default()
-            }),
-        }
-    }
-
-    fn write_hold(&self, hold: &HoldAll) -> Result<()> {
-        let nothing = hold.mark.is_none() && hold.told;
-        let text = serde_json::to_string(hold);
-        let text = text.map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))?;
-        let row = (HOLD.to_vec(), Some(text).filter(|_| !nothing));
-        self.store.put_documents(&[row]).map_err(failure)
-    }
-
-    /// What a workflow that gets a version is told if all are paused and it does not know.
-    pub(super) fn held_too(&self, workflow: &str) -> Result<Option<(EntityKey, Ask)>> {
-        let Some(mark) = self.hold_document()?.mark else {
-            return Ok(None);
-        };
-        let knows = self.settings(workflow)?.held.is_some();
-        Ok((!knows).then(|| hold_ask(workflow, Some(mark))))
-    }
-
-    /// Pauses all workflows, or lets them go on.
-    pub(super) fn hold_all(&self, hold: &Hold) -> Result<Held> {
-        check_by(&hold.by)?;
-        let _alone = self.definitions.lock();
-        let mark = hold.paused.then(|| Mark {
-            by: hold.by.clone(),
-            at: clock::now().0,
-        });
-        self.write_hold(&HoldAll { mark, told: false })?;
-        self.tell_all()
-    }
-
-    /// Finishes what a process that ended left half done.
-    pub(crate) fn finish_hold(&self) -> Result<()> {
-        if self.node.is_some() && !self.hold_document()?.told {
-            self.tell_all()?;
-        }
-        Ok(())
-    }
-
-    fn tell_all(&self) -> Result<Held> {
-        let HoldAll { mark, .. } = self.hold_document()?;
-        let mut workflows = 0;
-        let mut after = String::new();
-        loop {
-            let page = self
-                .store
-                .list_workflows(NAMESPACE, &after, limits::LIST_PAGE)
-                .map_err(failure)?;
-            let Some((last, _)) = page.last() else {
-                break;
-            };
-            after = last.to_string();
-            workflows += page.len() as u64;
-            let asks = page.iter().map(|(name, _)| hold_ask(name, mark.clone()));
-            self.ask(ClientRequest::AskTogether(asks.collect()))?;
-        }
-        self.write_hold(&HoldAll { mark, told: true })?;
-        Ok(Held { workflows })
-    }
-}
-
-fn hold_ask(workflow: &str, mark: Option<Mark>) -> (EntityKey, Ask) {
-    let change = Change {
-        held: Some(mark),
-        ..Change::default()
-    };
-    (Service::queue_key(workflow), Ask::Change(Box::new(change)))
 }
 
 /// The strategy that holds for new starts.
@@ -374,7 +280,7 @@ fn check(change: &WorkflowChange) -> Result<()> {
     }
 }
 
-fn check_by(by: &str) -> Result<()> {
+pub(super) fn check_by(by: &str) -> Result<()> {
     if by.chars().count() <= limits::OWNER_CHARS {
         return Ok(());
     }

@@ -49,7 +49,7 @@ impl Workers {
         let holds = holds(&hello)?;
         let previous = SessionId(hello.session);
         if hello.same_process {
-            if let Some(opened) = self.resume(previous, &about, &hello, &holds) {
+            if let Some(opened) = self.resume(previous, &about, &hello, &holds)? {
                 return Ok(opened);
             }
         } else if self.is_session(previous) {
@@ -70,6 +70,7 @@ impl Workers {
         let session = sessions
             .entry(id)
             .or_insert_with(|| Session::new(about, deadline, false));
+        session.is_next(hello.number);
         session.draining = hello.draining.then_some(Duration::ZERO);
         let end = session.connect();
         self.seat(id, session);
@@ -84,15 +85,25 @@ impl Workers {
     }
 
     /// A worker goes on with its session; none if that is over.
+    ///
+    /// # Errors
+    /// `not-allowed-now` for what was said before a connection that is there: it knows less than that one.
     fn resume(
         &self,
         id: SessionId,
         about: &About,
         hello: &proto::Hello,
         holds: &[(Holding, HeldTask)],
-    ) -> Option<Opened> {
+    ) -> Result<Option<Opened>, Error> {
         let mut sessions = self.sessions.lock();
-        let session = sessions.get_mut(&id)?;
+        let Some(session) = sessions.get_mut(&id) else {
+            return Ok(None);
+        };
+        if !session.is_next(hello.number) {
+            let message = format!("{} connected again meanwhile", named(id, about));
+            return Err(Error::new(ErrorCode::NotAllowedNow, message)
+                .hint("nothing is to be done: its newer connection counts"));
+        }
         session.about = About {
             opened_at: session.about.opened_at,
             ..about.clone()
@@ -125,14 +136,14 @@ impl Workers {
             session.send(ToWorker::Drain(grace));
         }
         tracing::info!(worker = named(id, &session.about), "a worker is here again");
-        Some(Opened {
+        Ok(Some(Opened {
             session: id,
             resumed: true,
             link: session.links,
             logs_taken: session.logs_taken,
             lease: self.settings.lease,
             end,
-        })
+        }))
     }
 
     /// The process of a session died, and another came in its place: what it says of attempts is

@@ -146,6 +146,8 @@ pub(crate) struct Session {
     link: Option<Link>,
     /// Counts connections, so that an old one says nothing for a new one.
     pub(crate) links: u64,
+    /// The number of the last hello that was heard.
+    hello: u64,
     pub(crate) held: HashMap<Name, HeldTask>,
     /// Numbers of reports that wait for their commit.
     numbers: HashMap<Name, u64>,
@@ -173,6 +175,7 @@ impl Session {
             deadline,
             link: None,
             links: 0,
+            hello: 0,
             held: HashMap::new(),
             numbers: HashMap::new(),
             batch: 0,
@@ -184,6 +187,16 @@ impl Session {
             logs_taken: 0,
             contents: Arc::new(Semaphore::new(limits::SESSION_CONTENTS)),
         }
+    }
+
+    /// Hears a hello with this number; false for one that was said before another that was heard.
+    /// Workers that do not count say 0.
+    pub(crate) fn is_next(&mut self, hello: u64) -> bool {
+        let next = hello == 0 || hello > self.hello;
+        if next {
+            self.hello = self.hello.max(hello);
+        }
+        next
     }
 
     /// Connects, in place of a connection before.

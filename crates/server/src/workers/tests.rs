@@ -2,7 +2,7 @@ use std::io;
 use std::path::Path;
 
 use kapell_api::task::{Process, SecretText, TaskResources, TextPart, Work};
-use kapell_api::worker::{PROTOCOL, proto};
+use kapell_api::worker::{Holding, PROTOCOL, encode, proto};
 use kapell_expr::BlobRef;
 use kapell_node::drive::Workers as _;
 use kapell_store::MemoryStore;
@@ -169,6 +169,41 @@ fn a_worker_that_comes_again_goes_on_with_its_session_and_what_did_not_arrive() 
     assert_eq!((view.count, &*view.attempts[0].step), (1, "step"));
     workers.taken(&[name(&task)]);
     assert_eq!(workers.list()[0].count, 0);
+}
+
+#[test]
+fn a_hello_that_comes_after_a_later_one_says_nothing() {
+    let workers = open(&memory(), LEASE);
+    let said = |number: u64, hello: proto::Hello| proto::Hello { number, ..hello };
+    let first = workers.hello(said(1, hello())).unwrap();
+    let task = task(first.session, 1);
+    // Its second hello stays on the way; with the third the worker has the task, and says so.
+    let late = said(2, again(first.session));
+    workers.offer(vec![task.clone()]);
+    let holding = Holding {
+        run: task.run,
+        place: task.place,
+        offer: task.offer,
+        attempt: 1,
+        light: false,
+        needs: TaskResources::default(),
+    };
+    let newer = proto::Hello {
+        received: 1,
+        holds: vec![encode::holding(&holding, "step", "w", "far")],
+        ..again(first.session)
+    };
+    let third = workers.hello(said(3, newer)).unwrap();
+    assert!(third.resumed);
+    let refused = workers.hello(late).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::NotAllowedNow);
+    let view = &workers.list()[0];
+    assert!(view.connected, "the newer connection stays");
+    assert_eq!(view.count, 1);
+    let heard = workers.heard(first.session, third.link, proto::FromWorker::default());
+    assert!(heard.unwrap(), "and is heard");
+    // Of a worker that does not count, the last to come is the newest.
+    assert!(workers.hello(again(first.session)).unwrap().resumed);
 }
 
 #[test]

@@ -9,9 +9,10 @@ use kapell_engine::message::StartClass;
 use kapell_engine::trigger::{self, Fact, Trigger};
 use kapell_expr::{Budget, Map, MapScope, Value};
 use kapell_model::spec::{self, Catchup, Schedule};
-use kapell_model::{EntityKey, RunId, Time, limits};
+use kapell_model::{EntityKey, RunId, RunStatus, Time, limits};
 use kapell_node::Entity;
 
+use super::lines::Order;
 use super::{Checks, Verdict, wrong};
 use crate::world::Failure;
 
@@ -274,8 +275,9 @@ impl Checks {
                 Entity::Backfill(backfill) => {
                     let state = &backfill.state;
                     // One that a failed run blocks waits for a person.
-                    let idle =
-                        state.paused_by.is_some() || state.blocked_by.is_some() || !state.exists();
+                    let blocked = state.blocked_by.as_deref();
+                    let blocked = blocked.is_some_and(|run| self.blocks(key, run_id(run)));
+                    let idle = state.paused_by.is_some() || blocked || !state.exists();
                     if state.ended_at == 0 && !idle {
                         return wrong("due", format!("{key:?} never ended: {state:?}"));
                     }
@@ -284,6 +286,22 @@ impl Checks {
             }
         }
         Ok(())
+    }
+
+    /// True if a backfill may wait for somebody because of this run: it is the backfill's, it has ended
+    /// without success, and its strategy lets none pass that.
+    fn blocks(&self, backfill: &EntityKey, run: RunId) -> bool {
+        let Some(shadow) = self.runs.get(&run) else {
+            return false;
+        };
+        let EntityKey::Backfill { workflow, .. } = backfill else {
+            return false;
+        };
+        let state = &shadow.state;
+        let order = self.orders.get(&state.run_queue());
+        let strict = order.is_some_and(Order::was_strict);
+        let failed = state.ended() && state.status != RunStatus::Succeeded;
+        state.meta.workflow == *workflow && failed && strict
     }
 
     /// Triggers and backfills that there are.

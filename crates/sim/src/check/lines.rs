@@ -19,6 +19,8 @@ pub(super) struct Order {
     /// Another strategy went before that of its versions, or it was deleted: what was to wait by one
     /// rule may be dropped by another.
     changed: bool,
+    /// A run came under `strict_sequential`, or what waited was to go by it.
+    strict: bool,
 }
 
 /// The number of `strict_sequential` in events.
@@ -48,6 +50,11 @@ fn line_up(waiting: &mut VecDeque<Waits>, new: Waits, discards: bool) {
 }
 
 impl Order {
+    /// True if a failed run may ever have blocked others.
+    pub(super) fn was_strict(&self) -> bool {
+        self.strict
+    }
+
     /// Looks at an event before it is applied.
     /// With `several` versions the strategy of a newer one may drop runs of an older.
     pub(super) fn before(
@@ -61,6 +68,7 @@ impl Order {
         let key: Arc<str> = event.key.as_str().into();
         let line = queue.lines.get(&key);
         let waiting = self.waiting.entry(key.clone()).or_default();
+        self.strict |= event.mode == STRICT && (event.kind == 1 || event.rules);
         match event.kind {
             1 => {
                 let class = StartClass::from_number(event.class);

@@ -206,6 +206,7 @@ impl Checks {
                         groups: Vec::new(),
                         admin: true,
                         step,
+                        below: Vec::new(),
                     },
                     Waiting::Approval { given, .. } => {
                         let by = format!("care{}", given.len());

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use kapell_engine::Ask;
 use kapell_engine::event::{self, Event, RunCreated, Stored, run_id};
 use kapell_engine::message::Signal;
 use kapell_engine::topic::signal_value;
@@ -25,6 +26,9 @@ pub(super) struct Starts {
     now: Now,
     /// Trigger, and the signals that it has started a run with.
     started: BTreeSet<(String, String, String)>,
+    /// The same of calls that somebody made and that started no run yet, with how many there are; those
+    /// without an id are together.
+    calls: BTreeMap<(String, String, String), u64>,
     /// Values of `dedupe` that started a run, by trigger.
     seen: BTreeMap<EntityKey, BTreeSet<Vec<u8>>>,
     /// Signals that wait to be joined, by trigger.
@@ -78,19 +82,46 @@ impl Starts {
         let params = params.as_ref().and_then(Value::as_map);
         let from = params.and_then(|params| params.get("from")?.as_str().map(str::to_owned));
         let from = from.unwrap_or_default();
-        // Of calls from outside `dedupe` says which are the same, not their id.
-        if !from.is_empty() && created.trigger == "signal" {
-            let trigger = (created.workflow.clone(), created.trigger_name.clone());
-            if !self.started.insert((trigger.0, trigger.1, from.clone())) {
-                let name = &created.trigger_name;
-                return wrong(
-                    "triggers",
-                    format!("`{name}` starts a second run by {from}"),
-                );
+        if !from.is_empty() {
+            let (workflow, name) = (&created.workflow, &created.trigger_name);
+            let by = (workflow.clone(), name.clone(), from.clone());
+            let first = if created.trigger == "signal" {
+                self.started.insert(by)
+            } else {
+                self.uses_call(by)
+            };
+            if !first {
+                let detail = format!("`{name}` starts another run by {from}");
+                return wrong("triggers", detail);
             }
         }
         self.now.made.insert(id, from);
         Ok(())
+    }
+
+    /// Somebody calls a webhook.
+    pub(super) fn called(&mut self, request: &ClientRequest) {
+        if let ClientRequest::Ask {
+            key: EntityKey::Trigger { workflow, name, .. },
+            ask: Ask::Deliver(signal),
+        } = request
+        {
+            let call = (
+                workflow.to_string(),
+                name.to_string(),
+                signal.id.to_string(),
+            );
+            *self.calls.entry(call).or_default() += 1;
+        }
+    }
+
+    /// Takes a call that made a run: each makes one at most, the same id or not. False if there is none.
+    fn uses_call(&mut self, call: (String, String, String)) -> bool {
+        let nameless = (call.0.clone(), call.1.clone(), String::new());
+        [call, nameless].iter().any(|call| {
+            let calls = self.calls.get_mut(call).filter(|calls| **calls > 0);
+            calls.map(|calls| *calls -= 1).is_some()
+        })
     }
 
     /// A trigger has decided something; `trigger` is what it was before.
@@ -114,7 +145,11 @@ impl Starts {
                 | Fact::Rotated(_)
                 | Fact::Backfilled(_)
                 | Fact::Waits(_)
-                | Fact::Duplicate(_),
+                | Fact::Duplicate(_)
+                | Fact::NoRoom(_)
+                | Fact::Taken(_)
+                | Fact::HasRoom(_)
+                | Fact::Holds(_),
             )
             | None => false,
         };
@@ -429,11 +464,16 @@ impl Checks {
         }
     }
 
+    /// Somebody asks for something.
+    pub(crate) fn asked(&mut self, request: &ClientRequest) {
+        self.starts.called(request);
+    }
+
     /// Somebody called a webhook and is answered: the run is there.
     pub(super) fn call_answered(&self, request: &ClientRequest, answer: &Value) -> Verdict {
         let ClientRequest::Ask {
             key,
-            ask: kapell_engine::Ask::Deliver(signal),
+            ask: Ask::Deliver(signal),
         } = request
         else {
             return Ok(());

@@ -125,6 +125,14 @@ impl World<'_> {
     }
 
     pub(super) fn send(&mut self, request: ClientRequest) {
+        self.checks.asked(&request);
+        if self.comes_twice(&request) {
+            self.give(request.clone());
+        }
+        self.give(request);
+    }
+
+    fn give(&mut self, request: ClientRequest) {
         self.replies += 1;
         let reply = ReplyId(self.replies);
         self.asked.insert(
@@ -380,6 +388,7 @@ fn skip(by: String, dice: u64, step: String) -> Request {
         groups: Vec::new(),
         admin: dice.is_multiple_of(2),
         step,
+        below: Vec::new(),
     }
 }
 
@@ -390,6 +399,7 @@ fn set_output(by: String, dice: u64, step: String, output: Value) -> Request {
         groups: Vec::new(),
         admin: dice.is_multiple_of(2),
         step,
+        below: Vec::new(),
         output,
     }
 }

@@ -72,7 +72,7 @@ pub(super) fn brief_output(output: &Output) -> String {
             format!("Offer {}", tasks.join("; "))
         }
         Output::Reply(reply, _) => format!("Reply {reply:?}"),
-        Output::RowsChanged(commit) => {
+        Output::RowsChanged(commit, _) => {
             let rows: Vec<String> = commit
                 .runs
                 .iter()

@@ -143,7 +143,7 @@ impl World<'_> {
             // The worker in the process keeps no results: what it reports arrives.
             Output::Taken(names) => self.far_taken(&names),
             Output::Reply(reply, answer) => self.answered(reply, answer),
-            Output::RowsChanged(commit) => {
+            Output::RowsChanged(commit, _) => {
                 for row in &commit.runs {
                     let verdict = self.checks.row_shown(row);
                     self.judge(verdict);

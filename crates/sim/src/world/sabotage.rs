@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use kapell_api::task::{Outcome, TaskEvent};
+use kapell_engine::Ask;
 use kapell_engine::run_queue::{Kind, QueueEvent};
 use kapell_expr::Value;
-use kapell_node::Entity;
 use kapell_node::lane::{Input, Output};
+use kapell_node::{ClientRequest, Entity};
 use kapell_store::{Commit, VersionRow};
 
 use super::{Happening, World};
@@ -44,6 +45,10 @@ pub enum Sabotage {
     Silences,
     /// What waits in a trigger is loaded in another order.
     Shuffles,
+    /// What waits in a trigger is not loaded.
+    Misplaces,
+    /// Calls of webhooks come twice.
+    Repeats,
     /// Sessions that were there before are not named to an owner that starts.
     Unnamed,
     /// The server does not wait until a worker must have stopped.
@@ -108,6 +113,17 @@ impl World<'_> {
         Some(commit)
     }
 
+    pub(super) fn comes_twice(&self, request: &ClientRequest) -> bool {
+        let call = matches!(
+            request,
+            ClientRequest::Ask {
+                ask: Ask::Deliver(_),
+                ..
+            }
+        );
+        call && matches!(self.sabotage, Some(Sabotage::Repeats))
+    }
+
     pub(super) fn forgets_sessions(&self) -> bool {
         matches!(self.sabotage, Some(Sabotage::Unnamed))
     }
@@ -166,11 +182,13 @@ fn other_entity(sabotage: Sabotage, entity: &mut Entity) {
         (Sabotage::Forgives, Entity::Queue(queue)) => {
             queue.settings.breaks.clear();
             queue.settings.breaks_of.clear();
+            queue.settings.breaks_of_all.clear();
         }
         (Sabotage::Silences, Entity::Trigger(trigger)) if trigger.schedule().is_none() => {
             trigger.state.paused_by = Some("nobody".to_owned());
         }
         (Sabotage::Shuffles, Entity::Trigger(trigger)) => trigger.state.pending.reverse(),
+        (Sabotage::Misplaces, Entity::Trigger(trigger)) => trigger.state.pending.clear(),
         _ => {}
     }
 }

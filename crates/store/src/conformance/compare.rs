@@ -288,6 +288,11 @@ impl World {
             } else {
                 None
             },
+            backfill: if self.dice.one_in(8) {
+                Some(Arc::from(*self.dice.pick(&TRIGGERS)))
+            } else {
+                None
+            },
             labels: if self.dice.one_in(4) {
                 vec![(Arc::from("team"), Arc::from(*self.dice.pick(&["a", "b"])))]
             } else {
@@ -443,6 +448,11 @@ impl World {
             trigger: Arc::from(TRIGGERS[usize::try_from(run.0 >> 9 & 1).unwrap_or(0)]),
             trigger_name: if run.0 >> 10 & 1 == 1 {
                 Some(Arc::from(TRIGGERS[usize::from(moved) + 1]))
+            } else {
+                None
+            },
+            backfill: if run.0 >> 11 & 1 == 1 {
+                Some(Arc::from(TRIGGERS[usize::from(moved)]))
             } else {
                 None
             },

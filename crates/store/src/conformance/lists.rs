@@ -43,6 +43,7 @@ pub(super) fn many(store: &dyn Store) -> Vec<RunRow> {
                 trigger: Arc::from(["manual", "schedule", "signal", "nightly"][place % 4]),
                 trigger_name: (place % 4 == 1)
                     .then(|| Arc::from(["nightly", "hourly", "schedule"][place / 4 % 3])),
+                backfill: (place % 4 == 2).then(|| Arc::from(["nightly-1", "b"][place / 4 % 2])),
                 labels: labels(place),
                 error: (place % 7 == 3).then(|| format!("step{} BROKE", place % 5)),
                 // Three at a time are made at once; of every ten one has an id from a key, which is
@@ -86,6 +87,10 @@ fn searches() -> Vec<RunFilter> {
         trigger: Some(Arc::from(trigger)),
         ..RunFilter::default()
     };
+    let backfilled = |backfill: &str| RunFilter {
+        backfill: Some(Arc::from(backfill)),
+        ..RunFilter::default()
+    };
     let failed = |error: &str| RunFilter {
         error: Some(Arc::from(error)),
         ..RunFilter::default()
@@ -101,6 +106,12 @@ fn searches() -> Vec<RunFilter> {
         triggered("schedule"),
         triggered("manual"),
         triggered("nothing"),
+        backfilled("nightly-1"),
+        backfilled("nothing"),
+        RunFilter {
+            labels: vec![label("team", "a")],
+            ..backfilled("b")
+        },
         failed("step3 broke"),
         failed("broke"),
         failed("nowhere"),
@@ -196,6 +207,7 @@ fn is_found(row: &RunRow, filter: &RunFilter) -> bool {
         && filter.trigger.as_ref().is_none_or(|trigger| {
             *trigger == row.trigger || Some(trigger) == row.trigger_name.as_ref()
         })
+        && (filter.backfill.is_none() || row.backfill == filter.backfill)
         && filter
             .error
             .as_deref()
@@ -304,6 +316,7 @@ fn a_changed_row_is_found_by_what_it_says(store: &dyn Store) {
         labels: r#"{"team":"b"}"#.to_owned(),
         trigger: Arc::from("schedule"),
         trigger_name: Some(Arc::from("nightly")),
+        backfill: Some(Arc::from("nightly-1")),
         error: None,
         ..was.clone()
     };
@@ -320,7 +333,11 @@ fn a_changed_row_is_found_by_what_it_says(store: &dyn Store) {
         ..RunFilter::default()
     };
     let before = [team("a"), trigger("manual"), broke];
-    let after = [team("b"), trigger("schedule"), trigger("nightly")];
+    let backfill = RunFilter {
+        backfill: Some(Arc::from("nightly-1")),
+        ..RunFilter::default()
+    };
+    let after = [team("b"), trigger("schedule"), trigger("nightly"), backfill];
     let list = |filter: &RunFilter| store.list_runs(filter, 9).expect("list");
     wrote(store, vec![], vec![was.clone()]);
     for filter in &before {

@@ -67,6 +67,10 @@ fn a_row_is_replaced(store: &dyn Store) {
         ..running.clone()
     });
     all.push(RunRow {
+        backfill: Some(Arc::from("nightly-1")),
+        ..running.clone()
+    });
+    all.push(RunRow {
         workflow: Arc::from("other"),
         trigger: Arc::from("fork"),
         ..running

@@ -13,6 +13,7 @@ const MIGRATIONS: &[(u32, &str)] = &[
     (4, include_str!("migrations/0004_documents.sql")),
     (5, include_str!("migrations/0005_search.sql")),
     (6, include_str!("migrations/0006_authors.sql")),
+    (7, include_str!("migrations/0007_backfill.sql")),
 ];
 
 /// The newest step.

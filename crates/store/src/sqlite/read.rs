@@ -112,7 +112,8 @@ pub(super) fn next_wake(connection: &Connection, now: Time) -> Outcome<Option<Ti
 
 const ROW: &str =
     "r.id, w.namespace, w.name, r.version, r.status, r.created_at, r.started_at, r.ended_at,
-     r.parent, r.trigger, r.good, r.bad, r.known, r.error, r.labels, r.scheduled_at, r.trigger_name";
+     r.parent, r.trigger, r.good, r.bad, r.known, r.error, r.labels, r.scheduled_at, r.trigger_name,
+     r.backfill";
 
 pub(super) fn run(connection: &Connection, id: RunId) -> Outcome<Option<RunRow>> {
     connection
@@ -142,6 +143,7 @@ fn run_row(row: &Row<'_>) -> Outcome<RunRow> {
         labels: row.get(14)?,
         scheduled_at: row.get::<_, Option<i64>>(15)?.map(Time),
         trigger_name: row.get(16)?,
+        backfill: row.get(17)?,
     })
 }
 

@@ -1,7 +1,7 @@
 //! Lists of runs. One index finds candidates in order; the filter itself says which of them are meant.
 //!
 //! What drives a list is chosen by what the filter names: a workflow or status whose runs are few, as
-//! their counts tell, before a parent, a label, a trigger, an error; else the workflows and statuses,
+//! their counts tell, before a parent, a backfill, a label, a trigger, an error; else the workflows and statuses,
 //! else all runs by their creation. Where most candidates are not meant, a search stops after
 //! [`EXAMINED`] of them and says where it goes on.
 
@@ -46,6 +46,10 @@ pub(super) const BY_TRIGGER: &str = "SELECT created_at, id FROM runs INDEXED BY 
 pub(super) const BY_TRIGGER_NAME: &str =
     "SELECT created_at, id FROM runs INDEXED BY runs_by_trigger_name
          WHERE trigger_name = ?5 AND created_at >= ?1 AND (created_at, id) < (?2, ?3)
+         ORDER BY created_at DESC, id DESC LIMIT ?4";
+
+pub(super) const BY_BACKFILL: &str = "SELECT created_at, id FROM runs INDEXED BY runs_by_backfill
+         WHERE backfill = ?5 AND created_at >= ?1 AND (created_at, id) < (?2, ?3)
          ORDER BY created_at DESC, id DESC LIMIT ?4";
 
 pub(super) const WITH_ERROR: &str = "SELECT created_at, id FROM runs INDEXED BY runs_with_error
@@ -98,6 +102,7 @@ enum Drive<'f> {
     Children(RunId, Vec<RunStatus>),
     Label(&'f str, &'f str),
     Trigger(&'f str),
+    Backfill(&'f str),
     Error,
 }
 
@@ -171,6 +176,8 @@ impl<'f> Drive<'f> {
         };
         Ok(if let Some(parent) = filter.parent {
             Self::Children(parent, statuses)
+        } else if let Some(backfill) = &filter.backfill {
+            Self::Backfill(backfill)
         } else if let Some((key, value)) = filter.labels.first() {
             Self::Label(key, value)
         } else if let Some(trigger) = &filter.trigger {
@@ -202,6 +209,9 @@ impl<'f> Drive<'f> {
         let found = match self {
             Self::Newest => fetch(NEWEST, part, batch, none)?,
             Self::Error => fetch(WITH_ERROR, part, batch, none)?,
+            Self::Backfill(backfill) => {
+                fetch(BY_BACKFILL, part, batch, (Key::Text(backfill), Key::None))?
+            }
             Self::Label(key, value) => {
                 let key = (Key::Text(key), Key::Text(indexed(value)));
                 fetch(BY_LABEL, part, batch, key)?

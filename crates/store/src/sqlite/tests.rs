@@ -262,6 +262,7 @@ fn lists_use_their_indexes() {
         search::BY_LABEL,
         search::BY_TRIGGER,
         search::BY_TRIGGER_NAME,
+        search::BY_BACKFILL,
         search::WITH_ERROR,
     ] {
         let plan = plan(sql);

@@ -242,7 +242,8 @@ fn drop_entity(tx: &Transaction<'_>, key: &[u8]) -> rusqlite::Result<()> {
 fn write_runs(tx: &Transaction<'_>, ids: &mut WorkflowIds, rows: &[RunRow]) -> Outcome<()> {
     let mut deltas = Deltas::default();
     let mut find = tx.prepare_cached(
-        "SELECT workflow_id, status, parent, created_at, trigger, trigger_name, scheduled_at, labels
+        "SELECT workflow_id, status, parent, created_at, trigger, trigger_name, scheduled_at, labels,
+             backfill
          FROM runs WHERE id = ?1",
     )?;
     for row in rows {
@@ -295,7 +296,8 @@ impl Found {
             && found.get_ref(4)?.as_str()? == &*row.trigger
             && found.get_ref(5)?.as_str_or_null()? == row.trigger_name.as_deref()
             && found.get::<_, Option<i64>>(6)? == row.scheduled_at.map(|at| at.0)
-            && found.get_ref(7)?.as_str()? == row.labels;
+            && found.get_ref(7)?.as_str()? == row.labels
+            && found.get_ref(8)?.as_str_or_null()? == row.backfill.as_deref();
         let moved = (!same).then(|| Ok::<_, rusqlite::Error>((of, created_at, found.get(7)?)));
         Ok(Self {
             was: found.get(1)?,
@@ -307,8 +309,8 @@ impl Found {
 fn insert_row(tx: &Transaction<'_>, workflow: i64, row: &RunRow) -> rusqlite::Result<()> {
     tx.prepare_cached(
         "INSERT INTO runs (id, workflow_id, version, status, created_at, started_at, ended_at,
-             parent, trigger, good, bad, known, error, labels, scheduled_at, trigger_name)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+             parent, trigger, good, bad, known, error, labels, scheduled_at, trigger_name, backfill)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
     )?
     .execute(params![
         row.id.to_bytes(),
@@ -327,6 +329,7 @@ fn insert_row(tx: &Transaction<'_>, workflow: i64, row: &RunRow) -> rusqlite::Re
         row.labels,
         row.scheduled_at.map(|at| at.0),
         row.trigger_name,
+        row.backfill,
     ])?;
     for (key, value) in labels(&row.labels) {
         tx.prepare_cached(

@@ -1,5 +1,6 @@
 //! One connection after another: hello, welcome, then both sides talk until it ends.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -197,6 +198,7 @@ impl Inner {
             session: session.id.0,
             same_process: session.same_process,
             lost: lost.collect(),
+            number: self.hellos.fetch_add(1, Ordering::Relaxed) + 1,
             ..proto::Hello::default()
         };
         drop(session);

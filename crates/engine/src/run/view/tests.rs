@@ -1,44 +1,18 @@
-use std::sync::Arc;
-
 use kapell_api::task::{Outcome, Report, Task, TaskEvent, TaskResources, Usage};
-use kapell_expr::Value;
 use kapell_model::SessionId;
 
 use super::*;
-use crate::event::{RunCreated, Stored};
-use crate::plan::Plan;
 use crate::run::grant::{Offers, Room, Seat};
-use crate::run::{Effect, Input, Request};
+use crate::run::{Effect, Input, Request, testing};
 
 /// A run that has begun, at second 1.
 fn begun(steps: &str) -> Run {
     let text = format!("workflow: w\nparams: {{ n: {{ type: int, default: 2 }} }}\n{steps}");
-    let parsed = kapell_model::parse("w.yaml", &text);
-    let spec = parsed
-        .spec
-        .unwrap_or_else(|| panic!("{:?}", parsed.diagnostics));
-    let mut run = Run::new(Arc::new(Plan::new(spec)));
-    let created = RunCreated {
-        id: RunId(7).to_bytes().to_vec(),
-        workflow: "w".into(),
-        by: "ann".into(),
-        params: Some(Stored::new(&Value::map([("n", Value::Int(2))]))),
-        ..RunCreated::default()
-    };
-    run.decide(Input::Create(Box::new(created)), second(1))
-        .unwrap();
-    settle(&mut run);
-    run
+    testing::begun(&text, 2, second(1))
 }
 
 fn second(second: i64) -> Time {
     Time(second * 1_000_000)
-}
-
-fn settle(run: &mut Run) {
-    while run.unsettled() {
-        run.decide(Input::Wake, second(1)).unwrap();
-    }
 }
 
 /// Grants what fits.
@@ -130,7 +104,7 @@ fn items_in_backoff_say_when_the_first_is_tried_again() {
             fail(&mut run, &task);
         }
     }
-    settle(&mut run);
+    testing::settle(&mut run, second(1));
     let (running, waiting) = items(&run);
     assert_eq!(running, 1);
     let first = "their next try, the first at 1970-01-01T00:20:02Z".to_owned();

@@ -6,7 +6,7 @@ use kapell_model::spec::{SignalSource, SignalTrigger, Webhook};
 use super::*;
 use crate::message::Signal;
 
-fn payload(fields: &[(&str, i64)]) -> Value {
+pub(super) fn payload(fields: &[(&str, i64)]) -> Value {
     Value::map(
         fields
             .iter()
@@ -14,7 +14,7 @@ fn payload(fields: &[(&str, i64)]) -> Value {
     )
 }
 
-fn signal(name: &str, id: &str, payload: Value, sent_at: &str) -> Signal {
+pub(super) fn signal(name: &str, id: &str, payload: Value, sent_at: &str) -> Signal {
     Signal {
         id: id.into(),
         name: name.into(),
@@ -47,10 +47,16 @@ fn by_signals(sources: Vec<SignalSource>, with: &str) -> spec::Trigger {
     }
 }
 
-const NOW: &str = "2026-05-01T10:00:00Z";
+pub(super) const NOW: &str = "2026-05-01T10:00:00Z";
 
 impl Bench {
-    fn signal(&mut self, name: &str, id: &str, fields: &[(&str, i64)], now: &str) -> usize {
+    pub(super) fn signal(
+        &mut self,
+        name: &str,
+        id: &str,
+        fields: &[(&str, i64)],
+        now: &str,
+    ) -> usize {
         let before = self.starts.len();
         let signal = signal(name, id, payload(fields), now);
         self.tell(Message::Signal(Arc::new(signal)), now);
@@ -58,7 +64,19 @@ impl Bench {
     }
 }
 
-fn orders() -> spec::Trigger {
+pub(super) fn hook() -> spec::Trigger {
+    spec::Trigger {
+        kind: TriggerKind::Webhook(Webhook {
+            path: "hook".into(),
+            secret: None,
+            dedupe: None,
+        }),
+        with: Some(Template::parse("${{ {'n': signal.payload.n} }}").unwrap()),
+        ..on(hourly())
+    }
+}
+
+pub(super) fn orders() -> spec::Trigger {
     by_signals(
         vec![source(
             "",
@@ -212,22 +230,15 @@ fn a_paused_trigger_hears_nothing_and_circles_end() {
 
 #[test]
 fn a_request_from_outside_starts_a_run_and_the_same_request_none() {
-    let webhook = spec::Trigger {
-        kind: TriggerKind::Webhook(Webhook {
-            path: "hook".into(),
-            secret: None,
-            dedupe: None,
-        }),
-        with: Some(Template::parse("${{ {'n': signal.payload.n} }}").unwrap()),
-        ..on(hourly())
-    };
-    let mut bench = Bench::new(webhook, NOW);
+    let mut bench = Bench::new(hook(), NOW);
     let mut deliver = |id: &str, fields: &[(&str, i64)]| {
         let signal = signal("hook", id, payload(fields), NOW);
         let answer = bench.ask(Ask::Deliver(Box::new(signal)), NOW).unwrap();
         ["outcome", "run", "error"].map(|name| field(&answer, name).text())
     };
     assert_eq!(deliver("", &[("n", 1)])[0], "started");
+    // Of the two an id of its own is given to each, and no caller can name one of them.
+    assert_eq!(deliver("n2", &[("n", 1)])[0], "started");
     assert_eq!(deliver("", &[("n", 1)])[0], "started");
     let [_, run, _] = deliver("x", &[("n", 2)]);
     assert_eq!(
@@ -252,8 +263,11 @@ fn a_request_from_outside_starts_a_run_and_the_same_request_none() {
     let again = signal("hook", "x", payload(&[("n", 2)]), NOW);
     let answer = bench.ask(Ask::Deliver(Box::new(again)), NOW).unwrap();
     assert_eq!(field(&answer, "outcome").text(), "started");
-    assert_eq!(bench.starts.len(), 4);
+    assert_eq!(bench.starts.len(), 5);
     assert_eq!(bench.starts[2].kind, "webhook");
+    let taken = signal("hook", "kapell:9", payload(&[("n", 2)]), NOW);
+    let refused = bench.ask(Ask::Deliver(Box::new(taken)), NOW).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::BadRequest);
     assert_eq!(bench.trigger.state.refused, 2);
     let error = Bench::new(orders(), NOW)
         .ask(

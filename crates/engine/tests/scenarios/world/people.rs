@@ -5,9 +5,10 @@ use super::workers::ended;
 use super::{BEGIN, World};
 use crate::script::{Command, What};
 use kapell_api::task::{Outcome, Report};
-use kapell_engine::run::Answer;
+use kapell_engine::run::{Answer, approvals_below};
 use kapell_engine::{Input, Refusal, Request};
 use kapell_expr::Value;
+use kapell_model::spec::Approval;
 use kapell_model::{RunId, RunStatus};
 use std::sync::Arc;
 
@@ -47,6 +48,15 @@ fn answer(step: String, who: &str, approved: bool, rest: String) -> Result<Reque
 }
 
 impl World {
+    /// Approvals in the runs that a step makes, as a server finds them.
+    fn approvals_below(&self, index: usize, step: &str) -> Vec<Approval> {
+        let plan = &self.runs[index].run.plan;
+        plan.step_at(step).map_or_else(Vec::new, |step| {
+            let spec = |name: &Arc<str>| Some(Arc::clone(&self.plans.get(name)?.spec));
+            approvals_below(step, |name, _| spec(name))
+        })
+    }
+
     #[expect(clippy::too_many_lines, reason = "one arm for each command")]
     pub(super) fn command(&mut self, command: &Command) -> Result<(), String> {
         if let What::Start(workflow, params) = &command.what {
@@ -121,6 +131,7 @@ impl World {
                     by,
                     groups,
                     admin: false,
+                    below: self.approvals_below(index, &step),
                     step,
                 }
             }
@@ -130,6 +141,7 @@ impl World {
                     by,
                     groups,
                     admin: false,
+                    below: self.approvals_below(index, &step),
                     step,
                     output,
                 }

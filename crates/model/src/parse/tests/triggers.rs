@@ -20,6 +20,46 @@ fn schedule(trigger: &crate::spec::Trigger) -> &crate::spec::Schedule {
 }
 
 #[test]
+fn jitter_is_shorter_than_the_time_between_the_nearest_due_times() {
+    let problem = |trigger: &str| {
+        let text =
+            format!("workflow: w\nsteps: {{ a: {{ noop: }} }}\ntriggers: [{{ {trigger} }}]\n");
+        let found = parse("w.yaml", &text).diagnostics;
+        found.into_iter().next().map(|problem| {
+            assert_eq!(problem.code, "out-of-range");
+            problem.hint.unwrap_or_default()
+        })
+    };
+    let apart = |text: &str| Some(format!("{text} apart"));
+    for (trigger, found) in [
+        ("cron: '0 * * * *', jitter: 59m", None),
+        (
+            "cron: '0 * * * *', jitter: 1h",
+            apart("the nearest of them are 1h"),
+        ),
+        // Two hours of each day are next to each other, all others far away.
+        (
+            "cron: '0 2,3 * * *', jitter: 2h",
+            apart("the nearest of them are 1h"),
+        ),
+        ("cron: '0 0 1,31 * *', jitter: 23h", None),
+        (
+            "cron: '0 0 1,31 * *', jitter: 1d",
+            apart("the nearest of them are 1d"),
+        ),
+        (
+            "cron: '*/10 * * * * *', jitter: 10s",
+            apart("the nearest of them are 10s"),
+        ),
+        ("cron: '@yearly', jitter: 30d", None),
+        ("every: 1m, jitter: 1m", apart("they are 1m")),
+        ("every: 1m, jitter: 59s", None),
+    ] {
+        assert_eq!(problem(trigger), found, "{trigger}");
+    }
+}
+
+#[test]
 fn a_trigger_is_named_after_its_kind() {
     let found = triggers(
         "  - cron: '0 2 * * *'\n  - every: 1m\n  - signal: a\n  - webhook: { path: p, secret: s }\n  - { name: b, signal: a }\n",

@@ -63,6 +63,35 @@ impl World {
         self.does(run, Request::Retry { by })
     }
 
+    /// From now on its queue takes no more.
+    pub(super) fn fill_queue(&mut self) {
+        let held = self.queue().runs.len();
+        for number in held..limits::RUN_QUEUE {
+            let entry = Entry {
+                run: filler(number),
+                ..Entry::default()
+            };
+            let now = self.now;
+            self.queue()
+                .decide(Some(&Message::Enqueue(Box::new(entry))), now);
+        }
+        // None of that is stored: it stays in memory.
+        let slot = self.lane.slots.get_mut(&queue_key()).unwrap();
+        slot.touched_at = Time(i64::MAX);
+    }
+
+    /// Room for one more.
+    pub(super) fn make_room(&mut self, number: usize) {
+        let ended = Message::RunEnded {
+            run: filler(number),
+            status: RunStatus::Cancelled,
+            by_person: true,
+            success: None,
+        };
+        let now = self.now;
+        self.queue().decide(Some(&ended), now);
+    }
+
     fn queue(&mut self) -> &mut RunQueue {
         match self
             .lane
@@ -74,6 +103,10 @@ impl World {
             other => panic!("{other:?}"),
         }
     }
+}
+
+fn filler(number: usize) -> RunId {
+    RunId::new(Time(1), Shard(1), number as u128)
 }
 
 #[test]
@@ -177,16 +210,7 @@ fn a_start_for_which_the_queue_has_no_room_is_refused() {
     let mut world = World::new(&[LONG]);
     world.strategy(StrategyMode::Sequential, None);
     world.started("w");
-    for number in 0..limits::RUN_QUEUE {
-        let entry = Entry {
-            run: RunId::new(Time(1), Shard(1), number as u128),
-            ..Entry::default()
-        };
-        let now = world.now;
-        world
-            .queue()
-            .decide(Some(&Message::Enqueue(Box::new(entry))), now);
-    }
+    world.fill_queue();
     let reply = world.start("w");
     world.go();
     match world.answer(reply) {

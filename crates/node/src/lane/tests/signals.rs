@@ -178,6 +178,7 @@ fn runs_that_start_each_other_in_a_circle_end() {
             hops,
             class: kapell_engine::message::StartClass::Regular,
             backfill: None,
+            waited: false,
         })
     };
     for (hops, expected) in [

@@ -16,6 +16,15 @@ steps:
   a: { set: { x: 1 } }
 ";
 
+const STRICT_MINUTE: &str = "
+workflow: w
+strategy: { mode: sequential }
+triggers:
+  - { cron: '* * * * *' }
+steps:
+  a: { wait: 10h }
+";
+
 const HOURLY: &str = "
 workflow: w
 params:
@@ -182,6 +191,45 @@ fn a_start_that_is_refused_is_shown() {
     assert_eq!(known["refused"], 1);
     let message = known["problem"]["message"].as_str().unwrap();
     assert!(message.contains("`n` must be at least 5"), "{message}");
+}
+
+#[test]
+fn a_due_time_for_which_the_queue_has_no_room_is_made_once_there_is() {
+    let mut world = World::new(&[STRICT_MINUTE]);
+    world.activate(STRICT_MINUTE);
+    world.started("w");
+    world.fill_queue();
+    let before = world.runs().len();
+    world.pass(60_000_000);
+    let known = world.trigger();
+    assert_eq!(
+        (&known["waiting_starts"], &known["refused"]),
+        (&1.into(), &0.into())
+    );
+    let message = known["problem"]["message"].as_str().unwrap();
+    assert!(message.contains("takes no more"), "{message}");
+    world.seconds(110);
+    assert_eq!(world.runs().len(), before);
+    world.make_room(7);
+    world.seconds(60);
+    assert_eq!(world.runs().len(), before + 1, "there was room for one");
+    world.make_room(8);
+    world.make_room(9);
+    world.make_room(10);
+    world.seconds(60);
+    let due = |minutes: i64| Time(START.0 + minutes * 60_000_000);
+    let runs = world.runs();
+    let made: Vec<Time> = runs[before..]
+        .iter()
+        .map(|run| run.scheduled_at.unwrap_or(run.created_at))
+        .collect();
+    assert_eq!(made, [1, 2, 3, 4].map(due), "in order, and none is missed");
+    assert!(
+        runs[before..]
+            .iter()
+            .all(|run| run.status == RunStatus::Queued)
+    );
+    assert_eq!(world.trigger()["missed"], 0);
 }
 
 #[test]

@@ -26,11 +26,11 @@ fn body(operation: &str) -> Option<Value> {
         "set_param_run" => json!({ "name": "name", "value": "Ada" }),
         "approve_run" => json!({ "step": "ask", "by": "anna@example.com", "comment": "go" }),
         "reject_run" => json!({ "step": "ask", "by": "anna@example.com", "comment": "not today" }),
-        "add_breakpoint_run" | "add_breakpoint" => {
+        "add_breakpoint_run" | "add_breakpoint" | "add_breakpoint_of_all" => {
             json!({ "breakpoint": { "step": "greet", "at": "after" } })
         }
         "dismiss_queue" => json!({ "key": "" }),
-        "breakpoints_run" | "set_breakpoints" => {
+        "breakpoints_run" | "set_breakpoints" | "set_breakpoints_of_all" => {
             json!({ "breakpoints": [{ "step": "greet", "at": "after" }] })
         }
         "pause_run"
@@ -43,7 +43,8 @@ fn body(operation: &str) -> Option<Value> {
         | "resume_backfill"
         | "cancel_backfill"
         | "remove_breakpoints_run"
-        | "remove_breakpoints" => json!({}),
+        | "remove_breakpoints"
+        | "remove_breakpoints_of_all" => json!({}),
         "evaluate" => json!({ "expression": "params.name" }),
         "register_workflow" => json!({
             "file": "hello.yaml",

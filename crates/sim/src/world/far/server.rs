@@ -150,8 +150,9 @@ impl World<'_> {
             self.lease_at_server(),
             Happening::Far(worker, Step::Lease(id)),
         );
-        self.seat(id, Vec::new());
+        // Its first words: tasks come after them.
         self.say_down(id, Down::Welcome(id, false));
+        self.seat(id, Vec::new());
     }
 
     fn resume(
@@ -173,6 +174,10 @@ impl World<'_> {
         let grace = session.draining.filter(|_| !draining);
         let (attached, missing, again) = session.resume(holds);
         session.link = Some(link);
+        self.say_down(id, Down::Welcome(id, true));
+        for down in again.into_iter().chain(grace.map(Down::Drain)) {
+            self.say_down(id, down);
+        }
         self.seat(id, attached);
         let lost: Vec<_> = missing
             .into_iter()
@@ -183,10 +188,6 @@ impl World<'_> {
         }
         if !lost.is_empty() {
             self.give_lane(Input::Reports(lost));
-        }
-        self.say_down(id, Down::Welcome(id, true));
-        for down in again.into_iter().chain(grace.map(Down::Drain)) {
-            self.say_down(id, down);
         }
     }
 

@@ -1,32 +1,12 @@
-use std::sync::Arc;
-
-use kapell_model::{RunId, StepStatus};
+use kapell_model::StepStatus;
 
 use super::super::RunView;
 use super::*;
-use crate::event::{RunCreated, Stored};
-use crate::plan::Plan;
-use crate::run::{Input, Request};
+use crate::run::{Input, Request, testing};
 
 /// What is seen of the first step of a run once it has begun, and the run itself.
 fn begun(text: &str) -> (Run, RunView) {
-    let parsed = kapell_model::parse("w.yaml", text);
-    let spec = parsed
-        .spec
-        .unwrap_or_else(|| panic!("{:?}", parsed.diagnostics));
-    let mut run = Run::new(Arc::new(Plan::new(spec)));
-    let created = RunCreated {
-        id: RunId(7).to_bytes().to_vec(),
-        workflow: "w".into(),
-        by: "ann".into(),
-        params: Some(Stored::new(&Value::map([("n", Value::Int(3))]))),
-        ..RunCreated::default()
-    };
-    run.decide(Input::Create(Box::new(created)), Time(1))
-        .unwrap();
-    while run.unsettled() {
-        run.decide(Input::Wake, Time(1)).unwrap();
-    }
+    let run = testing::begun(text, 3, Time(1));
     let view = run.view(Time(1));
     (run, view)
 }

@@ -1,0 +1,40 @@
+//! `kapell worker`, `kapell workers`
+
+use clap::Args;
+
+/// `worker`
+#[derive(Args)]
+pub(crate) struct Worker {
+    /// Queues whose work is done in this process [env: KAPELL_WORKER_QUEUES] [default: every queue that no
+    /// worker names]
+    #[arg(long, alias = "queue", value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) queues: Vec<String>,
+    /// What to say of this worker, to whoever lists them
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) label: Vec<String>,
+    /// What to call this worker [default: the machine's name]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Attempts at a time in this process [env: KAPELL_SLOTS] [default: by the machine]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub(crate) slots: Option<u16>,
+    /// Seconds that running attempts get to end once it is asked to end; the rest is done elsewhere
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    #[arg(value_parser = clap::value_parser!(u32).range(0..=86_400))]
+    pub(crate) grace: u32,
+}
+
+/// `workers`
+#[derive(Args)]
+pub(crate) struct Workers {
+    /// Let workers of this name, or of this session, take nothing more and go
+    #[arg(long, value_name = "WORKER")]
+    pub(crate) drain: Option<String>,
+    /// Seconds that what they run may take to end; the rest is done elsewhere
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, requires = "drain")]
+    #[arg(value_parser = clap::value_parser!(u32).range(0..=86_400))]
+    pub(crate) grace: u32,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}

@@ -1,0 +1,86 @@
+//! Which workers run what: known while it runs, before history says it.
+
+use std::collections::BTreeMap;
+
+use kapell_api::http::{RunView, StepWorker};
+use kapell_api::record::{AttemptRecord, AttemptResult, Record, StepRecord};
+use kapell_model::{StepStatus, Time};
+
+use crate::service::Service;
+
+impl Service {
+    /// Says which worker runs a step, and of one that is away what is to come of it.
+    pub(super) fn say_who_runs(&self, view: &mut RunView) {
+        let Some(workers) = self.workers() else {
+            return;
+        };
+        let run = view.summary.run;
+        let mut here = workers.who_runs(run);
+        if here.is_empty() {
+            return;
+        }
+        let away = workers.away_of(run);
+        for step in &mut view.steps {
+            if step.status == StepStatus::Running {
+                step.worker = here.remove(&*step.path);
+                let what = || away.get(&*step.path).cloned();
+                step.waits_for = step.waits_for.take().or_else(what);
+            }
+        }
+    }
+
+    /// Says of attempts that run which worker has them, and since when: history says it once they have
+    /// ended, and that they have begun a while after they did.
+    pub(super) fn name_workers(&self, record: &mut Record) {
+        let Some(workers) = self.workers() else {
+            return;
+        };
+        let mut here = workers.who_runs(record.run);
+        if here.is_empty() {
+            return;
+        }
+        // Without a view what history says has begun is named.
+        let steps = self.plain_view(record.run).map(|view| view.steps);
+        let began: BTreeMap<String, Option<Time>> = steps
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|step| step.worker.is_some())
+            .map(|step| (step.path, step.started_at))
+            .collect();
+        let mut open: Vec<&mut StepRecord> = record.steps.iter_mut().collect();
+        while let Some(step) = open.pop() {
+            let live = began.get(&step.path);
+            let runs = step.status == StepStatus::Running || live.is_some();
+            if runs
+                && !step.status.ended()
+                && let Some(worker) = here.remove(&*step.path)
+            {
+                let since = live.copied().flatten().unwrap_or(worker.since);
+                runs_at(step, StepWorker { since, ..worker });
+            }
+            open.extend(&mut step.children);
+            open.extend(step.items.iter_mut().flat_map(|items| &mut items.shown));
+        }
+    }
+}
+
+/// A worker runs an attempt of a step, whose start may not be recorded yet.
+fn runs_at(step: &mut StepRecord, worker: StepWorker) {
+    step.status = StepStatus::Running;
+    step.started_at.get_or_insert(worker.since);
+    let last = step.attempts.last_mut();
+    match last.filter(|last| last.attempt >= worker.attempt) {
+        Some(last) if last.result == AttemptResult::Running => last.worker = Some(worker.name),
+        // Its end is known before its worker is.
+        Some(_) => {}
+        None => step.attempts.push(AttemptRecord {
+            attempt: worker.attempt,
+            started_at: worker.since,
+            ended_at: None,
+            result: AttemptResult::Running,
+            error: None,
+            usage: None,
+            worker: Some(worker.name),
+        }),
+    }
+}
