@@ -102,6 +102,7 @@ pub enum Message {
         error: Error,
     },
     /// To a trigger: the run queue has no room for a start by its strategy.
+    #[serde(skip)]
     NoRoom {
         /// What was wanted.
         start: Box<StartTriggered>,

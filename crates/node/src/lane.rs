@@ -31,7 +31,7 @@ use kapell_expr::BlobRef;
 use kapell_model::{
     EntityKey, Error, ErrorCode, Offer, RunId, RunStatus, SessionId, Shard, ShardSet, Time, limits,
 };
-use kapell_store::{Commit, Lease};
+use kapell_store::{Commit, Lease, Mail};
 
 use crate::batch::Batch;
 use crate::dispatch::Demand;
@@ -45,6 +45,8 @@ use count::Counting;
 use heard::Heard;
 pub use held::Grant;
 use held::Held;
+pub(crate) use post::MAIL;
+use post::Post;
 pub use seats::Seat;
 use seats::Seats;
 pub use sessions::SessionChange;
@@ -59,6 +61,7 @@ mod full;
 mod heard;
 mod held;
 mod measure;
+mod post;
 mod read;
 mod report;
 mod seats;
@@ -106,6 +109,10 @@ pub enum Input {
     Active(EntityKey, kapell_store::Result<Vec<RunId>>),
     /// Topics that tell how runs end and that somebody ever listened to.
     Heard(kapell_store::Result<Vec<EntityKey>>),
+    /// Messages from other shards that wait.
+    Mail(kapell_store::Result<Vec<Mail>>),
+    /// Messages from other shards may have come.
+    Rang,
     /// The commit under way has ended.
     Committed(kapell_store::Result<()>),
     /// Another version of some workflow may be active.
@@ -126,6 +133,7 @@ impl Input {
                 | Self::Due(_)
                 | Self::Active(..)
                 | Self::Heard(_)
+                | Self::Mail(_)
         )
     }
 }
@@ -150,6 +158,8 @@ pub enum Output {
     FindActive(EntityKey),
     /// Find topics that tell how runs end; answer [`Input::Heard`].
     FindHeard,
+    /// Find messages to entities of these shards; answer [`Input::Mail`].
+    FindMail(ShardSet),
     /// Commit; answer [`Input::Committed`].
     Commit(Arc<Commit>, Vec<(BlobRef, Vec<u8>)>),
     /// Hand out attempts.
@@ -181,6 +191,7 @@ impl Output {
                 | Self::FindDue(_)
                 | Self::FindActive(_)
                 | Self::FindHeard
+                | Self::FindMail(_)
         )
     }
 }
@@ -259,7 +270,8 @@ pub struct Lane {
     timers: BTreeSet<(Time, EntityKey)>,
     again: VecDeque<EntityKey>,
     /// Messages that were sent and not taken yet.
-    outbox: VecDeque<(EntityKey, Message)>,
+    outbox: VecDeque<(Shard, EntityKey, Message)>,
+    post: Post,
     demand: Demand,
     /// Runs with work that no worker can take: looked at again when workers change.
     parked: BTreeSet<RunId>,
@@ -324,6 +336,7 @@ impl Lane {
             timers: BTreeSet::new(),
             again: VecDeque::new(),
             outbox: VecDeque::new(),
+            post: Post::default(),
             demand: Demand::default(),
             parked: BTreeSet::new(),
             turn: 0,
@@ -401,6 +414,8 @@ impl Lane {
             Input::Due(result) => self.due(result),
             Input::Active(key, result) => self.active(&key, result),
             Input::Heard(result) => self.heard(result),
+            Input::Mail(result) => self.mail(result),
+            Input::Rang => self.look_for_mail(),
             Input::VersionsChanged => {
                 self.ahead.versions_changed();
                 let read = self.making.keys().filter(|key| key.2.is_none());
@@ -429,7 +444,7 @@ impl Lane {
     /// True if inputs wait that the open batch takes.
     fn has_waiting(&self) -> bool {
         let requests = !self.requests.is_empty() && self.open.requests < REQUESTS;
-        (requests || !self.reports.is_empty())
+        (requests || !self.reports.is_empty() || self.post.is_waiting())
             && !self.recovering
             && !self.broken
             && !self.is_full()
@@ -439,6 +454,7 @@ impl Lane {
     /// and leaves memory before new work comes, but not for ever. The rest is taken with the next tick, at once, so that
     /// a commit that ends meanwhile is followed by the next.
     fn take_waiting(&mut self) {
+        self.take_mail();
         let end = self.open.inputs + TURN;
         while self.open.inputs < end && self.has_waiting() {
             let before = self.open.inputs;

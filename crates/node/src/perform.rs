@@ -12,7 +12,7 @@ use kapell_model::{EntityKey, RunId, RunStatus, Shard};
 use kapell_store::{Error, Loaded, Order, Result, RunFilter, RunRow, Store, VersionRow};
 
 use crate::entity::Entity;
-use crate::lane::{Input, Output};
+use crate::lane::{Input, MAIL, Output};
 
 /// A version made ready to run.
 #[derive(Clone, Debug)]
@@ -236,6 +236,7 @@ pub fn read(
             let result = find_active(store, &key);
             Input::Active(key, result)
         }
+        Output::FindMail(shards) => Input::Mail(store.mail(&shards, MAIL)),
         Output::FindHeard => Input::Heard(find_heard(store)),
         Output::Commit(..)
         | Output::Offer(_)

@@ -13,6 +13,7 @@ mod documents;
 mod entities;
 mod fence;
 mod lists;
+mod mail;
 mod runs;
 mod versions;
 
@@ -30,6 +31,7 @@ pub const CASES: &[&[Case]] = &[
     versions::CASES,
     documents::CASES,
     blobs::CASES,
+    mail::CASES,
 ];
 
 /// Checks every rule, each on a store that `make` makes, with whatever must outlive it.

@@ -13,8 +13,8 @@ use crate::check::{check_commit, check_documents, check_shards, drops_entity, ve
 use crate::refs::{self, Hash, hashes_in};
 use crate::suffix::{NEWEST_SEARCHED, Suffix};
 use crate::{
-    Beat, Cluster, Commit, Document, EntityWrite, Error, Lease, Loaded, NodeAbout, NodeRow, Order,
-    Result, RunFilter, RunPlace, RunRow, RunsFound, Store, VersionRow, time_in,
+    Beat, Cluster, Commit, Document, EntityWrite, Error, Lease, Loaded, Mail, NodeAbout, NodeRow,
+    Order, Result, RunFilter, RunPlace, RunRow, RunsFound, Store, VersionRow, time_in,
 };
 
 /// A store that lives as long as its last clone. Clones share what is stored; [`MemoryStore::fork`]
@@ -63,6 +63,8 @@ struct State {
     activated: BTreeMap<Name, u32>,
     /// Versions that were registered last, and not by a commit.
     registered: BTreeMap<Name, u32>,
+    /// By the shards it is for and from, and its number.
+    mail: BTreeMap<(Shard, Shard, u64), (EntityKey, Vec<u8>)>,
     documents: BTreeMap<Vec<u8>, String>,
     /// Who refers to which blob; none are the versions.
     referred: BTreeSet<(Hash, Option<EntityKey>)>,
@@ -194,6 +196,19 @@ impl Store for MemoryStore {
         for row in &commit.runs {
             state.write_run(row);
         }
+        for mail in &commit.mail {
+            let place = (mail.to.shard(), mail.from, mail.number);
+            state
+                .mail
+                .insert(place, (mail.to.clone(), mail.message.clone()));
+        }
+        for mark in &commit.marks {
+            let (first, last) = ((mark.to, mark.from, 0), (mark.to, mark.from, mark.number));
+            let over: Vec<_> = state.mail.range(first..=last).map(|(at, _)| *at).collect();
+            for place in over {
+                state.mail.remove(&place);
+            }
+        }
         state.write_documents(&commit.documents);
         for row in &commit.versions {
             state.write_version(row.clone());
@@ -248,6 +263,21 @@ impl Store for MemoryStore {
         let from = (Time(now.0.saturating_add(1)), EntityKey::Run(RunId(0)));
         let next = state.wakes.range(from..).map(|(at, _)| *at).next();
         Ok(next.filter(|at| *at > now))
+    }
+
+    fn mail(&self, shards: &ShardSet, limit: usize) -> Result<Vec<Mail>> {
+        let state = self.state.lock();
+        let waits = state
+            .mail
+            .iter()
+            .filter(|((to, _, _), _)| shards.contains(*to))
+            .map(|((_, from, number), (to, message))| Mail {
+                from: *from,
+                number: *number,
+                to: to.clone(),
+                message: message.clone(),
+            });
+        Ok(waits.take(limit).collect())
     }
 
     fn history(&self, key: &EntityKey, from: u64, limit: usize) -> Result<Vec<(u64, Vec<u8>)>> {

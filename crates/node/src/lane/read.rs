@@ -19,6 +19,7 @@ impl Lane {
                 self.leases
                     .extend(leases.into_iter().map(|lease| (lease.shard, lease)));
                 self.find_due();
+                self.look_for_mail();
             }
             Err(kapell_store::Error::Full(error)) => self.no_room(&error),
             Err(error) => {

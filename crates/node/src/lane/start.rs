@@ -438,7 +438,7 @@ impl Lane {
         let input = kapell_engine::Input::Create(Box::new(created));
         self.deliver(key, ToEntity::Run(Box::new(input)), false);
         if let Some(entry) = entry {
-            self.send(making_queue, Message::Enqueue(Box::new(entry)));
+            self.send(id.shard(), making_queue, Message::Enqueue(Box::new(entry)));
         }
     }
 
@@ -462,7 +462,7 @@ impl Lane {
         match &making.origin {
             Origin::Client(reply) => self.reply(*reply, Ok(Answer::Started(id))),
             Origin::Trigger(from) if making.waited => {
-                self.send(from.clone(), Message::StartTaken { run: id });
+                self.send(id.shard(), from.clone(), Message::StartTaken { run: id });
             }
             Origin::Trigger(_) | Origin::Parent(_) => {}
         }
@@ -491,7 +491,7 @@ impl Lane {
                     backfill: making.backfill,
                     waited: making.waited,
                 });
-                self.send(from, Message::NoRoom { start, error });
+                self.send(from.shard(), from, Message::NoRoom { start, error });
             }
             Origin::Client(_) | Origin::Parent(_) | Origin::Trigger(_) => {
                 self.make_failed(making, error);
@@ -513,6 +513,7 @@ impl Lane {
             self.submit(id.into(), ToEntity::Create(Box::new(making)), false);
             return;
         }
+        let own = making.run_queue().shard();
         match making.origin {
             Origin::Client(reply) => self.reply(reply, Err(error)),
             Origin::Parent(parent) => {
@@ -524,7 +525,7 @@ impl Lane {
                     error: error.message,
                 };
                 if parent.waits {
-                    self.send(parent.run.into(), message);
+                    self.send(own, parent.run.into(), message);
                 }
             }
             Origin::Trigger(from) => {
@@ -540,7 +541,7 @@ impl Lane {
                     scheduled_at: making.scheduled_at.unwrap_or(self.now),
                     error,
                 };
-                self.send(from, message);
+                self.send(own, from, message);
             }
         }
     }

@@ -45,6 +45,7 @@ impl World<'_> {
                 )),
                 Output::FindDue(_) => Some(Input::Due(Err(unavailable()))),
                 Output::FindActive(key) => Some(Input::Active(key, Err(unavailable()))),
+                Output::FindMail(_) => Some(Input::Mail(Err(unavailable()))),
                 Output::FindHeard => Some(Input::Heard(Err(unavailable()))),
                 _ => None,
             }

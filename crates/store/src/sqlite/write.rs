@@ -92,6 +92,7 @@ pub(super) fn commit(tx: &Transaction<'_>, ids: &mut WorkflowIds, commit: &Commi
     if !commit.runs.is_empty() {
         write_runs(tx, ids, &commit.runs)?;
     }
+    pass_mail(tx, commit)?;
     documents(tx, &commit.documents)?;
     for row in &commit.versions {
         add_version(tx, ids, row)?;
@@ -100,6 +101,30 @@ pub(super) fn commit(tx: &Transaction<'_>, ids: &mut WorkflowIds, commit: &Commi
         let workflow = ids.of(tx, namespace, name)?;
         tx.prepare_cached("UPDATE workflows SET active = ?2, deployed = 1 WHERE id = ?1")?
             .execute((workflow, version))?;
+    }
+    Ok(())
+}
+
+/// What is sent waits, and what was taken is over: the mark is that it is gone.
+fn pass_mail(tx: &Transaction<'_>, commit: &Commit) -> Outcome<()> {
+    for mail in &commit.mail {
+        tx.prepare_cached(
+            "INSERT INTO mail (to_shard, from_shard, number, entity, message)
+             VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute((
+            mail.to.shard().0,
+            mail.from.0,
+            mail.number,
+            mail.to.to_bytes(),
+            &mail.message,
+        ))?;
+    }
+    for mark in &commit.marks {
+        tx.prepare_cached(
+            "DELETE FROM mail WHERE to_shard = ?1 AND from_shard = ?2 AND number <= ?3",
+        )?
+        .execute((mark.to.0, mark.from.0, mark.number))?;
     }
     Ok(())
 }
