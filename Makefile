@@ -12,8 +12,8 @@ BENCH   ?= $(CARGO) run --quiet --release -p kapell-bench
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
 .NOTPARALLEL:
-.PHONY: help quickstart test check bench sim docs format lint build tidy unit examples api \
-        needs-build needs-python promtool
+.PHONY: help quickstart test check bench bench-pg sim docs format lint build tidy unit examples api \
+        needs-build needs-python promtool postgresql
 
 help:
 	@echo 'make quickstart      build Kapell, run a year of flights through it, show the timeline'
@@ -21,6 +21,7 @@ help:
 	@echo 'make test            everything: checks, tests, simulation, examples, the API'
 	@echo 'make sim SEEDS=n     the simulation alone, over n seeds'
 	@echo 'make bench           the benchmarks'
+	@echo 'make bench-pg        those over a PostgreSQL server of this machine'
 	@echo 'make docs            write the generated pages of docs/'
 
 quickstart: needs-build needs-python
@@ -28,7 +29,7 @@ quickstart: needs-build needs-python
 	$(RELEASE) run examples/flights/flights.yaml
 	$(RELEASE) timeline
 
-test: needs-build needs-python promtool format lint build tidy
+test: needs-build needs-python promtool postgresql format lint build tidy
 ifeq ($(NEXTEST),yes)
 	$(CARGO) nextest run --workspace
 else
@@ -75,6 +76,9 @@ bench: needs-build
 	$(CARGO) build --release -p kapell-cli
 	$(BENCH)
 
+bench-pg: needs-build postgresql
+	$(BENCH) -- --only pg
+
 docs: build
 	$(XTASK) reference
 
@@ -83,6 +87,14 @@ promtool:
 	@if ! command -v promtool >/dev/null 2>&1 && command -v apt-get >/dev/null 2>&1 && [ "$$(id -u)" = 0 ]; then \
 	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus; } >/dev/null 2>&1 \
 	  || echo 'promtool is missing and could not be installed: its test is skipped' >&2; \
+	fi
+
+# The server that tests of the PostgreSQL store start for themselves; without it they say that they are skipped.
+postgresql:
+	@if ! ls /usr/lib/postgresql/*/bin/initdb /usr/local/bin/initdb /usr/bin/initdb >/dev/null 2>&1 \
+	    && command -v apt-get >/dev/null 2>&1 && [ "$$(id -u)" = 0 ]; then \
+	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql; } >/dev/null 2>&1 \
+	  || echo 'PostgreSQL is missing and could not be installed: its tests are skipped' >&2; \
 	fi
 
 # --- what must be installed ------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ use std::sync::mpsc::Sender;
 
 use kapell_model::{EntityKey, RunId, RunStatus, ShardSet, Time};
 use kapell_node::engine::event::{AttemptResult, Event, Fact, decode_chunk};
-use kapell_store::{Commit, EntityWrite, Mail, RunRow, SqliteStore, Store, VersionRow};
+use kapell_store::{Commit, EntityWrite, Mail, RunRow, Store, VersionRow};
 use parking_lot::Mutex;
 
 /// One commit as the raw store repeats it.
@@ -41,6 +41,14 @@ impl Written {
         }
     }
 
+    /// All bytes of it together, in one row for each chunk, state or page.
+    pub(crate) fn bytes(&self) -> impl Iterator<Item = Vec<u8>> {
+        let pages = self.pages.iter().map(|(_, len)| *len);
+        let lengths = [self.chunk, self.snapshot.unwrap_or(0)].into_iter();
+        let lengths = lengths.chain(pages).filter(|len| *len > 0);
+        lengths.map(|len| vec![7; len])
+    }
+
     /// As many bytes again.
     pub(crate) fn again(self) -> EntityWrite {
         let bytes = |len: usize| vec![7; len];
@@ -59,7 +67,7 @@ impl Written {
 
 /// A store that takes note of the shape of every commit, or has a gate.
 pub(crate) struct Recorder {
-    pub inner: SqliteStore,
+    pub inner: Arc<dyn Store>,
     pub commits: Mutex<Vec<Recorded>>,
     gate: Option<Gate>,
 }
@@ -106,7 +114,7 @@ pub(crate) fn succeeded(event: &Event) -> bool {
 }
 
 impl Recorder {
-    pub(crate) fn new(inner: SqliteStore, gate: Option<Gate>) -> Self {
+    pub(crate) fn new(inner: Arc<dyn Store>, gate: Option<Gate>) -> Self {
         Self {
             inner,
             commits: Mutex::default(),

@@ -45,7 +45,17 @@ impl System {
 
     /// Like [`System::open`], with a gate before the store.
     pub(crate) fn with_gate(dir: &Path, slots: usize, gate: Option<Gate>) -> Result<Self> {
-        let store = Arc::new(Recorder::new(SqliteStore::open(dir)?, gate));
+        Self::over(Arc::new(SqliteStore::open(dir)?), dir, slots, gate)
+    }
+
+    /// Over a store that is not in the directory.
+    pub(crate) fn over(
+        store: Arc<dyn Store>,
+        dir: &Path,
+        slots: usize,
+        gate: Option<Gate>,
+    ) -> Result<Self> {
+        let store = Arc::new(Recorder::new(store, gate));
         let blobs: Arc<dyn Blobs> = Arc::new(BlobFolder(FileBlobs::open(dir)?));
         let prepared = Node::prepare();
         let node = prepared.node();

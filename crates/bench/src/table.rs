@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
-use crate::wanted::{Pick, WANTED, Wanted};
+use crate::wanted::{POSTGRES, Pick, WANTED, Wanted};
 use crate::workloads::{Figures, median};
 
 /// A row of the table.
@@ -32,6 +32,9 @@ pub(crate) fn all(only: &[&str], pairs: usize) -> Result<()> {
         "name", "n", "value", "unit", "raw", "ratio", "must", "goal"
     );
     for wanted in WANTED {
+        if wanted.belongs(POSTGRES) && !only.contains(&POSTGRES) {
+            continue;
+        }
         if !only.is_empty() && !only.iter().any(|name| wanted.belongs(name)) {
             continue;
         }

@@ -87,7 +87,39 @@ const PARKED: (&str, usize) = ("parked", 100_000);
 const PARKED_CPU: (f64, f64) = (1.0, 0.0);
 const PARKED_MEMORY: (f64, f64) = (500.0, 100.0);
 
+/// Over a PostgreSQL on this machine: only where that is asked for.
+pub(crate) const POSTGRES: &str = "pg";
+
 pub(crate) const WANTED: &[Wanted] = &[
+    row(
+        "pg fanout",
+        ("pg-fanout", 100_000),
+        "steps/s",
+        (50_000.0, 100_000.0),
+    )
+    .up(),
+    row(
+        "pg many",
+        ("pg-many", 1_000),
+        "steps/s",
+        (40_000.0, 80_000.0),
+    )
+    .up(),
+    row(
+        "pg runs",
+        ("pg-runs", 20_000),
+        "runs/s",
+        (8_000.0, 16_000.0),
+    )
+    .up(),
+    row(
+        "pg runs, dead rows",
+        ("pg-runs", 20_000),
+        "rows",
+        (1_000.0, 100.0),
+    )
+    .pick(Pick::Other("dead")),
+    row("pg chain", ("pg-chain", 1_000), "us", (770.0, 400.0)),
     row("fanout", ("fanout", 1_000), "steps/s", (0.0, 0.0)).up(),
     row("fanout", ("fanout", 10_000), "steps/s", FANOUT).up(),
     row("fanout", ("fanout", 100_000), "steps/s", FANOUT).up(),

@@ -35,10 +35,10 @@ pub(crate) fn run(name: &str, n: usize) -> Result<Figures> {
     let dir = data_dir()?;
     let dir = dir.path();
     let figures = match name {
-        "fanout" => flow::fanout(dir, n),
-        "many" => flow::many(dir, n),
-        "chain" => flow::chain(dir, n),
-        "runs" => flow::runs(dir, n),
+        "fanout" | "pg-fanout" => flow::fanout(&flow::Base::of(name)?, dir, n),
+        "many" | "pg-many" => flow::many(&flow::Base::of(name)?, dir, n),
+        "chain" | "pg-chain" => flow::chain(&flow::Base::of(name)?, dir, n),
+        "runs" | "pg-runs" => flow::runs(&flow::Base::of(name)?, dir, n),
         "shell" => process::shell(dir, n),
         "python" => process::python(dir, n),
         "fib" => process::fib(dir, n),

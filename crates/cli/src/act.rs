@@ -232,7 +232,7 @@ pub(crate) fn fork(fork: &Fork, config: &Config, printer: &mut Printer) -> Ended
 
 fn open(work: &Work, config: &Config) -> Result<Session, Error> {
     // A directory that is not there has nothing to go on with: it is not made.
-    if !kapell_server::local::database(&config.data_dir).exists() {
+    if !config.has_store() {
         return session::open(config, Need::Look);
     }
     session::open(

@@ -13,6 +13,7 @@ mod look;
 mod run;
 mod server;
 mod signal;
+mod store;
 mod trigger;
 mod worker;
 mod workflow;
@@ -40,6 +41,7 @@ pub(crate) use look::{Artifact, List, Logs, Show, Timeline, Why};
 pub(crate) use run::{Params, Run, Start, Work};
 pub(crate) use server::{Audit, Server, Token, TokenCreate, TokenList, TokenRevoke};
 pub(crate) use signal::{Signal, SignalList, SignalSend, SignalShow};
+pub(crate) use store::{Store, StoreMove, StoreShow};
 pub(crate) use trigger::{Trigger, TriggerList, TriggerOne};
 pub(crate) use worker::{Worker, Workers};
 pub(crate) use workflow::{
@@ -81,6 +83,15 @@ pub(crate) struct Global {
         help_heading = "Global options"
     )]
     pub(crate) data_dir: Option<PathBuf>,
+    /// The store is in this database: postgres://USER@HOST/DATABASE?schema=NAME [env: KAPELL_STORE]
+    /// [default: in the data directory]
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        help_heading = "Global options"
+    )]
+    pub(crate) store: Option<String>,
     /// Ask the server at this address instead of a data directory: http://HOST:PORT or
     /// https://HOST:PORT; its token is in KAPELL_TOKEN [env: KAPELL_SERVER]
     #[arg(
@@ -236,6 +247,9 @@ pub(crate) enum Command {
     /// Keep secrets for steps, encrypted
     #[command(subcommand)]
     Secret(Secret),
+    /// Look at where the store is, bring it up to date, move it to PostgreSQL
+    #[command(subcommand)]
+    Store(Store),
     /// Copy the data directory to a file, while it is in use
     Backup(Backup),
     /// Make a data directory from a backup

@@ -27,6 +27,7 @@ pub(crate) fn backup(backup: &Backup, config: &Config, printer: &mut Printer) ->
     let logs = !backup.without_logs;
     let copied = match config.server()? {
         Some(server) => fetch(server, &backup.file, logs)?,
+        None if config.store.is_some() => return Err(backup::of_postgres()),
         None => backup::write(&config.data_dir, &backup.file, logs, clock::now())?,
     };
     if backup.json {

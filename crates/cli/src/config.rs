@@ -59,6 +59,8 @@ const INHERITED_STARTS: [&str; 5] = ["LC_", "XDG_", "PIP_", "UV_", "PYTHON"];
 pub(crate) struct Config {
     /// Where everything is kept.
     pub(crate) data_dir: PathBuf,
+    /// The URL of the database that holds the store, if it is not in the data directory.
+    pub(crate) store: Option<String>,
     /// The server that is asked instead, and certificates to trust.
     server: Option<String>,
     ca: Option<PathBuf>,
@@ -108,6 +110,9 @@ impl Config {
             let value = keys::Value::Text(data_dir.display().to_string());
             settings.flag(&keys::DATA_DIR, value);
         }
+        if let Some(url) = &global.store {
+            settings.flag(&keys::STORE, keys::Value::Text(url.clone()));
+        }
         let (http, misset) = match (http_rules(&settings), misset) {
             (Ok(rules), misset) => (rules, misset),
             (Err(error), misset) => (HttpRules::default(), misset.or(Some(error))),
@@ -121,6 +126,7 @@ impl Config {
         };
         let terminal = std::io::stdout().is_terminal();
         let config = Self {
+            store: settings.some_text(&keys::STORE),
             server: global.server.clone().or_else(|| variable("KAPELL_SERVER")),
             ca: global
                 .ca
@@ -159,6 +165,11 @@ impl Config {
     /// The certificates that are trusted instead of the system's.
     pub(crate) fn ca(&self) -> Option<&Path> {
         self.ca.as_deref()
+    }
+
+    /// True if there is something to look at.
+    pub(crate) fn has_store(&self) -> bool {
+        self.store.is_some() || kapell_server::local::database(&self.data_dir).exists()
     }
 
     /// Columns and rows to write on. They change while a command runs.
@@ -250,6 +261,7 @@ impl Config {
         let file = settings.some_text(&keys::SECRETS_KEY_FILE);
         let runs = u32::try_from(settings.number(&keys::RETENTION_RUNS)).unwrap_or(u32::MAX);
         Options {
+            store: self.store.clone(),
             retention: Retention {
                 age: Some(settings.span(&keys::RETENTION_AGE)).filter(|age| !age.is_zero()),
                 runs: Some(runs).filter(|runs| *runs > 0),

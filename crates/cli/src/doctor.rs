@@ -279,7 +279,7 @@ fn file_system(folder: &Path) -> String {
 /// Whether what is there can be opened.
 fn data(config: &Config) -> Check {
     const NAME: &str = "store";
-    if !kapell_server::local::database(&config.data_dir).exists() {
+    if !config.has_store() {
         return ok(NAME, "none yet");
     }
     match session::open(config, Need::Look) {

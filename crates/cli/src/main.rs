@@ -51,6 +51,7 @@ mod show;
 mod show_config;
 mod signal;
 mod start;
+mod store;
 mod timeline;
 mod token;
 mod tree;
@@ -189,6 +190,7 @@ fn dispatch(command: Command, config: &Config, printer: &mut Printer) -> Ended {
         Command::Workers(workers) => worker::workers(&workers, config, printer),
         Command::Token(token) => token::token(&token, config, printer),
         Command::Audit(audit) => audit::audit(&audit, config, printer),
+        Command::Store(command) => store::store(&command, config, printer),
         Command::Backup(args) => backup::backup(&args, config, printer),
         Command::Restore(args) => backup::restore(&args, config, printer),
         Command::Secret(secret) => secret::secret(&secret, config, printer),

@@ -67,7 +67,7 @@ pub(crate) fn open(config: &Config, need: Need) -> Result<Session, Error> {
             holder,
         });
     }
-    if need == Need::Look && !local::database(&config.data_dir).exists() {
+    if need == Need::Look && !config.has_store() {
         let hint = if config.data_dir_is_default {
             "`kapell run FILE` makes one here; `--data-dir` names another place"
         } else {

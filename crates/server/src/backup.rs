@@ -54,6 +54,14 @@ pub struct Copied {
     pub bytes: u64,
 }
 
+/// Why a store in PostgreSQL has no backup of this kind.
+pub fn of_postgres() -> Error {
+    let message = "the store is in PostgreSQL, whose own tools back it up";
+    Error::new(ErrorCode::NotAvailable, message).hint(
+        "`pg_dump --schema`, and a copy of the data directory; see docs/guide/13-postgresql.md",
+    )
+}
+
 /// Writes a backup of a data directory to a file, which is whole once it has this name.
 ///
 /// # Errors

@@ -30,6 +30,7 @@ mod rows;
 mod search;
 mod secrets;
 mod service;
+pub mod stores;
 mod traces;
 pub mod workers;
 

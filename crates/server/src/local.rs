@@ -21,14 +21,14 @@ use kapell_model::spec::Retention;
 use kapell_model::{Error, ErrorCode, Offer, RunId, Time};
 use kapell_node::drive::{Node, Prepared, Threads};
 use kapell_node::{BlobFolder, clock, upkeep};
-use kapell_store::{FileBlobs, RunRow, SqliteStore, Store};
+use kapell_store::{FileBlobs, RunRow, Store};
 
 use crate::net::{self, Listener, Served, TlsFiles, Trust};
 use crate::register::NAMESPACE;
 use crate::rows::failure;
 use crate::traces::Traces;
 use crate::workers::{Settings, Workers};
-use crate::{Options, SecretSource, Secrets, Service, http, notify};
+use crate::{Options, SecretSource, Secrets, Service, http, notify, stores};
 
 /// How soon after the start upkeep is done, so that short commands do none.
 const FIRST_UPKEEP: Duration = Duration::from_secs(5);
@@ -155,7 +155,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub fn open(data_dir: &Path, want: Want, options: &Options) -> Result<Opened, Error> {
     let since = clock::now();
     let store = loop {
-        match SqliteStore::open(data_dir) {
+        match stores::open(data_dir, options.store.as_deref()) {
             Ok(store) => break store,
             Err(kapell_store::Error::Held { pid }) => {
                 if let Ok(client) = client::Client::connect(&data_dir.join(SOCKET)) {
@@ -168,10 +168,10 @@ pub fn open(data_dir: &Path, want: Want, options: &Options) -> Result<Opened, Er
                 // It is starting or ending: neither tells us when it is done.
                 std::thread::park_timeout(PAUSE);
             }
-            Err(error) => return Err(failure(error)),
+            Err(error) => return Err(stores::refused(error, options.store.as_deref())),
         }
     };
-    assemble(data_dir, Arc::new(store), want, options).map(|local| Opened::Here(Box::new(local)))
+    assemble(data_dir, store, want, options).map(|local| Opened::Here(Box::new(local)))
 }
 
 /// The database of a data directory, to see whether there is one.

@@ -13,6 +13,8 @@ const KEY_FILE: &str = "secret.key";
 /// Choices; the default is what holds without a configuration.
 #[derive(Clone, Default)]
 pub struct Options {
+    /// The URL of the database that holds the store; none is the data directory's own.
+    pub store: Option<String>,
     /// How long ended runs are kept where their workflow says nothing.
     pub retention: Retention,
     /// How much topics keep.

@@ -82,6 +82,19 @@ pub(crate) fn check_documents(documents: &[Document]) -> Result<()> {
     Ok(())
 }
 
+/// The least key that is greater than all that start so.
+pub(crate) fn after_all(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if let Some(next) = last.checked_add(1) {
+            end.push(next);
+            return end;
+        }
+    }
+    // No key is as long.
+    vec![u8::MAX; DOCUMENT_KEY_BYTES + 1]
+}
+
 /// Refuses shards that are out of range or named twice.
 pub(crate) fn check_shards(shards: &[Shard]) -> Result<()> {
     let mut seen = HashSet::with_capacity(shards.len());

@@ -17,7 +17,7 @@ mod mail;
 mod runs;
 mod versions;
 
-pub use compare::compare;
+pub use compare::{compare, compare_moved};
 
 /// One rule: its name and what checks it on an empty store.
 pub type Case = (&'static str, fn(&dyn Store));

@@ -1,7 +1,7 @@
 //! Where everything that must be remembered is kept: one trait, no rules.
 //!
 //! Start reading at [`Store`] and [`Commit`]; then `memory` (the plainest implementation, which the
-//! simulator drives), then `sqlite`. What every store must do is in [`conformance`]; big things lie
+//! simulator drives), then `sqlite` and `postgres`. What every store must do is in [`conformance`]; big things lie
 //! beside the store, in [`FileBlobs`].
 //!
 //! Invariants
@@ -21,16 +21,24 @@ mod blobs;
 mod check;
 mod cluster;
 pub mod conformance;
+mod directory;
 mod filter;
 mod memory;
+mod postgres;
 mod refs;
 mod sqlite;
+mod steps;
 mod suffix;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use blobs::{FileBlobs, Sweep, Swept};
 pub use cluster::{Beat, Cluster, NodeAbout, NodeRow};
 pub use memory::MemoryStore;
-pub use sqlite::{SqliteStore, check_database, copy_database};
+pub use postgres::{
+    MOVED_DATABASE, MovedTable, PostgresStatus, PostgresStore, PostgresUrl, move_store,
+};
+pub use sqlite::{SqliteStore, check_database, copy_database, database_step};
 
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]

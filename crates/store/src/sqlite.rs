@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 
 use crate::check::{check_commit, check_documents, check_shards};
+use crate::directory::{self, Directory};
 use crate::refs;
 use crate::{
     Commit, Document, Error, Lease, Loaded, Mail, Order, Result, RunFilter, RunRow, RunsFound,
@@ -26,7 +27,6 @@ use crate::{
 mod checkpoint;
 mod connection;
 mod copy;
-mod directory;
 mod failure;
 mod merge;
 mod migrate;
@@ -40,8 +40,7 @@ mod tests;
 
 use checkpoint::{Checkpointer, Watch};
 use connection::Readers;
-pub use copy::{check_database, copy_database};
-use directory::Directory;
+pub use copy::{check_database, copy_database, database_step};
 use failure::explain;
 use writer::Writer;
 
@@ -123,6 +122,50 @@ impl SqliteStore {
 
     fn read<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
         self.readers.read(read).map_err(|error| explain(&error))
+    }
+}
+
+impl SqliteStore {
+    /// The newest step of its schema.
+    pub fn newest_step() -> u32 {
+        migrate::NEWEST
+    }
+
+    /// Reads what no store gives, in one transaction.
+    pub(crate) fn look<T>(
+        &self,
+        look: impl FnOnce(&Connection) -> std::result::Result<T, LookError>,
+    ) -> Result<T> {
+        self.readers.read(look).map_err(LookError::into_error)
+    }
+}
+
+/// Why reading what no store gives did not go through.
+pub(crate) enum LookError {
+    /// SQLite said no.
+    Sqlite(rusqlite::Error),
+    /// Whoever reads said no.
+    Other(Error),
+}
+
+impl LookError {
+    fn into_error(self) -> Error {
+        match self {
+            Self::Sqlite(error) => explain(&error),
+            Self::Other(error) => error,
+        }
+    }
+}
+
+impl From<rusqlite::Error> for LookError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+impl From<Error> for LookError {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
     }
 }
 

@@ -235,8 +235,8 @@ fn listed(client: &Client, workflow: &str) -> Result<Vec<(Time, RunId)>> {
     }
 }
 
-/// Seconds until all of `n` schedules that are due at the same time have started their run, and
-/// milliseconds by which the run in the middle is late.
+/// Seconds until all of `n` schedules that are due at the same time have had their run, a step that does
+/// nothing, and milliseconds after which the run in the middle had ended: its start came before.
 pub(crate) fn schedules(dir: &Path, n: usize) -> Result<Figures> {
     let server = Server::start(dir)?;
     let client = server.client()?;
@@ -282,11 +282,11 @@ pub(crate) fn schedules(dir: &Path, n: usize) -> Result<Figures> {
         std::thread::sleep(Duration::from_millis(500));
     };
     ensure!(runs.len() == n, "{} runs for {n} schedules", runs.len());
-    let starts: Option<Vec<f64>> = runs
+    let ends: Option<Vec<f64>> = runs
         .iter()
-        .map(|run| run.started_at.map(|at| millis(due, at)))
+        .map(|run| run.ended_at.map(|at| millis(due, at)))
         .collect();
-    let mut late = starts.context("a run that never started")?;
+    let mut late = ends.context("a run that never ended")?;
     let last = below(100, &mut late);
     Ok(figures(last / 1e3).with("median", median(late)))
 }

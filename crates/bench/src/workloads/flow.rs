@@ -10,7 +10,10 @@ use kapell_model::EntityKey;
 use kapell_store::Store;
 
 use super::{Figures, figures, lines, peak_memory, per_second};
-use crate::raw::replay;
+use kapell_store::testing::TestSchema;
+use kapell_store::{PostgresStore, SqliteStore};
+
+use crate::raw::{replay, replay_by_hand};
 use crate::recorder::Recorded;
 use crate::system::System;
 
@@ -18,15 +21,59 @@ fn recorded(system: &System) -> Vec<Recorded> {
     std::mem::take(&mut *system.store.commits.lock())
 }
 
+/// Where a workload keeps what it does.
+pub(crate) enum Base {
+    /// A file.
+    Sqlite,
+    /// A schema of a server of this machine, which syncs as one that is in use.
+    Postgres(Box<TestSchema>),
+}
+
+impl Base {
+    /// The one that the name of a workload names.
+    pub(crate) fn of(name: &str) -> Result<Self> {
+        if !name.starts_with("pg-") {
+            return Ok(Self::Sqlite);
+        }
+        let schema = TestSchema::durable().context("there is no PostgreSQL")?;
+        Ok(Self::Postgres(Box::new(schema)))
+    }
+
+    fn open(&self, dir: &Path) -> Result<System> {
+        let store: Arc<dyn Store> = match self {
+            Self::Sqlite => Arc::new(SqliteStore::open(dir)?),
+            Self::Postgres(schema) => Arc::new(PostgresStore::open(schema.url())?),
+        };
+        System::over(store, dir, 16, None)
+    }
+
+    /// Seconds that the raw reference takes for what was committed.
+    fn raw(&self, dir: &Path, commits: Vec<Recorded>) -> Result<f64> {
+        match self {
+            Self::Sqlite => replay(dir, commits),
+            Self::Postgres(schema) => replay_by_hand(schema, &commits),
+        }
+    }
+
+    /// What is left of rows that were written anew.
+    fn with_dead_rows(&self, figures: Figures) -> Result<Figures> {
+        let Self::Postgres(schema) = self else {
+            return Ok(figures);
+        };
+        let dead = schema.dead_rows()?;
+        Ok(figures.with("dead", dead as f64))
+    }
+}
+
 /// Seconds a workload took, and what it committed.
 fn measured(
-    dir: &Path,
+    (base, dir): (&Base, &Path),
     steps: usize,
     runs: usize,
     text: &[&str],
     start: impl Fn(&System, &[Arc<str>]),
 ) -> Result<Figures> {
-    let system = System::open(&dir.join("data"), 16)?;
+    let system = base.open(&dir.join("data"))?;
     let workflows = text
         .iter()
         .map(|text| system.register(text))
@@ -38,24 +85,25 @@ fn measured(
     let commits = recorded(&system);
     drop(system);
     let peak = peak_memory().unwrap_or(0);
-    let raw = steps as f64 / replay(dir, commits)?;
-    Ok(Figures {
+    let raw = steps as f64 / base.raw(dir, commits)?;
+    // The server counts dead rows when connections have ended: long before the raw reference has.
+    base.with_dead_rows(Figures {
         raw: Some(raw),
         peak,
         ..figures(value)
     })
 }
 
-pub(crate) fn fanout(dir: &Path, n: usize) -> Result<Figures> {
+pub(crate) fn fanout(base: &Base, dir: &Path, n: usize) -> Result<Figures> {
     let text = "workflow: fanout\nparams:\n  n: { type: int }\nsteps:\n  work:\n    foreach: { i: \"${{ range(params.n) }}\" }\n    noop: {}\n";
-    measured(dir, n, 1, &[text], |system, workflows| {
+    measured((base, dir), n, 1, &[text], |system, workflows| {
         let n = i64::try_from(n).unwrap_or(i64::MAX);
         system.start(&workflows[0], Value::map([("n", Value::Int(n))]));
     })
 }
 
 /// Runs of a hundred steps each: a chain, a diamond, a foreach, a loop.
-pub(crate) fn many(dir: &Path, runs: usize) -> Result<Figures> {
+pub(crate) fn many(base: &Base, dir: &Path, runs: usize) -> Result<Figures> {
     let chain: String = (0..100)
         .map(|step| match step {
             0 => "  s0: { noop: {} }\n".to_owned(),
@@ -73,16 +121,22 @@ pub(crate) fn many(dir: &Path, runs: usize) -> Result<Figures> {
         "workflow: cycle\nsteps:\n  a:\n    loop:\n      vars: { n: 0 }\n      while: \"${{ vars.n < 50 }}\"\n      next: { n: \"${{ vars.n + 1 }}\" }\n      steps: { b: { noop: {} }, c: { needs: [b], noop: {} } }\n".to_owned(),
     ];
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    measured(dir, runs * 100, runs, &texts, |system, workflows| {
-        for run in 0..runs {
-            system.start(&workflows[run % workflows.len()], Value::Null);
-        }
-    })
+    measured(
+        (base, dir),
+        runs * 100,
+        runs,
+        &texts,
+        |system, workflows| {
+            for run in 0..runs {
+                system.start(&workflows[run % workflows.len()], Value::Null);
+            }
+        },
+    )
 }
 
-pub(crate) fn runs(dir: &Path, runs: usize) -> Result<Figures> {
+pub(crate) fn runs(base: &Base, dir: &Path, runs: usize) -> Result<Figures> {
     let text = "workflow: three\nsteps:\n  a: { noop: {} }\n  b: { needs: [a], noop: {} }\n  c: { needs: [b], noop: {} }\n";
-    measured(dir, runs, runs, &[text], |system, workflows| {
+    measured((base, dir), runs, runs, &[text], |system, workflows| {
         for _ in 0..runs {
             system.start(&workflows[0], Value::Null);
         }
@@ -90,14 +144,14 @@ pub(crate) fn runs(dir: &Path, runs: usize) -> Result<Figures> {
 }
 
 /// Microseconds a step of a chain, from the ends that history keeps.
-pub(crate) fn chain(dir: &Path, n: usize) -> Result<Figures> {
+pub(crate) fn chain(base: &Base, dir: &Path, n: usize) -> Result<Figures> {
     let steps: String = (0..n)
         .map(|step| match step {
             0 => "  s0: { noop: {} }\n".to_owned(),
             step => format!("  s{step}: {{ needs: [s{}], noop: {{}} }}\n", step - 1),
         })
         .collect();
-    let system = System::open(&dir.join("data"), 16)?;
+    let system = base.open(&dir.join("data"))?;
     let workflow = system.register(&format!("workflow: chain\nsteps:\n{steps}"))?;
     // One run to warm up, one to measure.
     for _ in 0..2 {
@@ -125,8 +179,8 @@ pub(crate) fn chain(dir: &Path, n: usize) -> Result<Figures> {
             .get(place.min(steps.len().saturating_sub(1)))
             .map_or(0.0, |micros| *micros as f64)
     };
-    let seconds = replay(dir, commits.clone())?;
-    let raw = seconds * 1e6 / commits.len().max(1) as f64;
+    let count = commits.len().max(1) as f64;
+    let raw = base.raw(dir, commits)? * 1e6 / count;
     Ok(Figures {
         raw: Some(raw),
         ..figures(at(50))

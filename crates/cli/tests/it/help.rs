@@ -51,6 +51,8 @@ fn each_command_says_what_its_flags_do() {
         "token revoke",
         "audit",
         "secret",
+        "store status",
+        "store move",
         "backup",
         "restore",
         "config",

@@ -19,6 +19,7 @@ mod logs;
 mod nouns;
 mod ops;
 mod place;
+mod postgres;
 mod reference;
 mod runs;
 mod server;

@@ -78,6 +78,7 @@ impl Place {
         command.args(arguments).current_dir(self.folder.path());
         for name in [
             "KAPELL_DATA_DIR",
+            "KAPELL_STORE",
             "KAPELL_SERVER",
             "KAPELL_CA",
             "KAPELL_TOKEN",

@@ -33,6 +33,20 @@ pub static DATA_DIR: Key = Key {
     )
 };
 
+/// `store`
+pub static STORE: Key = Key {
+    flag: Some("--store"),
+    ..key(
+        "",
+        "store",
+        Kind::Secret,
+        "",
+        "Where the store is: the URL of a PostgreSQL database, as \
+         `postgres://kapell@db.example/prod?schema=kapell`. Nothing is a file in the data directory, where \
+         blobs and logs are in either case. A password is better given by the variable.",
+    )
+};
+
 /// `worker.slots`
 pub static WORKER_SLOTS: Key = Key {
     variable: Some("KAPELL_SLOTS"),
@@ -375,6 +389,7 @@ pub static SERVER_GRACE: Key = Key {
 /// Every key, in the order of the pages.
 pub static KEYS: &[&Key] = &[
     &DATA_DIR,
+    &STORE,
     &SERVER_LISTEN,
     &SERVER_TLS_CERT,
     &SERVER_TLS_KEY,

@@ -18,6 +18,7 @@ impl Lane {
             if let Some(slot) = self.slots.get_mut(&key) {
                 slot.timer = None;
             }
+            self.open.inputs += 1;
             self.submit(key.clone(), ToEntity::Wake, false);
             // Its timers count again once what it waits for is loaded.
             if !self.broken

@@ -54,6 +54,10 @@ async fn make_backup(
 ) -> Result<Response, Failure> {
     let (send, mut receive) = mpsc::channel(PIECES);
     let made = tokio::task::spawn_blocking(move || {
+        if service.options.store.is_some() {
+            let _ = send.blocking_send(Err(backup::of_postgres()));
+            return;
+        }
         let Some(_alone) = service.backing_up.try_lock() else {
             let error = Error::new(ErrorCode::NotAllowedNow, "a backup is being made already");
             let _ = send.blocking_send(Err(error.hint("try again when it is done")));

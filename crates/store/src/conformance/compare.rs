@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::ops::Range;
 use std::sync::Arc;
 
 use kapell_model::{EntityKey, RunId, RunStatus, Shard, ShardSet, Time};
@@ -18,29 +19,54 @@ pub fn compare<A: Store, B: Store>(
     seed: u64,
     steps: usize,
     expected: &A,
-    mut tested: B,
-    mut reopen: impl FnMut(B) -> B,
+    tested: B,
+    reopen: impl FnMut(B) -> B,
+) {
+    World::new(seed).live(0..steps, expected, tested, reopen);
+}
+
+/// As [`compare`], with all that is stored moved to another store in the middle.
+pub fn compare_moved<A: Store, B: Store, C: Store>(
+    seed: u64,
+    steps: usize,
+    expected: &A,
+    tested: B,
+    moved: impl FnOnce(B) -> C,
 ) {
     let mut world = World::new(seed);
-    for step in 0..steps {
-        if world.dice.one_in(60) {
-            tested = reopen(tested);
+    let tested = world.live(0..steps, expected, tested, |store| store);
+    let tested = moved(tested);
+    let (one, other) = (everything(expected, &world), everything(&tested, &world));
+    assert_eq!(one, other, "all after the move of seed {seed}");
+    world.live(steps..2 * steps, expected, tested, |store| store);
+}
+
+impl World {
+    fn live<A: Store, B: Store>(
+        &mut self,
+        steps: Range<usize>,
+        expected: &A,
+        mut tested: B,
+        mut reopen: impl FnMut(B) -> B,
+    ) -> B {
+        for step in steps {
+            if self.dice.one_in(60) {
+                tested = reopen(tested);
+            }
+            let operation = if step == 0 {
+                self.first()
+            } else {
+                self.operation()
+            };
+            let (one, other) = (operation.on(expected), operation.on(&tested));
+            assert_eq!(one, other, "step {step}: {operation:?}");
+            self.learn(&operation, &one, expected);
+            if self.dice.one_in(25) {
+                let (one, other) = (everything(expected, self), everything(&tested, self));
+                assert_eq!(one, other, "all after step {step}: {operation:?}");
+            }
         }
-        let operation = if step == 0 {
-            world.first()
-        } else {
-            world.operation()
-        };
-        let (one, other) = (operation.on(expected), operation.on(&tested));
-        assert_eq!(one, other, "step {step} of seed {seed}: {operation:?}");
-        world.learn(&operation, &one, expected);
-        if world.dice.one_in(25) {
-            let (one, other) = (everything(expected, &world), everything(&tested, &world));
-            assert_eq!(
-                one, other,
-                "all after step {step} of seed {seed}: {operation:?}"
-            );
-        }
+        tested
     }
 }
 
@@ -160,8 +186,10 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> Self {
+        // Half of the worlds have ids that say different days, as most have.
+        let day = |n: u16| i64::from(20_000 + n % 3) * 86_400_000 * i64::from(seed % 2 == 1);
         let runs: Vec<RunId> = (0_u16..24)
-            .map(|n| id(i64::from(n / 4), n % 5, u128::from(n) << 7))
+            .map(|n| id(day(n) + i64::from(n / 4), n % 5, u128::from(n) << 7))
             .collect();
         let mut keys: Vec<EntityKey> = runs.iter().copied().map(EntityKey::from).collect();
         keys.extend(["x", "y", "z"].map(lock));

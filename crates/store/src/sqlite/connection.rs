@@ -69,10 +69,10 @@ impl Readers {
 
     /// Reads in one transaction, so that all statements see the same commit. A connection that
     /// failed is not used again.
-    pub(super) fn read<T>(
+    pub(super) fn read<T, E: From<rusqlite::Error>>(
         &self,
-        read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-    ) -> rusqlite::Result<T> {
+        read: impl FnOnce(&Connection) -> Result<T, E>,
+    ) -> Result<T, E> {
         let idle = self.idle.lock().pop();
         let connection = match idle {
             Some(connection) => connection,

@@ -44,6 +44,24 @@ pub fn copy_database(directory: &Path, to: &Path) -> Result<()> {
     }
 }
 
+/// The last step of the schema of the database in a data directory; none if there is no database. It
+/// may be in use.
+///
+/// # Errors
+/// [`Error::Corrupt`], [`Error::TooNew`], [`Error::Unavailable`].
+pub fn database_step(directory: &Path) -> Result<Option<u32>> {
+    let path = directory.join("kapell.db");
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(|error| explain(&error))?;
+    connection
+        .busy_timeout(connection::BUSY)
+        .map_err(|error| explain(&error))?;
+    migrate::applied(&connection).map(Some)
+}
+
 /// Reads all of a database: that it is one of Kapell, of a version that this program knows, and whole.
 ///
 /// # Errors

@@ -3,10 +3,11 @@
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::failure::explain;
-use crate::{Error, Result};
+use crate::Result;
+use crate::steps::{self, Step};
 
 /// Every step there ever was, in order. One that was released never changes: its hash is recorded.
-const MIGRATIONS: &[(u32, &str)] = &[
+const MIGRATIONS: &[Step] = &[
     (1, include_str!("migrations/0001_init.sql")),
     (2, include_str!("migrations/0002_blob_refs.sql")),
     (3, include_str!("migrations/0003_runs_by_creation.sql")),
@@ -18,7 +19,6 @@ const MIGRATIONS: &[(u32, &str)] = &[
 ];
 
 /// The newest step.
-#[cfg(test)]
 pub(super) const NEWEST: u32 = MIGRATIONS[MIGRATIONS.len() - 1].0;
 
 /// "KAPL".
@@ -52,28 +52,14 @@ fn apply(connection: &mut Connection, number: u32, sql: &str) -> rusqlite::Resul
     transaction.execute_batch(sql)?;
     transaction.execute(
         "INSERT INTO migrations (number, hash) VALUES (?1, ?2)",
-        (number, hash(sql)),
+        (number, steps::hash(sql)),
     )?;
     transaction.commit()
 }
 
 fn applied_of(connection: &Connection, migrations: &[(u32, &str)]) -> Result<u32> {
     let rows = recorded(connection).map_err(|error| explain(&error))?;
-    let known = migrations.last().map_or(0, |(number, _)| *number);
-    if let Some((found, _)) = rows.last().filter(|(found, _)| *found > known) {
-        return Err(Error::TooNew {
-            found: *found,
-            known,
-        });
-    }
-    for (row, (number, sql)) in rows.iter().zip(migrations) {
-        if *row != (*number, hash(sql)) {
-            return Err(Error::Corrupt(format!(
-                "step {number} of the schema is not the one this Kapell knows"
-            )));
-        }
-    }
-    Ok(rows.last().map_or(0, |(number, _)| *number))
+    steps::applied(&rows, migrations)
 }
 
 fn recorded(connection: &Connection) -> rusqlite::Result<Vec<(u32, String)>> {
@@ -93,13 +79,10 @@ fn recorded(connection: &Connection) -> rusqlite::Result<Vec<(u32, String)>> {
         .collect()
 }
 
-fn hash(sql: &str) -> String {
-    blake3::hash(sql.as_bytes()).to_hex().to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Error;
 
     fn database() -> Connection {
         let mut connection = Connection::open_in_memory().unwrap();

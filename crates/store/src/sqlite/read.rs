@@ -8,7 +8,7 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::merge::merge;
-use crate::check::DOCUMENT_KEY_BYTES;
+use crate::check::after_all;
 use crate::refs::{self, Hash};
 use crate::suffix::{NEWEST_SEARCHED, Suffix};
 use crate::{Loaded, Mail, Order, RunRow, VersionRow};
@@ -351,19 +351,6 @@ pub(super) fn bound(limit: usize) -> i64 {
 
 fn odd(column: usize, kind: Type, what: &str) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(column, kind, what.into())
-}
-
-/// The least key that is greater than all that start so.
-fn after_all(prefix: &[u8]) -> Vec<u8> {
-    let mut end = prefix.to_vec();
-    while let Some(last) = end.pop() {
-        if let Some(next) = last.checked_add(1) {
-            end.push(next);
-            return end;
-        }
-    }
-    // No key is as long.
-    vec![u8::MAX; DOCUMENT_KEY_BYTES + 1]
 }
 
 pub(super) fn documents(

@@ -17,18 +17,15 @@ const FOR_THE_OWNER: u32 = 0o600;
 
 /// A data directory that is this process's own as long as this lives.
 #[derive(Debug)]
-pub(super) struct Directory {
+pub(crate) struct Held {
     path: PathBuf,
-    /// Open as long as SQLite has it open: closing any descriptor of a file drops all locks that
-    /// the process has on it.
-    database: Arc<File>,
     /// Closing it releases the lock; the file stays, since removing it would let two in.
     _lock: File,
 }
 
-impl Directory {
+impl Held {
     /// Makes it if need be and takes it.
-    pub(super) fn take(path: &Path) -> Result<Self> {
+    pub(crate) fn take(path: &Path) -> Result<Self> {
         if path.exists() && !path.is_dir() {
             return Err(unusable(path, "is not a directory"));
         }
@@ -39,29 +36,44 @@ impl Directory {
             .mode(0o700)
             .create(path)
             .map_err(|error| unusable(path, &cannot("be made", &error)))?;
-        refuse_network(path)?;
-        let lock = lock(path)?;
-        let database = Arc::new(open_database(path)?);
         Ok(Self {
+            _lock: lock(path)?,
             path: path.to_owned(),
-            database,
-            _lock: lock,
         })
+    }
+}
+
+/// A data directory with a database in it.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    held: Held,
+    /// Open as long as SQLite has it open: closing any descriptor of a file drops all locks that
+    /// the process has on it.
+    database: Arc<File>,
+}
+
+impl Directory {
+    /// Makes it if need be and takes it.
+    pub(crate) fn take(path: &Path) -> Result<Self> {
+        let held = Held::take(path)?;
+        refuse_network(path)?;
+        let database = Arc::new(open_database(path)?);
+        Ok(Self { held, database })
     }
 
     /// Where the database is.
-    pub(super) fn database(&self) -> PathBuf {
-        self.path.join(DATABASE_FILE)
+    pub(crate) fn database(&self) -> PathBuf {
+        self.held.path.join(DATABASE_FILE)
     }
 
     /// The database as a file, to sync it.
-    pub(super) fn database_file(&self) -> Arc<File> {
+    pub(crate) fn database_file(&self) -> Arc<File> {
         Arc::clone(&self.database)
     }
 
     /// An error that names this directory.
-    pub(super) fn unusable(&self, why: &str) -> Error {
-        unusable(&self.path, why)
+    pub(crate) fn unusable(&self, why: &str) -> Error {
+        unusable(&self.held.path, why)
     }
 }
 
@@ -69,7 +81,7 @@ impl Directory {
 const ROOM: u64 = 32 << 10;
 
 /// True if the disk of a directory has room for a database to be opened, or does not say.
-pub(super) fn has_room(path: &Path) -> bool {
+pub(crate) fn has_room(path: &Path) -> bool {
     rustix::fs::statvfs(path).map_or(true, |about| {
         about.f_bavail.saturating_mul(about.f_frsize) >= ROOM
     })
