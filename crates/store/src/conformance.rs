@@ -8,6 +8,7 @@ use kapell_model::{EntityKey, RunId, RunStatus, Shard, Time};
 use crate::{Commit, EntityWrite, Lease, Result, RunRow, Store, VersionRow};
 
 mod blobs;
+mod cluster;
 mod compare;
 mod documents;
 mod entities;
@@ -17,6 +18,7 @@ mod mail;
 mod runs;
 mod versions;
 
+pub use cluster::{CLUSTER_CASES, ClusterCase};
 pub use compare::{compare, compare_moved};
 
 /// One rule: its name and what checks it on an empty store.

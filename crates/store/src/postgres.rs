@@ -28,6 +28,7 @@ use crate::{
     VersionRow,
 };
 
+mod cluster;
 mod failure;
 mod keys;
 mod migrate;

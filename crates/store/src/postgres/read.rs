@@ -395,7 +395,7 @@ pub(super) fn run_id(bytes: &[u8]) -> Outcome<RunId> {
     Ok(RunId::from_bytes(bytes))
 }
 
-fn text(row: &Row, column: usize) -> Outcome<&str> {
+pub(super) fn text(row: &Row, column: usize) -> Outcome<&str> {
     std::str::from_utf8(get(row, column)?).map_err(|_| odd("a text"))
 }
 

@@ -251,7 +251,7 @@ fn copy_all(
         });
     }
     new.run(
-        "INSERT INTO shards SELECT id, 0, 0 FROM generate_series(0, 4095) id ON CONFLICT DO NOTHING;
+        "INSERT INTO shards (id, epoch, seq) SELECT id, 0, 0 FROM generate_series(0, 4095) id ON CONFLICT DO NOTHING;
          SELECT setval(pg_get_serial_sequence('workflows', 'id'), 1 + (SELECT coalesce(max(id), 0) FROM workflows));
          COMMIT",
     )?;

@@ -3,9 +3,21 @@
 CREATE TABLE shards (
     id    int    PRIMARY KEY,
     epoch bigint NOT NULL,
-    seq   bigint NOT NULL
+    seq   bigint NOT NULL,
+    -- The node that has it, if nodes share this store.
+    owner bigint
 ) WITH (fillfactor = 10, autovacuum_vacuum_threshold = 20000, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 0);
-INSERT INTO shards SELECT id, 0, 0 FROM generate_series(0, 4095) id;
+INSERT INTO shards (id, epoch, seq) SELECT id, 0, 0 FROM generate_series(0, 4095) id;
+
+-- Nodes that came and did not leave. Instants are microseconds since 1970 by this database's clock.
+CREATE TABLE nodes (
+    id         bigint  PRIMARY KEY,
+    address    bytea   NOT NULL,
+    version    bytea   NOT NULL,
+    leaving    boolean NOT NULL,
+    joined_at  bigint  NOT NULL,
+    expires_at bigint  NOT NULL
+) WITH (fillfactor = 10);
 
 -- Days whose history has a partition, or had one that is gone. That of days that are gone, of those before
 -- the first one, and of what has no day lies in `history_rest`.
