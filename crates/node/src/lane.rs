@@ -556,6 +556,10 @@ impl Lane {
             self.refuse(input, &error);
             return;
         }
+        if !self.leases.contains_key(&key.shard()) {
+            self.elsewhere(input);
+            return;
+        }
         if let Some(slot) = self.slots.get_mut(&key) {
             if slot.asked.is_empty() && !self.counting.contains_key(&key) {
                 self.deliver(&key, input, holds);

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use kapell_engine::Message;
-use kapell_model::{EntityKey, Shard};
+use kapell_model::{EntityKey, Error, ErrorCode, Shard};
 use kapell_store::{Mail, Mark};
 
 use super::{Lane, Output, ToEntity, start};
@@ -85,6 +85,19 @@ impl Lane {
             message if !self.heard.wants(&to, &message) => {}
             message if self.went_past(&to, &message) => {}
             message => self.submit(to, ToEntity::Message(Box::new(message)), true),
+        }
+    }
+
+    /// An input is for an entity whose shard is not held here. What a worker reports is not acknowledged, so it
+    /// is said again, to whoever holds the shard.
+    pub(super) fn elsewhere(&mut self, input: ToEntity) {
+        if input.report().is_none() {
+            let error = Error::new(
+                ErrorCode::StoreUnavailable,
+                "another node has what this is about",
+            )
+            .hint("ask again in a moment");
+            self.refuse(input, &error);
         }
     }
 
