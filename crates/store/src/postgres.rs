@@ -24,8 +24,8 @@ use crate::check::{check_commit, check_documents, check_shards};
 use crate::directory::Held;
 use crate::refs;
 use crate::{
-    Commit, Document, Error, Lease, Loaded, Mail, Order, Result, RunFilter, RunRow, RunsFound, Store,
-    VersionRow,
+    Commit, Document, Error, Lease, Loaded, Mail, Order, Result, RunFilter, RunRow, RunsFound,
+    Store, VersionRow,
 };
 
 mod cluster;

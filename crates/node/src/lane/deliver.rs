@@ -1,12 +1,12 @@
 //! Inputs reach entities, and what they decide becomes part of the open batch.
 
-use kapell_engine::{Decided, Decision, Effect, Message, Ref, Refusal, SmallInput};
+use kapell_engine::{Decided, Decision, Effect, Ref, Refusal, SmallInput};
 use kapell_model::{EntityKey, Error, ErrorCode};
 
 use crate::entity::Entity;
 use crate::request::{Answer, ReplyId};
 
-use super::{Lane, Output, Slot, ToEntity, Waiting, looks_at_queue, start};
+use super::{Lane, Output, Slot, ToEntity, Waiting, looks_at_queue};
 
 impl Lane {
     /// Lets an entity in memory decide.

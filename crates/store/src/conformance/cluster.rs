@@ -15,10 +15,19 @@ pub type ClusterCase = (&'static str, fn(&dyn Cluster, &dyn Fn(Duration)));
 
 /// Every rule.
 pub const CLUSTER_CASES: &[ClusterCase] = &[
-    ("nodes see each other by their heartbeats", nodes_see_each_other),
-    ("a shard has one owner, who gives it away", a_shard_has_one_owner),
+    (
+        "nodes see each other by their heartbeats",
+        nodes_see_each_other,
+    ),
+    (
+        "a shard has one owner, who gives it away",
+        a_shard_has_one_owner,
+    ),
     ("only the dead are robbed", only_the_dead_are_robbed),
-    ("who was robbed writes nothing", who_was_robbed_writes_nothing),
+    (
+        "who was robbed writes nothing",
+        who_was_robbed_writes_nothing,
+    ),
     ("who leaves owns nothing", who_leaves_owns_nothing),
 ];
 
@@ -96,7 +105,10 @@ fn only_the_dead_are_robbed(store: &dyn Cluster, age: &dyn Fn(Duration)) {
     store.beat(&about(ONE), LEASE).expect("beaten");
     assert_eq!(store.take(TWO, &all, &[ONE]).expect("taken"), []);
     age(LEASE * 2);
-    assert_eq!(numbers(&store.take(TWO, &all, &[ONE]).expect("taken")), [1, 2]);
+    assert_eq!(
+        numbers(&store.take(TWO, &all, &[ONE]).expect("taken")),
+        [1, 2]
+    );
 }
 
 fn who_was_robbed_writes_nothing(store: &dyn Cluster, age: &dyn Fn(Duration)) {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use kapell_model::{NodeId, Shard, ShardSet, Time};
+use kapell_model::{NodeId, ShardSet, Time};
 use tokio_postgres::Row;
 
 use super::PostgresStore;
@@ -68,7 +68,8 @@ impl Cluster for PostgresStore {
             .iter()
             .map(|held| i64::try_from(held.epoch).unwrap_or(-1))
             .collect();
-        let sql = "UPDATE shards s SET owner = NULL FROM unnest($2::int[], $3::bigint[]) AS h (id, epoch)
+        let sql =
+            "UPDATE shards s SET owner = NULL FROM unnest($2::int[], $3::bigint[]) AS h (id, epoch)
              WHERE s.id = h.id AND s.epoch = h.epoch AND s.owner = $1";
         self.writers.with(Tries::Once, |session| {
             session.query(sql, &[&number(node), &shards, &epochs])?;

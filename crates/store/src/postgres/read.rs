@@ -143,11 +143,7 @@ pub(super) fn due(
 pub(super) const MAIL: &str = "SELECT from_shard, number, entity, message FROM mail
     WHERE to_shard = ANY ($1) ORDER BY to_shard, from_shard, number LIMIT $2";
 
-pub(super) fn mail(
-    session: &mut Session,
-    shards: &ShardSet,
-    limit: usize,
-) -> Outcome<Vec<Mail>> {
+pub(super) fn mail(session: &mut Session, shards: &ShardSet, limit: usize) -> Outcome<Vec<Mail>> {
     let shards: Vec<i32> = shards.iter().map(|shard| i32::from(shard.0)).collect();
     let rows = session.query(MAIL, &[&shards, &bound(limit)])?;
     let mail = |row: &Row| {
