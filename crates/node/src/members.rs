@@ -46,6 +46,10 @@ pub struct Config {
 }
 
 /// What comes to it.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one at a time, and none is kept"
+)]
 #[derive(Debug)]
 pub enum Input {
     /// Time has passed.

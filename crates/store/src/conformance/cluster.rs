@@ -7,7 +7,7 @@ use kapell_model::{EntityKey, NodeId, Shard, ShardSet};
 use super::append;
 use crate::{Cluster, Commit, Error, Lease, NodeAbout};
 
-const LEASE: Duration = Duration::from_secs(60);
+const LEASE: Duration = Duration::from_mins(1);
 
 /// A rule of stores that nodes share, for one on which nobody was; the second ends all leases by so much
 /// earlier.
