@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use kapell_model::{EntityKey, RunId, RunStatus, Time};
+use kapell_model::{EntityKey, RunId, RunStatus, ShardSet, Time};
 use kapell_node::engine::event::{AttemptResult, Event, Fact, decode_chunk};
-use kapell_store::{Commit, EntityWrite, RunRow, Store, VersionRow};
+use kapell_store::{Commit, EntityWrite, Mail, RunRow, Store, VersionRow};
 use parking_lot::Mutex;
 
 /// One commit as the raw store repeats it.
@@ -155,6 +155,10 @@ impl Store for Recorder {
         limit: usize,
     ) -> kapell_store::Result<Vec<(Time, EntityKey)>> {
         self.inner.due(now, after, limit)
+    }
+
+    fn mail(&self, shards: &ShardSet, limit: usize) -> kapell_store::Result<Vec<Mail>> {
+        self.inner.mail(shards, limit)
     }
 
     fn next_wake(&self, now: Time) -> kapell_store::Result<Option<Time>> {

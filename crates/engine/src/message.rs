@@ -6,11 +6,12 @@ use kapell_api::task::Place;
 use kapell_expr::Value;
 use kapell_model::spec::Trigger;
 use kapell_model::{EntityKey, Error, RunId, RunStatus, Time};
+use serde::{Deserialize, Serialize};
 
 use crate::run::state::ParentUnit;
 
 /// Why a unit does not get a lock, however long it waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LockRefusal {
     /// Others use it as a rate, and the unit as a lock, or the other way round.
     OtherKind,
@@ -19,7 +20,7 @@ pub enum LockRefusal {
 }
 
 /// A message from one entity to another. Applied exactly once, in order for each pair.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Message {
     /// To a run that does not exist yet: be made. The node finds the version and binds parameters.
     StartChild(Box<StartChild>),
@@ -32,6 +33,7 @@ pub enum Message {
         /// How it ended.
         status: RunStatus,
         /// Its outputs.
+        #[serde(with = "kapell_expr::stored")]
         outputs: Value,
         /// Its error.
         error: String,
@@ -86,7 +88,9 @@ pub enum Message {
         /// Why.
         why: LockRefusal,
     },
-    /// To a run that does not exist yet: be made, a trigger or a backfill wants it.
+    /// To a run that does not exist yet: be made, a trigger or a backfill wants it. All three live in the
+    /// shard of their workflow, so this is never on its way between two.
+    #[serde(skip)]
     StartTriggered(Box<StartTriggered>),
     /// To a trigger or a backfill: a run that it wanted cannot be made.
     StartRefused {
@@ -98,6 +102,7 @@ pub enum Message {
         error: Error,
     },
     /// To a trigger: the run queue has no room for a start by its strategy.
+    #[serde(skip)]
     NoRoom {
         /// What was wanted.
         start: Box<StartTriggered>,
@@ -127,7 +132,8 @@ pub enum Message {
         /// Its due time.
         scheduled_at: Time,
     },
-    /// To a backfill: be this.
+    /// To a backfill: be this. Its trigger, which says so, lives in the same shard.
+    #[serde(skip)]
     BackfillMade(Box<crate::backfill::State>),
     /// To a run: somebody who started it wants it to end.
     CancelRun {
@@ -197,6 +203,7 @@ pub enum Message {
     /// To a run: your queue lets you start.
     Admitted {
         /// `run.last_success`.
+        #[serde(with = "kapell_expr::stored")]
         last_success: Value,
     },
     /// To a run: your queue drops you.
@@ -211,16 +218,39 @@ pub enum Message {
     },
 }
 
+impl Message {
+    /// The message as it is kept while it is on its way to another shard: JSON, in which fields and kinds
+    /// may be added. None of what never leaves the shard of its workflow.
+    pub fn to_bytes(&self) -> Option<Vec<u8>> {
+        serde_json::to_vec(self).ok()
+    }
+
+    /// Reads [`Message::to_bytes`].
+    ///
+    /// # Errors
+    /// Bytes that are none, or of a kind that a later version added.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        let mut reader = serde_json::Deserializer::from_slice(bytes);
+        // What it carries was bounded when it was sent, and markers may have doubled its depth.
+        reader.disable_recursion_limit();
+        let message = serde::Deserialize::deserialize(&mut reader)?;
+        reader.end()?;
+        Ok(message)
+    }
+}
+
 /// A signal.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Signal {
     /// Unique in its topic: the same twice is one.
     pub id: Arc<str>,
     /// Its name.
     pub name: Arc<str>,
     /// What it is joined by; null for none.
+    #[serde(with = "kapell_expr::stored")]
     pub key: Value,
     /// What it says.
+    #[serde(with = "kapell_expr::stored")]
     pub payload: Value,
     /// When it was sent.
     pub sent_at: Time,
@@ -232,7 +262,7 @@ pub struct Signal {
 
 /// Who listens to a topic, and to what. For the same `who` and `place` a later one replaces the one
 /// before. Runs get [`Message::Signals`], all others [`Message::Signal`], each signal once.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Subscribe {
     /// Who.
     pub who: EntityKey,
@@ -249,16 +279,17 @@ pub struct Subscribe {
 }
 
 /// A field of a signal and what it must equal, as `==` of expressions does.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Equal {
     /// Names from the signal on: `["payload", "table"]`.
     pub path: Vec<Arc<str>>,
     /// Text, a number, a bool or null.
+    #[serde(with = "kapell_expr::stored")]
     pub value: Value,
 }
 
 /// What a version says of a trigger.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TriggerSet {
     /// The version that runs of it take.
     pub version: u32,
@@ -342,7 +373,7 @@ impl StartClass {
 }
 
 /// What a child is made of.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StartChild {
     /// Its id.
     pub id: RunId,
@@ -353,6 +384,7 @@ pub struct StartChild {
     /// Version; none is the active one.
     pub version: Option<u32>,
     /// Parameters as given.
+    #[serde(with = "kapell_expr::stored")]
     pub params: Value,
     /// The unit that makes it.
     pub parent: ParentUnit,
@@ -373,3 +405,6 @@ pub struct StartChild {
     /// Queues that runs above it hold places in.
     pub held_queues: Vec<(Arc<str>, Arc<str>, Arc<str>)>,
 }
+
+#[cfg(test)]
+mod tests;

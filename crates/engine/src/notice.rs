@@ -14,6 +14,7 @@ use jiff::SignedDuration;
 use kapell_expr::Value;
 use kapell_model::{EntityKey, Error, ErrorCode, Time, limits};
 use prost::Message as _;
+use serde::{Deserialize, Serialize};
 
 use crate::message::Message;
 use crate::small::{Ask, Decided, Small, SmallInput, misdirected};
@@ -32,13 +33,14 @@ const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(1);
 const KNOWN: usize = 1_000;
 
 /// Something to be told.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Notice {
     /// The same notice has the same id.
     pub id: Arc<str>,
     /// When it became true.
     pub at: Time,
     /// What it says: a map. See `docs/guide` for its fields.
+    #[serde(with = "kapell_expr::stored")]
     pub content: Value,
 }
 

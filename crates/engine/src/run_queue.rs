@@ -9,6 +9,7 @@ use std::sync::Arc;
 use kapell_expr::Value;
 use kapell_model::spec::{Strategy, StrategyMode};
 use kapell_model::{EntityKey, Error, ErrorCode, RunId, Time, limits};
+use serde::{Deserialize, Serialize};
 
 use crate::message::{Message, StartClass};
 use crate::small::{Ask, Decided, Small, SmallInput, misdirected};
@@ -29,7 +30,7 @@ pub use settings::{Activate, Bounds, Change, Mark, Settings};
 pub use view::LinesAsk;
 
 /// A run that wants to start.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// The run.
     pub run: RunId,
@@ -50,7 +51,7 @@ pub struct Entry {
 }
 
 /// A strategy as the queue needs it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
     /// The mode.
     pub mode: StrategyMode,
@@ -134,7 +135,7 @@ pub struct RunQueue {
 }
 
 /// A run that succeeded, as `run.last_success` of the runs after it shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Success {
     /// The run.
     pub run: RunId,

@@ -41,8 +41,7 @@ pub use index::{equals, signal_value};
 use event::Fact;
 use index::{Listeners, Signals};
 
-/// What topics that tell how runs of a workflow ended begin with.
-pub const FINISHED: &str = "workflow.";
+pub use kapell_model::FINISHED;
 
 /// A topic in memory.
 #[derive(Clone, Debug, Default)]

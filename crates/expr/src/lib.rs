@@ -39,4 +39,4 @@ pub use scope::{MapScope, Scope};
 pub use template::{Fragment, Part, Template, Text};
 pub use time::{format_duration, parse_duration};
 pub use types::{Object, Type, TypeScope};
-pub use value::{BlobRef, Map, Value};
+pub use value::{BlobRef, Map, Value, stored};

@@ -1,7 +1,7 @@
 //! The one value type of expressions, parameters and outputs.
 
 mod json;
-mod stored;
+pub mod stored;
 
 use std::collections::BTreeMap;
 use std::fmt;

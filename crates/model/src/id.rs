@@ -25,7 +25,16 @@ impl Shard {
         });
         Self(u16::try_from((hash ^ hash >> 32) % u64::from(SHARDS)).unwrap_or(0))
     }
+
+    /// The shard of a workflow: its runs, its run queue, its triggers and backfills and the topics that
+    /// tell how its runs end live there, so that what they decide on each other is decided at one place.
+    pub fn of_workflow(namespace: &str, workflow: &str) -> Self {
+        Self::of(&joined(2, &[namespace, workflow]))
+    }
 }
+
+/// What topics that tell how runs of a workflow ended begin with: `workflow.NAME.succeeded`.
+pub const FINISHED: &str = "workflow.";
 
 /// A run: 48 bits of milliseconds since 1970, 12 bits of shard, 68 bits that make it unique. As text
 /// 26 characters of Crockford's base 32 in lower case, which sort as the runs were made.
@@ -127,6 +136,18 @@ pub struct Offer {
     pub epoch: u64,
     /// Counts up within the epoch.
     pub counter: u64,
+}
+
+/// A node of a cluster, from the start of its process to its end. As text 16 hexadecimal digits.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct NodeId(pub u64);
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
 }
 
 /// A worker's session: what it says and holds between its start and its end. As text 16 hexadecimal
@@ -290,9 +311,34 @@ impl EntityKey {
     pub fn shard(&self) -> Shard {
         match self {
             Self::Run(id) => id.shard(),
-            _ => Shard::of(&self.to_bytes()),
+            Self::RunQueue {
+                namespace,
+                workflow,
+                ..
+            }
+            | Self::Trigger {
+                namespace,
+                workflow,
+                ..
+            }
+            | Self::Backfill {
+                namespace,
+                workflow,
+                ..
+            } => Shard::of_workflow(namespace, workflow),
+            Self::Topic { namespace, name } => match finished_workflow(name) {
+                Some(workflow) => Shard::of_workflow(namespace, workflow),
+                None => Shard::of(&self.to_bytes()),
+            },
+            Self::Lock { .. } | Self::Channel { .. } => Shard::of(&self.to_bytes()),
         }
     }
+}
+
+/// The workflow whose runs' ends a topic tells, if it is such a topic.
+fn finished_workflow(topic: &str) -> Option<&str> {
+    let (workflow, _how) = topic.strip_prefix(FINISHED)?.rsplit_once('.')?;
+    Some(workflow)
 }
 
 /// A kind, then names with a zero byte between them.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kapell_api::task::{Place, Report, Task};
 use kapell_expr::BlobRef;
-use kapell_model::{EntityKey, Error, Offer, RunId};
+use kapell_model::{EntityKey, Error, Offer, RunId, Shard};
 use kapell_store::VersionRow;
 
 use crate::lane::Grant;
@@ -29,6 +29,10 @@ pub struct Batch {
     pub reports: Vec<(Report, Option<Grant>)>,
     /// Versions that become the active ones of their workflows: namespace, workflow, version.
     pub activated: Vec<(Arc<str>, Arc<str>, u32)>,
+    /// Messages to entities of shards that others own, with the shards that send them.
+    pub mail: Vec<(Shard, EntityKey, Vec<u8>)>,
+    /// The last message that was taken for a shard from another.
+    pub marks: BTreeMap<(Shard, Shard), u64>,
     /// Versions that are registered with them.
     pub versions: Vec<VersionRow>,
     /// Inputs in it.
@@ -53,7 +57,11 @@ pub struct Touched {
 impl Batch {
     /// True if there is nothing to write.
     pub fn is_read_only(&self) -> bool {
-        self.touched.is_empty() && self.blobs.is_empty() && self.versions.is_empty()
+        self.touched.is_empty()
+            && self.blobs.is_empty()
+            && self.versions.is_empty()
+            && self.mail.is_empty()
+            && self.marks.is_empty()
     }
 
     /// True if there is nothing at all.

@@ -381,7 +381,8 @@ impl Loop {
                 | Output::LoadContent(..)
                 | Output::FindDue(_)
                 | Output::FindActive(_)
-                | Output::FindHeard) => {
+                | Output::FindHeard
+                | Output::FindMail(_)) => {
                     let _ = self.to_reader.send(output);
                 }
             }

@@ -27,9 +27,9 @@ use kapell_engine::topic::Keeps;
 use kapell_engine::{Ask, Message, Ref, Run};
 use kapell_expr::BlobRef;
 use kapell_model::{
-    EntityKey, Error, ErrorCode, Offer, RunId, RunStatus, SessionId, Shard, Time, limits,
+    EntityKey, Error, ErrorCode, Offer, RunId, RunStatus, SessionId, Shard, ShardSet, Time, limits,
 };
-use kapell_store::{Commit, Lease};
+use kapell_store::{Commit, Lease, Mail};
 
 use crate::batch::Batch;
 use crate::dispatch::Demand;
@@ -43,6 +43,8 @@ use count::Counting;
 use heard::Heard;
 pub use held::Grant;
 use held::Held;
+pub(crate) use post::MAIL;
+use post::Post;
 pub use seats::Seat;
 use seats::Seats;
 pub use sessions::SessionChange;
@@ -57,6 +59,7 @@ mod full;
 mod heard;
 mod held;
 mod measure;
+mod post;
 mod read;
 mod report;
 mod seats;
@@ -93,10 +96,7 @@ pub enum Input {
     /// Shards are held.
     Acquired(kapell_store::Result<Vec<Lease>>),
     /// An entity was read.
-    Loaded(
-        EntityKey,
-        kapell_store::Result<(Option<Lease>, Option<Box<Found>>)>,
-    ),
+    Loaded(EntityKey, kapell_store::Result<Option<Box<Found>>>),
     /// A version was read.
     Version(VersionKey, kapell_store::Result<Option<Version>>),
     /// A stored value was read.
@@ -107,6 +107,10 @@ pub enum Input {
     Active(EntityKey, kapell_store::Result<Vec<RunId>>),
     /// Topics that tell how runs end and that somebody ever listened to.
     Heard(kapell_store::Result<Vec<EntityKey>>),
+    /// Messages from other shards that wait.
+    Mail(kapell_store::Result<Vec<Mail>>),
+    /// Messages from other shards may have come.
+    Rang,
     /// The commit under way has ended.
     Committed(kapell_store::Result<()>),
     /// Another version of some workflow may be active.
@@ -127,6 +131,7 @@ impl Input {
                 | Self::Due(_)
                 | Self::Active(..)
                 | Self::Heard(_)
+                | Self::Mail(_)
         )
     }
 }
@@ -138,9 +143,9 @@ pub type VersionKey = (Arc<str>, Arc<str>, Option<u32>);
 #[derive(Debug)]
 pub enum Output {
     /// Acquire shards; answer [`Input::Acquired`].
-    Acquire(Vec<Shard>),
-    /// Read an entity, acquiring its shard if named; answer [`Input::Loaded`].
-    Load(EntityKey, Option<Shard>),
+    Acquire(ShardSet),
+    /// Read an entity; answer [`Input::Loaded`].
+    Load(EntityKey),
     /// Read a version; answer [`Input::Version`].
     LoadVersion(VersionKey),
     /// Read a stored value; answer [`Input::Content`].
@@ -151,6 +156,8 @@ pub enum Output {
     FindActive(EntityKey),
     /// Find topics that tell how runs end; answer [`Input::Heard`].
     FindHeard,
+    /// Find messages to entities of these shards; answer [`Input::Mail`].
+    FindMail(ShardSet),
     /// Commit; answer [`Input::Committed`].
     Commit(Arc<Commit>, Vec<(BlobRef, Vec<u8>)>),
     /// Hand out attempts.
@@ -182,6 +189,7 @@ impl Output {
                 | Self::FindDue(_)
                 | Self::FindActive(_)
                 | Self::FindHeard
+                | Self::FindMail(_)
         )
     }
 }
@@ -235,9 +243,6 @@ const REQUESTS: usize = 1_024;
 const BEFORE_REQUEST: usize = 1_024;
 const BETWEEN_REQUESTS: usize = 16;
 
-/// Shards that new runs go to, changed with every batch.
-const HOME_SHARDS: u16 = 16;
-
 /// What failed is tried again after so long.
 const RETRY_MICROS: i64 = 1_000_000;
 
@@ -250,11 +255,8 @@ pub struct Lane {
     config: Config,
     now: Time,
     leases: BTreeMap<Shard, Lease>,
-    home: Vec<Shard>,
     slots: BTreeMap<EntityKey, Slot>,
     loading: BTreeMap<EntityKey, VecDeque<Waiting>>,
-    /// Shards that are being acquired, with the entities that wait for it.
-    acquiring: BTreeMap<Shard, Vec<EntityKey>>,
     ahead: Ahead,
     making: BTreeMap<VersionKey, Vec<start::Making>>,
     /// Versions that are being read, and that may be others by now.
@@ -266,7 +268,8 @@ pub struct Lane {
     timers: BTreeSet<(Time, EntityKey)>,
     again: VecDeque<EntityKey>,
     /// Messages that were sent and not taken yet.
-    outbox: VecDeque<(EntityKey, Message)>,
+    outbox: VecDeque<(Shard, EntityKey, Message)>,
+    post: Post,
     demand: Demand,
     /// Runs with work that no worker can take: looked at again when workers change.
     parked: BTreeSet<RunId>,
@@ -321,10 +324,8 @@ impl Lane {
             config,
             now,
             leases: BTreeMap::new(),
-            home: Vec::new(),
             slots: BTreeMap::new(),
             loading: BTreeMap::new(),
-            acquiring: BTreeMap::new(),
             ahead: Ahead::default(),
             making: BTreeMap::new(),
             outdated: BTreeSet::new(),
@@ -333,6 +334,7 @@ impl Lane {
             timers: BTreeSet::new(),
             again: VecDeque::new(),
             outbox: VecDeque::new(),
+            post: Post::default(),
             demand: Demand::default(),
             parked: BTreeSet::new(),
             turn: 0,
@@ -376,17 +378,9 @@ impl Lane {
     fn recover(&mut self) {
         self.recovering = true;
         self.due_asked_at = Some(self.now);
-        let first = mix(self.config.seed) % u64::from(kapell_model::SHARDS);
-        self.home = (0..HOME_SHARDS)
-            .map(|place| {
-                let shard = (first + u64::from(place) * 257) % u64::from(kapell_model::SHARDS);
-                Shard(u16::try_from(shard).unwrap_or(0))
-            })
-            .collect();
-        self.home.sort_unstable();
         // Without room that is tried again only after a while.
         if !self.store_is_full() {
-            self.out.push(Output::Acquire(self.home.clone()));
+            self.out.push(Output::Acquire(ShardSet::all()));
         }
         if !self.heard.is_known() {
             self.out.push(Output::FindHeard);
@@ -418,6 +412,8 @@ impl Lane {
             Input::Due(result) => self.due(result),
             Input::Active(key, result) => self.active(&key, result),
             Input::Heard(result) => self.heard(result),
+            Input::Mail(result) => self.mail(result),
+            Input::Rang => self.look_for_mail(),
             Input::VersionsChanged => {
                 self.ahead.versions_changed();
                 let read = self.making.keys().filter(|key| key.2.is_none());
@@ -446,7 +442,7 @@ impl Lane {
     /// True if inputs wait that the open batch takes.
     fn has_waiting(&self) -> bool {
         let requests = !self.requests.is_empty() && self.open.requests < REQUESTS;
-        (requests || !self.reports.is_empty())
+        (requests || !self.reports.is_empty() || self.post.is_waiting())
             && !self.recovering
             && !self.broken
             && !self.is_full()
@@ -456,6 +452,7 @@ impl Lane {
     /// and leaves memory before new work comes, but not for ever. The rest is taken with the next tick, at once, so that
     /// a commit that ends meanwhile is followed by the next.
     fn take_waiting(&mut self) {
+        self.take_mail();
         let end = self.open.inputs + TURN;
         while self.open.inputs < end && self.has_waiting() {
             let before = self.open.inputs;
@@ -557,6 +554,10 @@ impl Lane {
             self.refuse(input, &error);
             return;
         }
+        if !self.leases.contains_key(&key.shard()) {
+            self.elsewhere(input);
+            return;
+        }
         if let Some(slot) = self.slots.get_mut(&key) {
             if slot.asked.is_empty() && !self.counting.contains_key(&key) {
                 self.deliver(&key, input, holds);
@@ -572,31 +573,7 @@ impl Lane {
         let waiting = self.loading.entry(key.clone()).or_default();
         waiting.push_back((input, holds));
         if first {
-            let load = self.load(key);
-            self.out.extend(load);
-        }
-    }
-
-    /// How an entity is read: its shard is acquired first, once, and who else is in that shard waits
-    /// for it. None if it waits.
-    fn load(&mut self, key: EntityKey) -> Option<Output> {
-        let shard = key.shard();
-        if self.leases.contains_key(&shard) {
-            return Some(Output::Load(key, None));
-        }
-        if let Some(parked) = self.acquiring.get_mut(&shard) {
-            parked.push(key);
-            return None;
-        }
-        self.acquiring.insert(shard, Vec::new());
-        Some(Output::Load(key, Some(shard)))
-    }
-
-    /// An attempt to acquire a shard is over: those who waited for it are read, or try in turn.
-    fn acquired_shard(&mut self, shard: Shard) {
-        for key in self.acquiring.remove(&shard).unwrap_or_default() {
-            let load = self.load(key);
-            self.out.extend(load);
+            self.out.push(Output::Load(key));
         }
     }
 
@@ -673,7 +650,7 @@ impl Slot {
 }
 
 /// A number's bits well mixed (the finaliser of `SplitMix64`).
-fn mix(number: u64) -> u64 {
+pub(crate) fn mix(number: u64) -> u64 {
     let mut bits = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -9,10 +9,10 @@ use kapell_engine::{Plan, Ref};
 use kapell_expr::BlobRef;
 use kapell_model::spec::Spec;
 use kapell_model::{EntityKey, RunId, RunStatus, Shard};
-use kapell_store::{Error, Lease, Loaded, Order, Result, RunFilter, RunRow, Store, VersionRow};
+use kapell_store::{Error, Loaded, Order, Result, RunFilter, RunRow, Store, VersionRow};
 
 use crate::entity::Entity;
-use crate::lane::{Input, Output};
+use crate::lane::{Input, MAIL, Output};
 
 /// A version made ready to run.
 #[derive(Clone, Debug)]
@@ -109,19 +109,10 @@ impl Plans {
     }
 }
 
-/// Takes over the shard of an entity if it is not held yet, and reads the entity.
-pub fn load(
-    store: &dyn Store,
-    plans: &mut Plans,
-    key: &EntityKey,
-    acquire: Option<Shard>,
-) -> Result<(Option<Lease>, Option<Found>)> {
-    let lease = match acquire {
-        Some(shard) => store.acquire(&[shard])?.first().copied(),
-        None => None,
-    };
+/// Reads an entity.
+pub fn load(store: &dyn Store, plans: &mut Plans, key: &EntityKey) -> Result<Option<Found>> {
     let Some(loaded) = store.load(key)? else {
-        return Ok((lease, None));
+        return Ok(None);
     };
     let (plan, row) = match key {
         EntityKey::Run(id) => {
@@ -148,13 +139,12 @@ pub fn load(
         Ok(entity) => entity,
         Err(error) => from_the_beginning(store, key, &loaded, plan, error)?,
     };
-    let found = Found {
+    Ok(Some(Found {
         entity,
         seq,
         row,
         size,
-    };
-    Ok((lease, Some(found)))
+    }))
 }
 
 /// The entity by its whole history, where a snapshot cannot be read: another version wrote it. What
@@ -225,10 +215,12 @@ pub fn read(
     output: Output,
 ) -> Option<Input> {
     Some(match output {
-        Output::Acquire(shards) => Input::Acquired(store.acquire(&shards)),
-        Output::Load(key, acquire) => {
-            let result = load(store, plans, &key, acquire)
-                .map(|(lease, found)| (lease, found.map(Box::new)));
+        Output::Acquire(shards) => {
+            let shards: Vec<Shard> = shards.iter().collect();
+            Input::Acquired(store.acquire(&shards))
+        }
+        Output::Load(key) => {
+            let result = load(store, plans, &key).map(|found| found.map(Box::new));
             Input::Loaded(key, result)
         }
         Output::LoadVersion((namespace, workflow, version)) => {
@@ -244,6 +236,7 @@ pub fn read(
             let result = find_active(store, &key);
             Input::Active(key, result)
         }
+        Output::FindMail(shards) => Input::Mail(store.mail(&shards, MAIL)),
         Output::FindHeard => Input::Heard(find_heard(store)),
         Output::Commit(..)
         | Output::Offer(_)

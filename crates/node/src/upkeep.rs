@@ -160,7 +160,7 @@ impl Upkeep {
     /// Failed runs that others wait for: they are kept until they are retried or dismissed.
     fn blocking(&self, workflow: &Arc<str>) -> Result<BTreeSet<RunId>> {
         let key = self.queue_key(workflow);
-        let found = perform::load(&*self.store, &mut Plans::default(), &key, None)?.1;
+        let found = perform::load(&*self.store, &mut Plans::default(), &key)?;
         Ok(match found.map(|found| found.entity) {
             Some(Entity::Queue(queue)) => queue.blocking().collect(),
             _ => BTreeSet::new(),

@@ -205,8 +205,8 @@ impl Service {
         if self.has_memory() {
             return self.ask_small(key, ask);
         }
-        let found = perform::load(&*self.store, &mut Plans::default(), &key, None);
-        let found = found.map_err(failure)?.1.map(|found| found.entity);
+        let found = perform::load(&*self.store, &mut Plans::default(), &key);
+        let found = found.map_err(failure)?.map(|found| found.entity);
         let Some(mut entity) = found.or_else(|| Entity::fresh(&key)) else {
             return Err(unexpected());
         };

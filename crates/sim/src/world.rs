@@ -88,7 +88,7 @@ enum Happening {
     Read(u64, Output),
     Land(u64, Arc<Commit>, Vec<(BlobRef, Vec<u8>)>, Option<Fate>),
     LateLand(Arc<Commit>, Vec<(BlobRef, Vec<u8>)>),
-    ToLane(u64, Input),
+    ToLane(u64, Box<Input>),
     Tasks(u64, Vec<(RunId, Place, Offer)>),
     Stops(u64, Vec<(RunId, Place, Offer)>),
     Alarm(u64, Alarm),
@@ -392,7 +392,7 @@ impl<'a> World<'a> {
             }
             Happening::ToLane(life, input) => {
                 if life == self.life {
-                    self.give_lane(input);
+                    self.give_lane(*input);
                 }
             }
             Happening::Tasks(life, tasks) => {

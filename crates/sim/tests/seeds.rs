@@ -404,7 +404,7 @@ fn a_due_time_that_a_backfill_leaves_out_is_seen() {
         };
         interrupted(workflow, vec![ask])
     };
-    let all: Vec<Scenario> = (0..24).map(filled).collect();
+    let all: Vec<Scenario> = (0..200).map(filled).collect();
     is_seen_in(&all, Sabotage::Shortens, "backfill");
 }
 

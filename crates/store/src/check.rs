@@ -52,6 +52,18 @@ pub(crate) fn check_commit(commit: &Commit) -> Result<()> {
             )));
         }
     }
+    for mail in &commit.mail {
+        named.contain(mail.from)?;
+        if i64::try_from(mail.number).is_err() {
+            return Err(Error::Invalid(format!(
+                "a message with the number {}",
+                mail.number
+            )));
+        }
+    }
+    for mark in &commit.marks {
+        named.contain(mark.to)?;
+    }
     check_documents(&commit.documents)
 }
 

@@ -8,14 +8,17 @@ use kapell_model::{EntityKey, RunId, RunStatus, Shard, Time};
 use crate::{Commit, EntityWrite, Lease, Result, RunRow, Store, VersionRow};
 
 mod blobs;
+mod cluster;
 mod compare;
 mod documents;
 mod entities;
 mod fence;
 mod lists;
+mod mail;
 mod runs;
 mod versions;
 
+pub use cluster::{CLUSTER_CASES, ClusterCase};
 pub use compare::{compare, compare_moved};
 
 /// One rule: its name and what checks it on an empty store.
@@ -30,6 +33,7 @@ pub const CASES: &[&[Case]] = &[
     versions::CASES,
     documents::CASES,
     blobs::CASES,
+    mail::CASES,
 ];
 
 /// Checks every rule, each on a store that `make` makes, with whatever must outlive it.

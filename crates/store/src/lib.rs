@@ -15,10 +15,11 @@
 
 use std::sync::Arc;
 
-use kapell_model::{EntityKey, RunId, RunStatus, Shard, Time};
+use kapell_model::{EntityKey, RunId, RunStatus, Shard, ShardSet, Time};
 
 mod blobs;
 mod check;
+mod cluster;
 pub mod conformance;
 mod directory;
 mod filter;
@@ -32,6 +33,7 @@ mod suffix;
 pub mod testing;
 
 pub use blobs::{FileBlobs, Sweep, Swept};
+pub use cluster::{Beat, Cluster, NodeAbout, NodeRow};
 pub use memory::MemoryStore;
 pub use postgres::{
     MOVED_DATABASE, MovedTable, PostgresStatus, PostgresStore, PostgresUrl, move_store,
@@ -105,10 +107,38 @@ pub struct Commit {
     /// Versions that become the active ones of their workflows: namespace, workflow, version. 0 is
     /// none: the workflow starts by no trigger and no name alone any more.
     pub activated: Vec<(Arc<str>, Arc<str>, u32)>,
+    /// Messages to entities of other shards.
+    pub mail: Vec<Mail>,
+    /// Up to which message the shards have taken what others sent them; at most one for each two.
+    pub marks: Vec<Mark>,
     /// Versions that are registered, before any is activated. Each has the number after the newest of its
     /// workflow and a hash that none of it has, or the commit is refused. Unlike [`Store::register`] it
     /// makes none of them the active one by that.
     pub versions: Vec<VersionRow>,
+}
+
+/// A message on its way from one shard to another, which may have another owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mail {
+    /// The shard that sends it, which the commit writes.
+    pub from: Shard,
+    /// Greater than that of every message which the shard sent before.
+    pub number: u64,
+    /// Who gets it. It waits in that one's shard.
+    pub to: EntityKey,
+    /// What it says.
+    pub message: Vec<u8>,
+}
+
+/// What a shard has taken of what another sent it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The shard that took it, which the commit writes.
+    pub to: Shard,
+    /// The shard that sent it.
+    pub from: Shard,
+    /// The last message that was taken: it and all before it are over.
+    pub number: u64,
 }
 
 /// A document by its key, or that there is none of it any more. The first byte of a key says what it
@@ -310,6 +340,10 @@ pub trait Store: Send + Sync {
 
     /// The earliest `wake_at` after `now`.
     fn next_wake(&self, now: Time) -> Result<Option<Time>>;
+
+    /// Messages to entities of these shards that no mark is past, by the shard they are for, the one they
+    /// come from and their number.
+    fn mail(&self, shards: &ShardSet, limit: usize) -> Result<Vec<Mail>>;
 
     /// Chunks of an entity's history from `from` on, in order.
     fn history(&self, key: &EntityKey, from: u64, limit: usize) -> Result<Vec<(u64, Vec<u8>)>>;

@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use kapell_model::{EntityKey, RunId, RunStatus, Shard, Time};
+use kapell_model::{EntityKey, NodeId, RunId, RunStatus, Shard, ShardSet, Time};
 use parking_lot::Mutex;
+
+use std::time::Duration;
 
 use crate::check::{check_commit, check_documents, check_shards, drops_entity, version_taken};
 use crate::refs::{self, Hash, hashes_in};
 use crate::suffix::{NEWEST_SEARCHED, Suffix};
 use crate::{
-    Commit, Document, EntityWrite, Error, Lease, Loaded, Order, Result, RunFilter, RunPlace,
-    RunRow, RunsFound, Store, VersionRow, time_in,
+    Beat, Cluster, Commit, Document, EntityWrite, Error, Lease, Loaded, Mail, NodeAbout, NodeRow,
+    Order, Result, RunFilter, RunPlace, RunRow, RunsFound, Store, VersionRow, time_in,
 };
 
 /// A store that lives as long as its last clone. Clones share what is stored; [`MemoryStore::fork`]
@@ -28,6 +30,11 @@ impl MemoryStore {
         Self::default()
     }
 
+    /// Sets the clock by which leases of nodes are decided. It stands still otherwise.
+    pub fn set_now(&self, now: Time) {
+        self.state.lock().now = now;
+    }
+
     /// A store of its own with everything that is stored now.
     #[must_use]
     pub fn fork(&self) -> Self {
@@ -41,6 +48,9 @@ type Name = (Arc<str>, Arc<str>);
 
 #[derive(Clone, Default)]
 struct State {
+    now: Time,
+    nodes: BTreeMap<NodeId, NodeRow>,
+    owners: BTreeMap<Shard, NodeId>,
     shards: BTreeMap<Shard, Lease>,
     entities: BTreeMap<EntityKey, Entity>,
     wakes: BTreeSet<(Time, EntityKey)>,
@@ -53,6 +63,8 @@ struct State {
     activated: BTreeMap<Name, u32>,
     /// Versions that were registered last, and not by a commit.
     registered: BTreeMap<Name, u32>,
+    /// By the shards it is for and from, and its number.
+    mail: BTreeMap<(Shard, Shard, u64), (EntityKey, Vec<u8>)>,
     documents: BTreeMap<Vec<u8>, String>,
     /// Who refers to which blob; none are the versions.
     referred: BTreeSet<(Hash, Option<EntityKey>)>,
@@ -86,20 +98,83 @@ impl Entity {
     }
 }
 
+impl State {
+    /// Gives the shard a greater epoch.
+    fn take(&mut self, shard: Shard) -> Lease {
+        let lease = self.shards.entry(shard).or_insert(Lease {
+            shard,
+            epoch: 0,
+            seq: 0,
+        });
+        lease.epoch += 1;
+        *lease
+    }
+
+    /// True if a node may take the shard.
+    fn is_free(&self, shard: Shard, node: NodeId, dead: &[NodeId]) -> bool {
+        let Some(owner) = self.owners.get(&shard).filter(|owner| **owner != node) else {
+            return true;
+        };
+        let row = self.nodes.get(owner);
+        row.is_none_or(|row| dead.contains(owner) && row.expires_at <= self.now)
+    }
+}
+
+impl Cluster for MemoryStore {
+    fn beat(&self, node: &NodeAbout, lease: Duration) -> Result<Beat> {
+        let mut state = self.state.lock();
+        let now = state.now;
+        let lease = i64::try_from(lease.as_micros()).unwrap_or(i64::MAX);
+        let row = state.nodes.entry(node.id).or_insert_with(|| NodeRow {
+            about: node.clone(),
+            joined_at: now,
+            expires_at: now,
+        });
+        row.about = node.clone();
+        row.expires_at = Time(now.0.saturating_add(lease));
+        Ok(Beat {
+            now,
+            nodes: state.nodes.values().cloned().collect(),
+        })
+    }
+
+    fn take(&self, node: NodeId, shards: &ShardSet, dead: &[NodeId]) -> Result<Vec<Lease>> {
+        let mut state = self.state.lock();
+        let free: Vec<Shard> = shards
+            .iter()
+            .filter(|shard| state.is_free(*shard, node, dead))
+            .collect();
+        let leases = free.into_iter().map(|shard| {
+            state.owners.insert(shard, node);
+            state.take(shard)
+        });
+        Ok(leases.collect())
+    }
+
+    fn give(&self, node: NodeId, leases: &[Lease]) -> Result<()> {
+        let mut state = self.state.lock();
+        for lease in leases {
+            let held = state.shards.get(&lease.shard).map(|held| held.epoch);
+            if held == Some(lease.epoch) && state.owners.get(&lease.shard) == Some(&node) {
+                state.owners.remove(&lease.shard);
+            }
+        }
+        Ok(())
+    }
+
+    fn leave(&self, node: NodeId) -> Result<()> {
+        let mut state = self.state.lock();
+        state.nodes.remove(&node);
+        state.owners.retain(|_, owner| *owner != node);
+        Ok(())
+    }
+}
+
 impl Store for MemoryStore {
     fn acquire(&self, shards: &[Shard]) -> Result<Vec<Lease>> {
         check_shards(shards)?;
         let mut state = self.state.lock();
-        let leases = shards.iter().map(|&shard| {
-            let lease = state.shards.entry(shard).or_insert(Lease {
-                shard,
-                epoch: 0,
-                seq: 0,
-            });
-            lease.epoch += 1;
-            *lease
-        });
-        Ok(leases.collect())
+        Ok(shards.iter().map(|&shard| state.take(shard)).collect())
     }
 
     fn commit(&self, commit: &Commit) -> Result<()> {
@@ -120,6 +195,19 @@ impl Store for MemoryStore {
         }
         for row in &commit.runs {
             state.write_run(row);
+        }
+        for mail in &commit.mail {
+            let place = (mail.to.shard(), mail.from, mail.number);
+            state
+                .mail
+                .insert(place, (mail.to.clone(), mail.message.clone()));
+        }
+        for mark in &commit.marks {
+            let (first, last) = ((mark.to, mark.from, 0), (mark.to, mark.from, mark.number));
+            let over: Vec<_> = state.mail.range(first..=last).map(|(at, _)| *at).collect();
+            for place in over {
+                state.mail.remove(&place);
+            }
         }
         state.write_documents(&commit.documents);
         for row in &commit.versions {
@@ -175,6 +263,21 @@ impl Store for MemoryStore {
         let from = (Time(now.0.saturating_add(1)), EntityKey::Run(RunId(0)));
         let next = state.wakes.range(from..).map(|(at, _)| *at).next();
         Ok(next.filter(|at| *at > now))
+    }
+
+    fn mail(&self, shards: &ShardSet, limit: usize) -> Result<Vec<Mail>> {
+        let state = self.state.lock();
+        let waits = state
+            .mail
+            .iter()
+            .filter(|((to, _, _), _)| shards.contains(*to))
+            .map(|((_, from, number), (to, message))| Mail {
+                from: *from,
+                number: *number,
+                to: to.clone(),
+                message: message.clone(),
+            });
+        Ok(waits.take(limit).collect())
     }
 
     fn history(&self, key: &EntityKey, from: u64, limit: usize) -> Result<Vec<(u64, Vec<u8>)>> {

@@ -17,17 +17,18 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use kapell_model::{EntityKey, RunId, RunStatus, Shard, Time};
+use kapell_model::{EntityKey, RunId, RunStatus, Shard, ShardSet, Time};
 use parking_lot::Mutex;
 
 use crate::check::{check_commit, check_documents, check_shards};
 use crate::directory::Held;
 use crate::refs;
 use crate::{
-    Commit, Document, Error, Lease, Loaded, Order, Result, RunFilter, RunRow, RunsFound, Store,
-    VersionRow,
+    Commit, Document, Error, Lease, Loaded, Mail, Order, Result, RunFilter, RunRow, RunsFound,
+    Store, VersionRow,
 };
 
+mod cluster;
 mod failure;
 mod keys;
 mod migrate;
@@ -67,7 +68,7 @@ const WRITES: &str = "SET plan_cache_mode = force_generic_plan; SET enable_index
 const READERS: usize = 8;
 
 /// Values of `commit_1`.
-const COMMIT_VALUES: usize = 66;
+const COMMIT_VALUES: usize = 74;
 
 /// Runs deleted in one transaction: commits to their shards wait for it.
 const DELETED_AT_ONCE: usize = 128;
@@ -356,6 +357,10 @@ impl Store for PostgresStore {
         limit: usize,
     ) -> Result<Vec<(Time, EntityKey)>> {
         self.read(|session| read::due(session, now, after, limit))
+    }
+
+    fn mail(&self, shards: &ShardSet, limit: usize) -> Result<Vec<Mail>> {
+        self.read(|session| read::mail(session, shards, limit))
     }
 
     fn next_wake(&self, now: Time) -> Result<Option<Time>> {

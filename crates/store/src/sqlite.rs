@@ -12,7 +12,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use kapell_model::{EntityKey, RunId, RunStatus, Shard, Time};
+use kapell_model::{EntityKey, RunId, RunStatus, Shard, ShardSet, Time};
 use parking_lot::Mutex;
 use rusqlite::Connection;
 
@@ -20,8 +20,8 @@ use crate::check::{check_commit, check_documents, check_shards};
 use crate::directory::{self, Directory};
 use crate::refs;
 use crate::{
-    Commit, Document, Error, Lease, Loaded, Order, Result, RunFilter, RunRow, RunsFound, Store,
-    VersionRow,
+    Commit, Document, Error, Lease, Loaded, Mail, Order, Result, RunFilter, RunRow, RunsFound,
+    Store, VersionRow,
 };
 
 mod checkpoint;
@@ -193,6 +193,10 @@ impl Store for SqliteStore {
         limit: usize,
     ) -> Result<Vec<(Time, EntityKey)>> {
         self.read(|connection| read::due(connection, now, after, limit))
+    }
+
+    fn mail(&self, shards: &ShardSet, limit: usize) -> Result<Vec<Mail>> {
+        self.read(|connection| read::mail(connection, shards, limit))
     }
 
     fn next_wake(&self, now: Time) -> Result<Option<Time>> {

@@ -112,7 +112,7 @@ fn commit(leases: &[kapell_store::Lease], seq: u64) -> Commit {
             "w".into(),
             u32::try_from(seq % 2).unwrap() + 1,
         )],
-        versions: Vec::new(),
+        ..Commit::default()
     }
 }
 

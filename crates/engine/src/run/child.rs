@@ -2,7 +2,7 @@
 
 use kapell_api::task::Place;
 use kapell_expr::Value;
-use kapell_model::{RunId, StepStatus, limits};
+use kapell_model::{RunId, Shard, StepStatus, limits};
 
 use super::names::At;
 use super::state::{Inner, ParentUnit};
@@ -42,7 +42,7 @@ impl Decider<'_> {
             None => Value::Null,
         };
         let state = &self.run.state;
-        let child = self.child_id(place);
+        let child = self.child_id(place, name);
         let mut held = state.meta.held_queues.clone();
         let own = state.line();
         if wait && !held.contains(&own) {
@@ -81,10 +81,10 @@ impl Decider<'_> {
         Ok(())
     }
 
-    /// The id of a child: derived from parent and place alone. It lives beside its parent, unless
-    /// it is one of many items.
-    fn child_id(&self, place: Place) -> RunId {
-        let parent = self.run.state.meta.id;
+    /// The id of a child: derived from parent and place alone. It lives where its workflow does.
+    fn child_id(&self, place: Place, workflow: &str) -> RunId {
+        let meta = &self.run.state.meta;
+        let parent = meta.id;
         let mut hash = blake3::Hasher::new();
         hash.update(&parent.to_bytes());
         for number in [place.scope, u32::from(place.step), place.item] {
@@ -94,11 +94,7 @@ impl Decider<'_> {
         let unique = hash.as_bytes()[..16]
             .iter()
             .fold(0_u128, |number, byte| number << 8 | u128::from(*byte));
-        let shard = if place.item == Place::NO_ITEM {
-            parent.shard()
-        } else {
-            kapell_model::Shard::of(&hash.as_bytes()[16..])
-        };
+        let shard = Shard::of_workflow(&meta.namespace, workflow);
         RunId::new(self.now, shard, unique)
     }
 }

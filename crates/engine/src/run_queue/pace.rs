@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 use kapell_model::{EntityKey, RunId, limits};
+use serde::{Deserialize, Serialize};
 
 use super::{Deciding, Kind, QueueEvent};
 use crate::message::Message;
 use crate::notice::Notice;
 
 /// How long the next run probably takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pace {
     /// Half of the last successes took no longer.
     pub usual: SignedDuration,
@@ -21,7 +22,7 @@ pub struct Pace {
 }
 
 /// What became of a run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Outcome {
     /// The run.
     pub run: RunId,

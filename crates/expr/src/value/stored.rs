@@ -30,6 +30,22 @@ impl Value {
     }
 }
 
+/// Writes a field as history keeps it, for JSON alone: `#[serde(with = "kapell_expr::stored")]`.
+///
+/// # Errors
+/// Those of the serializer.
+pub fn serialize<S: Serializer>(value: &Value, to: S) -> Result<S::Ok, S::Error> {
+    Writing(value).serialize(to)
+}
+
+/// Reads what [`serialize`] wrote.
+///
+/// # Errors
+/// Those of the deserializer.
+pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Value, D::Error> {
+    Reading::deserialize(from).map(|Reading(value)| value)
+}
+
 struct Writing<'a>(&'a Value);
 
 impl Serialize for Writing<'_> {

@@ -136,8 +136,8 @@ fn store_with_a_run(snapshot: impl FnOnce(&Run) -> Vec<u8>) -> MemoryStore {
 }
 
 fn load(store: &MemoryStore) -> kapell_store::Result<(u64, Vec<u8>)> {
-    let found = perform::load(store, &mut Plans::default(), &id().into(), None)?;
-    let found = found.1.expect("the run is there");
+    let found = perform::load(store, &mut Plans::default(), &id().into())?;
+    let found = found.expect("the run is there");
     Ok((found.seq, found.entity.snapshot()))
 }
 

@@ -106,8 +106,7 @@ impl Lane {
         if !known && !self.loading.contains_key(&run) {
             self.loading
                 .insert(run.clone(), std::collections::VecDeque::new());
-            let load = self.load(run);
-            self.out.extend(load);
+            self.out.push(Output::Load(run));
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::entity::Entity;
 use crate::perform::Size;
 use crate::rows;
 
+use super::post::marks;
 use super::{Committing, Lane, Output, SHORT_RUNS, StepsEnded, ToEntity, full};
 
 /// The outcome of a commit is not known.
@@ -225,6 +226,10 @@ impl Lane {
                 pages: std::mem::take(&mut touched.pages),
             });
         }
+        shards.extend(batch.mail.iter().map(|(from, _, _)| *from));
+        shards.extend(batch.marks.keys().map(|(to, _)| *to));
+        commit.marks = marks(batch);
+        commit.mail = self.numbered(std::mem::take(&mut batch.mail));
         for shard in shards {
             if let Some(lease) = self.leases.get_mut(&shard) {
                 commit.shards.push(*lease);
@@ -352,12 +357,12 @@ impl Lane {
         self.read_again_at = None;
         self.slots.clear();
         self.loading.clear();
-        self.acquiring.clear();
         self.counting.clear();
         self.leases.clear();
         self.timers.clear();
         self.again.clear();
         self.outbox.clear();
+        self.post.clear();
         self.demand.clear();
         self.parked.clear();
         self.holds = 0;

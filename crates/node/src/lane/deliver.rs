@@ -1,12 +1,12 @@
 //! Inputs reach entities, and what they decide becomes part of the open batch.
 
-use kapell_engine::{Decided, Decision, Effect, Message, Ref, Refusal, SmallInput};
+use kapell_engine::{Decided, Decision, Effect, Ref, Refusal, SmallInput};
 use kapell_model::{EntityKey, Error, ErrorCode};
 
 use crate::entity::Entity;
 use crate::request::{Answer, ReplyId};
 
-use super::{Lane, Output, Slot, ToEntity, Waiting, looks_at_queue, start};
+use super::{Lane, Output, Slot, ToEntity, Waiting, looks_at_queue};
 
 impl Lane {
     /// Lets an entity in memory decide.
@@ -73,29 +73,10 @@ impl Lane {
         self.open.activated.extend(decided.activated);
         self.settle_timer(key);
         for (to, message) in decided.messages {
-            self.send(to, message);
+            self.send(key.shard(), to, message);
         }
         if let Some(reply) = reply {
             self.reply(reply, Ok(Answer::Value(decided.answer)));
-        }
-    }
-
-    /// Messages between entities of this lane become part of the same commit. They are taken once
-    /// what sends them has decided all it has to, in the order in which they were sent.
-    pub(super) fn send(&mut self, to: EntityKey, message: Message) {
-        self.outbox.push_back((to, message));
-    }
-
-    /// Gives every message to the entity that it is for.
-    pub(super) fn post(&mut self) {
-        while let Some((to, message)) = self.outbox.pop_front() {
-            match message {
-                Message::StartChild(child) => self.start(start::Making::from_parent(*child)),
-                Message::StartTriggered(start) => self.start(start::Making::from_trigger(*start)),
-                message if !self.heard.wants(&to, &message) => {}
-                message if self.went_past(&to, &message) => {}
-                message => self.submit(to, ToEntity::Message(Box::new(message)), true),
-            }
         }
     }
 
@@ -269,7 +250,7 @@ impl Lane {
                         .stops
                         .extend(stops.into_iter().map(|(place, offer)| (id, place, offer)));
                 }
-                Effect::Send(to, message) => self.send(to, message),
+                Effect::Send(to, message) => self.send(id.shard(), to, message),
                 Effect::Finished => self.finished(key),
             }
         }

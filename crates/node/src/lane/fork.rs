@@ -26,7 +26,8 @@ impl Forking {
     /// The id under which the same key forks the same run.
     pub(super) fn id(run: RunId, key: Option<&str>) -> Option<RunId> {
         let key = key.filter(|key| !key.is_empty())?;
-        Some(derived_id(format!("fork\0{run}\0{key}").as_bytes()))
+        let name = format!("fork\0{run}\0{key}");
+        Some(derived_id(run.shard(), name.as_bytes()))
     }
 }
 

@@ -45,19 +45,8 @@ impl Lane {
         }
     }
 
-    /// A shard that something waits for could not be acquired for want of room: nothing may wait for that,
-    /// so all memory is dropped once no commit is under way.
-    pub(super) fn no_room_to_load(&mut self, error: &str) {
-        self.no_room(error);
-        self.broken = true;
-    }
-
     /// A write found room.
     pub(super) fn has_room(&mut self) {
-        if self.broken {
-            // Another did not, and what it was for is still to be dropped.
-            return;
-        }
         if let Some(since) = self.full_since.take() {
             let seconds = self.now.since(since).as_secs();
             tracing::info!(seconds, "the disk has room again");

@@ -58,7 +58,7 @@ impl Lane {
         if let Some((to, message)) = run.end_signal()
             && self.heard.wants(&to, &message)
         {
-            self.send(to, message);
+            self.send(key.shard(), to, message);
         }
     }
 

@@ -19,6 +19,7 @@ impl Lane {
                 self.leases
                     .extend(leases.into_iter().map(|lease| (lease.shard, lease)));
                 self.find_due();
+                self.look_for_mail();
             }
             Err(kapell_store::Error::Full(error)) => self.no_room(&error),
             Err(error) => {
@@ -61,30 +62,14 @@ impl Lane {
     pub(super) fn loaded(
         &mut self,
         key: EntityKey,
-        result: kapell_store::Result<(Option<Lease>, Option<Box<Found>>)>,
+        result: kapell_store::Result<Option<Box<Found>>>,
     ) {
-        if let Err(kapell_store::Error::Full(error)) = &result {
-            self.no_room_to_load(error);
-            return;
-        }
         let mut waiting = self.loading.remove(&key).unwrap_or_default();
         self.holds -= waiting.iter().filter(|(_, holds)| *holds).count();
         let found = match result {
-            Ok((lease, found)) => {
-                if let Some(lease) = lease {
-                    let held = self.leases.entry(lease.shard).or_insert(lease);
-                    if held.epoch < lease.epoch {
-                        *held = lease;
-                    }
-                    self.acquired_shard(lease.shard);
-                }
-                found
-            }
+            Ok(found) => found,
             Err(error) => {
                 tracing::error!(?key, %error, "an entity could not be read");
-                if !self.leases.contains_key(&key.shard()) {
-                    self.acquired_shard(key.shard());
-                }
                 self.not_loaded(key, waiting, &error);
                 return;
             }
@@ -160,9 +145,7 @@ impl Lane {
         }
         if !kept.is_empty() {
             self.loading.insert(key.clone(), kept);
-            if let Some(load) = self.load(key) {
-                self.read_again(load);
-            }
+            self.read_again(Output::Load(key));
         }
     }
 

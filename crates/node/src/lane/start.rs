@@ -2,7 +2,7 @@
 
 use super::{
     Answer, Arc, Entity, EntityKey, Error, ErrorCode, Lane, Message, Output, ReplyId, Run, RunId,
-    RunStatus, Slot, ToEntity, Version, VersionKey, mix,
+    RunStatus, Shard, Slot, ToEntity, Version, VersionKey, mix,
 };
 use kapell_engine::Plan;
 use kapell_engine::event::StoredBreak;
@@ -157,7 +157,7 @@ impl Lane {
                 self.submit(id.into(), ToEntity::Create(Box::new(making)), holds);
             }
         } else {
-            let id = self.new_id();
+            let id = self.new_id(queue.shard());
             self.create(&id.into(), making);
         }
     }
@@ -183,13 +183,10 @@ impl Lane {
         line.map_or(Value::Null, |line: Arc<str>| queue.last_success(&line))
     }
 
-    fn new_id(&mut self) -> RunId {
+    fn new_id(&mut self, shard: Shard) -> RunId {
         self.ids += 1;
         let unique = u128::from(mix(self.config.seed ^ self.ids.rotate_left(32))) << 64
             | u128::from(mix(self.config.seed.wrapping_add(self.ids)));
-        // New runs of one batch share a shard, so that a commit fences few.
-        let turn = usize::try_from(self.now.0 / 1_000 % i64::from(super::HOME_SHARDS)).unwrap_or(0);
-        let shard = self.home.get(turn).copied().unwrap_or_default();
         RunId::new(self.now, shard, unique)
     }
 
@@ -253,7 +250,7 @@ impl Lane {
         let input = kapell_engine::Input::Create(Box::new(created));
         self.deliver(key, ToEntity::Run(Box::new(input)), false);
         if let Some(entry) = entry {
-            self.send(making_queue, Message::Enqueue(Box::new(entry)));
+            self.send(id.shard(), making_queue, Message::Enqueue(Box::new(entry)));
         }
     }
 
@@ -277,7 +274,7 @@ impl Lane {
         match &making.origin {
             Origin::Client(reply) => self.reply(*reply, Ok(Answer::Started(id))),
             Origin::Trigger(from) if making.waited => {
-                self.send(from.clone(), Message::StartTaken { run: id });
+                self.send(id.shard(), from.clone(), Message::StartTaken { run: id });
             }
             Origin::Trigger(_) | Origin::Parent(_) => {}
         }
@@ -306,7 +303,7 @@ impl Lane {
                     backfill: making.backfill,
                     waited: making.waited,
                 });
-                self.send(from, Message::NoRoom { start, error });
+                self.send(from.shard(), from, Message::NoRoom { start, error });
             }
             Origin::Client(_) | Origin::Parent(_) | Origin::Trigger(_) => {
                 self.make_failed(making, error);
@@ -328,6 +325,7 @@ impl Lane {
             self.submit(id.into(), ToEntity::Create(Box::new(making)), false);
             return;
         }
+        let own = making.run_queue().shard();
         match making.origin {
             Origin::Client(reply) => self.reply(reply, Err(error)),
             Origin::Parent(parent) => {
@@ -339,7 +337,7 @@ impl Lane {
                     error: error.message,
                 };
                 if parent.waits {
-                    self.send(parent.run.into(), message);
+                    self.send(own, parent.run.into(), message);
                 }
             }
             Origin::Trigger(from) => {
@@ -355,7 +353,7 @@ impl Lane {
                     scheduled_at: making.scheduled_at.unwrap_or(self.now),
                     error,
                 };
-                self.send(from, message);
+                self.send(own, from, message);
             }
         }
     }

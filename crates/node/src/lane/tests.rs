@@ -58,6 +58,8 @@ struct World {
     /// An entity that cannot be read.
     damaged: Option<EntityKey>,
     acquisitions: usize,
+    /// Shards that another lane has.
+    foreign: ShardSet,
     hung: Vec<Arc<Commit>>,
     unread: Vec<Output>,
     offers: Vec<Task>,
@@ -80,6 +82,13 @@ impl World {
                 .unwrap_or_else(|| panic!("{:?}", parsed.diagnostics));
             store.register(&version_row(&spec, file)).unwrap();
         }
+        let mut world = Self::of(store);
+        world.go();
+        world
+    }
+
+    /// A lane on this store to which nothing has happened.
+    fn of(store: MemoryStore) -> Self {
         let config = Config {
             seed: 7,
             process_window: 10_000,
@@ -87,7 +96,7 @@ impl World {
             idle_micros: 60_000_000,
             keeps: kapell_engine::topic::Keeps::default(),
         };
-        let mut world = Self {
+        Self {
             lane: Lane::new(config, START),
             store,
             plans: Plans::default(),
@@ -96,6 +105,7 @@ impl World {
             deaf: false,
             damaged: None,
             acquisitions: 0,
+            foreign: ShardSet::default(),
             hung: Vec::new(),
             unread: Vec::new(),
             offers: Vec::new(),
@@ -104,9 +114,7 @@ impl World {
             steps: Vec::new(),
             replies: Vec::new(),
             next_reply: 0,
-        };
-        world.go();
-        world
+        }
     }
 
     /// Lets happen all that happens by itself at this instant.
@@ -156,18 +164,17 @@ impl World {
 
     fn read(&mut self, output: Output) {
         self.acquisitions += usize::from(matches!(output, Output::Acquire(_)));
+        let output = match output {
+            Output::Acquire(shards) => Output::Acquire(shards.without(&self.foreign)),
+            output => output,
+        };
         let damaged = match &output {
-            Output::Load(key, _) => self.damaged.as_ref().filter(|damaged| *damaged == key),
+            Output::Load(key) => self.damaged.as_ref().filter(|damaged| *damaged == key),
             _ => None,
         };
         let input = match damaged {
-            None if self.commits == Commits::Full
-                && matches!(output, Output::Acquire(_) | Output::Load(_, Some(_))) =>
-            {
-                match output {
-                    Output::Load(key, _) => Input::Loaded(key, Err(no_room())),
-                    _ => Input::Acquired(Err(no_room())),
-                }
+            None if self.commits == Commits::Full && matches!(output, Output::Acquire(_)) => {
+                Input::Acquired(Err(no_room()))
             }
             Some(key) => {
                 let error = kapell_store::Error::Corrupt("half of it is gone".to_owned());
@@ -181,6 +188,26 @@ impl World {
     fn pass(&mut self, micros: i64) {
         self.now = Time(self.now.0 + micros);
         self.go();
+    }
+
+    /// A lane on the same store that gets these shards, for a world whose lane gets all others.
+    fn beside(&mut self, shards: ShardSet) -> Self {
+        let config = Config {
+            seed: 77,
+            process_window: 100,
+            light_window: 100,
+            idle_micros: 60_000_000,
+            keeps: kapell_engine::topic::Keeps::default(),
+        };
+        self.foreign = shards.clone();
+        let mut other = Self::of(self.store.clone());
+        other.now = self.now;
+        other.foreign = ShardSet::all().without(&shards);
+        for world in [self, &mut other] {
+            world.lane = Lane::new(config.clone(), world.now);
+            world.go();
+        }
+        other
     }
 
     /// Seconds pass one by one.
@@ -281,6 +308,7 @@ fn blake3_of(file: &str) -> Arc<str> {
 }
 
 mod deploy;
+mod mail;
 mod triggers;
 
 const ONE: &str = "workflow: w\nsteps:\n  a: { shell: 'true' }\n";

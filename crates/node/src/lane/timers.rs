@@ -1,6 +1,6 @@
 //! What happens by itself as time passes: timers, reads done again, idle entities leave memory.
 
-use kapell_model::{EntityKey, Time};
+use kapell_model::{EntityKey, ShardSet, Time};
 
 use super::{HORIZON_MICROS, Lane, Output, RETRY_MICROS, ToEntity};
 
@@ -39,7 +39,7 @@ impl Lane {
             self.due_asked_at = Some(now);
             // An answer that takes long is waited for.
             if self.reads <= self.stale_reads {
-                self.out.push(Output::Acquire(self.home.clone()));
+                self.out.push(Output::Acquire(ShardSet::all()));
             }
         } else if self.looked_due && now.0 - looked > HORIZON_MICROS / 2 {
             self.find_due();

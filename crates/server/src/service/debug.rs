@@ -257,8 +257,8 @@ impl DebugCalls for Service {
                 _ => return Err(unexpected()),
             }
         } else {
-            let found = perform::load(&*self.store, &mut Plans::default(), &row.id.into(), None);
-            match found.map_err(failure)?.1.map(|found| found.entity) {
+            let found = perform::load(&*self.store, &mut Plans::default(), &row.id.into());
+            match found.map_err(failure)?.map(|found| found.entity) {
                 Some(Entity::Run(run)) => run.evaluate(&step, &expression, clock::now())?,
                 _ => return Err(no_run(&run.to_string())),
             }

@@ -164,8 +164,8 @@ impl Service {
     }
 
     fn run_at_rest(&self, row: &RunRow) -> Result<Box<kapell_engine::Run>> {
-        let found = perform::load(&*self.store, &mut Plans::default(), &row.id.into(), None);
-        match found.map_err(failure)?.1.map(|found| found.entity) {
+        let found = perform::load(&*self.store, &mut Plans::default(), &row.id.into());
+        match found.map_err(failure)?.map(|found| found.entity) {
             Some(Entity::Run(run)) => Ok(run),
             _ => Err(no_run(&row.id.to_string())),
         }
@@ -241,8 +241,8 @@ impl Service {
             return Ok(None);
         }
         let key = run.state.run_queue();
-        let found = perform::load(&*self.store, &mut Plans::default(), &key, None);
-        Ok(match found.map_err(failure)?.1.map(|found| found.entity) {
+        let found = perform::load(&*self.store, &mut Plans::default(), &key);
+        Ok(match found.map_err(failure)?.map(|found| found.entity) {
             Some(Entity::Queue(queue)) => queue.why(&run.state.meta.workflow, run.state.meta.id),
             _ => None,
         })

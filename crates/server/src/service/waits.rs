@@ -78,8 +78,8 @@ impl Service {
             key: "".into(),
         };
         if !self.has_memory() {
-            let found = perform::load(&*self.store, &mut Plans::default(), &key, None);
-            return Ok(match found.map_err(failure)?.1.map(|found| found.entity) {
+            let found = perform::load(&*self.store, &mut Plans::default(), &key);
+            return Ok(match found.map_err(failure)?.map(|found| found.entity) {
                 Some(Entity::Queue(queue)) => queue.whys(workflow, &runs),
                 _ => Vec::new(),
             });

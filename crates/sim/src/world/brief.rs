@@ -12,9 +12,7 @@ pub(super) fn micros(at: i64) -> f64 {
 pub(super) fn brief_input(input: &Input) -> String {
     match input {
         Input::Loaded(key, result) => match result {
-            Ok((lease, found)) => {
-                format!("Loaded {key:?} lease {lease:?} found {}", found.is_some())
-            }
+            Ok(found) => format!("Loaded {key:?} found {}", found.is_some()),
             Err(error) => format!("Loaded {key:?} {error}"),
         },
         Input::Version((_, workflow, _), result) => {

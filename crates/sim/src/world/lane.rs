@@ -29,7 +29,7 @@ impl World<'_> {
                     }
                     self.plan(
                         after + wire,
-                        Happening::ToLane(life, Input::Reports(vec![report])),
+                        Happening::ToLane(life, Box::new(Input::Reports(vec![report]))),
                     );
                 }
             }

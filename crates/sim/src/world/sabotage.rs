@@ -79,7 +79,7 @@ impl World<'_> {
                 if self.commits < 5 {
                     return Some(Output::Commit(commit, contents));
                 }
-                let answer = Happening::ToLane(self.life, Input::Committed(Ok(())));
+                let answer = Happening::ToLane(self.life, Box::new(Input::Committed(Ok(()))));
                 self.plan(1, answer);
                 None
             }
@@ -150,12 +150,12 @@ impl World<'_> {
                 }
             }
             (Some(Sabotage::Overlooks), Input::Active(_, Ok(runs))) => runs.clear(),
-            (Some(Sabotage::Overflows), Input::Loaded(_, Ok((_, Some(found))))) => {
+            (Some(Sabotage::Overflows), Input::Loaded(_, Ok(Some(found)))) => {
                 if let Entity::Run(run) = &mut found.entity {
                     run.state.counts = [u64::MAX; 3];
                 }
             }
-            (Some(sabotage), Input::Loaded(_, Ok((_, Some(found))))) => {
+            (Some(sabotage), Input::Loaded(_, Ok(Some(found)))) => {
                 other_entity(sabotage, &mut found.entity);
             }
             _ => {}

@@ -31,12 +31,12 @@ impl World<'_> {
         let unavailable = || Error::Unavailable("reads fail for a while".to_owned());
         // Acquiring writes: a little may still fit.
         let full = self.now < self.full_until
-            && matches!(output, Output::Acquire(_) | Output::Load(_, Some(_)))
+            && matches!(output, Output::Acquire(_))
             && self.rng.chance(700);
         let input = if self.now < self.reads_until {
             match output {
                 Output::Acquire(_) => Some(Input::Acquired(Err(unavailable()))),
-                Output::Load(key, _) => Some(Input::Loaded(key, Err(unavailable()))),
+                Output::Load(key) => Some(Input::Loaded(key, Err(unavailable()))),
                 Output::LoadVersion(key) => Some(Input::Version(key, Err(unavailable()))),
                 Output::LoadContent(key, reference) => Some(Input::Content(
                     key,
@@ -45,28 +45,24 @@ impl World<'_> {
                 )),
                 Output::FindDue(_) => Some(Input::Due(Err(unavailable()))),
                 Output::FindActive(key) => Some(Input::Active(key, Err(unavailable()))),
+                Output::FindMail(_) => Some(Input::Mail(Err(unavailable()))),
                 Output::FindHeard => Some(Input::Heard(Err(unavailable()))),
                 _ => None,
             }
         } else if full {
-            match output {
-                Output::Load(key, _) => Some(Input::Loaded(key, Err(no_room()))),
-                _ => Some(Input::Acquired(Err(no_room()))),
-            }
+            Some(Input::Acquired(Err(no_room())))
         } else {
             perform::read(&self.store, &self.blobs, &mut self.plans, output)
         };
         if let Some(input) = input {
             // Whoever reads takes over: from here on the ones before cannot write.
-            match &input {
-                Input::Acquired(Ok(leases)) => self.checks.acquired(leases),
-                Input::Loaded(_, Ok((Some(lease), _))) => self.checks.acquired(&[*lease]),
-                _ => {}
+            if let Input::Acquired(Ok(leases)) = &input {
+                self.checks.acquired(leases);
             }
             // Answers come in the order in which they were asked.
             self.answers_at = self.answers_at.max(self.now) + self.rng.between(1, 200);
             let after = self.answers_at - self.now;
-            self.plan(after, Happening::ToLane(life, input));
+            self.plan(after, Happening::ToLane(life, Box::new(input)));
         }
     }
 
@@ -137,6 +133,6 @@ impl World<'_> {
             }
         };
         let after = self.store_micros(self.scenario.knobs.commit);
-        self.plan(after, Happening::ToLane(life, Input::Committed(result)));
+        self.plan(after, Happening::ToLane(life, Box::new(Input::Committed(result))));
     }
 }

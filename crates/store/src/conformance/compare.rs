@@ -5,12 +5,12 @@ use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::Arc;
 
-use kapell_model::{EntityKey, RunId, RunStatus, Shard, Time};
+use kapell_model::{EntityKey, RunId, RunStatus, Shard, ShardSet, Time};
 
 use super::{advanced, id, lock, row, version_row};
 use crate::{
-    Commit, Document, EntityWrite, Error, Lease, Order, Result, RunFilter, RunPlace, RunRow, Store,
-    VersionRow,
+    Commit, Document, EntityWrite, Error, Lease, Mail, Mark, Order, Result, RunFilter, RunPlace,
+    RunRow, Store, VersionRow,
 };
 
 /// Runs `steps` random operations, the same for the same seed, and panics where the stores differ.
@@ -345,6 +345,29 @@ impl World {
         (key, self.dice.maybe(|dice| dice.roll().to_string()))
     }
 
+    /// What some of these shards send to others, and what they have taken.
+    fn mail(&mut self, shards: &[Lease]) -> (Vec<Mail>, Vec<Mark>) {
+        let (mut mail, mut marks) = (Vec::new(), Vec::new());
+        for lease in shards {
+            if self.dice.one_in(4) {
+                mail.push(Mail {
+                    from: lease.shard,
+                    number: lease.seq << 20,
+                    to: self.key(),
+                    message: vec![0xff; 3],
+                });
+            }
+            if self.dice.one_in(6) {
+                marks.push(Mark {
+                    to: lease.shard,
+                    from: self.key().shard(),
+                    number: (self.dice.roll() % 9) << 20,
+                });
+            }
+        }
+        (mail, marks)
+    }
+
     fn commit(&mut self) -> Commit {
         let mut keys: Vec<EntityKey> = (0..=self.dice.below(5)).map(|_| self.key()).collect();
         let mut runs: Vec<RunId> = (0..self.dice.below(5)).map(|_| self.run()).collect();
@@ -361,8 +384,12 @@ impl World {
         if self.dice.one_in(40) {
             shards.pop();
         }
+        let shards: Vec<Lease> = shards.into_iter().map(|shard| self.lease(shard)).collect();
+        let (mail, marks) = self.mail(&shards);
         Commit {
-            shards: shards.into_iter().map(|shard| self.lease(shard)).collect(),
+            shards,
+            mail,
+            marks,
             entities: keys.into_iter().map(|key| self.entity(key)).collect(),
             runs: runs.into_iter().map(|run| self.row(run)).collect(),
             documents: if self.dice.one_in(5) {
@@ -552,6 +579,7 @@ fn everything(store: &dyn Store, world: &World) -> String {
     add(told(store.list_runs(&RunFilter::default(), usize::MAX)));
     add(told(store.run_counts("default")));
     add(told(store.due(Time(i64::MAX), None, usize::MAX)));
+    add(told(store.mail(&ShardSet::all(), usize::MAX)));
     add(told(store.expired_runs(None, Time(i64::MAX), usize::MAX)));
     add(told(store.list_workflows("default", "", usize::MAX)));
     add(told(store.documents(b"", None, Order::Forward, usize::MAX)));

@@ -9,6 +9,19 @@ fn every_rule_of_stores_holds() {
 }
 
 #[test]
+fn every_rule_of_clusters_holds() {
+    for (name, case) in conformance::CLUSTER_CASES {
+        println!("{name}");
+        let store = MemoryStore::new();
+        let now = std::cell::Cell::new(0);
+        case(&store, &|span| {
+            now.set(now.get() + i64::try_from(span.as_micros()).unwrap());
+            store.set_now(Time(now.get()));
+        });
+    }
+}
+
+#[test]
 fn clones_share_and_forks_do_not() {
     let store = MemoryStore::new();
     let (clone, fork) = (store.clone(), store.fork());

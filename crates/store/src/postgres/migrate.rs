@@ -6,7 +6,7 @@ use crate::steps::{self, Step};
 use crate::{Error, Result};
 
 /// Every step there ever was, in order. The first one makes what the first six of the other dialect make.
-pub(super) const STEPS: &[Step] = &[(7, include_str!("migrations/0007_init.sql"))];
+pub(super) const STEPS: &[Step] = &[(8, include_str!("migrations/0008_init.sql"))];
 
 const TABLE: &str =
     "CREATE TABLE IF NOT EXISTS migrations (number int PRIMARY KEY, hash text NOT NULL)";

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kapell_model::{EntityKey, RunId, RunStatus, Time};
+use kapell_model::{EntityKey, RunId, RunStatus, Shard, ShardSet, Time};
 use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
 
@@ -12,7 +12,7 @@ use super::session::Session;
 use crate::check::after_all;
 use crate::refs::{self, Hash};
 use crate::suffix::{NEWEST_SEARCHED, Suffix};
-use crate::{Loaded, Order, RunRow, VersionRow};
+use crate::{Loaded, Mail, Order, RunRow, VersionRow};
 
 pub(super) type Outcome<T> = Result<T, Failure>;
 
@@ -138,6 +138,24 @@ pub(super) fn due(
         Ok((Time(get(row, 0)?), key))
     };
     rows.iter().map(wake).collect()
+}
+
+pub(super) const MAIL: &str = "SELECT from_shard, number, entity, message FROM mail
+    WHERE to_shard = ANY ($1) ORDER BY to_shard, from_shard, number LIMIT $2";
+
+pub(super) fn mail(session: &mut Session, shards: &ShardSet, limit: usize) -> Outcome<Vec<Mail>> {
+    let shards: Vec<i32> = shards.iter().map(|shard| i32::from(shard.0)).collect();
+    let rows = session.query(MAIL, &[&shards, &bound(limit)])?;
+    let mail = |row: &Row| {
+        let odd = || Failure::corrupt("a message has what is never written");
+        Ok(Mail {
+            from: Shard(u16::try_from(get::<i32>(row, 0)?).map_err(|_| odd())?),
+            number: number(row, 1)?,
+            to: EntityKey::from_bytes(get(row, 2)?).ok_or_else(odd)?,
+            message: get(row, 3)?,
+        })
+    };
+    rows.iter().map(mail).collect()
 }
 
 pub(super) fn next_wake(session: &mut Session, now: Time) -> Outcome<Option<Time>> {
@@ -373,7 +391,7 @@ pub(super) fn run_id(bytes: &[u8]) -> Outcome<RunId> {
     Ok(RunId::from_bytes(bytes))
 }
 
-fn text(row: &Row, column: usize) -> Outcome<&str> {
+pub(super) fn text(row: &Row, column: usize) -> Outcome<&str> {
     std::str::from_utf8(get(row, column)?).map_err(|_| odd("a text"))
 }
 

@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use kapell_model::Shard;
+use tokio_postgres::types::ToSql;
 
 use super::failure::Failure;
 use super::pool::{Pool, Tries};
@@ -31,7 +32,8 @@ const END_BLOCKERS: &str =
 
 pub(super) fn acquire(writers: &Pool, readers: &Pool, shards: &[Shard]) -> Result<Vec<Lease>> {
     let ids: Vec<i32> = shards.iter().map(|shard| i32::from(shard.0)).collect();
-    let mut leases = writers.with(Tries::Once, |session| take(session, readers, &ids))?;
+    let take = |session: &mut Session| take(session, readers, ACQUIRE, &[&ids]);
+    let mut leases = writers.with(Tries::Once, take)?;
     leases.sort_unstable_by_key(|lease| lease.shard);
     let held = shards.iter().map(|shard| {
         let place = leases.binary_search_by_key(shard, |lease| lease.shard);
@@ -41,13 +43,15 @@ pub(super) fn acquire(writers: &Pool, readers: &Pool, shards: &[Shard]) -> Resul
     held.collect()
 }
 
-fn take(
+/// Runs a statement that takes shards and gives their leases.
+pub(super) fn take(
     session: &mut Session,
     readers: &Pool,
-    ids: &[i32],
+    sql: &str,
+    values: &[&(dyn ToSql + Sync)],
 ) -> std::result::Result<Vec<Lease>, Failure> {
     let mut rounds = 0;
-    let rows = session.query_watched(ACQUIRE, &[&ids], PATIENCE, |pid| {
+    let rows = session.query_watched(sql, values, PATIENCE, |pid| {
         rounds += 1;
         rounds <= ROUNDS && end_blockers(readers, pid)
     })?;

@@ -25,7 +25,7 @@ fn rules_hold(kind: usize) {
 
 #[test]
 fn every_kind_of_rules_has_a_test() {
-    assert_eq!(conformance::CASES.len(), 7);
+    assert_eq!(conformance::CASES.len(), 8);
 }
 
 #[test]
@@ -61,6 +61,26 @@ fn rules_of_documents_hold() {
 #[test]
 fn rules_of_blobs_hold() {
     rules_hold(6);
+}
+
+#[test]
+fn rules_of_mail_hold() {
+    rules_hold(7);
+}
+
+#[test]
+fn rules_of_clusters_hold() {
+    for (name, case) in conformance::CLUSTER_CASES {
+        let Some((schema, store)) = new() else {
+            return;
+        };
+        println!("{name}");
+        case(&store, &|span| {
+            let micros = span.as_micros();
+            let sql = format!("UPDATE nodes SET expires_at = expires_at - {micros}");
+            schema.run(&sql).unwrap();
+        });
+    }
 }
 
 /// The same random operations on this store and the memory's. With a world of many days, the history of
@@ -113,6 +133,7 @@ fn lists_use_their_indexes() {
     lists.extend(
         [
             read::DUE,
+            read::MAIL,
             read::NEXT_WAKE,
             read::BY_SUFFIX,
             read::BLOBS_OF,

@@ -158,6 +158,18 @@ const TABLES: &[Table] = &[
         change: by_whole_key,
     },
     Table {
+        name: "mail",
+        from: "SELECT to_shard, from_shard, number, entity, message FROM mail",
+        columns: &[
+            ("to_shard", 'n'),
+            ("from_shard", 'n'),
+            ("number", 'n'),
+            ("entity", 'b'),
+            ("message", 'b'),
+        ],
+        change: |row| row,
+    },
+    Table {
         name: "blob_refs",
         from: "SELECT entity, hash, 0 FROM blob_refs",
         columns: &[("entity", 'b'), ("hash", 'b'), ("seq", 'n')],
@@ -239,7 +251,7 @@ fn copy_all(
         });
     }
     new.run(
-        "INSERT INTO shards SELECT id, 0, 0 FROM generate_series(0, 4095) id ON CONFLICT DO NOTHING;
+        "INSERT INTO shards (id, epoch, seq) SELECT id, 0, 0 FROM generate_series(0, 4095) id ON CONFLICT DO NOTHING;
          SELECT setval(pg_get_serial_sequence('workflows', 'id'), 1 + (SELECT coalesce(max(id), 0) FROM workflows));
          COMMIT",
     )?;

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kapell_model::{EntityKey, RunId, Time};
+use kapell_model::{EntityKey, RunId, Shard, Time};
 use tokio_postgres::types::ToSql;
 
 use super::keys::{self, Key};
 use crate::check::drops_entity;
 use crate::filter::{indexed, labels};
 use crate::refs::{self, Hash};
-use crate::{Commit, Document, EntityWrite, Lease, RunRow, VersionRow};
+use crate::{Commit, Document, EntityWrite, Lease, Mail, Mark, RunRow, VersionRow};
 
 /// Slots of the kept counts: neighbours among shards, which one lane has, write the same.
 const SLOTS: u16 = 16;
@@ -91,7 +91,21 @@ pub(super) fn columns<'c>(
         .collect();
     columns.column(active.keys().copied());
     columns.column(active.values().copied());
+    mail(&mut columns, &commit.mail, &commit.marks);
     columns
+}
+
+fn mail<'c>(columns: &mut Columns<'c>, mail: &'c [Mail], marks: &[Mark]) {
+    let shard = |shard: Shard| i32::from(shard.0);
+    let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    columns.column(mail.iter().map(|mail| shard(mail.to.shard())));
+    columns.column(mail.iter().map(|mail| shard(mail.from)));
+    columns.column(mail.iter().map(|mail| number(mail.number)));
+    columns.column(mail.iter().map(|mail| mail.to.to_bytes()));
+    columns.column(mail.iter().map(|mail| mail.message.as_slice()));
+    columns.column(marks.iter().map(|mark| shard(mark.to)));
+    columns.column(marks.iter().map(|mark| shard(mark.from)));
+    columns.column(marks.iter().map(|mark| number(mark.number)));
 }
 
 fn id(ids: &WorkflowIds, namespace: &Arc<str>, name: &Arc<str>) -> i32 {

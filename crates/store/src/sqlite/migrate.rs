@@ -15,6 +15,7 @@ const MIGRATIONS: &[Step] = &[
     (5, include_str!("migrations/0005_search.sql")),
     (6, include_str!("migrations/0006_authors.sql")),
     (7, include_str!("migrations/0007_backfill.sql")),
+    (8, include_str!("migrations/0008_mail.sql")),
 ];
 
 /// The newest step.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use kapell_model::{EntityKey, RunId, RunStatus, Time};
+use kapell_model::{EntityKey, RunId, RunStatus, Shard, ShardSet, Time};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row};
 
@@ -11,7 +11,7 @@ use super::merge::merge;
 use crate::check::after_all;
 use crate::refs::{self, Hash};
 use crate::suffix::{NEWEST_SEARCHED, Suffix};
-use crate::{Loaded, Order, RunRow, VersionRow};
+use crate::{Loaded, Mail, Order, RunRow, VersionRow};
 
 type Outcome<T> = rusqlite::Result<T>;
 
@@ -101,6 +101,28 @@ pub(super) fn due(
             Ok((Time(row.get(0)?), key))
         })?
         .collect()
+}
+
+pub(super) fn mail(connection: &Connection, shards: &ShardSet, limit: usize) -> Outcome<Vec<Mail>> {
+    let mut query = connection.prepare_cached(
+        "SELECT to_shard, from_shard, number, entity, message FROM mail
+         ORDER BY to_shard, from_shard, number",
+    )?;
+    let mut rows = query.query(())?;
+    let mut mail = Vec::new();
+    while let Some(row) = rows.next()?.filter(|_| mail.len() < limit) {
+        if !shards.contains(Shard(row.get(0)?)) {
+            continue;
+        }
+        let key: Vec<u8> = row.get(3)?;
+        mail.push(Mail {
+            from: Shard(row.get(1)?),
+            number: row.get(2)?,
+            to: EntityKey::from_bytes(&key).ok_or_else(|| odd(3, Type::Blob, "is not a key"))?,
+            message: row.get(4)?,
+        });
+    }
+    Ok(mail)
 }
 
 pub(super) fn next_wake(connection: &Connection, now: Time) -> Outcome<Option<Time>> {

@@ -58,20 +58,20 @@ impl WorkflowIds {
 }
 
 pub(super) fn acquire(tx: &Transaction<'_>, shards: &[Shard]) -> Outcome<Vec<Lease>> {
+    let numbers: Vec<u16> = shards.iter().map(|shard| shard.0).collect();
+    let numbers = serde_json::to_string(&numbers).unwrap_or_default();
     let mut take = tx.prepare_cached(
-        "INSERT INTO shards (id, epoch, seq) VALUES (?1, 1, 0)
-         ON CONFLICT (id) DO UPDATE SET epoch = epoch + 1 RETURNING epoch, seq",
+        "INSERT INTO shards (id, epoch, seq) SELECT value, 1, 0 FROM json_each(?1) WHERE true
+         ON CONFLICT (id) DO UPDATE SET epoch = epoch + 1 RETURNING id, epoch, seq",
     )?;
-    let leases = shards.iter().map(|&shard| {
-        Ok(take.query_row([shard.0], |row| {
-            Ok(Lease {
-                shard,
-                epoch: row.get(0)?,
-                seq: row.get(1)?,
-            })
-        })?)
-    });
-    leases.collect()
+    let leases = take.query_map([numbers], |row| {
+        Ok(Lease {
+            shard: Shard(row.get(0)?),
+            epoch: row.get(1)?,
+            seq: row.get(2)?,
+        })
+    })?;
+    Ok(leases.collect::<rusqlite::Result<_>>()?)
 }
 
 /// Writes a commit that was checked. Table after table, so that each one's pages are at hand.
@@ -92,6 +92,7 @@ pub(super) fn commit(tx: &Transaction<'_>, ids: &mut WorkflowIds, commit: &Commi
     if !commit.runs.is_empty() {
         write_runs(tx, ids, &commit.runs)?;
     }
+    pass_mail(tx, commit)?;
     documents(tx, &commit.documents)?;
     for row in &commit.versions {
         add_version(tx, ids, row)?;
@@ -100,6 +101,30 @@ pub(super) fn commit(tx: &Transaction<'_>, ids: &mut WorkflowIds, commit: &Commi
         let workflow = ids.of(tx, namespace, name)?;
         tx.prepare_cached("UPDATE workflows SET active = ?2, deployed = 1 WHERE id = ?1")?
             .execute((workflow, version))?;
+    }
+    Ok(())
+}
+
+/// What is sent waits, and what was taken is over: the mark is that it is gone.
+fn pass_mail(tx: &Transaction<'_>, commit: &Commit) -> Outcome<()> {
+    for mail in &commit.mail {
+        tx.prepare_cached(
+            "INSERT INTO mail (to_shard, from_shard, number, entity, message)
+             VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute((
+            mail.to.shard().0,
+            mail.from.0,
+            mail.number,
+            mail.to.to_bytes(),
+            &mail.message,
+        ))?;
+    }
+    for mark in &commit.marks {
+        tx.prepare_cached(
+            "DELETE FROM mail WHERE to_shard = ?1 AND from_shard = ?2 AND number <= ?3",
+        )?
+        .execute((mark.to.0, mark.from.0, mark.number))?;
     }
     Ok(())
 }

@@ -74,7 +74,8 @@ impl Making {
         let key = start.idempotency_key.as_ref();
         let id = key.filter(|key| !key.is_empty()).map(|key| {
             let name = format!("{}\0{}\0{key}", start.namespace, start.workflow);
-            derived_id(name.as_bytes())
+            let shard = Shard::of_workflow(&start.namespace, &start.workflow);
+            derived_id(shard, name.as_bytes())
         });
         Self {
             origin: Origin::Client(reply),
@@ -192,7 +193,7 @@ impl Making {
 }
 
 /// An id that depends on a name alone, so that a duplicate meets the same run.
-pub(in crate::lane) fn derived_id(name: &[u8]) -> RunId {
+pub(in crate::lane) fn derived_id(shard: Shard, name: &[u8]) -> RunId {
     let (low, high) = name.iter().fold((1_u64, 2_u64), |(low, high), byte| {
         (
             mix(low ^ u64::from(*byte)),
@@ -201,7 +202,7 @@ pub(in crate::lane) fn derived_id(name: &[u8]) -> RunId {
     });
     let unique = u128::from(low) << 64 | u128::from(high);
     // The time part is derived too: a due time or key has no other moment of birth.
-    RunId::new(Time(0), Shard::of(name), unique)
+    RunId::new(Time(0), shard, unique)
 }
 
 /// `run` as defaults of parameters, labels and `strategy.key` see it.

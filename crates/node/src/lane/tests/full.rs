@@ -143,21 +143,3 @@ fn an_owner_that_begins_without_room_refuses_and_goes_on_later() {
     assert_eq!(world.offers.len(), 1, "what was lost is done again");
     assert_eq!(world.status(run), Some(RunStatus::Running));
 }
-
-#[test]
-fn a_shard_that_cannot_be_acquired_holds_nobody_up() {
-    let mut world = World::new(&[ONE]);
-    world.commits = Commits::Full;
-    // Of a shard that is not held yet.
-    let view = world.ask(ClientRequest::View {
-        run: RunId::new(START, Shard(9), 9),
-    });
-    let start = world.start("w");
-    world.go();
-    assert!(world.is_refused(view), "{:?}", world.answer(view));
-    assert!(world.is_refused(start), "{:?}", world.answer(start));
-    world.commits = Commits::Land;
-    world.seconds(3);
-    assert_eq!(world.made(), 0);
-    world.started("w");
-}

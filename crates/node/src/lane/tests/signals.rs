@@ -187,9 +187,11 @@ fn runs_that_start_each_other_in_a_circle_end() {
     ] {
         let start = start(hops);
         let run = start.id;
-        world
-            .lane
-            .send(topic("landed"), Message::StartTriggered(start));
+        world.lane.send(
+            topic("landed").shard(),
+            topic("landed"),
+            Message::StartTriggered(start),
+        );
         world.lane.post();
         world.go();
         assert_eq!(world.status(run), expected, "{hops}");

@@ -262,7 +262,7 @@ impl World<'_> {
         }
         // The lane is speaking: it hears of that afterwards.
         let life = self.life;
-        self.plan(1, Happening::ToLane(life, Input::Reports(lost)));
+        self.plan(1, Happening::ToLane(life, Box::new(Input::Reports(lost))));
     }
 
     /// The worker of a session, counted as those of [`crate::worker`] are.

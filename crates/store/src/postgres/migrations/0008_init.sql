@@ -3,9 +3,21 @@
 CREATE TABLE shards (
     id    int    PRIMARY KEY,
     epoch bigint NOT NULL,
-    seq   bigint NOT NULL
+    seq   bigint NOT NULL,
+    -- The node that has it, if nodes share this store.
+    owner bigint
 ) WITH (fillfactor = 10, autovacuum_vacuum_threshold = 20000, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 0);
-INSERT INTO shards SELECT id, 0, 0 FROM generate_series(0, 4095) id;
+INSERT INTO shards (id, epoch, seq) SELECT id, 0, 0 FROM generate_series(0, 4095) id;
+
+-- Nodes that came and did not leave. Instants are microseconds since 1970 by this database's clock.
+CREATE TABLE nodes (
+    id         bigint  PRIMARY KEY,
+    address    bytea   NOT NULL,
+    version    bytea   NOT NULL,
+    leaving    boolean NOT NULL,
+    joined_at  bigint  NOT NULL,
+    expires_at bigint  NOT NULL
+) WITH (fillfactor = 10);
 
 -- Days whose history has a partition, or had one that is gone. That of days that are gone, of those before
 -- the first one, and of what has no day lies in `history_rest`.
@@ -126,6 +138,16 @@ CREATE TABLE run_counts (
     runs     bigint NOT NULL,
     PRIMARY KEY (workflow, status, slot)
 ) WITH (fillfactor = 30, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 0);
+
+-- Messages on their way between shards, until they are taken.
+CREATE TABLE mail (
+    to_shard   int    NOT NULL,
+    from_shard int    NOT NULL,
+    number     bigint NOT NULL,
+    entity     bytea  NOT NULL,
+    message    bytea  NOT NULL,
+    PRIMARY KEY (to_shard, from_shard, number)
+) WITH (autovacuum_vacuum_threshold = 500, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 0);
 
 CREATE TABLE documents (
     key   bytea PRIMARY KEY,
@@ -346,7 +368,9 @@ CREATE FUNCTION commit_1(
     in_version_workflows int[], in_version_numbers bigint[], in_version_hashes bytea[],
     in_version_specs bytea[], in_version_sources bytea[], in_version_bundles bytea[],
     in_version_created bigint[], in_version_authors bytea[], in_version_refers bytea[],
-    in_active_workflows int[], in_active_versions bigint[]
+    in_active_workflows int[], in_active_versions bigint[],
+    in_mail_to int[], in_mail_from int[], in_mail_numbers bigint[], in_mail_entities bytea[], in_mail bytea[],
+    in_mark_to int[], in_mark_from int[], in_mark_numbers bigint[]
 ) RETURNS bigint
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -417,6 +441,14 @@ BEGIN
     IF in_active_workflows IS NOT NULL THEN
         UPDATE workflows w SET active = a.version, deployed = true
             FROM unnest(in_active_workflows, in_active_versions) AS a (workflow, version) WHERE w.id = a.workflow;
+    END IF;
+    IF in_mail IS NOT NULL THEN
+        INSERT INTO mail (to_shard, from_shard, number, entity, message)
+            SELECT * FROM unnest(in_mail_to, in_mail_from, in_mail_numbers, in_mail_entities, in_mail);
+    END IF;
+    IF in_mark_to IS NOT NULL THEN
+        DELETE FROM mail m USING unnest(in_mark_to, in_mark_from, in_mark_numbers) AS n (to_shard, from_shard, number)
+            WHERE m.to_shard = n.to_shard AND m.from_shard = n.from_shard AND m.number <= n.number;
     END IF;
     RETURN dead;
 END $$;

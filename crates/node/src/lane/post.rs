@@ -1,0 +1,179 @@
+//! Messages between entities: those of this lane within its commit, those of other owners by mail.
+//!
+//! A message to an entity of this lane becomes part of the commit of what sends it. One to an entity of a shard
+//! that is not held here is written beside that commit, and waits in the store until the shard's owner has taken
+//! it: it reads what waits when it takes over a shard, each second, and when somebody says that there is
+//! something. What it takes is part of the same commit as the mark that says so, so each message is taken
+//! once, and those of one shard to another in the order in which they were sent.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use kapell_engine::Message;
+use kapell_model::{EntityKey, Error, ErrorCode, Shard};
+use kapell_store::{Mail, Mark};
+
+use super::{Lane, Output, ToEntity, start};
+use crate::batch::Batch;
+
+/// Messages read at a time.
+pub(crate) const MAIL: usize = 4_096;
+
+/// Numbers of messages that one commit gives a shard.
+const NUMBERS: u64 = 1 << 20;
+
+/// Messages that came by mail.
+#[derive(Debug, Default)]
+pub(super) struct Post {
+    /// Read and not taken yet, in order.
+    waits: VecDeque<Mail>,
+    /// The last message taken for a shard from another, also where the commit that says so is under way.
+    taken: BTreeMap<(Shard, Shard), u64>,
+    /// A read is under way.
+    asked: bool,
+    /// Something may have come since that read was asked for.
+    again: bool,
+}
+
+impl Post {
+    /// Forgets everything: the store has what was not taken.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// True if messages wait that were read.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.waits.is_empty()
+    }
+}
+
+/// What a batch takes of others' messages.
+pub(super) fn marks(batch: &mut Batch) -> Vec<Mark> {
+    let marks = std::mem::take(&mut batch.marks).into_iter();
+    marks
+        .map(|((to, from), number)| Mark { to, from, number })
+        .collect()
+}
+
+impl Lane {
+    /// Messages are taken once what sends them has decided all it has to, in the order in which they were
+    /// sent.
+    pub(super) fn send(&mut self, from: Shard, to: EntityKey, message: Message) {
+        self.outbox.push_back((from, to, message));
+    }
+
+    /// Gives every message to the entity that it is for, or to the mail.
+    pub(super) fn post(&mut self) {
+        while let Some((from, to, message)) = self.outbox.pop_front() {
+            if self.leases.contains_key(&to.shard()) {
+                self.hand_over(to, message);
+            } else if let Some(bytes) = message.to_bytes() {
+                self.open.bytes += bytes.len();
+                self.open.mail.push((from, to, bytes));
+            } else {
+                // Both live in the shard of one workflow: it was lost while they talked.
+                tracing::error!(?to, ?message, "a message has nobody to go to");
+                self.broken = true;
+            }
+        }
+    }
+
+    /// An entity of this lane gets a message.
+    fn hand_over(&mut self, to: EntityKey, message: Message) {
+        match message {
+            Message::StartChild(child) => self.start(start::Making::from_parent(*child)),
+            Message::StartTriggered(start) => self.start(start::Making::from_trigger(*start)),
+            message if !self.heard.wants(&to, &message) => {}
+            message if self.went_past(&to, &message) => {}
+            message => self.submit(to, ToEntity::Message(Box::new(message)), true),
+        }
+    }
+
+    /// An input is for an entity whose shard is not held here. What a worker reports is not acknowledged, so it
+    /// is said again, to whoever holds the shard.
+    pub(super) fn elsewhere(&mut self, input: ToEntity) {
+        if input.report().is_none() {
+            let error = Error::new(
+                ErrorCode::StoreUnavailable,
+                "another node has what this is about",
+            )
+            .hint("ask again in a moment");
+            self.refuse(input, &error);
+        }
+    }
+
+    /// Messages as they are stored, numbered by the commit that writes them: before it advances the shards.
+    pub(super) fn numbered(&self, mail: Vec<(Shard, EntityKey, Vec<u8>)>) -> Vec<Mail> {
+        let mut places: BTreeMap<Shard, u64> = BTreeMap::new();
+        let mut numbered = Vec::with_capacity(mail.len());
+        for (from, to, message) in mail {
+            let seq = self.leases.get(&from).map_or(0, |lease| lease.seq);
+            let place = places.entry(from).or_default();
+            numbered.push(Mail {
+                from,
+                number: seq * NUMBERS + (*place).min(NUMBERS - 1),
+                to,
+                message,
+            });
+            *place += 1;
+        }
+        numbered
+    }
+
+    /// Looks for messages that wait.
+    pub(super) fn look_for_mail(&mut self) {
+        if self.post.asked {
+            self.post.again = true;
+            return;
+        }
+        self.post.asked = true;
+        self.out
+            .push(Output::FindMail(self.leases.keys().copied().collect()));
+    }
+
+    /// Messages were read.
+    pub(super) fn mail(&mut self, result: kapell_store::Result<Vec<Mail>>) {
+        self.post.asked = false;
+        match result {
+            Ok(mail) => {
+                // A full page may not be all.
+                self.post.again |= mail.len() >= MAIL;
+                self.post.waits = mail.into();
+                self.take_mail();
+            }
+            Err(error) => {
+                tracing::error!(%error, "messages could not be read; trying again");
+                self.post.asked = true;
+                let shards = self.leases.keys().copied().collect();
+                self.read_again(Output::FindMail(shards));
+            }
+        }
+    }
+
+    /// Takes messages that wait and fit the open batch.
+    pub(super) fn take_mail(&mut self) {
+        while !self.is_full() && !self.broken {
+            let Some(mail) = self.post.waits.pop_front() else {
+                break;
+            };
+            let way = (mail.to.shard(), mail.from);
+            let before = self.post.taken.get(&way).copied();
+            if !self.leases.contains_key(&way.0) || before.is_some_and(|last| last >= mail.number) {
+                continue;
+            }
+            self.post.taken.insert(way, mail.number);
+            self.open.marks.insert(way, mail.number);
+            self.open.inputs += 1;
+            match Message::from_bytes(&mail.message) {
+                Ok(message) => self.hand_over(mail.to, message),
+                Err(error) => {
+                    tracing::error!(to = ?mail.to, %error, "a message cannot be read: it is dropped");
+                }
+            }
+            self.post();
+        }
+        if self.post.again && !self.post.is_waiting() && !self.post.asked {
+            self.post.again = false;
+            self.look_for_mail();
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Messages between shards that two lanes have: each is taken once, whatever becomes of commits.
+
+use super::*;
+
+const LOCKED: &str = "
+workflow: l
+steps:
+  a: { shell: 'true', locks: [{ name: db }] }
+";
+
+const PARENT: &str = "
+workflow: p
+steps:
+  a: { workflow: c }
+";
+
+const CHILD: &str = "
+workflow: c
+steps:
+  b: { shell: 'true' }
+";
+
+/// The shard of a lock, which another lane has than the workflow's.
+fn of_lock() -> ShardSet {
+    let key = EntityKey::Lock {
+        namespace: "default".into(),
+        name: "db".into(),
+    };
+    [key.shard()].into_iter().collect()
+}
+
+fn of_workflow(name: &str) -> ShardSet {
+    [Shard::of_workflow("default", name)].into_iter().collect()
+}
+
+/// Lets both go on until neither has anything to say to the other.
+fn talk(one: &mut World, two: &mut World) {
+    for _ in 0..20 {
+        for world in [&mut *one, &mut *two] {
+            world.lane.on(world.now, Input::Rang);
+            world.go();
+        }
+    }
+}
+
+fn waits(world: &World) -> usize {
+    let mail = world.store.mail(&ShardSet::all(), 100).unwrap();
+    mail.len()
+}
+
+#[test]
+fn a_lock_of_another_owner_is_asked_for_and_given_back() {
+    let mut one = World::new(&[LOCKED]);
+    let mut two = one.beside(of_lock());
+    let (first, second) = (one.started("l"), one.started("l"));
+    assert_eq!(one.offers.len(), 0);
+    assert!(waits(&one) > 0, "its owner has not heard of it");
+    talk(&mut one, &mut two);
+    assert_eq!(one.offers.len(), 1, "the other waits for the lock");
+    for _ in 0..2 {
+        let tasks = std::mem::take(&mut one.offers);
+        one.succeeds(&tasks);
+        talk(&mut one, &mut two);
+    }
+    for run in [first, second] {
+        assert_eq!(one.status(run), Some(RunStatus::Succeeded));
+    }
+    assert_eq!(waits(&one), 0, "all was taken");
+}
+
+#[test]
+fn a_child_lives_where_its_workflow_does_and_its_parent_hears_of_its_end() {
+    let mut one = World::new(&[PARENT, CHILD]);
+    let mut two = one.beside(of_workflow("c"));
+    let parent = one.started("p");
+    talk(&mut one, &mut two);
+    assert_eq!(one.offers.len(), 0);
+    let tasks = std::mem::take(&mut two.offers);
+    assert_eq!(tasks.len(), 1);
+    assert_eq!(tasks[0].run.shard(), Shard::of_workflow("default", "c"));
+    two.succeeds(&tasks);
+    talk(&mut one, &mut two);
+    assert_eq!(one.status(parent), Some(RunStatus::Succeeded));
+    assert_eq!(one.status(tasks[0].run), Some(RunStatus::Succeeded));
+}
+
+#[test]
+fn a_request_for_what_another_owner_has_is_refused() {
+    let mut one = World::new(&[LOCKED]);
+    let mut two = one.beside(of_workflow("l"));
+    let refused = one.start("l");
+    one.go();
+    let answer = one.answer(refused);
+    let error = answer.unwrap().as_ref().unwrap_err();
+    assert_eq!(error.code, ErrorCode::StoreUnavailable);
+    two.started("l");
+}
+
+#[test]
+fn a_message_is_taken_once_whatever_becomes_of_the_commit() {
+    for commits in [Commits::Vanish, Commits::LandUnheard] {
+        for who_fails in [0, 1] {
+            let mut one = World::new(&[LOCKED]);
+            let mut two = one.beside(of_lock());
+            if who_fails == 0 {
+                one.commits = commits;
+            } else {
+                two.commits = commits;
+            }
+            one.start("l");
+            one.go();
+            for _ in 0..5 {
+                for world in [&mut one, &mut two] {
+                    world.pass(1_000_000);
+                }
+                talk(&mut one, &mut two);
+            }
+            // Whether the start whose commit vanished was made, whoever asked does not know.
+            let runs = one.store.list_runs(&kapell_store::RunFilter::default(), 9);
+            let runs = runs.unwrap();
+            assert_eq!(one.offers.len(), runs.len(), "{commits:?} of {who_fails}");
+            let tasks = std::mem::take(&mut one.offers);
+            one.succeeds(&tasks);
+            talk(&mut one, &mut two);
+            for run in runs {
+                assert_eq!(one.status(run.id), Some(RunStatus::Succeeded));
+            }
+            // The lock is free again.
+            one.started("l");
+            talk(&mut one, &mut two);
+            assert_eq!(one.offers.len(), 1);
+            assert_eq!(waits(&one), 0);
+        }
+    }
+}
