@@ -87,6 +87,7 @@ impl System {
             }
         }));
         let lane = Config {
+            alone: true,
             seed: u64::try_from(clock::now().0).unwrap_or(1),
             process_window: slots * 2,
             light_window: 16_384,

@@ -91,6 +91,16 @@ impl<K: Ord + Copy, V> PlaceMap<K, V> {
         self.remove_if(key, place, |_| true)
     }
 
+    /// Takes everything of the keys away for which `which` holds.
+    pub fn take_of(&mut self, which: impl Fn(K) -> bool) -> Vec<V> {
+        let blocks = self.blocks.extract_if(.., |(key, ..), _| which(*key));
+        let taken: Vec<V> = blocks
+            .flat_map(|(_, block)| block.into_iter().map(|(_, value)| value))
+            .collect();
+        self.len -= taken.len();
+        taken
+    }
+
     /// How many values there are.
     pub fn len(&self) -> usize {
         self.len
@@ -185,6 +195,19 @@ mod tests {
                 prop_assert_eq!(found, wanted);
             }
         }
+    }
+
+    #[test]
+    fn takes_all_of_some_keys() {
+        let mut map = PlaceMap::default();
+        for key in 0..4_u32 {
+            map.insert(key, place(0, 0, 5), (key, 'a'));
+            map.insert(key, place(0, 0, 5_000), (key, 'b'));
+        }
+        let taken = map.take_of(|key| key % 2 == 1);
+        assert_eq!(taken, [(1, 'a'), (1, 'b'), (3, 'a'), (3, 'b')]);
+        assert_eq!(map.len(), 4);
+        assert!(map.contains(2, place(0, 0, 5)) && !map.contains(3, place(0, 0, 5)));
     }
 
     #[test]

@@ -83,10 +83,16 @@ impl ShardSet {
 impl FromIterator<Shard> for ShardSet {
     fn from_iter<I: IntoIterator<Item = Shard>>(shards: I) -> Self {
         let mut set = Self::default();
-        for shard in shards {
-            set.insert(shard);
-        }
+        set.extend(shards);
         set
+    }
+}
+
+impl Extend<Shard> for ShardSet {
+    fn extend<I: IntoIterator<Item = Shard>>(&mut self, shards: I) {
+        for shard in shards {
+            self.insert(shard);
+        }
     }
 }
 

@@ -73,6 +73,11 @@ fn since_boot() -> i64 {
         .saturating_add(at.tv_nsec / 1_000)
 }
 
+/// Microseconds on the clock that nobody sets and that goes on in sleep: to count leases.
+pub fn boot_micros() -> u64 {
+    since_boot().unsigned_abs()
+}
+
 /// For spans of time: it never goes back, and stands still while the machine sleeps.
 pub fn steady() -> std::time::Instant {
     #[expect(clippy::disallowed_methods, reason = "this is the one place that may")]

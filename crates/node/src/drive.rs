@@ -23,10 +23,15 @@ use kapell_model::{Error, ErrorCode, Offer, RunId, SessionId};
 use kapell_store::{Commit, RunRow, Store};
 
 use crate::clock;
-use crate::lane::{Config, Input, Lane, Output, SessionChange};
+use crate::lane::{Config, Input, Lane, Output, Own, SessionChange};
 use crate::metrics::{Measured, Metrics};
 use crate::perform::{self, Plans};
 use crate::request::{Answer, ClientRequest, ReplyId};
+
+mod membership;
+
+use membership::{Membership, ToMembers, Until};
+pub use membership::{Join, Nodes};
 
 /// Where attempts go. Calls must not wait.
 pub trait Workers: Send + Sync {
@@ -84,12 +89,14 @@ pub struct Node {
 pub struct Threads {
     to_lane: Sender<Message>,
     lane: Option<JoinHandle<()>>,
+    membership: Option<Membership>,
 }
 
 /// A node that is not started: reports may already be sent to it.
 pub struct Prepared {
     node: Node,
     from: Receiver<Message>,
+    join: Option<Join>,
 }
 
 impl Node {
@@ -103,6 +110,7 @@ impl Node {
                 metrics: Arc::default(),
             },
             from,
+            join: None,
         }
     }
 
@@ -202,6 +210,15 @@ impl Prepared {
         self.node.clone()
     }
 
+    /// It is to be one of several nodes that share a store, not alone.
+    #[must_use]
+    pub fn among(self, join: Join) -> Self {
+        Self {
+            join: Some(join),
+            ..self
+        }
+    }
+
     /// Starts its threads.
     pub fn start(
         self,
@@ -210,6 +227,11 @@ impl Prepared {
         blobs: Arc<dyn Blobs>,
         workers: Arc<dyn Workers>,
     ) -> std::io::Result<Threads> {
+        let join = self.join;
+        let config = Config {
+            alone: join.is_none(),
+            ..config
+        };
         let (to_writer, writes) = mpsc::channel();
         let (to_reader, reads) = mpsc::channel();
         let to_lane = self.node.to_lane.clone();
@@ -219,9 +241,18 @@ impl Prepared {
             .name("kapell-commit".to_owned())
             .spawn(move || write(&writes, &answers, (&*of_writer.0, &*of_writer.1), &metrics))?;
         let answers = to_lane.clone();
+        let among = join
+            .as_ref()
+            .map(|join| (Arc::clone(&join.cluster), join.about.id));
+        let membership = join
+            .map(|join| Membership::start(join, to_lane.clone()))
+            .transpose()?;
+        let lease = membership
+            .as_ref()
+            .map(|members| (members.sender(), members.until.clone()));
         std::thread::Builder::new()
             .name("kapell-read".to_owned())
-            .spawn(move || read(&reads, &answers, &*store, &*blobs))?;
+            .spawn(move || read(&reads, &answers, among.as_ref(), (&*store, &*blobs)))?;
         let waiting = self.node.waiting.clone();
         let metrics = self.node.metrics.clone();
         let from = self.from;
@@ -240,19 +271,30 @@ impl Prepared {
                     commit_watchers: Vec::new(),
                     replies: 0,
                     stopping: false,
+                    lease,
                 }
                 .turn(&from);
             })?;
         Ok(Threads {
             to_lane,
             lane: Some(lane),
+            membership,
         })
     }
 }
 
 impl Threads {
-    /// Commits what is under way and ends the threads. Attempts that run are not waited for.
+    /// Which nodes there are, if it is one of several.
+    pub fn nodes(&self) -> Option<Arc<Nodes>> {
+        let membership = self.membership.as_ref()?;
+        Some(Arc::clone(&membership.nodes))
+    }
+
+    /// Gives its shards to other nodes, if there are any; commits what is under way and ends the threads. Attempts that run are not waited for.
     pub fn stop(mut self) {
+        if let Some(membership) = self.membership.take() {
+            membership.leave();
+        }
         // A lane that is gone needs no word.
         let _ = self.to_lane.send(Message::Stop);
         if let Some(lane) = self.lane.take() {
@@ -273,6 +315,8 @@ struct Loop {
     commit_watchers: Vec<CommitWatcher>,
     replies: u64,
     stopping: bool,
+    /// Who says what to own, and until when anything may be.
+    lease: Option<(ToMembers, Until)>,
 }
 
 impl Loop {
@@ -292,6 +336,7 @@ impl Loop {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+            self.look_at_lease();
             for message in from.try_iter().take(TAKEN) {
                 self.take(message);
             }
@@ -303,6 +348,16 @@ impl Loop {
             if self.stopping && self.lane.may_stop() {
                 return;
             }
+        }
+    }
+
+    /// What is owned is dropped at once if the lease is over, whatever waits before the word of it.
+    fn look_at_lease(&mut self) {
+        if let Some((_, until)) = &self.lease
+            && !self.lane.owned().is_empty()
+            && until.is_over()
+        {
+            self.lane.on(clock::now(), Input::Own(Own::Stop));
         }
     }
 
@@ -375,11 +430,17 @@ impl Loop {
                         commit.runs.iter().for_each(watcher);
                     }
                 }
-                output @ (Output::Acquire(_)
+                Output::Holds(shards) => {
+                    if let Some((members, _)) = &self.lease {
+                        members.holds(shards);
+                    }
+                }
+                output @ (Output::Acquire(..)
+                | Output::Release(_)
                 | Output::Load(..)
                 | Output::LoadVersion(_)
                 | Output::LoadContent(..)
-                | Output::FindDue(_)
+                | Output::FindDue(..)
                 | Output::FindActive(_)
                 | Output::FindHeard
                 | Output::FindMail(_)) => {
@@ -415,10 +476,15 @@ fn write(
     }
 }
 
-fn read(reads: &Receiver<Output>, answers: &Sender<Message>, store: &dyn Store, blobs: &dyn Blobs) {
+fn read(
+    reads: &Receiver<Output>,
+    answers: &Sender<Message>,
+    among: Option<&perform::Among>,
+    (store, blobs): (&dyn Store, &dyn Blobs),
+) {
     let mut plans = Plans::default();
     while let Ok(output) = reads.recv() {
-        let Some(input) = perform::read(store, blobs, &mut plans, output) else {
+        let Some(input) = perform::read(store, blobs, &mut plans, among, output) else {
             continue;
         };
         if answers.send(Message::Input(input)).is_err() {

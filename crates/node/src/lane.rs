@@ -27,7 +27,8 @@ use kapell_engine::topic::Keeps;
 use kapell_engine::{Ask, Message, Ref, Run};
 use kapell_expr::BlobRef;
 use kapell_model::{
-    EntityKey, Error, ErrorCode, Offer, RunId, RunStatus, SessionId, Shard, ShardSet, Time, limits,
+    EntityKey, Error, ErrorCode, NodeId, Offer, RunId, RunStatus, SessionId, Shard, ShardSet, Time,
+    limits,
 };
 use kapell_store::{Commit, Lease, Mail};
 
@@ -43,6 +44,8 @@ use count::Counting;
 use heard::Heard;
 pub use held::Grant;
 use held::Held;
+pub use own::Own;
+use own::Owns;
 pub(crate) use post::MAIL;
 use post::Post;
 pub use seats::Seat;
@@ -59,6 +62,7 @@ mod full;
 mod heard;
 mod held;
 mod measure;
+mod own;
 mod post;
 mod read;
 mod report;
@@ -73,6 +77,9 @@ mod to_entity;
 pub struct Config {
     /// Makes ids unique: from the system's randomness, or a simulation's seed.
     pub seed: u64,
+    /// It owns every shard from its start, as nobody else uses the store. Else it owns none until it is told
+    /// to ([`Own`]).
+    pub alone: bool,
     /// What the worker in this process takes, which serves every queue that no other names: attempts
     /// in flight that start a process or a request ([`Seat::process_window`]).
     pub process_window: usize,
@@ -93,6 +100,10 @@ pub enum Input {
     Reports(Vec<Report>),
     /// Something is said of a worker's session.
     Session(SessionId, SessionChange),
+    /// Other shards are to be owned.
+    Own(Own),
+    /// Shards were given away, or not.
+    Released(Vec<Lease>, kapell_store::Result<()>),
     /// Shards are held.
     Acquired(kapell_store::Result<Vec<Lease>>),
     /// An entity was read.
@@ -142,16 +153,20 @@ pub type VersionKey = (Arc<str>, Arc<str>, Option<u32>);
 /// What a lane asks for.
 #[derive(Debug)]
 pub enum Output {
-    /// Acquire shards; answer [`Input::Acquired`].
-    Acquire(ShardSet),
+    /// Acquire shards, also from these dead nodes; answer [`Input::Acquired`].
+    Acquire(ShardSet, Vec<NodeId>),
+    /// Give these shards away; answer [`Input::Released`].
+    Release(Vec<Lease>),
+    /// These shards are owned now.
+    Holds(ShardSet),
     /// Read an entity; answer [`Input::Loaded`].
     Load(EntityKey),
     /// Read a version; answer [`Input::Version`].
     LoadVersion(VersionKey),
     /// Read a stored value; answer [`Input::Content`].
     LoadContent(EntityKey, Ref),
-    /// Find entities that must be in memory by this time; answer [`Input::Due`].
-    FindDue(Time),
+    /// Find entities of these shards that must be in memory by this time; answer [`Input::Due`].
+    FindDue(Time, ShardSet),
     /// Find the active runs of the workflow of this run queue; answer [`Input::Active`].
     FindActive(EntityKey),
     /// Find topics that tell how runs end; answer [`Input::Heard`].
@@ -182,11 +197,11 @@ impl Output {
     fn reads(&self) -> bool {
         matches!(
             self,
-            Self::Acquire(_)
+            Self::Acquire(..)
                 | Self::Load(..)
                 | Self::LoadVersion(_)
                 | Self::LoadContent(..)
-                | Self::FindDue(_)
+                | Self::FindDue(..)
                 | Self::FindActive(_)
                 | Self::FindHeard
                 | Self::FindMail(_)
@@ -254,6 +269,7 @@ const HORIZON_MICROS: i64 = 10_000_000;
 pub struct Lane {
     config: Config,
     now: Time,
+    owns: Owns,
     leases: BTreeMap<Shard, Lease>,
     slots: BTreeMap<EntityKey, Slot>,
     loading: BTreeMap<EntityKey, VecDeque<Waiting>>,
@@ -321,6 +337,7 @@ impl Lane {
     /// A lane that holds nothing yet: its first outputs ask for shards and for what is due.
     pub fn new(config: Config, now: Time) -> Self {
         let mut lane = Self {
+            owns: Owns::new(config.alone),
             config,
             now,
             leases: BTreeMap::new(),
@@ -380,7 +397,7 @@ impl Lane {
         self.due_asked_at = Some(self.now);
         // Without room that is tried again only after a while.
         if !self.store_is_full() {
-            self.out.push(Output::Acquire(ShardSet::all()));
+            self.acquire_all();
         }
         if !self.heard.is_known() {
             self.out.push(Output::FindHeard);
@@ -405,6 +422,8 @@ impl Lane {
         }
         match input {
             Input::Committed(result) => self.committed(result),
+            Input::Own(change) => self.own(change),
+            Input::Released(leases, result) => self.released(leases, result),
             Input::Acquired(result) => self.acquired(result),
             Input::Loaded(key, result) => self.loaded(key, result),
             Input::Version(key, result) => self.version_read(key, result),

@@ -181,7 +181,12 @@ impl Members {
 
     /// The node that owns a shard, or soon will.
     pub fn owner(&self, shard: Shard) -> Option<&NodeAbout> {
-        self.candidates().max_by_key(|node| score(node.id, shard))
+        owner(self.candidates(), shard)
+    }
+
+    /// Until when it may act; none if it may not.
+    pub fn until(&self) -> Option<Instant> {
+        self.until
     }
 
     /// True while it may act on the shards that it holds.
@@ -195,7 +200,7 @@ impl Members {
     }
 
     /// Nodes that shards go to: those that are leaving only if there are no others.
-    fn candidates(&self) -> impl Iterator<Item = &NodeAbout> {
+    pub fn candidates(&self) -> impl Iterator<Item = &NodeAbout> {
         let stays = self.nodes().any(|node| !node.about.leaving);
         self.nodes()
             .map(|node| &node.about)
@@ -303,6 +308,14 @@ impl Members {
             self.out.push(Output::Take(lacks, self.dead.clone()));
         }
     }
+}
+
+/// The one of these nodes that owns a shard, or soon will.
+pub fn owner<'a>(
+    candidates: impl Iterator<Item = &'a NodeAbout>,
+    shard: Shard,
+) -> Option<&'a NodeAbout> {
+    candidates.max_by_key(|node| score(node.id, shard))
 }
 
 /// How much a node wants a shard: highest random weight, after Thaler and Ravishankar, "Using name-based

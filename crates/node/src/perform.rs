@@ -8,8 +8,8 @@ use kapell_engine::topic::FINISHED;
 use kapell_engine::{Plan, Ref};
 use kapell_expr::BlobRef;
 use kapell_model::spec::Spec;
-use kapell_model::{EntityKey, RunId, RunStatus, Shard};
-use kapell_store::{Error, Loaded, Order, Result, RunFilter, RunRow, Store, VersionRow};
+use kapell_model::{EntityKey, NodeId, RunId, RunStatus, ShardSet};
+use kapell_store::{Cluster, Error, Loaded, Order, Result, RunFilter, RunRow, Store, VersionRow};
 
 use crate::entity::Entity;
 use crate::lane::{Input, MAIL, Output};
@@ -207,17 +207,28 @@ pub fn content(
     }
 }
 
+/// The store that nodes share, and which of them this is.
+pub type Among = (Arc<dyn Cluster>, NodeId);
+
 /// Does what an output asks to be read; none for outputs that ask for nothing of the kind.
 pub fn read(
     store: &dyn Store,
     blobs: &dyn Blobs,
     plans: &mut Plans,
+    among: Option<&Among>,
     output: Output,
 ) -> Option<Input> {
     Some(match output {
-        Output::Acquire(shards) => {
-            let shards: Vec<Shard> = shards.iter().collect();
-            Input::Acquired(store.acquire(&shards))
+        Output::Acquire(shards, dead) => Input::Acquired(match among {
+            Some((cluster, node)) => cluster.take(*node, &shards, &dead),
+            None => store.acquire(&shards.iter().collect::<Vec<_>>()),
+        }),
+        Output::Release(leases) => {
+            let result = match among {
+                Some((cluster, node)) => cluster.give(*node, &leases),
+                None => Ok(()),
+            };
+            Input::Released(leases, result)
         }
         Output::Load(key) => {
             let result = load(store, plans, &key).map(|found| found.map(Box::new));
@@ -231,7 +242,7 @@ pub fn read(
             let result = content(store, blobs, &key, &reference);
             Input::Content(key, reference, result)
         }
-        Output::FindDue(until) => Input::Due(find_due(store, until)),
+        Output::FindDue(until, shards) => Input::Due(find_due(store, until, &shards)),
         Output::FindActive(key) => {
             let result = find_active(store, &key);
             Input::Active(key, result)
@@ -239,6 +250,7 @@ pub fn read(
         Output::FindMail(shards) => Input::Mail(store.mail(&shards, MAIL)),
         Output::FindHeard => Input::Heard(find_heard(store)),
         Output::Commit(..)
+        | Output::Holds(_)
         | Output::Offer(_)
         | Output::Stop(_)
         | Output::Taken(_)
@@ -250,7 +262,11 @@ pub fn read(
 /// Entities read into memory in one go; the rest follows with the next look.
 const DUE: usize = 100_000;
 
-fn find_due(store: &dyn Store, until: kapell_model::Time) -> Result<Vec<EntityKey>> {
+fn find_due(
+    store: &dyn Store,
+    until: kapell_model::Time,
+    shards: &ShardSet,
+) -> Result<Vec<EntityKey>> {
     let mut keys = Vec::new();
     let mut after = None;
     while keys.len() < DUE {
@@ -258,7 +274,8 @@ fn find_due(store: &dyn Store, until: kapell_model::Time) -> Result<Vec<EntityKe
         let Some(last) = page.last().cloned() else {
             break;
         };
-        keys.extend(page.into_iter().map(|(_, key)| key));
+        let keys_of = page.into_iter().map(|(_, key)| key);
+        keys.extend(keys_of.filter(|key| shards.contains(key.shard())));
         after = Some(last);
     }
     Ok(keys)
@@ -336,11 +353,7 @@ pub fn commit(
             )));
         }
     }
-    if commit.entities.is_empty()
-        && commit.runs.is_empty()
-        && commit.documents.is_empty()
-        && commit.activated.is_empty()
-    {
+    if commit.is_empty() {
         return Ok(());
     }
     store.commit(commit)

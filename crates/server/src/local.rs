@@ -238,6 +238,7 @@ fn assemble(
     let handed_to = workers.clone();
     let threads = node.zip(handed_to).map(|(prepared, workers)| {
         let config = kapell_node::Config {
+            alone: true,
             seed: seed(),
             process_window: window,
             light_window: if working { LIGHT_WINDOW } else { 0 },

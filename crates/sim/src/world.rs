@@ -85,7 +85,7 @@ enum Happening {
     AskAgain(Ask),
     Fault(usize),
     Restart,
-    Read(u64, Output),
+    Read(u64, Box<Output>),
     Land(u64, Arc<Commit>, Vec<(BlobRef, Vec<u8>)>, Option<Fate>),
     LateLand(Arc<Commit>, Vec<(BlobRef, Vec<u8>)>),
     ToLane(u64, Box<Input>),
@@ -382,7 +382,7 @@ impl<'a> World<'a> {
                 self.fault(&fault);
             }
             Happening::Restart => self.restart(),
-            Happening::Read(life, output) => self.read(life, output),
+            Happening::Read(life, output) => self.read(life, *output),
             Happening::Land(life, commit, contents, fate) => {
                 self.land(life, commit, contents, fate);
             }

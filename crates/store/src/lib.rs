@@ -117,6 +117,18 @@ pub struct Commit {
     pub versions: Vec<VersionRow>,
 }
 
+impl Commit {
+    /// True if it changes nothing.
+    pub fn is_empty(&self) -> bool {
+        self.shards.is_empty()
+            && self.entities.is_empty()
+            && self.runs.is_empty()
+            && self.documents.is_empty()
+            && self.activated.is_empty()
+            && self.versions.is_empty()
+    }
+}
+
 /// A message on its way from one shard to another, which may have another owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mail {

@@ -19,7 +19,7 @@ use super::post::marks;
 use super::{Committing, Lane, Output, SHORT_RUNS, StepsEnded, ToEntity, full};
 
 /// The outcome of a commit is not known.
-fn unconfirmed() -> Error {
+pub(super) fn unconfirmed() -> Error {
     Error::new(
         ErrorCode::StoreUnavailable,
         "the store did not confirm the change: it may or may not have been made",
@@ -51,6 +51,7 @@ impl Lane {
             // A batch that writes nothing is over at once, and the next may wait already.
             self.seal();
         }
+        self.let_go();
         self.look_for_room();
         self.reads += self.out.iter().filter(|output| output.reads()).count();
         std::mem::take(&mut self.out)
@@ -79,6 +80,10 @@ impl Lane {
             let Some(id) = self.demand.first(queue) else {
                 break;
             };
+            if self.owns.gives(id.shard()) {
+                self.demand.leave(id, queue);
+                continue;
+            }
             if unheard && self.stood_before(id) {
                 self.demand.leave(id, queue);
                 self.parked.insert(id);
@@ -263,9 +268,15 @@ impl Lane {
     }
 
     pub(super) fn committed(&mut self, result: kapell_store::Result<()>) {
+        if self.owns.is_stale() {
+            return;
+        }
         let Some(committing) = self.committing.take() else {
             return;
         };
+        if self.is_leaving() {
+            self.give_away();
+        }
         match result {
             Ok(()) => {
                 self.has_room();

@@ -22,6 +22,11 @@ impl Heard {
         self.known
     }
 
+    /// Others may have listened since.
+    pub(super) fn forget(&mut self) {
+        self.known = false;
+    }
+
     /// True if surely nobody listens to how any run ends.
     fn is_empty(&self) -> bool {
         self.known && self.topics.is_empty()

@@ -4,7 +4,7 @@ use kapell_api::task::{Place, Report, Task, TaskResources};
 use kapell_api::worker;
 use kapell_engine::PlaceMap;
 use kapell_engine::run::Holding;
-use kapell_model::{Offer, RunId, SessionId};
+use kapell_model::{Offer, RunId, SessionId, ShardSet};
 
 use super::seats::Seats;
 
@@ -91,6 +91,13 @@ impl Held {
             .remove_if(run, place, |held| held.offer == offer)?;
         seats.give_back(&held);
         Some(held)
+    }
+
+    /// Forgets what is held of runs in these shards: their next owner is told of it anew.
+    pub(super) fn forget(&mut self, shards: &ShardSet, seats: &mut Seats) {
+        for grant in self.places.take_of(|run| shards.contains(run.shard())) {
+            seats.give_back(&grant);
+        }
     }
 
     /// An attempt that is held.

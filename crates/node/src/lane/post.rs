@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use kapell_engine::Message;
-use kapell_model::{EntityKey, Error, ErrorCode, Shard};
+use kapell_model::{EntityKey, Error, ErrorCode, Shard, ShardSet, Time};
 use kapell_store::{Mail, Mark};
 
 use super::{Lane, Output, ToEntity, start};
@@ -17,6 +17,9 @@ use crate::batch::Batch;
 
 /// Messages read at a time.
 pub(crate) const MAIL: usize = 4_096;
+
+/// How often messages are looked for, where others may send some.
+const LOOK_MICROS: i64 = 1_000_000;
 
 /// Numbers of messages that one commit gives a shard.
 const NUMBERS: u64 = 1 << 20;
@@ -32,6 +35,8 @@ pub(super) struct Post {
     asked: bool,
     /// Something may have come since that read was asked for.
     again: bool,
+    /// When messages were looked for last.
+    looked_at: Time,
 }
 
 impl Post {
@@ -40,10 +45,25 @@ impl Post {
         *self = Self::default();
     }
 
+    /// Forgets what is of these shards: their next owner goes by the store.
+    pub(super) fn forget(&mut self, shards: &ShardSet) {
+        self.waits.retain(|mail| !shards.contains(mail.to.shard()));
+        self.taken.retain(|(to, _), _| !shards.contains(*to));
+    }
+
     /// True if messages wait that were read.
     pub(super) fn is_waiting(&self) -> bool {
         !self.waits.is_empty()
     }
+}
+
+/// What is asked of an entity whose shard is another's.
+pub(super) fn elsewhere() -> Error {
+    Error::new(
+        ErrorCode::StoreUnavailable,
+        "another node has what this is about",
+    )
+    .hint("ask again in a moment")
 }
 
 /// What a batch takes of others' messages.
@@ -92,12 +112,7 @@ impl Lane {
     /// is said again, to whoever holds the shard.
     pub(super) fn elsewhere(&mut self, input: ToEntity) {
         if input.report().is_none() {
-            let error = Error::new(
-                ErrorCode::StoreUnavailable,
-                "another node has what this is about",
-            )
-            .hint("ask again in a moment");
-            self.refuse(input, &error);
+            self.refuse(input, &elsewhere());
         }
     }
 
@@ -119,6 +134,12 @@ impl Lane {
         numbered
     }
 
+    /// When messages are to be looked for without anybody's word; none where nobody sends any.
+    pub(super) fn mail_at(&self) -> Option<Time> {
+        let looks = !self.config.alone && !self.post.asked && !self.leases.is_empty();
+        looks.then(|| Time(self.post.looked_at.0 + LOOK_MICROS))
+    }
+
     /// Looks for messages that wait.
     pub(super) fn look_for_mail(&mut self) {
         if self.post.asked {
@@ -126,6 +147,7 @@ impl Lane {
             return;
         }
         self.post.asked = true;
+        self.post.looked_at = self.now;
         self.out
             .push(Output::FindMail(self.leases.keys().copied().collect()));
     }

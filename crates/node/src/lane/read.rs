@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 
 use kapell_engine::Ref;
 use kapell_model::{EntityKey, Error, ErrorCode, Time};
-use kapell_store::Lease;
 
 use crate::entity::Entity;
 use crate::perform::Found;
@@ -13,26 +12,11 @@ use crate::rows::Shown;
 use super::{HORIZON_MICROS, Lane, Output, Slot, ToEntity, Waiting};
 
 impl Lane {
-    pub(super) fn acquired(&mut self, result: kapell_store::Result<Vec<Lease>>) {
-        match result {
-            Ok(leases) => {
-                self.leases
-                    .extend(leases.into_iter().map(|lease| (lease.shard, lease)));
-                self.find_due();
-                self.look_for_mail();
-            }
-            Err(kapell_store::Error::Full(error)) => self.no_room(&error),
-            Err(error) => {
-                tracing::error!(%error, "shards could not be acquired; trying again");
-            }
-        }
-    }
-
     pub(super) fn find_due(&mut self) {
         self.due_asked_at = Some(self.now);
-        self.out.push(Output::FindDue(Time(
-            self.now.0.saturating_add(HORIZON_MICROS),
-        )));
+        let until = Time(self.now.0.saturating_add(HORIZON_MICROS));
+        let shards = self.owned().clone();
+        self.out.push(Output::FindDue(until, shards));
     }
 
     pub(super) fn due(&mut self, result: kapell_store::Result<Vec<EntityKey>>) {
@@ -52,6 +36,7 @@ impl Lane {
                         let entities = self.loading.len();
                         tracing::info!(entities, "what is unfinished goes on");
                     }
+                    self.take_shards();
                     self.take_waiting();
                 }
             }
@@ -64,7 +49,10 @@ impl Lane {
         key: EntityKey,
         result: kapell_store::Result<Option<Box<Found>>>,
     ) {
-        let mut waiting = self.loading.remove(&key).unwrap_or_default();
+        let Some(mut waiting) = self.loading.remove(&key) else {
+            // Its shard was given away since.
+            return;
+        };
         self.holds -= waiting.iter().filter(|(_, holds)| *holds).count();
         let found = match result {
             Ok(found) => found,

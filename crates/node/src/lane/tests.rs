@@ -58,6 +58,10 @@ struct World {
     /// An entity that cannot be read.
     damaged: Option<EntityKey>,
     acquisitions: usize,
+    /// The node that it is, if it is one of several.
+    among: Option<perform::Among>,
+    /// What it said that it owns.
+    holds: Vec<ShardSet>,
     /// Shards that another lane has.
     foreign: ShardSet,
     hung: Vec<Arc<Commit>>,
@@ -91,6 +95,7 @@ impl World {
     fn of(store: MemoryStore) -> Self {
         let config = Config {
             seed: 7,
+            alone: true,
             process_window: 10_000,
             light_window: 10_000,
             idle_micros: 60_000_000,
@@ -105,6 +110,8 @@ impl World {
             deaf: false,
             damaged: None,
             acquisitions: 0,
+            among: None,
+            holds: Vec::new(),
             foreign: ShardSet::default(),
             hung: Vec::new(),
             unread: Vec::new(),
@@ -156,6 +163,7 @@ impl World {
             Output::Reply(reply, answer) => self.replies.push((reply, answer)),
             Output::Stop(stops) => self.stops.extend(stops),
             Output::Taken(taken) => self.taken.extend(taken),
+            Output::Holds(shards) => self.holds.push(shards),
             Output::RowsChanged(_, steps) => self.steps.extend(steps),
             output if self.deaf => self.unread.push(output),
             output => self.read(output),
@@ -163,9 +171,11 @@ impl World {
     }
 
     fn read(&mut self, output: Output) {
-        self.acquisitions += usize::from(matches!(output, Output::Acquire(_)));
+        self.acquisitions += usize::from(matches!(output, Output::Acquire(..)));
         let output = match output {
-            Output::Acquire(shards) => Output::Acquire(shards.without(&self.foreign)),
+            Output::Acquire(shards, dead) => {
+                Output::Acquire(shards.without(&self.foreign), dead)
+            },
             output => output,
         };
         let damaged = match &output {
@@ -173,14 +183,21 @@ impl World {
             _ => None,
         };
         let input = match damaged {
-            None if self.commits == Commits::Full && matches!(output, Output::Acquire(_)) => {
+            None if self.commits == Commits::Full && matches!(output, Output::Acquire(..)) => {
                 Input::Acquired(Err(no_room()))
             }
             Some(key) => {
                 let error = kapell_store::Error::Corrupt("half of it is gone".to_owned());
                 Input::Loaded(key.clone(), Err(error))
             }
-            None => perform::read(&self.store, &NoBlobs, &mut self.plans, output).unwrap(),
+            None => perform::read(
+                &self.store,
+                &NoBlobs,
+                &mut self.plans,
+                self.among.as_ref(),
+                output,
+            )
+            .unwrap(),
         };
         self.lane.on(self.now, input);
     }
@@ -194,6 +211,7 @@ impl World {
     fn beside(&mut self, shards: ShardSet) -> Self {
         let config = Config {
             seed: 77,
+            alone: true,
             process_window: 100,
             light_window: 100,
             idle_micros: 60_000_000,
@@ -208,6 +226,45 @@ impl World {
             world.go();
         }
         other
+    }
+
+    /// A lane of one of several nodes on this store, which owns nothing yet.
+    fn node(store: &MemoryStore, id: u64, now: Time) -> Self {
+        let config = Config {
+            seed: id,
+            alone: false,
+            process_window: 100,
+            light_window: 100,
+            idle_micros: 60_000_000,
+            keeps: kapell_engine::topic::Keeps::default(),
+        };
+        let cluster: Arc<dyn kapell_store::Cluster> = Arc::new(store.clone());
+        let about = kapell_store::NodeAbout {
+            id: kapell_model::NodeId(id),
+            address: String::new(),
+            version: String::new(),
+            leaving: false,
+        };
+        let hour = std::time::Duration::from_hours(1);
+        cluster.beat(&about, hour).unwrap();
+        let mut world = Self {
+            now,
+            lane: Lane::new(config, now),
+            among: Some((cluster, kapell_model::NodeId(id))),
+            ..Self::of(store.clone())
+        };
+        world.go();
+        world
+    }
+
+    fn own(&mut self, change: Own) {
+        self.lane.on(self.now, Input::Own(change));
+        self.go();
+    }
+
+    /// What it said last that it owns.
+    fn held(&self) -> usize {
+        self.holds.last().map_or(0, ShardSet::len)
     }
 
     /// Seconds pass one by one.
@@ -309,6 +366,7 @@ fn blake3_of(file: &str) -> Arc<str> {
 
 mod deploy;
 mod mail;
+mod own;
 mod triggers;
 
 const ONE: &str = "workflow: w\nsteps:\n  a: { shell: 'true' }\n";
@@ -319,6 +377,7 @@ fn a_new_lane_asks_for_its_shards_once() {
     assert_eq!(world.acquisitions, 1);
     let config = Config {
         seed: 1,
+        alone: true,
         process_window: 1,
         light_window: 1,
         idle_micros: 1,
@@ -493,7 +552,7 @@ fn a_version_that_was_read_before_another_was_registered_is_read_again() {
     let reply = world.start("w");
     world.go();
     let read = world.unread.pop().unwrap();
-    let old = perform::read(&world.store, &NoBlobs, &mut world.plans, read).unwrap();
+    let old = perform::read(&world.store, &NoBlobs, &mut world.plans, None, read).unwrap();
     let file = "workflow: w\nsteps:\n  a: { shell: 'true' }\n  b: { noop: }\n";
     let spec = kapell_model::parse("w.yaml", file).spec.unwrap();
     world.store.register(&version_row(&spec, file)).unwrap();

@@ -1,8 +1,8 @@
 //! What happens by itself as time passes: timers, reads done again, idle entities leave memory.
 
-use kapell_model::{EntityKey, ShardSet, Time};
+use kapell_model::{EntityKey, Time};
 
-use super::{HORIZON_MICROS, Lane, Output, RETRY_MICROS, ToEntity};
+use super::{HORIZON_MICROS, Lane, RETRY_MICROS, ToEntity};
 
 impl Lane {
     pub(super) fn tick(&mut self) {
@@ -30,6 +30,9 @@ impl Lane {
                 self.settle_timer(&key);
             }
         }
+        if self.mail_at().is_some_and(|at| at <= now) {
+            self.look_for_mail();
+        }
         if self.read_again_at.is_some_and(|at| at <= now) {
             self.read_again_at = None;
             self.out.append(&mut self.failed_reads);
@@ -39,7 +42,7 @@ impl Lane {
             self.due_asked_at = Some(now);
             // An answer that takes long is waited for.
             if self.reads <= self.stale_reads {
-                self.out.push(Output::Acquire(ShardSet::all()));
+                self.acquire_all();
             }
         } else if self.looked_due && now.0 - looked > HORIZON_MICROS / 2 {
             self.find_due();
@@ -101,6 +104,7 @@ impl Lane {
         let timer = self.timers.first().filter(|_| timers);
         let timer = timer.map_or(poll, |(at, _)| (*at).min(poll));
         let timer = self.read_again_at.map_or(timer, |at| at.min(timer));
+        let timer = self.mail_at().map_or(timer, |at| at.min(timer));
         if self.recovering {
             let asked = self.due_asked_at.unwrap_or(self.now);
             Time(asked.0 + RETRY_MICROS).min(timer)

@@ -263,6 +263,7 @@ impl World {
         let prepared = kapell_node::drive::Node::prepare();
         let node = prepared.node();
         let config = kapell_node::Config {
+            alone: true,
             seed: 1,
             process_window: 0,
             light_window: 0,

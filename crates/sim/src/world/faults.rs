@@ -20,6 +20,7 @@ impl World<'_> {
         }
         self.life += 1;
         let config = Config {
+            alone: true,
             seed: self.rng.bits(),
             process_window: self.scenario.knobs.process_window,
             light_window: self.scenario.knobs.light_window,

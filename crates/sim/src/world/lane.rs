@@ -153,7 +153,7 @@ impl World<'_> {
                 let after = self.store_micros(self.scenario.knobs.read);
                 self.reader_free = self.reader_free.max(self.now) + after;
                 let after = self.reader_free - self.now;
-                self.plan(after, Happening::Read(life, output));
+                self.plan(after, Happening::Read(life, Box::new(output)));
             }
         }
     }

@@ -31,11 +31,11 @@ impl World<'_> {
         let unavailable = || Error::Unavailable("reads fail for a while".to_owned());
         // Acquiring writes: a little may still fit.
         let full = self.now < self.full_until
-            && matches!(output, Output::Acquire(_))
+            && matches!(output, Output::Acquire(..))
             && self.rng.chance(700);
         let input = if self.now < self.reads_until {
             match output {
-                Output::Acquire(_) => Some(Input::Acquired(Err(unavailable()))),
+                Output::Acquire(..) => Some(Input::Acquired(Err(unavailable()))),
                 Output::Load(key) => Some(Input::Loaded(key, Err(unavailable()))),
                 Output::LoadVersion(key) => Some(Input::Version(key, Err(unavailable()))),
                 Output::LoadContent(key, reference) => Some(Input::Content(
@@ -43,7 +43,7 @@ impl World<'_> {
                     reference,
                     Err(unavailable().to_string()),
                 )),
-                Output::FindDue(_) => Some(Input::Due(Err(unavailable()))),
+                Output::FindDue(..) => Some(Input::Due(Err(unavailable()))),
                 Output::FindActive(key) => Some(Input::Active(key, Err(unavailable()))),
                 Output::FindMail(_) => Some(Input::Mail(Err(unavailable()))),
                 Output::FindHeard => Some(Input::Heard(Err(unavailable()))),
@@ -52,7 +52,7 @@ impl World<'_> {
         } else if full {
             Some(Input::Acquired(Err(no_room())))
         } else {
-            perform::read(&self.store, &self.blobs, &mut self.plans, output)
+            perform::read(&self.store, &self.blobs, &mut self.plans, None, output)
         };
         if let Some(input) = input {
             // Whoever reads takes over: from here on the ones before cannot write.

@@ -127,6 +127,7 @@ fn an_owner_that_begins_without_room_refuses_and_goes_on_later() {
     world.commits = Commits::Full;
     let config = Config {
         seed: 9,
+        alone: true,
         process_window: 10,
         light_window: 10,
         idle_micros: 1,

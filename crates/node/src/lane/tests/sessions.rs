@@ -64,6 +64,7 @@ impl World {
     fn restart(&mut self, unheard: &[(SessionId, Queues)]) {
         let config = Config {
             seed: 8,
+            alone: true,
             process_window: 0,
             light_window: 0,
             idle_micros: 60_000_000,

@@ -43,6 +43,7 @@ impl World {
     /// The owner is another, with nothing in memory.
     fn restarted(&mut self) {
         let config = Config {
+            alone: true,
             seed: 100 + self.next_reply,
             process_window: 10_000,
             light_window: 10_000,
