@@ -90,6 +90,9 @@ pub const SESSION_SLOTS: u32 = 10_000;
 pub const SESSION_HELD: usize = 65_536;
 /// Queues that a worker names, and its labels.
 pub const SESSION_NAMES: usize = 64;
+
+/// Bytes of the address of a node.
+pub const ADDRESS_BYTES: usize = 512;
 /// Messages on their way to a worker; one that reads no more loses its connection.
 pub const SESSION_OUTBOX: usize = 4_096;
 /// Queues that workers ever named, which the worker inside the server leaves to them.

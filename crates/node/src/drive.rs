@@ -11,7 +11,7 @@
 //!   second, so sleep is noticed.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use kapell_api::task::{Blobs, Place, Report, Task};
 use kapell_expr::BlobRef;
-use kapell_model::{Error, ErrorCode, Offer, RunId, SessionId};
+use kapell_model::{Error, ErrorCode, Offer, RunId, SessionId, Shard};
 use kapell_store::{Commit, RunRow, Store};
 
 use crate::clock;
@@ -83,6 +83,7 @@ pub struct Node {
     to_lane: Sender<Message>,
     waiting: Arc<AtomicUsize>,
     metrics: Arc<Metrics>,
+    nodes: Arc<OnceLock<Arc<Nodes>>>,
 }
 
 /// The threads of a node.
@@ -108,6 +109,7 @@ impl Node {
                 to_lane,
                 waiting: Arc::default(),
                 metrics: Arc::default(),
+                nodes: Arc::default(),
             },
             from,
             join: None,
@@ -148,6 +150,20 @@ impl Node {
     /// What it counts.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// Which nodes there are, if it is one of several.
+    pub fn nodes(&self) -> Option<&Arc<Nodes>> {
+        self.nodes.get()
+    }
+
+    /// True if this node does what one node is to do of a shard, beside what the lane does.
+    pub fn is_mine(&self, shard: Shard) -> bool {
+        self.nodes().is_none_or(|nodes| {
+            nodes
+                .owner(shard)
+                .is_some_and(|owner| owner.id == nodes.me())
+        })
     }
 
     /// Requests that wait for an answer.
@@ -247,6 +263,10 @@ impl Prepared {
         let membership = join
             .map(|join| Membership::start(join, to_lane.clone()))
             .transpose()?;
+        if let Some(membership) = &membership {
+            // It is set once: a node is started once.
+            let _ = self.node.nodes.set(Arc::clone(&membership.nodes));
+        }
         let lease = membership
             .as_ref()
             .map(|members| (members.sender(), members.until.clone()));
@@ -284,12 +304,6 @@ impl Prepared {
 }
 
 impl Threads {
-    /// Which nodes there are, if it is one of several.
-    pub fn nodes(&self) -> Option<Arc<Nodes>> {
-        let membership = self.membership.as_ref()?;
-        Some(Arc::clone(&membership.nodes))
-    }
-
     /// Gives its shards to other nodes, if there are any; commits what is under way and ends the threads. Attempts that run are not waited for.
     pub fn stop(mut self) {
         if let Some(membership) = self.membership.take() {

@@ -35,7 +35,7 @@ mod traces;
 pub mod workers;
 
 pub use hooks::SecretSource;
-pub use options::Options;
+pub use options::{NodeOptions, Options};
 pub use register::{NAMESPACE, version_hash};
 pub use secrets::{KeySource, Secrets};
 pub use service::Service;

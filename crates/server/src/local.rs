@@ -18,16 +18,17 @@ use kapell_api::client::{self, Api};
 use kapell_api::http::SOCKET;
 use kapell_api::task::{Blobs, Outcome, Place, Report, Task, TaskEvent};
 use kapell_model::spec::Retention;
-use kapell_model::{Error, ErrorCode, Offer, RunId, Time};
-use kapell_node::drive::{Node, Prepared, Threads};
+use kapell_model::{Error, ErrorCode, NodeId, Offer, RunId, Shard, Time};
+use kapell_node::drive::{Join, Node, Prepared, Threads};
 use kapell_node::{BlobFolder, clock, upkeep};
-use kapell_store::{FileBlobs, RunRow, Store};
+use kapell_store::{Cluster, FileBlobs, NodeAbout, RunRow, Store};
 
 use crate::net::{self, Listener, Served, TlsFiles, Trust};
 use crate::register::NAMESPACE;
 use crate::rows::failure;
 use crate::traces::Traces;
 use crate::workers::{Settings, Workers};
+use crate::options::NodeOptions;
 use crate::{Options, SecretSource, Secrets, Service, http, notify, stores};
 
 /// How soon after the start upkeep is done, so that short commands do none.
@@ -155,7 +156,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub fn open(data_dir: &Path, want: Want, options: &Options) -> Result<Opened, Error> {
     let since = clock::now();
     let store = loop {
-        match stores::open(data_dir, options.store.as_deref()) {
+        let is_node = options.node.is_some() && matches!(want, Want::Work { .. });
+        match stores::open(data_dir, options.store.as_deref(), is_node) {
             Ok(store) => break store,
             Err(kapell_store::Error::Held { pid }) => {
                 if let Ok(client) = client::Client::connect(&data_dir.join(SOCKET)) {
@@ -181,7 +183,7 @@ pub fn database(data_dir: &Path) -> PathBuf {
 
 fn assemble(
     data_dir: &Path,
-    store: Arc<dyn Store>,
+    stores::Found { store, cluster }: stores::Found,
     want: Want,
     options: &Options,
 ) -> Result<Local, Error> {
@@ -236,7 +238,12 @@ fn assemble(
         }
     };
     let handed_to = workers.clone();
+    let join = cluster.zip(options.node.clone()).map(joins);
     let threads = node.zip(handed_to).map(|(prepared, workers)| {
+        let prepared = match join {
+            Some(join) => prepared.among(join),
+            None => prepared,
+        };
         let config = kapell_node::Config {
             alone: true,
             seed: seed(),
@@ -255,7 +262,13 @@ fn assemble(
     if let Some(node) = node.as_ref().filter(|_| working) {
         node.watch(Box::new(log_end));
     }
-    let upkeep = start_upkeep(data_dir, &store, files, options.retention, working)?;
+    let upkeep = start_upkeep(
+        data_dir,
+        &store,
+        files,
+        options.retention,
+        node.clone().filter(|_| working),
+    )?;
     let (kept_store, kept_node) = (Arc::clone(&store), node.clone());
     let service = Arc::new(Service::new(
         data_dir, store, blobs, node, working, secrets, options,
@@ -310,14 +323,14 @@ fn start_upkeep(
     store: &Arc<dyn Store>,
     files: FileBlobs,
     retention: Retention,
-    working: bool,
+    node: Option<Node>,
 ) -> Result<Option<Upkeep>, Error> {
-    if !working {
+    if node.is_none() {
         return Ok(None);
     }
     let logs = data_dir.join("logs");
     let upkeep = upkeep::Upkeep::new(Arc::clone(store), files, logs, NAMESPACE);
-    let started = Upkeep::start(upkeep.keeping(retention));
+    let started = Upkeep::start(upkeep.keeping(retention), node);
     started
         .map(Some)
         .map_err(|error| no_thread("upkeep", &error))
@@ -387,6 +400,20 @@ fn gone((run, place, offer, explained): (RunId, Place, Offer, bool)) -> Report {
             outcome,
             usage: None,
         },
+    }
+}
+
+/// What a node says of itself when it joins others.
+fn joins((cluster, options): (Arc<dyn Cluster>, NodeOptions)) -> Join {
+    Join {
+        cluster,
+        about: NodeAbout {
+            id: NodeId(seed()),
+            address: options.address,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            leaving: false,
+        },
+        lease: options.lease,
     }
 }
 
@@ -532,13 +559,19 @@ struct Upkeep {
 }
 
 impl Upkeep {
-    fn start(mut upkeep: upkeep::Upkeep) -> std::io::Result<Self> {
+    fn start(mut upkeep: upkeep::Upkeep, node: Option<Node>) -> std::io::Result<Self> {
         let (stop, stopped) = mpsc::channel::<()>();
         let thread = std::thread::Builder::new()
             .name("kapell-upkeep".to_owned())
             .spawn(move || {
                 let mut pause = FIRST_UPKEEP;
                 while stopped.recv_timeout(pause) == Err(mpsc::RecvTimeoutError::Timeout) {
+                    // Of several nodes one sees to what they share.
+                    let mine = node.as_ref().is_none_or(|node| node.is_mine(Shard(0)));
+                    if !mine {
+                        pause = UPKEEP;
+                        continue;
+                    }
                     pause = match upkeep.step(clock::now()) {
                         Ok(pause) => Duration::try_from(pause).unwrap_or(UPKEEP),
                         Err(error) => {

@@ -252,6 +252,8 @@ impl Round {
                 continue;
             };
             match EntityKey::from_bytes(&key) {
+                // Of several nodes the one that owns a channel delivers what is in it.
+                Some(key) if !self.posting.node.is_mine(key.shard()) => {}
                 Some(key) if at <= now => due.push(key),
                 _ => next = Some(next.map_or(at, |next| next.min(at))),
             }

@@ -1,6 +1,7 @@
 //! What whoever starts a process may choose of it.
 
 use std::path::Path;
+use std::time::Duration;
 
 use kapell_engine::topic::Keeps;
 use kapell_model::spec::Retention;
@@ -10,11 +11,22 @@ use crate::{KeySource, TracesTo};
 /// The name of the file of keys in a data directory.
 const KEY_FILE: &str = "secret.key";
 
+/// What a node says of itself to others.
+#[derive(Clone, Debug)]
+pub struct NodeOptions {
+    /// Where other nodes, clients and workers reach it: `http://10.0.0.7:7420`.
+    pub address: String,
+    /// How long others wait for it before they take over what it owns.
+    pub lease: Duration,
+}
+
 /// Choices; the default is what holds without a configuration.
 #[derive(Clone, Default)]
 pub struct Options {
     /// The URL of the database that holds the store; none is the data directory's own.
     pub store: Option<String>,
+    /// Set for a node that shares the database with others.
+    pub node: Option<NodeOptions>,
     /// How long ended runs are kept where their workflow says nothing.
     pub retention: Retention,
     /// How much topics keep.

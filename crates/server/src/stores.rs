@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kapell_model::{Error, ErrorCode};
 use kapell_store::{
-    MOVED_DATABASE, PostgresStore, PostgresUrl, SqliteStore, Store, database_step, move_store,
+    Cluster, MOVED_DATABASE, PostgresStore, PostgresUrl, SqliteStore, Store, database_step, move_store,
 };
 use serde::Serialize;
 
@@ -38,11 +38,33 @@ pub struct Moved {
     pub rows: u64,
 }
 
-/// Opens the store of a process that works in a data directory.
-pub(crate) fn open(data_dir: &Path, url: Option<&str>) -> kapell_store::Result<Arc<dyn Store>> {
+/// The store of a process, which nodes may share.
+pub(crate) struct Found {
+    pub(crate) store: Arc<dyn Store>,
+    /// Set if others work in it too.
+    pub(crate) cluster: Option<Arc<dyn Cluster>>,
+}
+
+/// Opens the store of a process that works in a data directory: as one of several nodes, or alone.
+pub(crate) fn open(
+    data_dir: &Path,
+    url: Option<&str>,
+    is_node: bool,
+) -> kapell_store::Result<Found> {
+    let alone = |store| Found {
+        store,
+        cluster: None,
+    };
     Ok(match url {
-        None => Arc::new(SqliteStore::open(data_dir)?),
-        Some(url) => Arc::new(PostgresStore::open_alone(data_dir, &url.parse()?)?),
+        None => alone(Arc::new(SqliteStore::open(data_dir)?)),
+        Some(url) if is_node => {
+            let store = Arc::new(PostgresStore::open_shared(data_dir, &url.parse()?)?);
+            Found {
+                cluster: Some(Arc::clone(&store) as Arc<dyn Cluster>),
+                store,
+            }
+        }
+        Some(url) => alone(Arc::new(PostgresStore::open_alone(data_dir, &url.parse()?)?)),
     })
 }
 

@@ -84,8 +84,9 @@ pub struct PostgresStore {
     workflows: Mutex<WorkflowIds>,
     sweeper: Sweeper,
     commit: String,
-    /// What keeps others from working in the schema: a lock that ends with its connection.
-    _alone: Option<Session>,
+    /// What keeps others from working in the schema alone, or at all: a lock that ends with its
+    /// connection.
+    _lock: Option<Session>,
     _directory: Option<Held>,
 }
 
@@ -123,7 +124,7 @@ impl PostgresStore {
             workflows: Mutex::default(),
             sweeper: Sweeper::start(connector),
             commit: write::call("commit_1", COMMIT_VALUES),
-            _alone: None,
+            _lock: None,
             _directory: None,
         })
     }
@@ -136,9 +137,24 @@ impl PostgresStore {
     /// [`Error::Unusable`] if another works in the schema.
     pub fn open_alone(directory: &Path, url: &PostgresUrl) -> Result<Self> {
         let held = Held::take(directory)?;
-        let alone = alone(url)?;
+        let lock = lock(url, "pg_advisory_lock")?;
         Ok(Self {
-            _alone: Some(alone),
+            _lock: Some(lock),
+            _directory: Some(held),
+            ..Self::open(url)?
+        })
+    }
+
+    /// Opens the store for a node that keeps files in a directory, beside others.
+    ///
+    /// # Errors
+    /// As those of [`PostgresStore::open_alone`]: a process that works alone keeps nodes out, and nodes keep
+    /// out whoever wants to be alone.
+    pub fn open_shared(directory: &Path, url: &PostgresUrl) -> Result<Self> {
+        let held = Held::take(directory)?;
+        let lock = lock(url, "pg_advisory_lock_shared")?;
+        Ok(Self {
+            _lock: Some(lock),
             _directory: Some(held),
             ..Self::open(url)?
         })
@@ -264,14 +280,14 @@ fn connector(url: &PostgresUrl) -> Result<Connector> {
     Connector::new(url, Arc::new(runtime))
 }
 
-/// The lock of whoever works in a schema alone. One who was killed a moment ago may still have it.
-fn alone(url: &PostgresUrl) -> Result<Session> {
+/// The lock of whoever works in a schema, alone or shared. One who was killed a moment ago may still have it.
+fn lock(url: &PostgresUrl, function: &str) -> Result<Session> {
     let connector = connector(url)?.with_settings("SET lock_timeout = '5s'");
     let place = url.to_string();
     let unusable = |failure| failure::unusable(failure, &place);
     let mut session = connector.connect().map_err(unusable)?;
-    let lock = "SELECT pg_advisory_lock(hashtext($1 || '.alone'))";
-    match session.query(lock, &[&url.schema()]) {
+    let lock = format!("SELECT {function}(hashtext($1 || '.alone'))");
+    match session.query(&lock, &[&url.schema()]) {
         Ok(_) => Ok(session),
         Err(failure) if failure.is_lock_held() => Err(Error::Unusable(format!(
             "another Kapell works in the schema `{}` of the database `{place}`",

@@ -15,7 +15,7 @@ use tokio_postgres::types::ToSql;
 use super::failure::Failure;
 use super::keys::{self, Key};
 use super::session::Session;
-use super::{alone, read};
+use super::{lock, read};
 use crate::sqlite::LookError;
 use crate::{Error, PostgresStore, PostgresUrl, Result, SqliteStore, refs};
 
@@ -196,7 +196,7 @@ pub fn move_store(
     }
     let old = SqliteStore::open(directory)?;
     drop(PostgresStore::open(to)?);
-    let mut session = alone(to)?;
+    let mut session = lock(to, "pg_advisory_lock")?;
     let moved = old.look(|connection| copy_all(connection, &mut session, &mut moving))?;
     // Its log is brought into it as it is closed.
     drop(old);
