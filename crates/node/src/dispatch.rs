@@ -9,6 +9,8 @@ use std::sync::Arc;
 use kapell_engine::Run;
 use kapell_model::RunId;
 
+use crate::lend::Wants;
+
 /// Attempts granted to one run before the next of its priority has its turn.
 pub(crate) const SHARE: usize = 256;
 
@@ -66,6 +68,15 @@ impl Demand {
     /// Queues in which work waits.
     pub(crate) fn queues(&self) -> Vec<Arc<str>> {
         self.queues.keys().cloned().collect()
+    }
+
+    /// The highest priority that waits in each queue.
+    pub(crate) fn wants(&self) -> Wants {
+        let first = |runs: &BTreeSet<(u8, u64, RunId)>| runs.first().map(|(rank, ..)| 100 - rank);
+        let queues = self.queues.iter();
+        queues
+            .filter_map(|(queue, runs)| Some((queue.clone(), first(runs)?)))
+            .collect()
     }
 
     /// The run whose turn it is in a queue.

@@ -20,10 +20,11 @@ use std::time::Duration;
 use kapell_api::task::{Blobs, Place, Report, Task};
 use kapell_expr::BlobRef;
 use kapell_model::{Error, ErrorCode, Offer, RunId, SessionId, Shard};
-use kapell_store::{Commit, RunRow, Store};
+use kapell_store::{Commit, Lease, RunRow, Store};
 
 use crate::clock;
 use crate::lane::{Config, Input, Lane, Output, Own, SessionChange};
+use crate::lend::Wants;
 use crate::metrics::{Measured, Metrics};
 use crate::perform::{self, Plans};
 use crate::request::{Answer, ClientRequest, ReplyId};
@@ -39,6 +40,12 @@ pub trait Workers: Send + Sync {
     fn offer(&self, tasks: Vec<Task>);
     /// Stop attempts.
     fn stop(&self, attempts: &[(RunId, Place, Offer)]);
+    /// Another owner may have handed out attempts of shards that are owned here from now on: says to the node
+    /// which sessions may hold some, before this returns, and asks them which. Called where reads are made: it may
+    /// wait for the store.
+    fn took(&self, _leases: &[Lease]) {}
+    /// What waits for workers here, for those who lend theirs.
+    fn wants(&self, _wants: Wants) {}
     /// What was said of the ends of these attempts need not be said again.
     fn taken(&self, _attempts: &[(RunId, Place, Offer)]) {}
 }
@@ -257,6 +264,7 @@ impl Prepared {
             .name("kapell-commit".to_owned())
             .spawn(move || write(&writes, &answers, (&*of_writer.0, &*of_writer.1), &metrics))?;
         let answers = to_lane.clone();
+        let of_reader = Arc::clone(&workers);
         let among = join
             .as_ref()
             .map(|join| (Arc::clone(&join.cluster), join.about.id));
@@ -272,7 +280,10 @@ impl Prepared {
             .map(|members| (members.sender(), members.until.clone()));
         std::thread::Builder::new()
             .name("kapell-read".to_owned())
-            .spawn(move || read(&reads, &answers, among.as_ref(), (&*store, &*blobs)))?;
+            .spawn(move || {
+                let among = among.as_ref().map(|among| (among, &*of_reader));
+                read(&reads, &answers, among, (&*store, &*blobs));
+            })?;
         let waiting = self.node.waiting.clone();
         let metrics = self.node.metrics.clone();
         let from = self.from;
@@ -428,6 +439,7 @@ impl Loop {
                 }
                 Output::Stop(attempts) => self.workers.stop(&attempts),
                 Output::Taken(attempts) => self.workers.taken(&attempts),
+                Output::Wants(wants) => self.workers.wants(wants),
                 Output::Reply(reply, answer) => {
                     if let Some(callback) = self.callbacks.remove(&reply) {
                         self.waiting.fetch_sub(1, Ordering::Relaxed);
@@ -493,14 +505,18 @@ fn write(
 fn read(
     reads: &Receiver<Output>,
     answers: &Sender<Message>,
-    among: Option<&perform::Among>,
+    among: Option<(&perform::Among, &dyn Workers)>,
     (store, blobs): (&dyn Store, &dyn Blobs),
 ) {
     let mut plans = Plans::default();
     while let Ok(output) = reads.recv() {
-        let Some(input) = perform::read(store, blobs, &mut plans, among, output) else {
+        let shared = among.map(|(shared, _)| shared);
+        let Some(input) = perform::read(store, blobs, &mut plans, shared, output) else {
             continue;
         };
+        if let (Input::Acquired(Ok(leases)), Some((_, workers))) = (&input, among) {
+            workers.took(leases);
+        }
         if answers.send(Message::Input(input)).is_err() {
             return;
         }

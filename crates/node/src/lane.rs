@@ -35,6 +35,7 @@ use kapell_store::{Commit, Lease, Mail};
 use crate::batch::Batch;
 use crate::dispatch::Demand;
 use crate::entity::Entity;
+use crate::lend::Wants;
 use crate::perform::{Found, Size, Version};
 use crate::request::{Answer, ClientRequest, ReplyId};
 use crate::rows::Shown;
@@ -182,6 +183,8 @@ pub enum Output {
     /// What was said of the ends of these attempts is durable, or refused for good: nobody needs to
     /// say it again. Not told unless there are workers in other processes.
     Taken(Vec<(RunId, Place, Offer)>),
+    /// What waits for workers, where others own some: the highest priority in each queue.
+    Wants(Wants),
     /// Answer a client.
     Reply(ReplyId, Result<Answer, Error>),
     /// What this commit changed is durable, rows of runs among it; and how many steps and items ended in
@@ -287,6 +290,8 @@ pub struct Lane {
     outbox: VecDeque<(Shard, EntityKey, Message)>,
     post: Post,
     demand: Demand,
+    /// What was last said of it.
+    wants: Wants,
     /// Runs with work that no worker can take: looked at again when workers change.
     parked: BTreeSet<RunId>,
     /// Which queue is looked at first.
@@ -353,6 +358,7 @@ impl Lane {
             outbox: VecDeque::new(),
             post: Post::default(),
             demand: Demand::default(),
+            wants: Wants::new(),
             parked: BTreeSet::new(),
             turn: 0,
             seats: Seats::default(),
@@ -384,6 +390,7 @@ impl Lane {
                 process_window: lane.config.process_window,
                 light_window: lane.config.light_window,
                 total: TaskResources::ALL,
+                share: TaskResources::ALL,
             };
             lane.seats.set(SessionId::HERE, seat);
         }

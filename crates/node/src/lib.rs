@@ -19,6 +19,7 @@ mod dispatch;
 pub mod drive;
 mod entity;
 pub mod lane;
+pub mod lend;
 pub mod members;
 pub mod metrics;
 pub mod perform;

@@ -254,6 +254,7 @@ pub fn read(
         | Output::Offer(_)
         | Output::Stop(_)
         | Output::Taken(_)
+        | Output::Wants(_)
         | Output::Reply(..)
         | Output::RowsChanged(..) => return None,
     })

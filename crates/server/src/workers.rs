@@ -173,10 +173,9 @@ impl Workers {
             process_window: 0,
             light_window: 0,
             total: TaskResources::ALL,
+            share: TaskResources::ALL,
         };
-        let holds = Vec::new();
-        let change = SessionChange::Open { seat, holds };
-        self.node.session(SessionId::HERE, change);
+        self.node.session(SessionId::HERE, SessionChange::Seat(seat));
         Some(worker)
     }
 
@@ -311,10 +310,8 @@ impl Workers {
 
     /// Tells the node what a session has to give now.
     fn seat(&self, id: SessionId, session: &Session) {
-        let seat = session.seat();
-        let holds = Vec::new();
         if !session.unheard {
-            self.node.session(id, SessionChange::Open { seat, holds });
+            self.node.session(id, SessionChange::Seat(session.seat()));
         }
     }
 

@@ -249,6 +249,7 @@ impl Session {
             },
             light_window: if open { 64 } else { 0 },
             total: TaskResources::ALL,
+            share: TaskResources::ALL,
         }
     }
 }

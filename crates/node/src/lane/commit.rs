@@ -52,9 +52,22 @@ impl Lane {
             self.seal();
         }
         self.let_go();
+        self.say_wants();
         self.look_for_room();
         self.reads += self.out.iter().filter(|output| output.reads()).count();
         std::mem::take(&mut self.out)
+    }
+
+    /// Says what waits for workers, where the room of some is lent by other nodes.
+    fn say_wants(&mut self) {
+        if self.config.alone {
+            return;
+        }
+        let wants = self.demand.wants();
+        if wants != self.wants {
+            self.wants = wants.clone();
+            self.out.push(Output::Wants(wants));
+        }
     }
 
     pub(super) fn dispatch(&mut self) {

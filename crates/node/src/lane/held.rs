@@ -122,6 +122,13 @@ impl Held {
         held.is_some_and(|held| held.offer == offer && held.session != SessionId::HERE)
     }
 
+    /// What a session holds.
+    pub(super) fn at(&self, session: SessionId) -> impl Iterator<Item = (RunId, Place, Offer)> {
+        let held = self.places.iter();
+        held.filter(move |(_, _, grant)| grant.session == session)
+            .map(|(run, place, grant)| (run, place, grant.offer))
+    }
+
     /// How many are held.
     pub(super) fn len(&self) -> usize {
         self.places.len()

@@ -29,6 +29,9 @@ pub struct Seat {
     pub light_window: usize,
     /// What it has to give in all. [`TaskResources::ALL`]: it sees to its bounds itself.
     pub total: TaskResources,
+    /// What of it attempts from here may take in all: less than the worker has while attempts of other nodes take
+    /// of it.
+    pub share: TaskResources,
 }
 
 /// A seat and what is taken of it.
@@ -63,7 +66,7 @@ impl Taken {
             session,
             process,
             light,
-            free: total.less(&self.used),
+            free: self.seat.share.less(&self.used),
             total,
         }
     }
@@ -83,7 +86,6 @@ pub(super) struct Seats {
 impl Seats {
     /// What a session has to give from now on.
     pub(super) fn set(&mut self, session: SessionId, seat: Seat) {
-        self.unheard.remove(&session);
         self.remote |= session != SessionId::HERE;
         if let Some(taken) = self.taken.get_mut(&session) {
             taken.seat = seat;
@@ -112,12 +114,15 @@ impl Seats {
         self.kept = names;
     }
 
-    /// A session may hold attempts and has not said which.
+    /// A session may hold attempts and has not said which. It keeps its seat, if it has one.
     pub(super) fn expect(&mut self, session: SessionId, queues: Queues) {
         self.remote = true;
-        if !self.taken.contains_key(&session) {
-            self.unheard.insert(session, queues);
-        }
+        self.unheard.insert(session, queues);
+    }
+
+    /// A session has said what it holds.
+    pub(super) fn hear(&mut self, session: SessionId) {
+        self.unheard.remove(&session);
     }
 
     /// A session is over.

@@ -1,8 +1,9 @@
 //! What is said of workers' sessions: what they have to give, what they hold, that they are over.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use kapell_api::task::{Outcome, Report, TaskEvent};
 use kapell_api::worker::{Holding, Queues};
 use kapell_model::{EntityKey, RunId, SessionId};
 
@@ -22,7 +23,11 @@ pub enum SessionChange {
         /// What it holds.
         holds: Vec<Holding>,
     },
-    /// It holds nothing more, or what it held was reported lost.
+    /// What it has to give from now on.
+    Seat(Seat),
+    /// It holds these attempts, and no others, of runs that are owned here.
+    Holds(Vec<Holding>),
+    /// It is gone. Of what it held nothing else comes: what was not reported lost is so by this.
     Over,
     /// It serves these queues from now on.
     Serves(Queues),
@@ -37,20 +42,14 @@ impl Lane {
             SessionChange::Unheard(queues) => self.seats.expect(session, queues),
             SessionChange::Open { seat, holds } => {
                 self.seats.set(session, seat);
-                let mut runs = BTreeSet::new();
-                for holding in holds {
-                    if self.held.attach(session, &holding, &mut self.seats) {
-                        runs.insert(holding.run);
-                    } else {
-                        let attempt = (holding.run, holding.place, holding.offer);
-                        self.open.stops.push(attempt);
-                    }
-                }
-                for run in runs {
-                    self.submit(run.into(), ToEntity::Join, false);
-                }
+                self.holds(session, holds);
             }
-            SessionChange::Over => self.seats.remove(session),
+            SessionChange::Seat(seat) => self.seats.set(session, seat),
+            SessionChange::Holds(holds) => self.holds(session, holds),
+            SessionChange::Over => {
+                self.seats.remove(session);
+                self.lose_all_of(session);
+            }
             SessionChange::Serves(queues) => self.seats.serves(session, queues),
             SessionChange::Kept(names) => self.seats.keep(names),
         }
@@ -59,6 +58,52 @@ impl Lane {
         }
         for id in std::mem::take(&mut self.parked) {
             self.wants(id);
+        }
+    }
+
+    /// A session has said which attempts it holds.
+    fn holds(&mut self, session: SessionId, holds: Vec<Holding>) {
+        self.seats.hear(session);
+        let mut runs = BTreeSet::new();
+        for holding in holds {
+            if !self.leases.contains_key(&holding.run.shard()) {
+                // Another node's run, which hears of it there.
+                continue;
+            }
+            if self.held.attach(session, &holding, &mut self.seats) {
+                runs.insert(holding.run);
+            } else {
+                let attempt = (holding.run, holding.place, holding.offer);
+                self.open.stops.push(attempt);
+            }
+        }
+        for run in runs {
+            self.submit(run.into(), ToEntity::Join, false);
+        }
+    }
+
+    /// A session is gone, and with it what it still held.
+    fn lose_all_of(&mut self, session: SessionId) {
+        let now = self.now;
+        let lost = |(run, place, offer)| Report {
+            run,
+            place,
+            offer,
+            worker: Arc::default(),
+            event: TaskEvent::Ended {
+                started_at: now,
+                ended_at: now,
+                outcome: Outcome::Lost {
+                    reason: "its worker is gone".to_owned(),
+                    explained: false,
+                },
+                usage: None,
+            },
+        };
+        let lost: VecDeque<Report> = self.held.at(session).map(lost).collect();
+        if !lost.is_empty() {
+            // After what was reported of them.
+            self.reports.push_back(lost);
         }
     }
 

@@ -323,6 +323,7 @@ impl Session {
             process_window: if open { slots + slots.div_ceil(4) } else { 0 },
             light_window: if open { LIGHT_WINDOW } else { 0 },
             total: self.about.capacity,
+            share: self.about.capacity,
         }
     }
 }

@@ -16,16 +16,19 @@ fn named(queue: &str) -> Queues {
     Queues::Named(BTreeSet::from([queue.into()]))
 }
 
+const HAS: TaskResources = TaskResources {
+    cpu_millis: 4_000,
+    memory_bytes: 1 << 30,
+    gpus: 0,
+};
+
 fn seat(queue: &str, window: usize) -> Seat {
     Seat {
         queues: named(queue),
         process_window: window,
         light_window: 10,
-        total: TaskResources {
-            cpu_millis: 4_000,
-            memory_bytes: 1 << 30,
-            gpus: 0,
-        },
+        total: HAS,
+        share: HAS,
     }
 }
 
@@ -164,6 +167,7 @@ fn what_needs_more_than_a_worker_has_goes_to_another() {
     assert_eq!(world.offers.len(), 0);
     let more = Seat {
         total: TaskResources::ALL,
+        share: TaskResources::ALL,
         ..seat("far", 3)
     };
     world.open(SessionId(8), more, Vec::new());
@@ -306,4 +310,50 @@ fn a_worker_that_drains_gets_nothing_more() {
     assert!(matches!(world.lane.runs().next(), Some(run) if run.live.flights.is_empty()));
     world.open(FAR, seat("far", 1), Vec::new());
     assert!(matches!(world.offers[0].work, Work::Shell { .. }));
+}
+
+#[test]
+fn what_a_session_held_is_lost_with_it_though_nobody_reports_it() {
+    let mut world = World::without_worker(&[ON_FAR]);
+    world.open(FAR, seat("far", 3), Vec::new());
+    let run = world.started("w");
+    assert_eq!(world.offers.len(), 1);
+    world.say(FAR, SessionChange::Over);
+    world.open(SessionId(8), seat("far", 3), Vec::new());
+    world.seconds(5);
+    assert_eq!(world.offers.len(), 2, "it is tried elsewhere");
+    assert_eq!(world.offers[1].attempt, 2);
+    let tasks = vec![world.offers[1].clone()];
+    world.succeeds(&tasks);
+    world.go();
+    assert_eq!(world.status(run), Some(RunStatus::Succeeded));
+}
+
+#[test]
+fn a_new_owner_grants_what_stood_ready_once_it_heard_who_runs_what() {
+    let store = World::new(&[ON_FAR]).store;
+    let mut one = World::node(&store, 1, START);
+    let mut two = World::node(&store, 2, START);
+    let seat_of = || seat("far", 3);
+    one.own(Own::Take(ShardSet::all(), Vec::new()));
+    one.open(FAR, seat_of(), Vec::new());
+    let (first, second) = (one.started("w"), one.started("w"));
+    let (runs, waits) = (one.offers[0].clone(), one.offers[1].clone());
+    assert_eq!((runs.run, waits.run), (first, second));
+    one.own(Own::Give(ShardSet::all()));
+    // The session is known here, and holds what this owner does not know of.
+    two.open(FAR, seat_of(), Vec::new());
+    two.say(FAR, SessionChange::Unheard(named("far")));
+    two.own(Own::Take(ShardSet::all(), Vec::new()));
+    assert_eq!(two.offers.len(), 0, "it may run both");
+    two.say(FAR, SessionChange::Holds(vec![holding(&runs)]));
+    assert_eq!(two.offers.len(), 1, "the other one never arrived");
+    assert_eq!(two.offers[0].run, second);
+    let offered = std::mem::take(&mut two.offers);
+    two.succeeds(&offered);
+    two.succeeds(&[runs]);
+    two.go();
+    for run in [first, second] {
+        assert_eq!(two.status(run), Some(RunStatus::Succeeded));
+    }
 }
