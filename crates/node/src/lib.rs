@@ -22,7 +22,7 @@ pub mod lane;
 pub mod members;
 pub mod metrics;
 pub mod perform;
-mod request;
+pub mod request;
 
 pub use kapell_engine as engine;
 mod rows;

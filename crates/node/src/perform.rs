@@ -340,6 +340,9 @@ pub fn commit(
         && commit.runs.is_empty()
         && commit.documents.is_empty()
         && commit.activated.is_empty()
+        && commit.mail.is_empty()
+        && commit.marks.is_empty()
+        && commit.versions.is_empty()
     {
         return Ok(());
     }

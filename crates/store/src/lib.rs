@@ -16,6 +16,7 @@
 use std::sync::Arc;
 
 use kapell_model::{EntityKey, RunId, RunStatus, Shard, ShardSet, Time};
+use serde::{Deserialize, Serialize};
 
 mod blobs;
 mod check;
@@ -191,7 +192,7 @@ pub struct Loaded {
 
 /// What lists and people need of a run without loading it. Written when it changes, not with every
 /// event.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunRow {
     /// The run.
     pub id: RunId,
@@ -294,7 +295,7 @@ pub struct RunsFound {
 }
 
 /// A registered version.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VersionRow {
     /// Namespace of the workflow.
     pub namespace: Arc<str>,
