@@ -16,6 +16,7 @@ use std::sync::Arc;
 use kapell_expr::Value;
 use kapell_model::{EntityKey, Error, ErrorCode, RunId, RunStatus, Time, limits};
 use prost::Message as _;
+use serde::{Deserialize, Serialize};
 
 use crate::event::run_id;
 use crate::message::{Message, StartClass};
@@ -29,7 +30,7 @@ pub use state::{BackfillEvent, Fact, State};
 use state::{By, Ended, Nothing, OfRun, Started};
 
 /// Due times to be made up for, as somebody asks a trigger.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AskBackfill {
     /// Unique in the workflow; empty: it is given one.
     pub id: Arc<str>,
@@ -48,7 +49,7 @@ pub struct AskBackfill {
 }
 
 /// Which due times a backfill makes up for. Numbers are stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Only {
     /// Those without a run that succeeded, or that is still under way.
     #[default]

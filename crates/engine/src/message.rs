@@ -9,6 +9,7 @@ use kapell_model::{EntityKey, Error, RunId, RunStatus, Time};
 use serde::{Deserialize, Serialize};
 
 use crate::run::state::ParentUnit;
+use crate::small::Ask;
 
 /// Why a unit does not get a lock, however long it waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -206,6 +207,9 @@ pub enum Message {
         #[serde(with = "kapell_expr::stored")]
         last_success: Value,
     },
+    /// To an entity that is no run: somebody asked this of it and of others at once, where another node has
+    /// it. Nobody hears the answer.
+    Asked(Box<Ask>),
     /// To a run: your queue drops you.
     Discarded {
         /// Why.

@@ -72,7 +72,7 @@ pub struct Channel {
 }
 
 /// What whoever delivers, and people, ask of a channel.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NoticeAsk {
     /// Notices that are due, oldest first: a list as in [`Channel::view`].
     Due {

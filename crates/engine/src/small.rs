@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use kapell_expr::Value;
 use kapell_model::{EntityKey, Error, ErrorCode, RunId, Time};
+use serde::{Deserialize, Serialize};
 
 use crate::backfill::AskBackfill;
 use crate::message::{Message, Signal};
@@ -26,7 +27,7 @@ pub enum SmallInput {
 }
 
 /// What people and programs ask of entities that are no runs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Ask {
     /// Show everything of it.
     View,

@@ -88,6 +88,8 @@ codes! {
     StoreCorrupt = "store-corrupt", 500, 1, false;
     /// The store does not answer or refuses to write; nothing that was acknowledged is lost.
     StoreUnavailable = "store-unavailable", 503, 1, true;
+    /// Another node owns what this is about, or none does at this moment.
+    NotHere = "not-here", 503, 1, true;
     /// No token came with the request, or one that is unknown, revoked or expired.
     NotAuthenticated = "not-authenticated", 401, 1, false;
     /// The token does not allow this.

@@ -259,6 +259,14 @@ pub const FEED_CHANGES: usize = 10_000;
 pub const FEED_BEHIND: usize = 1_024;
 /// Subscribers to events at once.
 pub const SUBSCRIBERS: usize = 2_048;
+/// Bytes of one message between nodes.
+pub const NODE_MESSAGE_BYTES: usize = 16 << 20;
+/// Requests that one node has under way at another.
+pub const NODE_REQUESTS: usize = 4_096;
+/// Hints from one node that wait to be sent to another.
+pub const NODE_HINTS: usize = 1_024;
+/// Nodes of one cluster that a node talks to.
+pub const NODES: usize = 1_000;
 /// Runs that one call starts.
 pub const BATCH_STARTS: usize = 1_000;
 /// Runs that one page of a bulk operation takes.

@@ -11,9 +11,9 @@
 //!   second, so sleep is noticed.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -23,16 +23,21 @@ use kapell_model::{Error, ErrorCode, Offer, RunId, SessionId, Shard};
 use kapell_store::{Commit, Lease, RunRow, Store};
 
 use crate::clock;
-use crate::lane::{Config, Input, Lane, Output, Own, SessionChange};
+use crate::lane::{Config, Input, Lane, Output, Own, SessionChange, not_here};
 use crate::lend::Wants;
 use crate::metrics::{Measured, Metrics};
 use crate::perform::{self, Plans};
 use crate::request::{Answer, ClientRequest, ReplyId};
 
 mod membership;
+mod route;
+#[cfg(test)]
+mod tests;
 
 use membership::{Membership, ToMembers, Until};
 pub use membership::{Join, Nodes};
+use route::Router;
+pub use route::{FromPeer, Owner, PATIENCE, Peers, Unanswered};
 
 /// Where attempts go. Calls must not wait.
 pub trait Workers: Send + Sync {
@@ -91,6 +96,8 @@ pub struct Node {
     waiting: Arc<AtomicUsize>,
     metrics: Arc<Metrics>,
     nodes: Arc<OnceLock<Arc<Nodes>>>,
+    /// Finds the owners of requests, where there are other nodes.
+    router: Arc<OnceLock<Arc<Router>>>,
 }
 
 /// The threads of a node.
@@ -117,21 +124,27 @@ impl Node {
                 waiting: Arc::default(),
                 metrics: Arc::default(),
                 nodes: Arc::default(),
+                router: Arc::default(),
             },
             from,
             join: None,
         }
     }
 
-    /// Asks; `callback` gets the answer, on the lane's thread, once what was asked is durable.
+    /// Asks; `callback` gets the answer, on a thread that must not wait, once what was asked is durable. Where
+    /// there are other nodes the one that owns what it is about does it.
     pub fn ask(&self, request: ClientRequest, callback: Callback) {
+        match self.router.get() {
+            Some(router) => router.ask(request, callback),
+            None => self.ask_lane(request, callback),
+        }
+    }
+
+    /// Asks this node alone: what it does not own it refuses as `not-here`. For what another node asks.
+    pub fn ask_lane(&self, request: ClientRequest, callback: Callback) {
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= REQUESTS {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
-            callback(Err(Error::new(
-                ErrorCode::LimitReached,
-                format!("more than {REQUESTS} requests wait for an answer"),
-            )
-            .hint("try again in a moment")));
+            callback(Err(too_many()));
             return;
         }
         if let Err(mpsc::SendError(Message::Request(_, callback))) =
@@ -139,6 +152,20 @@ impl Node {
         {
             callback(Err(stopped()));
         }
+    }
+
+    /// From now on there may be other nodes, which are asked for what they own. Once.
+    ///
+    /// # Errors
+    /// No thread could be started.
+    pub fn join(&self, peers: Arc<dyn Peers>) -> std::io::Result<()> {
+        let alone = Self {
+            router: Arc::default(),
+            ..self.clone()
+        };
+        // Whoever joins twice keeps the first.
+        let _ = self.router.set(Router::start(alone, peers)?);
+        Ok(())
     }
 
     /// Asks and waits for the answer.
@@ -204,9 +231,22 @@ impl Node {
             .send(Message::Input(Input::Session(session, change)));
     }
 
-    /// Says that another version of some workflow may be active.
+    /// Says that another version of some workflow may be active, to all nodes.
     pub fn versions_changed(&self) {
+        self.versions_changed_elsewhere();
+        if let Some(router) = self.router.get() {
+            router.peers.versions_changed();
+        }
+    }
+
+    /// Another node says so.
+    pub fn versions_changed_elsewhere(&self) {
         let _ = self.to_lane.send(Message::Input(Input::VersionsChanged));
+    }
+
+    /// Another node says that messages may wait for shards of this one.
+    pub fn rang(&self) {
+        let _ = self.to_lane.send(Message::Input(Input::Rang));
     }
 
     /// Calls `watcher` for each row that changes, once it is durable.
@@ -220,6 +260,11 @@ impl Node {
     pub fn watch_commits(&self, watcher: CommitWatcher) {
         let _ = self.to_lane.send(Message::WatchCommits(watcher));
     }
+}
+
+fn too_many() -> Error {
+    let message = format!("more than {REQUESTS} requests wait for an answer");
+    Error::new(ErrorCode::LimitReached, message).hint("try again in a moment")
 }
 
 fn stopped() -> Error {
@@ -286,6 +331,7 @@ impl Prepared {
             })?;
         let waiting = self.node.waiting.clone();
         let metrics = self.node.metrics.clone();
+        let router = self.node.router.clone();
         let from = self.from;
         let lane = std::thread::Builder::new()
             .name("kapell-lane".to_owned())
@@ -297,6 +343,7 @@ impl Prepared {
                     workers,
                     waiting,
                     metrics,
+                    router,
                     callbacks: BTreeMap::new(),
                     watchers: Vec::new(),
                     commit_watchers: Vec::new(),
@@ -335,6 +382,7 @@ struct Loop {
     workers: Arc<dyn Workers>,
     waiting: Arc<AtomicUsize>,
     metrics: Arc<Metrics>,
+    router: Arc<OnceLock<Arc<Router>>>,
     callbacks: BTreeMap<ReplyId, Callback>,
     watchers: Vec<Watcher>,
     commit_watchers: Vec<CommitWatcher>,
@@ -392,7 +440,9 @@ impl Loop {
             Message::Request(request, callback) => {
                 if self.stopping {
                     self.waiting.fetch_sub(1, Ordering::Relaxed);
-                    callback(Err(stopped()));
+                    // It was not begun: of several nodes another one does it.
+                    let elsewhere = self.router.get().map(|_| not_here());
+                    callback(Err(elsewhere.unwrap_or_else(stopped)));
                     return;
                 }
                 self.metrics.requests.fetch_add(1, Ordering::Relaxed);
@@ -454,6 +504,10 @@ impl Loop {
                     }
                     for watcher in &self.watchers {
                         commit.runs.iter().for_each(watcher);
+                    }
+                    if let Some(router) = self.router.get().filter(|_| !commit.mail.is_empty()) {
+                        let shards = commit.mail.iter().map(|mail| mail.to.shard()).collect();
+                        router.peers.rang(&shards);
                     }
                 }
                 Output::Holds(shards) => {

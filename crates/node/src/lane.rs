@@ -24,7 +24,7 @@ use std::sync::Arc;
 use kapell_api::task::{Place, Report, Task, TaskResources};
 use kapell_api::worker::Queues;
 use kapell_engine::topic::Keeps;
-use kapell_engine::{Ask, Message, Ref, Run};
+use kapell_engine::{Message, Ref, Run};
 use kapell_expr::BlobRef;
 use kapell_model::{
     EntityKey, Error, ErrorCode, NodeId, Offer, RunId, RunStatus, SessionId, Shard, ShardSet, Time,
@@ -41,14 +41,15 @@ use crate::request::{Answer, ClientRequest, ReplyId};
 use crate::rows::Shown;
 
 use ahead::Ahead;
+pub(crate) use commit::unconfirmed;
 use count::Counting;
 use heard::Heard;
 pub use held::Grant;
 use held::Held;
 pub use own::Own;
 use own::Owns;
-pub(crate) use post::MAIL;
 use post::Post;
+pub(crate) use post::{MAIL, not_here};
 pub use seats::Seat;
 use seats::Seats;
 pub use sessions::SessionChange;
@@ -546,23 +547,13 @@ impl Lane {
             ClientRequest::Ask { key, ask } => {
                 self.submit(key, ToEntity::Ask(Some(reply), ask), false);
             }
-            ClientRequest::AskTogether(asks) => self.ask_together(reply, asks),
-            ClientRequest::Deploy { versions, asks } => {
-                self.open.versions.extend(versions);
-                self.ask_together(reply, asks);
-            }
+            ClientRequest::AskTogether(asks) => self.ask_together(reply, Vec::new(), asks),
+            ClientRequest::Deploy { versions, asks } => self.ask_together(reply, versions, asks),
             ClientRequest::Dismiss { run } => {
                 self.submit(run.into(), ToEntity::Dismiss(reply), false);
             }
+            ClientRequest::Settle { shard } => self.settle(reply, shard),
         }
-    }
-
-    /// The batch is not sealed before each of them has decided.
-    fn ask_together(&mut self, reply: ReplyId, asks: Vec<(EntityKey, Ask)>) {
-        for (key, ask) in asks {
-            self.submit(key, ToEntity::Ask(None, ask), true);
-        }
-        self.reply(reply, Ok(Answer::Done));
     }
 
     fn reply(&mut self, reply: ReplyId, answer: Result<Answer, Error>) {

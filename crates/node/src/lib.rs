@@ -23,7 +23,7 @@ pub mod lend;
 pub mod members;
 pub mod metrics;
 pub mod perform;
-mod request;
+pub mod request;
 
 pub use kapell_engine as engine;
 mod rows;

@@ -1,19 +1,26 @@
-//! What clients ask of a node.
+//! What clients ask of a node. A node that does not own what a request is about sends it to the one that
+//! does: `wire` is how both look on the way, `drive::route` finds the way.
 
 use std::sync::Arc;
 
 use kapell_engine::run::view::RunView;
 use kapell_engine::{Ask, Request};
 use kapell_expr::Value;
-use kapell_model::{EntityKey, RunId};
+use kapell_model::{EntityKey, RunId, Shard};
 use kapell_store::VersionRow;
+use serde::{Deserialize, Serialize};
+
+mod repeat;
+#[cfg(test)]
+mod tests;
+pub mod wire;
 
 /// Names a request until it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReplyId(pub u64);
 
 /// A request.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum ClientRequest {
     /// Make a run.
     Start(Box<StartRun>),
@@ -53,6 +60,7 @@ pub enum ClientRequest {
         /// The first step that is done again.
         from: String,
         /// Parameters that change.
+        #[serde(with = "kapell_expr::stored")]
         params: Value,
         /// Parameters are text to be parsed.
         text: bool,
@@ -84,10 +92,15 @@ pub enum ClientRequest {
         /// The run that blocks it.
         run: RunId,
     },
+    /// Answered once every message that waited for this shard when this came is taken, and that is durable.
+    Settle {
+        /// Which.
+        shard: Shard,
+    },
 }
 
 /// What a run is made of.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StartRun {
     /// Namespace of the workflow.
     pub namespace: Arc<str>,
@@ -96,6 +109,7 @@ pub struct StartRun {
     /// Version; none is the active one.
     pub version: Option<u32>,
     /// Parameters by name.
+    #[serde(with = "kapell_expr::stored")]
     pub params: Value,
     /// Parameters are text to be parsed by their types, as from a command line.
     pub text: bool,
@@ -110,14 +124,17 @@ pub struct StartRun {
 }
 
 /// An answer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Answer {
     /// The run was made, or was there already.
     Started(RunId),
     /// It was done.
     Done,
+    /// It was done here, and is on its way to these shards, which other nodes own: [`ClientRequest::Settle`]
+    /// says when it has arrived.
+    Sent(Vec<Shard>),
     /// What an entity that is no run answers.
-    Value(Value),
+    Value(#[serde(with = "kapell_expr::stored")] Value),
     /// Where the run stands.
     View(Box<RunView>),
 }

@@ -16,6 +16,7 @@
 use std::sync::Arc;
 
 use kapell_model::{EntityKey, RunId, RunStatus, Shard, ShardSet, Time};
+use serde::{Deserialize, Serialize};
 
 mod blobs;
 mod check;
@@ -126,6 +127,8 @@ impl Commit {
             && self.documents.is_empty()
             && self.activated.is_empty()
             && self.versions.is_empty()
+            && self.mail.is_empty()
+            && self.marks.is_empty()
     }
 }
 
@@ -203,7 +206,7 @@ pub struct Loaded {
 
 /// What lists and people need of a run without loading it. Written when it changes, not with every
 /// event.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunRow {
     /// The run.
     pub id: RunId,
@@ -306,7 +309,7 @@ pub struct RunsFound {
 }
 
 /// A registered version.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VersionRow {
     /// Namespace of the workflow.
     pub namespace: Arc<str>,

@@ -299,7 +299,8 @@ impl Input {
             | Message::WorkflowPaused(_)
             | Message::Signal(_)
             | Message::Subscribe(_)
-            | Message::Unsubscribe { .. } => return None,
+            | Message::Unsubscribe { .. }
+            | Message::Asked(_) => return None,
         })
     }
 }

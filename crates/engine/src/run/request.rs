@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use kapell_expr::Value;
 use kapell_model::spec::Approval;
+use serde::{Deserialize, Serialize};
 
 use super::waiting::{Break, Breaks};
 
 /// What a person can do to a run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Request {
     /// End it.
     Cancel {
@@ -67,6 +68,7 @@ pub enum Request {
         /// Approvals in runs that the step makes: see [`super::approvals_below`].
         below: Vec<Approval>,
         /// The output.
+        #[serde(with = "kapell_expr::stored")]
         output: Value,
     },
     /// Change its priority.
@@ -117,6 +119,7 @@ pub enum Request {
         /// Which.
         name: Arc<str>,
         /// Its value.
+        #[serde(with = "kapell_expr::stored")]
         value: Value,
         /// It is text to be parsed by the parameter's type.
         text: bool,
@@ -124,7 +127,7 @@ pub enum Request {
 }
 
 /// What a person says to a step that asks.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Answer {
     /// Who.
     pub by: String,
@@ -137,6 +140,7 @@ pub struct Answer {
     /// What they say with it.
     pub comment: String,
     /// What they fill in: a map, or null.
+    #[serde(with = "kapell_expr::stored")]
     pub input: Value,
     /// Its values are text to be parsed by their types.
     pub text: bool,

@@ -76,7 +76,7 @@ impl Break {
 }
 
 /// Which breakpoints are meant.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Breaks {
     /// Those at this step, as it was given; [`Break::EVERY`] is those at every step. None is all.
     pub step: Option<Arc<str>>,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use kapell_model::spec::{Retention, Strategy, Trigger};
 use kapell_model::{EntityKey, Time, limits};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Deciding, Kind, QueueEvent, Rule, mode_number};
 use crate::message::{Message, TriggerSet};
@@ -88,7 +88,7 @@ impl Bounds {
 }
 
 /// A version is to be the active one.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Activate {
     /// Which.
     pub version: u32,
@@ -101,34 +101,51 @@ pub struct Activate {
 }
 
 /// A change of what is not versioned. None of a field leaves it as it is.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Change {
     /// Pause it, or let it go on: by whom.
+    #[serde(deserialize_with = "said", skip_serializing_if = "Option::is_none")]
     pub paused: Option<Option<String>>,
     /// Who paused the whole namespace and when, or that nobody does any more.
+    #[serde(deserialize_with = "said", skip_serializing_if = "Option::is_none")]
     pub held: Option<Option<Mark>>,
     /// All breakpoints that new runs of every workflow of its namespace have.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub breaks_of_all: Option<Vec<Break>>,
     /// Override the strategy, or no longer.
+    #[serde(deserialize_with = "said", skip_serializing_if = "Option::is_none")]
     pub strategy: Option<Option<Bounds>>,
     /// With it: the rule that counts for what waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<Rule>,
     /// Override the owner, or no longer.
+    #[serde(deserialize_with = "said", skip_serializing_if = "Option::is_none")]
     pub owner: Option<Option<String>>,
     /// Override the retention, or no longer.
+    #[serde(deserialize_with = "said", skip_serializing_if = "Option::is_none")]
     pub retention: Option<Option<Retention>>,
     /// All breakpoints that new runs have beside those of their definition.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub breaks: Option<Vec<Break>>,
     /// The same for one version, in place of those that it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub breaks_of: Option<(u32, Vec<Break>)>,
     /// One more breakpoint of new runs: of one version, or of all.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub add_break: Option<(Option<u32>, Break)>,
     /// Breakpoints of new runs that go: of one version, or of all.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub remove_breaks: Option<(Option<u32>, Breaks)>,
     /// No version is active any more.
     pub deactivate: bool,
     /// Nothing of it starts any more.
     pub delete: bool,
+}
+
+/// A field that is there was said, also if what it says is that there is none.
+fn said<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
 }
 
 impl Settings {

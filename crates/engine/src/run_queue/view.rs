@@ -7,6 +7,7 @@ use std::sync::Arc;
 use kapell_expr::Value;
 use kapell_model::spec::StrategyMode;
 use kapell_model::{RunId, limits};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{Entry, Line, RunQueue};
@@ -15,7 +16,7 @@ use super::{Entry, Line, RunQueue};
 const NAMED: usize = 3;
 
 /// Which lines of a run queue to show.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinesAsk {
     /// That of this value of `strategy.key` alone.
     pub key: Option<Arc<str>>,

@@ -19,7 +19,7 @@ use super::post::marks;
 use super::{Committing, Lane, Output, SHORT_RUNS, StepsEnded, ToEntity, full};
 
 /// The outcome of a commit is not known.
-pub(super) fn unconfirmed() -> Error {
+pub(crate) fn unconfirmed() -> Error {
     Error::new(
         ErrorCode::StoreUnavailable,
         "the store did not confirm the change: it may or may not have been made",
@@ -294,7 +294,7 @@ impl Lane {
             Ok(()) => {
                 self.has_room();
                 self.release(committing.batch);
-                if !committing.commit.entities.is_empty() {
+                if !committing.commit.entities.is_empty() || !committing.commit.mail.is_empty() {
                     self.out
                         .push(Output::RowsChanged(committing.commit, committing.steps));
                 }
@@ -386,7 +386,7 @@ impl Lane {
         self.timers.clear();
         self.again.clear();
         self.outbox.clear();
-        self.post.clear();
+        self.drop_mail(error);
         self.demand.clear();
         self.parked.clear();
         self.holds = 0;

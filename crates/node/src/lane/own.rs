@@ -12,7 +12,7 @@
 use kapell_model::{EntityKey, NodeId, Shard, ShardSet};
 use kapell_store::Lease;
 
-use super::post::elsewhere;
+use super::post::not_here;
 use super::start::Making;
 use super::{Lane, Output, ToEntity, commit};
 
@@ -193,7 +193,7 @@ impl Lane {
             replies.extend(moved.map(|(_, reply, _)| reply));
         }
         for reply in replies {
-            self.out.push(Output::Reply(reply, Err(elsewhere())));
+            self.out.push(Output::Reply(reply, Err(not_here())));
         }
         self.counting.retain(|key, _| !gone(key));
         self.again.retain(|key| !gone(key));

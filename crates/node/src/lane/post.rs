@@ -5,15 +5,19 @@
 //! it: it reads what waits when it takes over a shard, each second, and when somebody says that there is
 //! something. What it takes is part of the same commit as the mark that says so, so each message is taken
 //! once, and those of one shard to another in the order in which they were sent.
+//!
+//! Whoever must know that what was sent has arrived asks the shard's owner to settle it: it is answered once what
+//! waited in the store by then is taken.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use kapell_engine::Message;
+use kapell_engine::{Ask, Message};
 use kapell_model::{EntityKey, Error, ErrorCode, Shard, ShardSet, Time};
-use kapell_store::{Mail, Mark};
+use kapell_store::{Mail, Mark, VersionRow};
 
 use super::{Lane, Output, ToEntity, start};
 use crate::batch::Batch;
+use crate::request::{Answer, ReplyId};
 
 /// Messages read at a time.
 pub(crate) const MAIL: usize = 4_096;
@@ -37,14 +41,15 @@ pub(super) struct Post {
     again: bool,
     /// When messages were looked for last.
     looked_at: Time,
+    /// Reads asked for so far.
+    reads: u64,
+    /// The last read that found all that waited.
+    whole: u64,
+    /// Who waits until all that the read of this number finds is taken, for which shard.
+    settling: VecDeque<(u64, Shard, ReplyId)>,
 }
 
 impl Post {
-    /// Forgets everything: the store has what was not taken.
-    pub(super) fn clear(&mut self) {
-        *self = Self::default();
-    }
-
     /// Forgets what is of these shards: their next owner goes by the store.
     pub(super) fn forget(&mut self, shards: &ShardSet) {
         self.waits.retain(|mail| !shards.contains(mail.to.shard()));
@@ -57,13 +62,10 @@ impl Post {
     }
 }
 
-/// What is asked of an entity whose shard is another's.
-pub(super) fn elsewhere() -> Error {
-    Error::new(
-        ErrorCode::StoreUnavailable,
-        "another node has what this is about",
-    )
-    .hint("ask again in a moment")
+/// What is asked about is owned by another node, or by none.
+pub(crate) fn not_here() -> Error {
+    Error::new(ErrorCode::NotHere, "another node owns what this is about")
+        .hint("ask again in a moment; `kapell nodes` lists the nodes")
 }
 
 /// What a batch takes of others' messages.
@@ -102,6 +104,7 @@ impl Lane {
         match message {
             Message::StartChild(child) => self.start(start::Making::from_parent(*child)),
             Message::StartTriggered(start) => self.start(start::Making::from_trigger(*start)),
+            Message::Asked(ask) => self.submit(to, ToEntity::Ask(None, *ask), true),
             message if !self.heard.wants(&to, &message) => {}
             message if self.went_past(&to, &message) => {}
             message => self.submit(to, ToEntity::Message(Box::new(message)), true),
@@ -112,7 +115,79 @@ impl Lane {
     /// is said again, to whoever holds the shard.
     pub(super) fn elsewhere(&mut self, input: ToEntity) {
         if input.report().is_none() {
-            self.refuse(input, &elsewhere());
+            self.refuse(input, &not_here());
+        }
+    }
+
+    /// What is asked of entities of this lane is decided in the open batch, which is not sealed before each of
+    /// them has; what is asked of others' goes by mail that is part of the same commit.
+    pub(super) fn ask_together(
+        &mut self,
+        reply: ReplyId,
+        versions: Vec<VersionRow>,
+        asks: Vec<(EntityKey, Ask)>,
+    ) {
+        let Some(own) = self.leases.keys().next().copied() else {
+            self.reply(reply, Err(not_here()));
+            return;
+        };
+        self.open.versions.extend(versions);
+        let mut sent = BTreeSet::new();
+        for (key, ask) in asks {
+            if self.leases.contains_key(&key.shard()) {
+                self.submit(key, ToEntity::Ask(None, ask), true);
+            } else {
+                sent.insert(key.shard());
+                self.send(own, key, Message::Asked(Box::new(ask)));
+            }
+        }
+        self.post();
+        let answer = if sent.is_empty() {
+            Answer::Done
+        } else {
+            Answer::Sent(sent.into_iter().collect())
+        };
+        self.reply(reply, Ok(answer));
+    }
+
+    /// Answers once everything that waits for a shard by now is taken.
+    pub(super) fn settle(&mut self, reply: ReplyId, shard: Shard) {
+        if !self.leases.contains_key(&shard) {
+            self.reply(reply, Err(not_here()));
+            return;
+        }
+        // A read under way may have been done already.
+        let read = self.post.reads + 1;
+        self.look_for_mail();
+        self.post.settling.push_back((read, shard, reply));
+    }
+
+    /// Answers those whose read was whole, once nothing of it is left to be taken.
+    fn settled(&mut self) {
+        if self.post.is_waiting() {
+            return;
+        }
+        let whole = self.post.whole;
+        while let Some((_, shard, reply)) = self
+            .post
+            .settling
+            .pop_front_if(|(read, _, _)| *read <= whole)
+        {
+            let held = self.leases.contains_key(&shard);
+            let answer = if held {
+                Ok(Answer::Done)
+            } else {
+                Err(not_here())
+            };
+            self.reply(reply, answer);
+        }
+    }
+
+    /// Forgets all messages that were read: the store has what was not taken. Clients that wait are told the
+    /// error.
+    pub(super) fn drop_mail(&mut self, error: &Error) {
+        for (_, _, reply) in std::mem::take(&mut self.post).settling {
+            self.out.push(Output::Reply(reply, Err(error.clone())));
         }
     }
 
@@ -148,6 +223,7 @@ impl Lane {
         }
         self.post.asked = true;
         self.post.looked_at = self.now;
+        self.post.reads += 1;
         self.out
             .push(Output::FindMail(self.leases.keys().copied().collect()));
     }
@@ -158,7 +234,11 @@ impl Lane {
         match result {
             Ok(mail) => {
                 // A full page may not be all.
-                self.post.again |= mail.len() >= MAIL;
+                if mail.len() >= MAIL {
+                    self.post.again = true;
+                } else {
+                    self.post.whole = self.post.reads;
+                }
                 self.post.waits = mail.into();
                 self.take_mail();
             }
@@ -193,6 +273,7 @@ impl Lane {
             }
             self.post();
         }
+        self.settled();
         if self.post.again && !self.post.is_waiting() && !self.post.asked {
             self.post.again = false;
             self.look_for_mail();

@@ -92,7 +92,7 @@ fn a_request_for_what_another_owner_has_is_refused() {
     one.go();
     let answer = one.answer(refused);
     let error = answer.unwrap().as_ref().unwrap_err();
-    assert_eq!(error.code, ErrorCode::StoreUnavailable);
+    assert_eq!(error.code, ErrorCode::NotHere);
     two.started("l");
 }
 
@@ -132,4 +132,96 @@ fn a_message_is_taken_once_whatever_becomes_of_the_commit() {
             assert_eq!(waits(&one), 0);
         }
     }
+}
+
+/// Pauses both workflows with one request to the lane that has the parent's.
+fn pause_both(world: &mut World) -> ReplyId {
+    let paused = kapell_engine::run_queue::Change {
+        paused: Some(Some("me".to_owned())),
+        ..kapell_engine::run_queue::Change::default()
+    };
+    let ask = |workflow: &str| {
+        let key = EntityKey::RunQueue {
+            namespace: "default".into(),
+            workflow: workflow.into(),
+            key: "".into(),
+        };
+        (key, kapell_engine::Ask::Change(Box::new(paused.clone())))
+    };
+    let asked = world.ask(ClientRequest::AskTogether(vec![ask("p"), ask("c")]));
+    world.go();
+    asked
+}
+
+#[test]
+fn what_is_asked_of_another_owner_has_arrived_once_its_shard_is_settled() {
+    let mut one = World::new(&[PARENT, CHILD]);
+    let mut two = one.beside(of_workflow("c"));
+    let shard = Shard::of_workflow("default", "c");
+    let asked = pause_both(&mut one);
+    let answer = one.answer(asked);
+    assert!(matches!(answer, Some(Ok(Answer::Sent(sent))) if *sent == [shard]));
+    two.commits = Commits::Hang;
+    let settled = two.ask(ClientRequest::Settle { shard });
+    two.go();
+    assert!(two.answer(settled).is_none(), "it is not durable yet");
+    let commit = two.hung.pop().unwrap();
+    let result = perform::commit(&two.store, &NoBlobs, &[], &commit);
+    two.lane.on(two.now, Input::Committed(result));
+    two.go();
+    assert!(matches!(two.answer(settled), Some(Ok(Answer::Done))));
+    assert_eq!(waits(&one), 0);
+    two.commits = Commits::Land;
+    let run = two.started("c");
+    two.go();
+    assert_eq!(two.status(run), Some(RunStatus::Queued), "it is paused");
+}
+
+#[test]
+fn a_read_that_began_before_somebody_asks_to_settle_is_not_enough() {
+    let mut one = World::new(&[PARENT, CHILD]);
+    let mut two = one.beside(of_workflow("c"));
+    let shard = Shard::of_workflow("default", "c");
+    two.deaf = true;
+    two.lane.on(two.now, Input::Rang);
+    two.go();
+    let read = two.unread.pop().unwrap();
+    let found = perform::read(&two.store, &NoBlobs, &mut two.plans, None, read).unwrap();
+    pause_both(&mut one);
+    let settled = two.ask(ClientRequest::Settle { shard });
+    two.deaf = false;
+    // What was found before the message was sent comes back after.
+    two.lane.on(two.now, found);
+    two.go();
+    assert!(matches!(two.answer(settled), Some(Ok(Answer::Done))));
+    assert_eq!(waits(&one), 0);
+}
+
+#[test]
+fn who_waits_for_a_shard_to_settle_hears_when_the_commit_is_lost() {
+    let mut one = World::new(&[PARENT, CHILD]);
+    let mut two = one.beside(of_workflow("c"));
+    let shard = Shard::of_workflow("default", "c");
+    pause_both(&mut one);
+    two.commits = Commits::Vanish;
+    let settled = two.ask(ClientRequest::Settle { shard });
+    two.go();
+    let error = two.answer(settled).unwrap().as_ref().unwrap_err();
+    assert!(error.code.retryable());
+    two.seconds(2);
+    let again = two.ask(ClientRequest::Settle { shard });
+    two.go();
+    assert!(matches!(two.answer(again), Some(Ok(Answer::Done))));
+    assert_eq!(waits(&one), 0, "nothing is lost");
+}
+
+#[test]
+fn a_shard_of_another_owner_is_settled_there() {
+    let mut one = World::new(&[PARENT, CHILD]);
+    let _two = one.beside(of_workflow("c"));
+    let shard = Shard::of_workflow("default", "c");
+    let settled = one.ask(ClientRequest::Settle { shard });
+    one.go();
+    let error = one.answer(settled).unwrap().as_ref().unwrap_err();
+    assert_eq!(error.code, ErrorCode::NotHere);
 }

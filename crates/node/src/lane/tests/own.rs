@@ -29,7 +29,7 @@ fn take(shards: ShardSet) -> Own {
 }
 
 fn is_elsewhere(answer: Option<&Result<Answer, Error>>) -> bool {
-    matches!(answer, Some(Err(error)) if error.message.contains("another node"))
+    matches!(answer, Some(Err(error)) if error.code == ErrorCode::NotHere)
 }
 
 #[test]
