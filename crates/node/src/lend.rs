@@ -108,6 +108,13 @@ impl Lender {
         }
     }
 
+    /// A node was told of a worker anew, and that it has no room.
+    pub fn untold(&mut self, session: SessionId, node: NodeId) {
+        if let Some(lent) = self.sessions.get_mut(&session) {
+            lent.told.remove(&node);
+        }
+    }
+
     /// An attempt of a node's goes to a worker.
     pub fn takes(&mut self, session: SessionId, node: NodeId, takes: &Takes) {
         if let Some(lent) = self.sessions.get_mut(&session) {

@@ -23,6 +23,7 @@ pub mod lend;
 pub mod members;
 pub mod metrics;
 pub mod perform;
+pub mod relay;
 pub mod request;
 
 pub use kapell_engine as engine;

@@ -28,7 +28,7 @@ use kapell_store::{Beat, NodeAbout, NodeRow};
 pub struct Instant(pub u64);
 
 impl Instant {
-    fn plus(self, span: Duration) -> Self {
+    pub(crate) fn plus(self, span: Duration) -> Self {
         let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
         Self(self.0.saturating_add(micros))
     }

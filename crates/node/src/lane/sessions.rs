@@ -11,7 +11,7 @@ use super::{Lane, Seat, Slot, ToEntity};
 use crate::entity::Entity;
 
 /// What is said of a session.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum SessionChange {
     /// It may hold attempts of an owner before this one, in these queues, and has not said which.
     Unheard(Queues),
@@ -22,6 +22,8 @@ pub enum SessionChange {
         seat: Seat,
         /// What it holds.
         holds: Vec<Holding>,
+        /// That is all it holds: what was handed out to it and is not among these was lost on the way.
+        whole: bool,
     },
     /// What it has to give from now on.
     Seat(Seat),
@@ -40,15 +42,18 @@ impl Lane {
         let heard = self.seats.all_heard();
         match change {
             SessionChange::Unheard(queues) => self.seats.expect(session, queues),
-            SessionChange::Open { seat, holds } => {
+            SessionChange::Open { seat, holds, whole } => {
                 self.seats.set(session, seat);
+                if whole {
+                    self.lose_all_but(session, &holds);
+                }
                 self.holds(session, holds);
             }
             SessionChange::Seat(seat) => self.seats.set(session, seat),
             SessionChange::Holds(holds) => self.holds(session, holds),
             SessionChange::Over => {
                 self.seats.remove(session);
-                self.lose_all_of(session);
+                self.lose_all_but(session, &[]);
             }
             SessionChange::Serves(queues) => self.seats.serves(session, queues),
             SessionChange::Kept(names) => self.seats.keep(names),
@@ -82,9 +87,13 @@ impl Lane {
         }
     }
 
-    /// A session is gone, and with it what it still held.
-    fn lose_all_of(&mut self, session: SessionId) {
+    /// A session is gone but for these, and with it what else it held.
+    fn lose_all_but(&mut self, session: SessionId, holds: &[Holding]) {
         let now = self.now;
+        let held: BTreeSet<_> = holds
+            .iter()
+            .map(|held| (held.run, held.place, held.offer))
+            .collect();
         let lost = |(run, place, offer)| Report {
             run,
             place,
@@ -100,7 +109,8 @@ impl Lane {
                 usage: None,
             },
         };
-        let lost: VecDeque<Report> = self.held.at(session).map(lost).collect();
+        let names = self.held.at(session).filter(|name| !held.contains(name));
+        let lost: VecDeque<Report> = names.map(lost).collect();
         if !lost.is_empty() {
             // After what was reported of them.
             self.reports.push_back(lost);

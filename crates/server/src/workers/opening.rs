@@ -127,7 +127,11 @@ impl Workers {
         let end = session.connect();
         let seat = session.seat();
         let holds = attached;
-        self.node.session(id, SessionChange::Open { seat, holds });
+        self.node.session(id, SessionChange::Open {
+            seat,
+            holds,
+            whole: false,
+        });
         let now = clock::now();
         let lost = |name| gone(name, now, ("it did not arrive at its worker", true));
         self.node.reports(missing.into_iter().map(lost).collect());

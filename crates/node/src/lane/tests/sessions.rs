@@ -60,7 +60,11 @@ impl World {
     }
 
     fn open(&mut self, session: SessionId, seat: Seat, holds: Vec<Holding>) {
-        self.say(session, SessionChange::Open { seat, holds });
+        self.say(session, SessionChange::Open {
+            seat,
+            holds,
+            whole: false,
+        });
     }
 
     /// The process dies and another one begins, which knows of these sessions.
