@@ -305,6 +305,17 @@ impl Members {
     }
 }
 
+/// The node that owns each shard, by number, where these are there: as [`Members::owner`] says it.
+pub fn owners<'a>(nodes: impl Iterator<Item = &'a NodeAbout>) -> Vec<Option<NodeId>> {
+    let (leave, stay): (Vec<&NodeAbout>, Vec<_>) = nodes.partition(|node| node.leaving);
+    let candidates = if stay.is_empty() { leave } else { stay };
+    let owner = |shard| {
+        let ids = candidates.iter().map(|node| node.id);
+        ids.max_by_key(|id| score(*id, shard))
+    };
+    (0..SHARDS).map(Shard).map(owner).collect()
+}
+
 /// How much a node wants a shard: highest random weight, after Thaler and Ravishankar, "Using name-based
 /// mappings to increase hit rates" (1998).
 fn score(node: NodeId, shard: Shard) -> (u64, NodeId) {

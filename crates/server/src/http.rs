@@ -42,7 +42,7 @@ use kapell_api::http::{BASE, REQUEST_BYTES};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::{Service, workers};
+use crate::{Service, peers, workers};
 use gate::Gate;
 
 pub use document::openapi;
@@ -87,9 +87,11 @@ pub fn router(service: Arc<Service>, request_rate: u32) -> Router {
     let document = document::finished(&document);
     let gate = Arc::new(Gate::new(Arc::clone(&service), &document, request_rate));
     let workers = service.workers().map(workers::routes);
+    let nodes = service.nodes().cloned().map(peers::routes);
     routes
         .merge(document::routes(&document))
         .merge(workers.unwrap_or_default())
+        .merge(nodes.unwrap_or_default())
         .merge(crate::metrics::routes())
         .fallback(async || StatusCode::NOT_FOUND)
         .layer(DefaultBodyLimit::max(REQUEST_BYTES))
