@@ -22,6 +22,7 @@ mod health;
 mod hook;
 mod lock;
 mod log;
+mod node;
 mod run;
 mod secret;
 mod signal;
@@ -37,7 +38,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
-use axum::middleware::{from_fn, from_fn_with_state, map_response};
+use axum::middleware::{from_fn, from_fn_with_state, map_response, map_response_with_state};
 use kapell_api::http::{BASE, REQUEST_BYTES};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -66,6 +67,7 @@ fn parts() -> (Router<Arc<Service>>, OpenApi) {
         .merge(channel::routes())
         .merge(token::routes())
         .merge(worker::routes())
+        .merge(node::routes())
         .merge(secret::routes())
         .merge(backup::routes())
         .merge(trigger::routes())
@@ -100,6 +102,7 @@ pub fn router(service: Arc<Service>, request_rate: u32) -> Router {
         .layer(from_fn_with_state(gate, gate::pass))
         .layer(from_fn(answer::unbroken))
         .layer(map_response(answer::explained))
+        .layer(map_response_with_state(Arc::clone(&service), node::told))
         .layer(from_fn_with_state(
             Arc::clone(&service),
             crate::metrics::measured,

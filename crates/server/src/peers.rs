@@ -124,7 +124,9 @@ impl Nodes {
             .map(|(_, link)| link)
             .collect();
         drop(links);
-        gone.iter().for_each(|link| link.close());
+        for link in gone {
+            link.close();
+        }
     }
 
     /// Who is there, by id, and how many shards each is to own.
@@ -139,6 +141,11 @@ impl Nodes {
             .collect()
     }
 
+    /// This node.
+    pub(crate) fn me(&self) -> NodeId {
+        self.me
+    }
+
     /// Addresses of the nodes that stay, this one among them.
     pub(crate) fn addresses(&self) -> Vec<String> {
         let known = self.known.read();
@@ -149,7 +156,9 @@ impl Nodes {
     /// Ends all links: what is asked on them is answered as unknown.
     pub fn stop(&self) {
         let links = std::mem::take(&mut *self.links.lock());
-        links.values().for_each(|link| link.close());
+        for link in links.into_values() {
+            link.close();
+        }
         let runtime = self.runtime.lock().take();
         if let Some(runtime) = runtime {
             runtime.shutdown_background();

@@ -13,6 +13,7 @@ mod deploy;
 mod health;
 mod lock;
 mod log;
+mod node;
 mod run;
 mod secret;
 mod signal;
@@ -70,6 +71,9 @@ pub struct Service {
     workers: OnceLock<Arc<Workers>>,
     /// Set where other nodes share the store.
     nodes: OnceLock<Arc<Nodes>>,
+    /// The first address that is listened on.
+    address: OnceLock<String>,
+    opened_at: Time,
     secrets: Arc<Secrets>,
     /// Held while what is in force changes: numbers of versions and what holds for all workflows are looked
     /// up first.
@@ -116,6 +120,8 @@ impl Service {
             working,
             workers: OnceLock::new(),
             nodes: OnceLock::new(),
+            address: OnceLock::new(),
+            opened_at: clock::now(),
             secrets,
             definitions: Mutex::new(()),
             senders: OnceLock::new(),
@@ -197,6 +203,12 @@ impl Service {
     pub fn set_nodes(&self, nodes: Arc<Nodes>) {
         // Set once, where everything is put together.
         let _ = self.nodes.set(nodes);
+    }
+
+    /// It is reached there.
+    pub(crate) fn set_address(&self, address: String) {
+        // The first one counts.
+        let _ = self.address.set(address);
     }
 
     /// Where notices go.
