@@ -13,6 +13,7 @@ mod deploy;
 mod health;
 mod lock;
 mod log;
+mod node;
 mod run;
 mod secret;
 mod signal;
@@ -48,10 +49,11 @@ pub use deploy::DeployCalls;
 pub use health::HealthCalls;
 pub use lock::LockCalls;
 pub use log::LogCalls;
+pub use node::NodeCalls;
 pub use run::RunCalls;
 pub use secret::SecretCalls;
 pub use signal::SignalCalls;
-pub use target::{HttpServer, Target, Wire, short};
+pub use target::{HttpServer, NODES_HEADER, Target, Wire, short};
 pub use token::TokenCalls;
 pub use trigger::TriggerCalls;
 pub use worker::WorkerCalls;
@@ -79,6 +81,7 @@ pub trait Api:
     + BackfillCalls
     + ApprovalCalls
     + DebugCalls
+    + NodeCalls
 {
 }
 
@@ -100,6 +103,7 @@ impl<T> Api for T where
         + BackfillCalls
         + ApprovalCalls
         + DebugCalls
+        + NodeCalls
 {
 }
 
@@ -187,7 +191,17 @@ impl Client {
             .lock()
             .take()
             .filter(|connection| !connection.is_closed());
-        let (connection, status, bytes) = self.runtime.block_on(self.exchange(kept, request))?;
+        let again = (request.method() == Method::GET).then(|| request.clone());
+        let mut exchanged = self.runtime.block_on(self.exchange(kept, request));
+        // Another node says the same: what changes nothing may be asked twice.
+        if let Err(error) = &exchanged
+            && error.code == ErrorCode::ServerUnreachable
+            && let Some(request) = again
+            && self.target.next()
+        {
+            exchanged = self.runtime.block_on(self.exchange(None, request));
+        }
+        let (connection, status, bytes) = exchanged?;
         *self.connection.lock() = Some(connection);
         if status.is_success() {
             return serde_json::from_slice(&bytes).map_err(|error| {
@@ -277,6 +291,10 @@ impl Client {
         response: Response<Incoming>,
     ) -> Result<(Connection, StatusCode, Bytes)> {
         let status = response.status();
+        let said = response.headers().get(NODES_HEADER);
+        if let Some(said) = said.and_then(|said| said.to_str().ok()) {
+            self.target.learn(said);
+        }
         let body = Limited::new(response.into_body(), ANSWER_BYTES).collect();
         let bytes = self
             .within(TRANSFER_PATIENCE, body)

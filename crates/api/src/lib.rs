@@ -14,6 +14,7 @@
 pub mod client;
 pub mod http;
 pub mod log;
+pub mod nodes;
 pub mod record;
 mod stamp;
 pub mod task;

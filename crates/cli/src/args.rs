@@ -43,7 +43,7 @@ pub(crate) use server::{Audit, Server, Token, TokenCreate, TokenList, TokenRevok
 pub(crate) use signal::{Signal, SignalList, SignalSend, SignalShow};
 pub(crate) use store::{Store, StoreMove, StoreShow};
 pub(crate) use trigger::{Trigger, TriggerList, TriggerOne};
-pub(crate) use worker::{Worker, Workers};
+pub(crate) use worker::{Nodes, Worker, Workers};
 pub(crate) use workflow::{
     Deploy, Graph, GraphFormat, Validate, Workflow, WorkflowDiff, WorkflowList, WorkflowOne,
     WorkflowQueue, WorkflowSet, WorkflowSome, WorkflowVersions,
@@ -93,7 +93,8 @@ pub(crate) struct Global {
     )]
     pub(crate) store: Option<String>,
     /// Ask the server at this address instead of a data directory: http://HOST:PORT or
-    /// https://HOST:PORT; its token is in KAPELL_TOKEN [env: KAPELL_SERVER]
+    /// https://HOST:PORT, or several nodes of a cluster with commas between; its token is in KAPELL_TOKEN
+    /// [env: KAPELL_SERVER]
     #[arg(
         long,
         global = true,
@@ -239,6 +240,8 @@ pub(crate) enum Command {
     Worker(Worker),
     /// Show the workers of a server in other processes, and let one go
     Workers(Workers),
+    /// List the nodes that share the store, and what each of them owns
+    Nodes(Nodes),
     /// Make, list and revoke tokens for a server
     #[command(subcommand)]
     Token(Token),

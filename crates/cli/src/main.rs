@@ -37,6 +37,7 @@ mod list;
 mod lock;
 mod log_line;
 mod logs;
+mod node;
 mod paint;
 mod params;
 mod printer;
@@ -188,6 +189,7 @@ fn dispatch(command: Command, config: &Config, printer: &mut Printer) -> Ended {
         Command::Server(server) => server::server(&server, config, printer),
         Command::Worker(worker) => worker::worker(&worker, config, printer),
         Command::Workers(workers) => worker::workers(&workers, config, printer),
+        Command::Nodes(nodes) => node::nodes(&nodes, config, printer),
         Command::Token(token) => token::token(&token, config, printer),
         Command::Audit(audit) => audit::audit(&audit, config, printer),
         Command::Store(command) => store::store(&command, config, printer),

@@ -35,7 +35,7 @@ mod route;
 mod tests;
 
 use membership::{Membership, ToMembers, Until};
-pub use membership::{Join, Nodes};
+pub use membership::{Heard, Join};
 use route::Router;
 pub use route::{FromPeer, Owner, PATIENCE, Peers, Unanswered};
 
@@ -95,7 +95,6 @@ pub struct Node {
     to_lane: Sender<Message>,
     waiting: Arc<AtomicUsize>,
     metrics: Arc<Metrics>,
-    nodes: Arc<OnceLock<Arc<Nodes>>>,
     /// Finds the owners of requests, where there are other nodes.
     router: Arc<OnceLock<Arc<Router>>>,
 }
@@ -123,7 +122,6 @@ impl Node {
                 to_lane,
                 waiting: Arc::default(),
                 metrics: Arc::default(),
-                nodes: Arc::default(),
                 router: Arc::default(),
             },
             from,
@@ -186,18 +184,10 @@ impl Node {
         &self.metrics
     }
 
-    /// Which nodes there are, if it is one of several.
-    pub fn nodes(&self) -> Option<&Arc<Nodes>> {
-        self.nodes.get()
-    }
-
     /// True if this node does what one node is to do of a shard, beside what the lane does.
     pub fn is_mine(&self, shard: Shard) -> bool {
-        self.nodes().is_none_or(|nodes| {
-            nodes
-                .owner(shard)
-                .is_some_and(|owner| owner.id == nodes.me())
-        })
+        let router = self.router.get();
+        router.is_none_or(|router| router.peers.owner(shard) == Owner::Here)
     }
 
     /// Requests that wait for an answer.
@@ -316,10 +306,6 @@ impl Prepared {
         let membership = join
             .map(|join| Membership::start(join, to_lane.clone()))
             .transpose()?;
-        if let Some(membership) = &membership {
-            // It is set once: a node is started once.
-            let _ = self.node.nodes.set(Arc::clone(&membership.nodes));
-        }
         let lease = membership
             .as_ref()
             .map(|members| (members.sender(), members.until.clone()));

@@ -181,7 +181,7 @@ impl Members {
 
     /// The node that owns a shard, or soon will.
     pub fn owner(&self, shard: Shard) -> Option<&NodeAbout> {
-        owner(self.candidates(), shard)
+        self.candidates().max_by_key(|node| score(node.id, shard))
     }
 
     /// Until when it may act; none if it may not.
@@ -200,7 +200,7 @@ impl Members {
     }
 
     /// Nodes that shards go to: those that are leaving only if there are no others.
-    pub fn candidates(&self) -> impl Iterator<Item = &NodeAbout> {
+    fn candidates(&self) -> impl Iterator<Item = &NodeAbout> {
         let stays = self.nodes().any(|node| !node.about.leaving);
         self.nodes()
             .map(|node| &node.about)
@@ -310,12 +310,15 @@ impl Members {
     }
 }
 
-/// The one of these nodes that owns a shard, or soon will.
-pub fn owner<'a>(
-    candidates: impl Iterator<Item = &'a NodeAbout>,
-    shard: Shard,
-) -> Option<&'a NodeAbout> {
-    candidates.max_by_key(|node| score(node.id, shard))
+/// The node that owns each shard, by number, where these are there: as [`Members::owner`] says it.
+pub fn owners<'a>(nodes: impl Iterator<Item = &'a NodeAbout>) -> Vec<Option<NodeId>> {
+    let (leave, stay): (Vec<&NodeAbout>, Vec<_>) = nodes.partition(|node| node.leaving);
+    let candidates = if stay.is_empty() { leave } else { stay };
+    let owner = |shard| {
+        let ids = candidates.iter().map(|node| node.id);
+        ids.max_by_key(|id| score(*id, shard))
+    };
+    (0..SHARDS).map(Shard).map(owner).collect()
 }
 
 /// How much a node wants a shard: highest random weight, after Thaler and Ravishankar, "Using name-based

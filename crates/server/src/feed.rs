@@ -178,6 +178,11 @@ impl Feed {
         })
     }
 
+    /// Tells this process from those before.
+    pub(crate) fn life(&self) -> u64 {
+        self.life
+    }
+
     /// The id of a change, for whoever comes back.
     pub(crate) fn id(&self, number: u64) -> String {
         format!("{:x}-{number}", self.life)

@@ -22,6 +22,7 @@ mod health;
 mod hook;
 mod lock;
 mod log;
+mod node;
 mod run;
 mod secret;
 mod signal;
@@ -37,12 +38,12 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
-use axum::middleware::{from_fn, from_fn_with_state, map_response};
+use axum::middleware::{from_fn, from_fn_with_state, map_response, map_response_with_state};
 use kapell_api::http::{BASE, REQUEST_BYTES};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::{Service, workers};
+use crate::{Service, peers, workers};
 use gate::Gate;
 
 pub use document::openapi;
@@ -66,6 +67,7 @@ fn parts() -> (Router<Arc<Service>>, OpenApi) {
         .merge(channel::routes())
         .merge(token::routes())
         .merge(worker::routes())
+        .merge(node::routes())
         .merge(secret::routes())
         .merge(backup::routes())
         .merge(trigger::routes())
@@ -87,9 +89,11 @@ pub fn router(service: Arc<Service>, request_rate: u32) -> Router {
     let document = document::finished(&document);
     let gate = Arc::new(Gate::new(Arc::clone(&service), &document, request_rate));
     let workers = service.workers().map(workers::routes);
+    let nodes = service.nodes().cloned().map(peers::routes);
     routes
         .merge(document::routes(&document))
         .merge(workers.unwrap_or_default())
+        .merge(nodes.unwrap_or_default())
         .merge(crate::metrics::routes())
         .fallback(async || StatusCode::NOT_FOUND)
         .layer(DefaultBodyLimit::max(REQUEST_BYTES))
@@ -98,6 +102,7 @@ pub fn router(service: Arc<Service>, request_rate: u32) -> Router {
         .layer(from_fn_with_state(gate, gate::pass))
         .layer(from_fn(answer::unbroken))
         .layer(map_response(answer::explained))
+        .layer(map_response_with_state(Arc::clone(&service), node::told))
         .layer(from_fn_with_state(
             Arc::clone(&service),
             crate::metrics::measured,

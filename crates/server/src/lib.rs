@@ -25,6 +25,7 @@ pub mod metrics;
 pub mod net;
 pub mod notify;
 mod options;
+pub mod peers;
 mod register;
 mod rows;
 mod search;

@@ -489,6 +489,12 @@ impl Local {
         let served = Served::start(Listener::Tcp(listener, tls, trust), router, THREADS);
         self.listening
             .push(served.map_err(|error| refused(&error))?);
+        let scheme = if listen.tls == Tls::Plain {
+            "http"
+        } else {
+            "https"
+        };
+        self.service.set_address(format!("{scheme}://{bound}"));
         Ok(bound)
     }
 

@@ -13,6 +13,7 @@ mod deploy;
 mod health;
 mod lock;
 mod log;
+mod node;
 mod run;
 mod secret;
 mod signal;
@@ -45,6 +46,7 @@ use crate::feed::Feed;
 use crate::hooks::{Hooks, SecretSource};
 use crate::metrics::Requests;
 use crate::notify::{self, Senders};
+use crate::peers::Nodes;
 use crate::rows::failure;
 use crate::traces::Counts;
 use crate::workers::Workers;
@@ -67,6 +69,11 @@ pub struct Service {
     stopping: AtomicBool,
     /// Set where work is done.
     workers: OnceLock<Arc<Workers>>,
+    /// Set where other nodes share the store.
+    nodes: OnceLock<Arc<Nodes>>,
+    /// The first address that is listened on.
+    address: OnceLock<String>,
+    opened_at: Time,
     secrets: Arc<Secrets>,
     /// Held while what is in force changes: numbers of versions and what holds for all workflows are looked
     /// up first.
@@ -112,6 +119,9 @@ impl Service {
             node,
             working,
             workers: OnceLock::new(),
+            nodes: OnceLock::new(),
+            address: OnceLock::new(),
+            opened_at: clock::now(),
             secrets,
             definitions: Mutex::new(()),
             senders: OnceLock::new(),
@@ -182,6 +192,23 @@ impl Service {
     pub(crate) fn set_workers(&self, workers: Arc<Workers>) {
         // Set once, where everything is put together.
         let _ = self.workers.set(workers);
+    }
+
+    /// The other nodes, where there may be some.
+    pub(crate) fn nodes(&self) -> Option<&Arc<Nodes>> {
+        self.nodes.get()
+    }
+
+    /// The other nodes: before anybody is answered.
+    pub fn set_nodes(&self, nodes: Arc<Nodes>) {
+        // Set once, where everything is put together.
+        let _ = self.nodes.set(nodes);
+    }
+
+    /// It is reached there.
+    pub(crate) fn set_address(&self, address: String) {
+        // The first one counts.
+        let _ = self.address.set(address);
     }
 
     /// Where notices go.

@@ -5,6 +5,8 @@
 //! meanwhile; when nobody has held it for a while the server is stopped and removed by a watcher.
 //! `KAPELL_TEST_POSTGRES` names another server instead.
 
+pub mod half;
+
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};

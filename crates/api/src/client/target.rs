@@ -12,6 +12,7 @@ use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use hyper::{Method, Request, Uri};
 use hyper_util::rt::TokioIo;
 use kapell_model::{Error, ErrorCode};
+use parking_lot::Mutex;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -27,6 +28,15 @@ pub(super) type Connection = SendRequest<Full<Bytes>>;
 
 /// How long it may take to connect, the handshake of TLS included.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The same at one of several addresses: a machine that is off says nothing.
+const ADDRESS_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Addresses of one cluster that a client knows.
+const ADDRESSES: usize = 32;
+
+/// The header in which a node of a cluster says where all of them are, with commas between.
+pub const NODES_HEADER: &str = "kapell-nodes";
 
 /// Where systems keep the certificates that they trust.
 const SYSTEM_ROOTS: [&str; 4] = [
@@ -45,25 +55,36 @@ pub enum Target {
     Http(Box<HttpServer>),
 }
 
-/// A server at an address.
+/// A server at an address, or one of several that are nodes of one cluster: whoever answers is as good as any
+/// other, so the next one is tried where nobody does.
 #[derive(Clone)]
 pub struct HttpServer {
     /// As it was given, for messages.
     url: String,
-    host: String,
-    port: u16,
     tls: Option<Arc<ClientConfig>>,
     token: Option<String>,
+    addresses: Arc<Mutex<Addresses>>,
 }
 
-impl HttpServer {
-    /// A server at `http://host:port` or `https://host:port`, whose certificate the system trusts or one
-    /// of the file `ca` (PEM) has signed. The token is sent with every request.
-    ///
-    /// # Errors
-    /// [`ErrorCode::BadRequest`] for what is no such address or token, [`ErrorCode::FileNotFound`] if
-    /// certificates cannot be read.
-    pub fn new(url: &str, token: Option<String>, ca: Option<&Path>) -> Result<Self> {
+/// Where a server is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Address {
+    secure: bool,
+    host: String,
+    port: u16,
+}
+
+/// All addresses that are known.
+struct Addresses {
+    /// Those that were given, then those that nodes told of.
+    all: Vec<Address>,
+    given: usize,
+    /// The one that answered last.
+    at: usize,
+}
+
+impl Address {
+    fn read(url: &str) -> Result<Self> {
         let bad = |why: &str| {
             Error::new(
                 ErrorCode::BadRequest,
@@ -87,27 +108,11 @@ impl HttpServer {
         {
             return Err(bad("it names a user; a token goes into KAPELL_TOKEN"));
         }
-        if token.as_ref().is_some_and(|token| {
-            token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic())
-        }) {
-            return Err(Error::new(
-                ErrorCode::BadRequest,
-                "the token holds characters that no token has",
-            )
-            .hint("`kapell token create` prints tokens; look for a line end in KAPELL_TOKEN"));
-        }
         Ok(Self {
-            url: url.trim_end_matches('/').to_owned(),
+            secure,
             host: host.trim_matches(['[', ']']).to_owned(),
             port: uri.port_u16().unwrap_or(if secure { 443 } else { 80 }),
-            tls: secure.then(|| trust(ca)).transpose()?,
-            token,
         })
-    }
-
-    /// Its address, as it was given.
-    pub fn url(&self) -> &str {
-        &self.url
     }
 
     fn authority(&self) -> String {
@@ -117,14 +122,131 @@ impl HttpServer {
             format!("{}:{}", self.host, self.port)
         }
     }
+}
+
+impl HttpServer {
+    /// A server at `http://host:port` or `https://host:port`, or at one of several such addresses with commas
+    /// between, whose certificate the system trusts or one of the file `ca` (PEM) has signed. The token is sent
+    /// with every request.
+    ///
+    /// # Errors
+    /// [`ErrorCode::BadRequest`] for what is no such address or token, [`ErrorCode::FileNotFound`] if
+    /// certificates cannot be read.
+    pub fn new(url: &str, token: Option<String>, ca: Option<&Path>) -> Result<Self> {
+        let all = url.split(',').map(|url| Address::read(url.trim()));
+        let all = all.collect::<Result<Vec<_>>>()?;
+        if all.len() > ADDRESSES {
+            let message = format!("{} addresses of a server are given", all.len());
+            return Err(Error::new(ErrorCode::LimitReached, message).hint(format!(
+                "at most {ADDRESSES}: each node tells of the others"
+            )));
+        }
+        if token.as_ref().is_some_and(|token| {
+            token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic())
+        }) {
+            return Err(Error::new(
+                ErrorCode::BadRequest,
+                "the token holds characters that no token has",
+            )
+            .hint("`kapell token create` prints tokens; look for a line end in KAPELL_TOKEN"));
+        }
+        let secure = all.iter().any(|address| address.secure);
+        Ok(Self {
+            url: url.trim_end_matches('/').to_owned(),
+            tls: secure.then(|| trust(ca)).transpose()?,
+            token,
+            addresses: Arc::new(Mutex::new(Addresses {
+                given: all.len(),
+                all,
+                at: 0,
+            })),
+        })
+    }
+
+    /// Its address, as it was given.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Takes what a node says of where others are ([`NODES_HEADER`]). Where all that was given is encrypted,
+    /// nothing else is believed.
+    pub fn learn(&self, said: &str) {
+        let mut known = self.addresses.lock();
+        let given = known.given;
+        let encrypted = known.all[..given].iter().all(|address| address.secure);
+        let current = known.all[known.at].clone();
+        known.all.truncate(given);
+        for address in said
+            .split(',')
+            .filter_map(|url| Address::read(url.trim()).ok())
+        {
+            let usable = if address.secure {
+                self.tls.is_some()
+            } else {
+                !encrypted
+            };
+            if usable && !known.all.contains(&address) && known.all.len() < ADDRESSES {
+                known.all.push(address);
+            }
+        }
+        let at = known.all.iter().position(|address| *address == current);
+        known.at = at.unwrap_or(0);
+    }
+
+    /// True if there is somebody else to ask than who was asked last: from now on that one is.
+    pub(super) fn next(&self) -> bool {
+        let mut known = self.addresses.lock();
+        known.at = (known.at + 1) % known.all.len();
+        known.all.len() > 1
+    }
+
+    fn authority(&self) -> String {
+        let known = self.addresses.lock();
+        known.all[known.at].authority()
+    }
+
+    /// All that is known, in the order in which they are tried.
+    #[cfg(test)]
+    pub(super) fn known(&self) -> Vec<String> {
+        let known = self.addresses.lock();
+        known.all.iter().map(Address::authority).collect()
+    }
 
     async fn wire(&self) -> std::io::Result<Box<dyn Wire>> {
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
+        let (all, at) = {
+            let known = self.addresses.lock();
+            (known.all.clone(), known.at)
+        };
+        let mut last = None;
+        for place in 0..all.len() {
+            let address = &all[(at + place) % all.len()];
+            let connected = if all.len() == 1 {
+                self.connect(address).await
+            } else {
+                let soon = tokio::time::timeout(ADDRESS_PATIENCE, self.connect(address));
+                soon.await.unwrap_or_else(|late| Err(late.into()))
+            };
+            match connected {
+                Ok(wire) => {
+                    let mut known = self.addresses.lock();
+                    if let Some(at) = known.all.iter().position(|known| known == address) {
+                        known.at = at;
+                    }
+                    return Ok(wire);
+                }
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| std::io::ErrorKind::AddrNotAvailable.into()))
+    }
+
+    async fn connect(&self, address: &Address) -> std::io::Result<Box<dyn Wire>> {
+        let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
         stream.set_nodelay(true)?;
-        let Some(tls) = &self.tls else {
+        let Some(tls) = self.tls.as_ref().filter(|_| address.secure) else {
             return Ok(Box::new(stream));
         };
-        let name = ServerName::try_from(self.host.clone()).map_err(std::io::Error::other)?;
+        let name = ServerName::try_from(address.host.clone()).map_err(std::io::Error::other)?;
         let connector = TlsConnector::from(Arc::clone(tls));
         Ok(Box::new(connector.connect(name, stream).await?))
     }
@@ -210,6 +332,22 @@ impl Target {
         match self {
             Self::Socket(_) => None,
             Self::Http(server) => server.token.as_deref(),
+        }
+    }
+
+    /// Takes what a node says of where others are.
+    pub fn learn(&self, said: &str) {
+        match self {
+            Self::Socket(_) => {}
+            Self::Http(server) => server.learn(said),
+        }
+    }
+
+    /// True if there is somebody else to ask: from now on that one is.
+    pub(super) fn next(&self) -> bool {
+        match self {
+            Self::Socket(_) => false,
+            Self::Http(server) => server.next(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! `kapell worker`, `kapell workers`
+//! `kapell worker`, `kapell workers`, `kapell nodes`
 
 use clap::Args;
 
@@ -34,6 +34,14 @@ pub(crate) struct Workers {
     #[arg(long, value_name = "SECONDS", default_value_t = 30, requires = "drain")]
     #[arg(value_parser = clap::value_parser!(u32).range(0..=86_400))]
     pub(crate) grace: u32,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `nodes`
+#[derive(Args)]
+pub(crate) struct Nodes {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

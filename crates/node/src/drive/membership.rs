@@ -11,9 +11,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use kapell_model::{NodeId, Shard, ShardSet};
+use kapell_model::{NodeId, ShardSet};
 use kapell_store::{Cluster, NodeAbout, NodeRow};
-use parking_lot::Mutex;
 
 use super::Message;
 use crate::clock;
@@ -21,7 +20,6 @@ use crate::lane::{self, Own};
 use crate::members::{self, Input, Instant, Members, Output};
 
 /// What a node needs to be one of several.
-#[derive(Clone)]
 pub struct Join {
     /// The store that they share.
     pub cluster: Arc<dyn Cluster>,
@@ -29,6 +27,8 @@ pub struct Join {
     pub about: NodeAbout,
     /// How long others wait for it.
     pub lease: Duration,
+    /// Who else wants to know which nodes there are.
+    pub heard: Heard,
 }
 
 /// Heartbeats in a lease.
@@ -40,43 +40,8 @@ const TICK: Duration = Duration::from_secs(1);
 /// How long a node that leaves waits until it has given its shards away.
 const LEAVES: Duration = Duration::from_secs(10);
 
-/// Which nodes there are, as this one knows.
-pub struct Nodes {
-    me: NodeId,
-    known: Mutex<Arc<Known>>,
-}
-
-#[derive(Default)]
-struct Known {
-    rows: Vec<NodeRow>,
-    candidates: Vec<NodeAbout>,
-}
-
-impl Nodes {
-    /// This node.
-    pub fn me(&self) -> NodeId {
-        self.me
-    }
-
-    /// Those that are there, by id.
-    pub fn list(&self) -> Vec<NodeRow> {
-        self.known.lock().rows.clone()
-    }
-
-    /// The node that owns a shard, or soon will; none while no node is known.
-    pub fn owner(&self, shard: Shard) -> Option<NodeAbout> {
-        let known = Arc::clone(&*self.known.lock());
-        members::owner(known.candidates.iter(), shard).cloned()
-    }
-
-    fn set(&self, members: &Members) {
-        let known = Known {
-            rows: members.nodes().cloned().collect(),
-            candidates: members.candidates().cloned().collect(),
-        };
-        *self.known.lock() = Arc::new(known);
-    }
-}
+/// Hears which nodes there are, each time that is read.
+pub type Heard = Box<dyn Fn(Vec<NodeRow>) + Send>;
 
 /// Until when the lane may act, on the clock that nobody sets.
 #[derive(Clone, Default)]
@@ -110,7 +75,6 @@ pub(super) struct Membership {
     notes: Sender<Note>,
     thread: Option<JoinHandle<()>>,
     pub(super) until: Until,
-    pub(super) nodes: Arc<Nodes>,
 }
 
 impl Membership {
@@ -119,10 +83,7 @@ impl Membership {
         let (notes, from) = mpsc::channel();
         let (to_beat, beats) = mpsc::channel::<NodeAbout>();
         let until = Until::default();
-        let nodes = Arc::new(Nodes {
-            me: join.about.id,
-            known: Mutex::default(),
-        });
+        let me = join.about.id;
         let (cluster, answers, lease) = (Arc::clone(&join.cluster), notes.clone(), join.lease);
         std::thread::Builder::new()
             .name("kapell-beat".to_owned())
@@ -145,7 +106,8 @@ impl Membership {
             to_beat,
             to_lane,
             until: until.clone(),
-            nodes: Arc::clone(&nodes),
+            me,
+            heard: join.heard,
         };
         let thread = std::thread::Builder::new()
             .name("kapell-members".to_owned())
@@ -154,7 +116,6 @@ impl Membership {
             notes,
             thread: Some(thread),
             until,
-            nodes,
         })
     }
 
@@ -190,17 +151,21 @@ struct Turn {
     to_beat: Sender<NodeAbout>,
     to_lane: Sender<Message>,
     until: Until,
-    nodes: Arc<Nodes>,
+    me: NodeId,
+    heard: Heard,
 }
 
 impl Turn {
     fn turn(&mut self, from: &Receiver<Note>) {
         let mut input = Input::Tick;
         loop {
+            let read = matches!(input, Input::Beaten(Ok(_)));
             let outputs = self.members.on(now(), input);
             let until = self.members.until().map_or(0, |until| until.0);
             self.until.0.store(until, Ordering::Relaxed);
-            self.nodes.set(&self.members);
+            if read {
+                (self.heard)(self.members.nodes().cloned().collect());
+            }
             for output in outputs {
                 if !self.output(output) {
                     return;
@@ -224,7 +189,7 @@ impl Turn {
                 return true;
             }
             Output::Leave => {
-                if let Err(error) = self.cluster.leave(self.nodes.me) {
+                if let Err(error) = self.cluster.leave(self.me) {
                     tracing::warn!(%error, "the node could not say that it leaves: its lease ends instead");
                 }
                 return false;

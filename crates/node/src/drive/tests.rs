@@ -1,7 +1,5 @@
 //! Two nodes over one store, each with half of the shards, and what connects them.
 
-mod half;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
@@ -13,13 +11,13 @@ use kapell_engine::run_queue::{Activate, Change};
 use kapell_engine::topic::Keeps;
 use kapell_expr::{BlobRef, Value};
 use kapell_model::{EntityKey, Error, ErrorCode, NodeId, Offer, RunId, Shard, ShardSet, Time};
+use kapell_store::testing::half::Half;
 use kapell_store::{MemoryStore, Store, VersionRow};
 use parking_lot::Mutex;
 
 use super::{FromPeer, Node, Owner, Peers, Threads, Unanswered, Workers};
 use crate::lane::Config;
 use crate::request::{Answer, ClientRequest, StartRun, wire};
-use half::Half;
 
 struct Nothing;
 
@@ -153,7 +151,7 @@ impl World {
         for (id, shards) in [(ONE, one), (TWO, two)] {
             let prepared = Node::prepare();
             let node = prepared.node();
-            let half = Half::new(store.clone(), shards.clone());
+            let half = Half::new(Arc::new(store.clone()), shards.clone());
             let started = prepared.start(
                 config(id),
                 Arc::new(half),

@@ -461,7 +461,7 @@ fn moment(row: &RunRow, at: Time) -> Result<Time> {
 fn started(answer: Answer) -> Result<RunId> {
     match answer {
         Answer::Started(run) => Ok(run),
-        Answer::Done | Answer::Value(_) | Answer::View(_) => Err(unexpected()),
+        Answer::Done | Answer::Sent(_) | Answer::Value(_) | Answer::View(_) => Err(unexpected()),
     }
 }
 
@@ -587,7 +587,7 @@ fn acted(answer: Answer) -> Result<Option<RunId>> {
     match answer {
         Answer::Started(run) => Ok(Some(run)),
         Answer::Done | Answer::Value(_) => Ok(None),
-        Answer::View(_) => Err(unexpected()),
+        Answer::Sent(_) | Answer::View(_) => Err(unexpected()),
     }
 }
 

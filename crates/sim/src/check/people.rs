@@ -43,6 +43,8 @@ impl Checks {
                 self.signal_taken(request, value)?;
                 self.call_answered(request, value)
             }
+            // One lane has all there is.
+            Answer::Sent(shards) => wrong("owner", format!("{shards:?} are said to be another's")),
             Answer::Done => {
                 self.answer_counts(request)?;
                 let ClientRequest::Run {

@@ -91,6 +91,7 @@ pub(super) fn brief_answer(answer: &Answer) -> String {
     match answer {
         Answer::Started(run) => format!("started {run}"),
         Answer::Done => "done".to_owned(),
+        Answer::Sent(shards) => format!("sent to {shards:?}"),
         Answer::Value(value) => format!("value {}", value.to_json()),
         Answer::View(view) => format!("view {} {}", view.id, view.status),
     }

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use kapell_api::client::NODES_HEADER;
 use kapell_api::task::Task;
 use kapell_api::worker::{PROTOCOL, decode, encode, proto};
 use kapell_model::SessionId;
@@ -104,10 +105,12 @@ async fn connect(inner: &Arc<Inner>, welcomed: &mut bool) -> End {
     }
     let mut calling = caller.clone();
     let opening = async {
-        let mut inbound = calling
-            .session(ReceiverStream::new(messages))
-            .await?
-            .into_inner();
+        let answer = calling.session(ReceiverStream::new(messages)).await?;
+        let said = answer.metadata().get(NODES_HEADER);
+        if let Some(said) = said.and_then(|said| said.to_str().ok()) {
+            inner.config.server.learn(said);
+        }
+        let mut inbound = answer.into_inner();
         let first = inbound.message().await?;
         Ok::<_, Status>((inbound, first.and_then(|first| first.welcome)))
     };

@@ -2,21 +2,21 @@
 
 use std::sync::Arc;
 
-use kapell_model::{EntityKey, RunId, RunStatus, Shard, ShardSet, Time};
-use kapell_store::{
-    Commit, Document, Lease, Loaded, Mail, MemoryStore, Order, Result, RunFilter, RunRow,
-    RunsFound, Store, VersionRow,
+use crate::{
+    Commit, Document, Lease, Loaded, Mail, Order, Result, RunFilter, RunRow, RunsFound, Store,
+    VersionRow,
 };
+use kapell_model::{EntityKey, RunId, RunStatus, Shard, ShardSet, Time};
 
 /// See the module. All else is as the store says.
-pub(super) struct Half {
-    store: MemoryStore,
+pub struct Half {
+    store: Arc<dyn Store>,
     shards: ShardSet,
 }
 
 impl Half {
     /// For a node that gets these shards.
-    pub(super) fn new(store: MemoryStore, shards: ShardSet) -> Self {
+    pub fn new(store: Arc<dyn Store>, shards: ShardSet) -> Self {
         Self { store, shards }
     }
 }

@@ -1,0 +1,362 @@
+//! The way to one other node: a connection after another, as long as that node is there.
+//!
+//! ```text
+//! idle -- something to say --> connecting -- welcome --> open -- it ends --> a pause --> idle
+//!                                   \-- failed: nothing was sent --> a pause --> idle
+//! ```
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use kapell_api::client::{HttpServer, Target};
+use kapell_api::nodes::proto::frame::Kind;
+use kapell_api::nodes::proto::nodes_client::NodesClient;
+use kapell_api::nodes::proto::{Ask, Frame, Hello};
+use kapell_api::nodes::{KEY_HEADER, PROTOCOL};
+use kapell_model::{NodeId, limits};
+use kapell_node::clock;
+use kapell_node::drive::{FromPeer, Unanswered};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Endpoint;
+use tonic::{Request, Streaming};
+
+use super::secret::Secret;
+
+/// A connection on which nothing comes for so long is asked whether it still is one, and given up when it does
+/// not say so in that time again. Both together are no longer than the lease of a node.
+pub(super) const SILENCE: Duration = Duration::from_secs(2);
+
+/// How long a connection may take to be made and welcomed.
+const CONNECT: Duration = Duration::from_secs(3);
+
+/// How long an answer may take; then whether it was done is unknown.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// Between two tries to connect.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LAST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often deadlines are looked at.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Frames on their way.
+const FRAMES: usize = 8;
+
+/// What one message may have beside what it carries.
+pub(super) const FRAME_BYTES: usize = limits::NODE_MESSAGE_BYTES + (64 << 10);
+
+/// See the module.
+pub(super) struct Link {
+    me: NodeId,
+    to: NodeId,
+    /// Where the node is reached.
+    pub(super) address: String,
+    state: Mutex<State>,
+    wake: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// Counts asks.
+    last: u64,
+    /// Asked, and not answered yet.
+    asks: BTreeMap<u64, Waiting>,
+    /// Not sent yet.
+    queue: VecDeque<(u64, Bytes)>,
+    /// Hints that are not sent yet.
+    hints: Hints,
+    /// The node is gone.
+    closed: bool,
+}
+
+struct Waiting {
+    answer: FromPeer,
+    until: Instant,
+    sent: bool,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Hints {
+    rang: bool,
+    versions_changed: bool,
+}
+
+impl Link {
+    /// A link that is opened once there is something to say.
+    pub(super) fn new(me: NodeId, to: NodeId, address: String) -> Self {
+        Self {
+            me,
+            to,
+            address,
+            state: Mutex::default(),
+            wake: Notify::new(),
+        }
+    }
+
+    /// Asks; `answer` is called once, on a thread that must not wait.
+    pub(super) fn ask(&self, request: Vec<u8>, answer: FromPeer) {
+        let refused = {
+            let mut state = self.state.lock();
+            if state.closed || state.asks.len() >= limits::NODE_REQUESTS {
+                Some(answer)
+            } else {
+                state.last += 1;
+                let number = state.last;
+                state.queue.push_back((number, request.into()));
+                let waiting = Waiting {
+                    answer,
+                    until: clock::steady() + ANSWER,
+                    sent: false,
+                };
+                state.asks.insert(number, waiting);
+                None
+            }
+        };
+        match refused {
+            Some(answer) => answer(Err(Unanswered::NotSent)),
+            None => self.wake.notify_one(),
+        }
+    }
+
+    /// Says something that may be lost. What is said already and not sent yet is said once.
+    pub(super) fn hint(&self, kind: &Kind) {
+        {
+            let hints = &mut self.state.lock().hints;
+            match kind {
+                Kind::Rang(_) => hints.rang = true,
+                Kind::VersionsChanged(_) => hints.versions_changed = true,
+                Kind::Hello(_)
+                | Kind::Welcome(_)
+                | Kind::Ask(_)
+                | Kind::Answer(_)
+                | Kind::Follow(_)
+                | Kind::Changed(_) => return,
+            }
+        }
+        self.wake.notify_one();
+    }
+
+    /// The node is gone, or this one ends.
+    pub(super) fn close(&self) {
+        self.state.lock().closed = true;
+        self.wake.notify_one();
+        self.fail();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.state.lock().closed
+    }
+
+    fn has_to_say(&self) -> bool {
+        let state = self.state.lock();
+        state.closed || !state.queue.is_empty() || state.hints.rang || state.hints.versions_changed
+    }
+
+    /// The next frame to send.
+    fn next(&self) -> Option<Frame> {
+        let mut state = self.state.lock();
+        if std::mem::take(&mut state.hints.versions_changed) {
+            let kind = Kind::VersionsChanged(kapell_api::nodes::proto::VersionsChanged {});
+            return Some(Frame { kind: Some(kind) });
+        }
+        if std::mem::take(&mut state.hints.rang) {
+            let kind = Kind::Rang(kapell_api::nodes::proto::Rang {});
+            return Some(Frame { kind: Some(kind) });
+        }
+        while let Some((number, request)) = state.queue.pop_front() {
+            // Its time may be over.
+            if let Some(waiting) = state.asks.get_mut(&number) {
+                waiting.sent = true;
+                let kind = Kind::Ask(Ask { number, request });
+                return Some(Frame { kind: Some(kind) });
+            }
+        }
+        None
+    }
+
+    fn answered(&self, number: u64, answer: &Bytes) {
+        // Whoever asked may have been told already that it took too long.
+        let waiting = self.state.lock().asks.remove(&number);
+        if let Some(waiting) = waiting {
+            (waiting.answer)(Ok(answer.to_vec()));
+        }
+    }
+
+    /// Whoever waits is told that no answer comes any more.
+    fn fail(&self) {
+        let asks = {
+            let mut state = self.state.lock();
+            state.queue.clear();
+            std::mem::take(&mut state.asks)
+        };
+        asks.into_values().for_each(Waiting::fails);
+    }
+
+    /// The same for those whose time is over.
+    fn look(&self) {
+        let now = clock::steady();
+        let over: Vec<Waiting> = {
+            let mut state = self.state.lock();
+            let over = state.asks.extract_if(.., |_, waiting| waiting.until <= now);
+            over.map(|(_, waiting)| waiting).collect()
+        };
+        over.into_iter().for_each(Waiting::fails);
+    }
+}
+
+impl Waiting {
+    fn fails(self) {
+        let why = if self.sent {
+            Unanswered::Unknown
+        } else {
+            Unanswered::NotSent
+        };
+        (self.answer)(Err(why));
+    }
+}
+
+/// Keeps the link until its node is gone.
+pub(super) async fn keep(link: Arc<Link>, secret: Arc<Secret>, ca: Option<PathBuf>) {
+    let mut pause = FIRST_PAUSE;
+    let mut told = String::new();
+    while !link.is_closed() {
+        if !link.has_to_say() {
+            link.wake.notified().await;
+            continue;
+        }
+        match connect(&link, &secret, ca.clone()).await {
+            Ok((to, inbound)) => {
+                (pause, told) = (FIRST_PAUSE, String::new());
+                tokio::select! {
+                    () = read(&link, inbound) => {}
+                    () = write(&link, to) => {}
+                    () = look(&link) => {}
+                }
+            }
+            Err(why) => {
+                if why != told {
+                    let (node, address) = (link.to.to_string(), &link.address);
+                    tracing::warn!(node, address, why, "another node cannot be reached");
+                    told = why;
+                }
+            }
+        }
+        link.fail();
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LAST_PAUSE);
+    }
+}
+
+async fn connect(
+    link: &Link,
+    secret: &Arc<Secret>,
+    ca: Option<PathBuf>,
+) -> Result<(mpsc::Sender<Frame>, Streaming<Frame>), String> {
+    let (secret, address) = (Arc::clone(secret), link.address.clone());
+    let read = move || {
+        let key = secret.read().map_err(|error| error.to_string())?;
+        let server = HttpServer::new(&address, None, ca.as_deref());
+        Ok::<_, String>((key, server.map_err(|error| error.to_string())?))
+    };
+    let (key, server) = tokio::task::spawn_blocking(read)
+        .await
+        .map_err(|error| error.to_string())??;
+    let server = Target::Http(Box::new(server));
+    let connector = tower::service_fn(move |_| {
+        let server = server.clone();
+        async move { server.wire().await.map(TokioIo::new) }
+    });
+    let (to, frames) = mpsc::channel(FRAMES);
+    let hello = Kind::Hello(Hello {
+        protocol: PROTOCOL,
+        from: link.me.0,
+        to: link.to.0,
+    });
+    let window = u32::try_from(limits::NODE_MESSAGE_BYTES).unwrap_or(u32::MAX);
+    let endpoint = Endpoint::from_static("http://kapell")
+        .http2_keep_alive_interval(SILENCE)
+        .keep_alive_timeout(SILENCE)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(window)
+        .initial_connection_window_size(window);
+    let opening = async {
+        let channel = endpoint
+            .connect_with_connector(connector)
+            .await
+            .map_err(|error| cause(&error))?;
+        let hello = Frame { kind: Some(hello) };
+        to.send(hello).await.map_err(|error| error.to_string())?;
+        let mut request = Request::new(ReceiverStream::new(frames));
+        let key = key.parse().map_err(|_| "the key of nodes is none")?;
+        request.metadata_mut().insert(KEY_HEADER, key);
+        let mut client = NodesClient::new(channel)
+            .max_decoding_message_size(FRAME_BYTES)
+            .max_encoding_message_size(FRAME_BYTES);
+        let said = |status: tonic::Status| status.message().to_owned();
+        let mut inbound = client.link(request).await.map_err(said)?.into_inner();
+        match inbound
+            .message()
+            .await
+            .map_err(said)?
+            .and_then(|first| first.kind)
+        {
+            Some(Kind::Welcome(_)) => Ok((to, inbound)),
+            _ => Err("it said no welcome".to_owned()),
+        }
+    };
+    tokio::time::timeout(CONNECT, opening)
+        .await
+        .unwrap_or_else(|_| Err(format!("no welcome within {} s", CONNECT.as_secs())))
+}
+
+async fn read(link: &Link, mut inbound: Streaming<Frame>) {
+    while let Ok(Some(frame)) = inbound.message().await {
+        match frame.kind {
+            Some(Kind::Answer(answer)) => link.answered(answer.number, &answer.answer),
+            // What a later version says as well, or what nobody who answers says.
+            Some(
+                Kind::Hello(_)
+                | Kind::Welcome(_)
+                | Kind::Ask(_)
+                | Kind::Rang(_)
+                | Kind::VersionsChanged(_)
+                | Kind::Follow(_)
+                | Kind::Changed(_),
+            )
+            | None => {}
+        }
+    }
+}
+
+async fn write(link: &Link, to: mpsc::Sender<Frame>) {
+    while !link.is_closed() {
+        while let Some(frame) = link.next() {
+            if to.send(frame).await.is_err() {
+                return;
+            }
+        }
+        link.wake.notified().await;
+    }
+}
+
+async fn look(link: &Link) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        link.look();
+    }
+}
+
+/// What is behind an error that says little by itself.
+fn cause(error: &dyn std::error::Error) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
+}
