@@ -42,10 +42,20 @@ pub static STORE: Key = Key {
         Kind::Secret,
         "",
         "Where the store is: the URL of a PostgreSQL database, as \
-         `postgres://kapell@db.example/prod?schema=kapell`. Nothing is a file in the data directory, where \
-         blobs and logs are in either case. A password is better given by the variable.",
+         `postgres://kapell@db.example/prod?schema=kapell`, which holds blobs and logs too. Nothing is files in \
+         the data directory. A password is better given by the variable.",
     )
 };
+
+/// `blob_cache`
+pub static BLOB_CACHE: Key = key(
+    "",
+    "blob_cache",
+    Kind::Count(0, 1_048_576),
+    "4096",
+    "MiB of blobs that a server over PostgreSQL keeps in its data directory, so that what is read again is not \
+     read from the database; what was not read for longest goes. 0 is none.",
+);
 
 /// `worker.slots`
 pub static WORKER_SLOTS: Key = Key {
@@ -390,6 +400,7 @@ pub static SERVER_GRACE: Key = Key {
 pub static KEYS: &[&Key] = &[
     &DATA_DIR,
     &STORE,
+    &BLOB_CACHE,
     &SERVER_LISTEN,
     &SERVER_TLS_CERT,
     &SERVER_TLS_KEY,
