@@ -262,6 +262,7 @@ impl Config {
         let runs = u32::try_from(settings.number(&keys::RETENTION_RUNS)).unwrap_or(u32::MAX);
         Options {
             store: self.store.clone(),
+            blob_cache: settings.number(&keys::BLOB_CACHE) << 20,
             retention: Retention {
                 age: Some(settings.span(&keys::RETENTION_AGE)).filter(|age| !age.is_zero()),
                 runs: Some(runs).filter(|runs| *runs > 0),

@@ -135,7 +135,7 @@ fn blobs_and_logs_go_with_the_last_run_that_has_them() {
         let file = fs::File::options().write(true).open(path.join(&hash[2..]));
         file.unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
     }
-    let mut upkeep = Upkeep::new(Arc::clone(&store), blobs, logs.clone(), "default");
+    let mut upkeep = Upkeep::new(Arc::clone(&store), Arc::new(blobs), logs.clone(), "default");
     let now = clock::now();
     keep_up(&mut upkeep, now);
     for (place, run) in runs.into_iter().enumerate() {
@@ -214,7 +214,7 @@ fn left(store: &Arc<dyn Store>, retention: Retention) -> usize {
     let directory = tempfile::tempdir().unwrap();
     let blobs = FileBlobs::open(directory.path()).unwrap();
     let logs = directory.path().join("logs");
-    let upkeep = Upkeep::new(Arc::clone(store), blobs, logs, "default");
+    let upkeep = Upkeep::new(Arc::clone(store), Arc::new(blobs), logs, "default");
     let now = Time::ZERO.plus(SignedDuration::from_hours(600));
     keep_up(&mut upkeep.keeping(retention), now);
     let rows = store.list_runs(&RunFilter::default(), 1_000).unwrap();
@@ -280,7 +280,7 @@ fn runs_are_dropped_as_fast_as_a_server_starts_them() {
     let directory = tempfile::tempdir().unwrap();
     let blobs = FileBlobs::open(directory.path()).unwrap();
     let logs = directory.path().join("logs");
-    let mut upkeep = Upkeep::new(Arc::clone(&store), blobs, logs, "default");
+    let mut upkeep = Upkeep::new(Arc::clone(&store), Arc::new(blobs), logs, "default");
     let begun = Time::ZERO.plus(SignedDuration::from_hours(600));
     let mut now = begun;
     while store.list_runs(&RunFilter::default(), 9).unwrap().len() > 2 {
@@ -365,7 +365,7 @@ fn a_run_that_others_wait_for_is_kept_until_it_blocks_no_more() {
         let directory = tempfile::tempdir().unwrap();
         let blobs = FileBlobs::open(directory.path()).unwrap();
         let logs = directory.path().join("logs");
-        let mut upkeep = Upkeep::new(Arc::clone(store), blobs, logs, "default");
+        let mut upkeep = Upkeep::new(Arc::clone(store), Arc::new(blobs), logs, "default");
         keep_up(
             &mut upkeep,
             Time::ZERO.plus(SignedDuration::from_hours(600)),

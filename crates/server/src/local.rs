@@ -16,19 +16,21 @@ use std::time::Duration;
 use axum::Router;
 use kapell_api::client::{self, Api};
 use kapell_api::http::SOCKET;
+use kapell_api::log::LogSink;
 use kapell_api::task::{Blobs, Outcome, Place, Report, Task, TaskEvent};
 use kapell_model::spec::Retention;
 use kapell_model::{Error, ErrorCode, Offer, RunId, Time};
 use kapell_node::drive::{Node, Prepared, Threads};
-use kapell_node::{BlobFolder, clock, upkeep};
-use kapell_store::{FileBlobs, RunRow, Store};
+use kapell_node::{clock, upkeep};
+use kapell_store::{BlobStore, RunRow, Store};
 
+use crate::logs::RunLogs;
 use crate::net::{self, Listener, Served, TlsFiles, Trust};
 use crate::register::NAMESPACE;
 use crate::rows::failure;
 use crate::traces::Traces;
 use crate::workers::{Settings, Workers};
-use crate::{Options, SecretSource, Secrets, Service, http, notify, stores};
+use crate::{Options, SecretSource, Secrets, Service, contents, http, notify, stores};
 
 /// How soon after the start upkeep is done, so that short commands do none.
 const FIRST_UPKEEP: Duration = Duration::from_secs(5);
@@ -52,9 +54,12 @@ pub type Hired = (Box<dyn LocalWorker>, Vec<(RunId, Place, Offer, bool)>);
 /// Where a worker reports to.
 pub type Reports = Box<dyn Fn(Vec<Report>) + Send + Sync>;
 
+/// Where a worker writes log lines, if not to files of the data directory.
+pub type LogsTo = Option<Arc<dyn LogSink>>;
+
 /// Starts a worker.
 pub type Hire =
-    Box<dyn FnOnce(Arc<dyn Blobs>, Arc<Secrets>, Reports) -> Result<Hired, Error> + Send>;
+    Box<dyn FnOnce(Arc<dyn Blobs>, LogsTo, Arc<Secrets>, Reports) -> Result<Hired, Error> + Send>;
 
 /// What is wanted of a data directory.
 pub enum Want {
@@ -97,6 +102,7 @@ pub struct Local {
     node: Option<Node>,
     _traces: Option<Traces>,
     socket: Option<Socket>,
+    logs: RunLogs,
     /// Listeners at addresses.
     listening: Vec<Served>,
 }
@@ -186,13 +192,15 @@ fn assemble(
     options: &Options,
 ) -> Result<Local, Error> {
     let unusable = |error: &std::io::Error| cannot_write(data_dir, error);
-    let files = FileBlobs::open(data_dir).map_err(|error| unusable(&error))?;
-    let blobs: Arc<dyn Blobs> = Arc::new(BlobFolder(files.clone()));
+    contents::clear(data_dir).map_err(|error| unusable(&error))?;
+    let (blobs, kept_blobs) = stores::blobs(data_dir, options)?;
+    let logs = stores::logs(data_dir, options)?;
     let secrets = Arc::new(Secrets::new(Arc::clone(&store), options.keys_in(data_dir)));
     let mut workers = None;
     let mut open = |prepared: &Prepared, settings| {
         let (store, blobs) = (Arc::clone(&store), Arc::clone(&blobs));
         let opened = Workers::open(data_dir, prepared.node(), store, blobs, settings)?;
+        opened.write_logs_to(logs.rows());
         workers = Some(Arc::clone(&opened));
         Ok::<_, Error>(opened)
     };
@@ -213,6 +221,7 @@ fn assemble(
             let node = prepared.node();
             let (hired, lost) = hire(
                 Arc::clone(&blobs),
+                logs.rows().map(|rows| Arc::clone(rows) as _),
                 Arc::clone(&secrets),
                 Box::new(move |reports| node.reports(reports)),
             )?;
@@ -254,11 +263,10 @@ fn assemble(
     if let Some(node) = node.as_ref().filter(|_| working) {
         node.watch(Box::new(log_end));
     }
-    let upkeep = start_upkeep(data_dir, &store, files, options.retention, working)?;
+    let upkeep = start_upkeep(&store, kept_blobs, logs.clone(), options.retention, working)?;
     let (kept_store, kept_node) = (Arc::clone(&store), node.clone());
-    let service = Arc::new(Service::new(
-        data_dir, store, blobs, node, working, secrets, options,
-    ));
+    let service = Service::new(data_dir, store, blobs, node, working, secrets, options);
+    let service = Arc::new(service.reading(logs.clone()));
     if let Some(workers) = &workers {
         service.set_workers(Arc::clone(workers));
     }
@@ -278,6 +286,7 @@ fn assemble(
         threads,
         workers,
         socket,
+        logs,
         listening: Vec::new(),
         _upkeep: upkeep,
         notify: None,
@@ -305,24 +314,23 @@ fn log_end(row: &RunRow) {
 
 /// Drops what is kept no longer, where work is done.
 fn start_upkeep(
-    data_dir: &Path,
     store: &Arc<dyn Store>,
-    files: FileBlobs,
+    blobs: Arc<dyn BlobStore>,
+    logs: RunLogs,
     retention: Retention,
     working: bool,
 ) -> Result<Option<Upkeep>, Error> {
     if !working {
         return Ok(None);
     }
-    let logs = data_dir.join("logs");
-    let upkeep = upkeep::Upkeep::new(Arc::clone(store), files, logs, NAMESPACE);
+    let upkeep = upkeep::Upkeep::new(Arc::clone(store), blobs, logs, NAMESPACE);
     let started = Upkeep::start(upkeep.keeping(retention));
     started
         .map(Some)
         .map_err(|error| no_thread("upkeep", &error))
 }
 
-fn cannot_write(data_dir: &Path, error: &std::io::Error) -> Error {
+pub(crate) fn cannot_write(data_dir: &Path, error: &std::io::Error) -> Error {
     let message = format!(
         "the data directory `{}` cannot be written: {error}",
         data_dir.display()
@@ -333,7 +341,7 @@ fn cannot_write(data_dir: &Path, error: &std::io::Error) -> Error {
     Error::new(ErrorCode::DirectoryUnusable, message)
 }
 
-fn no_thread(what: &str, error: &dyn std::fmt::Display) -> Error {
+pub(crate) fn no_thread(what: &str, error: &dyn std::fmt::Display) -> Error {
     Error::new(
         ErrorCode::Internal,
         format!("no thread for {what}: {error}"),
@@ -513,6 +521,9 @@ impl Local {
         }
         if let Some(socket) = self.socket.take() {
             socket.close();
+        }
+        if let Some(rows) = self.logs.rows() {
+            rows.close();
         }
         self.service.audit.close();
     }

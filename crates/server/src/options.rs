@@ -15,6 +15,8 @@ const KEY_FILE: &str = "secret.key";
 pub struct Options {
     /// The URL of the database that holds the store; none is the data directory's own.
     pub store: Option<String>,
+    /// Bytes of blobs that are kept in the data directory where they lie in a database.
+    pub blob_cache: u64,
     /// How long ended runs are kept where their workflow says nothing.
     pub retention: Retention,
     /// How much topics keep.
