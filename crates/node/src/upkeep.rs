@@ -1,5 +1,5 @@
 //! What is done now and then, in small steps: runs that are kept no longer are dropped with their
-//! logs, and blobs that nothing refers to are removed.
+//! logs, blobs that nothing refers to are removed, and the store tidies up.
 //!
 //! Start reading at [`Upkeep::step`]. A blob is removed only if the store knows of nothing that refers
 //! to it and it was last put, or let go by a run that was dropped, more than [`GRACE`] ago. So what a
@@ -46,6 +46,9 @@ const AGAIN: SignedDuration = SignedDuration::from_millis(20);
 /// Between two steps of a sweep.
 const BETWEEN: SignedDuration = SignedDuration::from_millis(100);
 
+/// Between two times that the store tidies up.
+const TIDY: SignedDuration = SignedDuration::from_hours(1);
+
 /// From the end of a sweep to the next.
 const SWEEP: SignedDuration = SignedDuration::from_hours(1);
 
@@ -77,6 +80,7 @@ pub struct Upkeep {
     retention: Retention,
     sweep: Option<Sweep>,
     sweep_at: Time,
+    tidy_at: Time,
     /// When all workflows are looked at.
     all_at: Time,
     drop_at: Time,
@@ -100,6 +104,7 @@ impl Upkeep {
             retention: Retention::default(),
             sweep: None,
             sweep_at: Time::ZERO,
+            tidy_at: Time::ZERO,
             all_at: Time::ZERO,
             drop_at: Time::ZERO,
             full: Vec::new(),
@@ -146,7 +151,12 @@ impl Upkeep {
                 self.sweep = None;
             }
         }
-        Ok(self.drop_at.min(self.sweep_at).since(now).min(IDLE))
+        if now >= self.tidy_at {
+            self.tidy_at = now.plus(TIDY);
+            self.store.tidy()?;
+        }
+        let next = self.drop_at.min(self.sweep_at).min(self.tidy_at);
+        Ok(next.since(now).min(IDLE))
     }
 
     /// Drops ended runs that are kept no longer, at most a small step of each workflow, or of these.

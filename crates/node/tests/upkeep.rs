@@ -15,8 +15,10 @@ use kapell_model::{EntityKey, Offer, RunId, RunStatus, Shard, Time};
 use kapell_node::drive::{Node, Workers};
 use kapell_node::upkeep::{GRACE, Upkeep};
 use kapell_node::{Answer, BlobFolder, ClientRequest, Config, StartRun, clock};
+use kapell_store::testing::TestSchema;
 use kapell_store::{
-    Commit, EntityWrite, FileBlobs, MemoryStore, RunFilter, RunRow, SqliteStore, Store, VersionRow,
+    Commit, EntityWrite, FileBlobs, MemoryStore, PostgresBlobs, PostgresStore, RunFilter, RunRow,
+    SqliteStore, Store, VersionRow,
 };
 
 const FILE: &str = r#"
@@ -378,4 +380,31 @@ fn a_run_that_others_wait_for_is_kept_until_it_blocks_no_more() {
     let freed = queue.dismiss(run(7), Time(2)).unwrap();
     write(encode_chunk(&freed.events));
     assert_eq!(kept(&store), (100, false));
+}
+
+#[test]
+fn the_store_tidies_up_by_itself() {
+    let Some(schema) = TestSchema::new() else {
+        return;
+    };
+    let store: Arc<dyn Store> = Arc::new(PostgresStore::open(schema.url()).unwrap());
+    let directory = tempfile::tempdir().unwrap();
+    let blobs = PostgresBlobs::open(schema.url()).unwrap();
+    let logs = directory.path().join("logs");
+    let mut upkeep = Upkeep::new(store, Arc::new(blobs), logs, "default");
+    // A day of history in which nothing is any more.
+    schema
+        .run("UPDATE periods SET period = 1; SELECT make_period_1(9)")
+        .unwrap();
+    let days = || {
+        let days = schema.run("SELECT period FROM periods WHERE NOT gone ORDER BY 1");
+        days.unwrap()
+    };
+    assert_eq!(days(), ["9"]);
+    upkeep.step(clock::now()).unwrap();
+    let after = days();
+    assert!(
+        after.len() == 1 && after != ["9"],
+        "tomorrow alone: {after:?}"
+    );
 }

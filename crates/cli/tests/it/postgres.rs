@@ -60,7 +60,7 @@ steps:
       if [ \"$BIG\" = true ]; then head -c 17000000 /dev/zero > kept.txt; fi
     env: { BIG: '${{ string(params.big) }}' }
     artifacts: { out: { kept: kept.txt } }
-  break: { needs: [make], shell: 'wc -c < in.txt; echo broken; exit 3', artifacts: { in: { in.txt: '${{ steps.make.output.kept }}' } } }
+  fail: { needs: [make], shell: 'wc -c < in.txt; echo broken; exit 3', artifacts: { in: { in.txt: '${{ steps.make.output.kept }}' } } }
 ";
 
 #[test]
@@ -75,12 +75,15 @@ fn what_a_machine_that_is_gone_printed_and_kept_is_read_at_another() {
     assert!(!gone.path(".kapell/blobs").exists());
     drop(gone);
     let here = Place::new();
-    here.write("kapell.toml", &format!("store = \"{store}\"\nblob_cache = 1\n"));
+    here.write(
+        "kapell.toml",
+        &format!("store = \"{store}\"\nblob_cache = 1\n"),
+    );
     let logs = here.good(&["logs", "last"]);
     for line in ["made", "careful", "700000", "broken"] {
         assert!(logs.out.contains(line), "{}", logs.out);
     }
-    let follow = here.good(&["logs", "last", "break", "--follow"]);
+    let follow = here.good(&["logs", "last", "fail", "--follow"]);
     assert!(follow.out.contains("broken") && !follow.out.contains("made"));
     for _ in 0..2 {
         here.good(&["artifact", "last", "make", "kept", "-o", "got.txt"]);
