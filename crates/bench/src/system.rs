@@ -74,6 +74,7 @@ impl System {
             python: None,
             uv: None,
             keep_failed: Duration::ZERO,
+            logs: None,
             http: kapell_worker::HttpRules::default(),
         };
         let reports = Box::new(move |reports: Vec<Report>| to_node.reports(reports));

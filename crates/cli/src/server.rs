@@ -8,14 +8,13 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use kapell_model::config::{
-    SERVER_ADVERTISE, SERVER_GRACE, SERVER_INSECURE, SERVER_LISTEN, SERVER_NODE_LEASE, SERVER_REQUEST_RATE, SERVER_REQUIRE_TOKEN,
+    SERVER_GRACE, SERVER_INSECURE, SERVER_LISTEN, SERVER_REQUEST_RATE, SERVER_REQUIRE_TOKEN,
     SERVER_TLS_CERT, SERVER_TLS_KEY, SERVER_TLS_NAMES, SERVER_TLS_SELF_SIGNED,
 };
-use kapell_model::{Error, ErrorCode, limits};
+use kapell_model::{Error, ErrorCode};
 use kapell_server::local::{self, Listen, Local, Opened, Tls, Want};
 use kapell_server::net::TlsFiles;
 use kapell_server::workers::OwnQueues;
-use kapell_server::NodeOptions;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 
@@ -38,8 +37,7 @@ pub(crate) fn server(server: &Server, config: &Config, printer: &mut Printer) ->
         pid = std::process::id(),
         "the server starts"
     );
-    let node = node(server, config, &listen)?;
-    let Some(mut local) = open(server, config, node, &mut signals, printer)? else {
+    let Some(mut local) = open(server, config, &mut signals, printer)? else {
         return Ok(Exit::Success);
     };
     local.notify(session::senders(config)?)?;
@@ -82,14 +80,12 @@ pub(crate) fn server(server: &Server, config: &Config, printer: &mut Printer) ->
 fn open(
     server: &Server,
     config: &Config,
-    node: Option<NodeOptions>,
     signals: &mut UnixStream,
     printer: &mut Printer,
 ) -> Result<Option<Box<Local>>, Error> {
     let queues = config.queues(&server.queues)?;
     let mut options = config.options();
     options.slots = config.capacity(server.slots).slots;
-    options.node = node;
     let mut said = false;
     loop {
         let mut work = session::work(config, server.slots);
@@ -160,52 +156,6 @@ fn listen(server: &Server, settings: &Settings) -> Result<Listen, Error> {
         require_token: server.require_token || settings.is_on(&SERVER_REQUIRE_TOKEN),
         request_rate: rate.unwrap_or(local::REQUEST_RATE),
     })
-}
-
-/// What this node says of itself to others, if it shares a database with them.
-fn node(
-    server: &Server,
-    config: &Config,
-    listen: &Listen,
-) -> Result<Option<NodeOptions>, Error> {
-    if config.store.is_none() {
-        return Ok(None);
-    }
-    let settings = &config.settings;
-    let advertised = server.advertise.clone();
-    let advertised = advertised.or_else(|| settings.some_text(&SERVER_ADVERTISE));
-    let address = match advertised {
-        Some(url) => url,
-        None if listen.address.port() == 0 => {
-            return Err(bad(
-                "a node of a cluster needs an address that others know before it listens".to_owned(),
-                "give `--listen` a port, or say the address by `--advertise http://HOST:PORT`",
-            ));
-        }
-        None if listen.address.ip().is_unspecified() => {
-            return Err(bad(
-                format!("`{}` says to nobody where this node is", listen.address),
-                "say the address by `--advertise http://HOST:PORT`",
-            ));
-        }
-        None if listen.tls == Tls::Plain => format!("http://{}", listen.address),
-        None => format!("https://{}", listen.address),
-    };
-    let is_url = address.starts_with("http://") || address.starts_with("https://");
-    if !is_url || address.len() > limits::ADDRESS_BYTES {
-        return Err(bad(
-            format!("`{address}` is no address of a node"),
-            "a URL as http://10.0.0.7:7420",
-        ));
-    }
-    let lease = settings.duration(&SERVER_NODE_LEASE);
-    if !(Duration::from_secs(1)..=Duration::from_mins(5)).contains(&lease) {
-        return Err(bad(
-            "`server.node_lease` is out of its range".to_owned(),
-            "from 1s to 5m",
-        ));
-    }
-    Ok(Some(NodeOptions { address, lease }))
 }
 
 /// Whose certificate is shown: as the flags say, else the configuration.

@@ -120,7 +120,7 @@ pub(crate) fn work(config: &Config, slots: Option<u16>) -> Want {
     let data_dir = config.data_dir.clone();
     let http = config.http_rules();
     let keep_failed = config.settings.duration(&WORKER_KEEP_FAILED);
-    let hire: Hire = Box::new(move |blobs, kept, reports| {
+    let hire: Hire = Box::new(move |blobs, logs, kept, reports| {
         let worker = kapell_worker::Config {
             data_dir,
             capacity,
@@ -130,6 +130,7 @@ pub(crate) fn work(config: &Config, slots: Option<u16>) -> Want {
             python: None,
             uv: None,
             keep_failed,
+            logs,
             http,
         };
         let held = worker::hold(&worker.data_dir)?;

@@ -40,8 +40,9 @@ fn status(show: &StoreShow, config: &Config, printer: &mut Printer) -> Ended {
             found.known
         ),
         applied => format!(
-            "schema {applied}, up to date; {}",
-            words::bytes(found.bytes)
+            "schema {applied}, up to date; {}, and {} of blobs",
+            words::bytes(found.bytes),
+            words::bytes(found.blobs)
         ),
     })?;
     Ok(Exit::Success)
@@ -63,13 +64,13 @@ fn migrate(show: &StoreShow, config: &Config, printer: &mut Printer) -> Ended {
 }
 
 fn move_to(to: &StoreMove, config: &Config, printer: &mut Printer) -> Ended {
-    let (kept, moved) = stores::move_to(&config.data_dir, &to.to, |table| {
+    let ([database, blobs], moved) = stores::move_to(&config.data_dir, &to.to, |table| {
         if !to.json {
             printer.notes(&[Line::default().with(DIM, format!("moving {table}"))]);
         }
     })?;
     if to.json {
-        printer.json(&json!({"tables": moved, "kept": kept}))?;
+        printer.json(&json!({"tables": moved, "kept": database, "kept_blobs": blobs}))?;
         return Ok(Exit::Success);
     }
     for of in moved.iter().filter(|of| of.rows > 0) {
@@ -77,7 +78,8 @@ fn move_to(to: &StoreMove, config: &Config, printer: &mut Printer) -> Ended {
     }
     printer.plain("all of it was compared, and is the same")?;
     printer.plain(format!(
-        "the old database is `{kept}` in the data directory; from now on name the new one by `--store` or KAPELL_STORE"
+        "what there was is `{database}` and `{blobs}` in the data directory; from now on name the new store by \
+         `--store` or KAPELL_STORE"
     ))?;
     Ok(Exit::Success)
 }

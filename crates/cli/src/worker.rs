@@ -124,6 +124,7 @@ fn start(worker: &Worker, config: &Config, remote: RemoteConfig) -> Result<Remot
         python: None,
         uv: None,
         keep_failed: config.settings.duration(&WORKER_KEEP_FAILED),
+        logs: None,
         http: config.http_rules(),
     };
     let unusable = |error: &dyn std::fmt::Display| {

@@ -48,6 +48,8 @@ pub const BUNDLE_FILES: usize = 10_000;
 pub const BUNDLE_LIST_BYTES: u64 = 16 << 20;
 /// Bytes of one artifact.
 pub const ARTIFACT_BYTES: u64 = 64 << 30;
+/// Bytes of an artifact or a file of a bundle where contents are rows of PostgreSQL.
+pub const DATABASE_FILE_BYTES: u64 = 16 << 20;
 /// Characters of a name or id.
 pub const NAME_CHARS: usize = 128;
 /// Bytes of an error message kept with a step.
@@ -56,6 +58,9 @@ pub const ERROR_BYTES: usize = 16 << 10;
 pub const LOG_BYTES: u64 = 64 << 20;
 /// Bytes of one log line; the rest is cut and counted.
 pub const LOG_LINE_BYTES: usize = 64 << 10;
+/// Bytes of log lines that wait in a node to be written to PostgreSQL; what comes beyond is dropped, and said
+/// to be.
+pub const LOG_BUFFER_BYTES: usize = 32 << 20;
 /// Bytes of one HTTP response body taken as an output.
 pub const HTTP_BODY_BYTES: u64 = 64 << 20;
 /// Inputs in one commit.
@@ -90,9 +95,6 @@ pub const SESSION_SLOTS: u32 = 10_000;
 pub const SESSION_HELD: usize = 65_536;
 /// Queues that a worker names, and its labels.
 pub const SESSION_NAMES: usize = 64;
-
-/// Bytes of the address of a node.
-pub const ADDRESS_BYTES: usize = 512;
 /// Messages on their way to a worker; one that reads no more loses its connection.
 pub const SESSION_OUTBOX: usize = 4_096;
 /// Queues that workers ever named, which the worker inside the server leaves to them.

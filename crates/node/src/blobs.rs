@@ -1,16 +1,16 @@
-//! The store's files as nodes and workers use them.
+//! What keeps blobs beside a store, as nodes and workers use it.
 
 use std::path::Path;
 
 use kapell_api::task::Blobs;
 use kapell_expr::BlobRef;
-use kapell_store::FileBlobs;
+use kapell_store::{BlobStore, FileBlobs};
 
-/// Values, artifacts and bundles in the files of a data directory.
+/// Values, artifacts and bundles, in the files of a data directory or wherever else they lie.
 #[derive(Clone, Debug)]
-pub struct BlobFolder(pub FileBlobs);
+pub struct BlobFolder<B = FileBlobs>(pub B);
 
-impl Blobs for BlobFolder {
+impl<B: BlobStore> Blobs for BlobFolder<B> {
     fn put(&self, bytes: &[u8]) -> std::io::Result<BlobRef> {
         self.0.put(bytes)
     }

@@ -24,6 +24,7 @@
 //! - **Clock jump**: times are given, on a clock that does not jump.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -136,22 +137,16 @@ pub struct Relay {
     owns: BTreeMap<Shard, u64>,
     wants: Wants,
     /// Who owns a shard.
-    owner: fn_owner::Owner,
+    owner: Owners,
     out: Vec<Output>,
 }
 
-mod fn_owner {
-    use std::fmt;
+/// Says who owns a shard, or soon will.
+struct Owners(Box<dyn Fn(Shard) -> Option<NodeId> + Send>);
 
-    use kapell_model::{NodeId, Shard};
-
-    /// Says who owns a shard, or soon will.
-    pub struct Owner(pub Box<dyn Fn(Shard) -> Option<NodeId> + Send>);
-
-    impl fmt::Debug for Owner {
-        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("Owner")
-        }
+impl fmt::Debug for Owners {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Owners")
     }
 }
 
@@ -177,7 +172,7 @@ impl Relay {
             reported: BTreeMap::new(),
             owns: BTreeMap::new(),
             wants: Wants::new(),
-            owner: fn_owner::Owner(owner),
+            owner: Owners(owner),
             out: Vec::new(),
         }
     }

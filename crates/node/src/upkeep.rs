@@ -1,5 +1,5 @@
 //! What is done now and then, in small steps: runs that are kept no longer are dropped with their
-//! logs, and blobs that nothing refers to are removed.
+//! logs, blobs that nothing refers to are removed, and the store tidies up.
 //!
 //! Start reading at [`Upkeep::step`]. A blob is removed only if the store knows of nothing that refers
 //! to it and it was last put, or let go by a run that was dropped, more than [`GRACE`] ago. So what a
@@ -13,15 +13,16 @@
 //!   by a day to lose what is not yet referred to, and nothing else is lost by it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::SignedDuration;
 use kapell_engine::run_queue::Settings;
 use kapell_model::spec::{Retention, Spec};
 use kapell_model::{EntityKey, RunId, Time, limits};
-use kapell_store::{Error, FileBlobs, Order, Result, RunFilter, Store, Sweep, VersionRow};
+use kapell_store::{BlobStore, Error, Order, Result, RunFilter, Store, Sweep, VersionRow};
 
 use crate::entity::Entity;
 use crate::perform::{self, Plans};
@@ -45,18 +46,41 @@ const AGAIN: SignedDuration = SignedDuration::from_millis(20);
 /// Between two steps of a sweep.
 const BETWEEN: SignedDuration = SignedDuration::from_millis(100);
 
+/// Between two times that the store tidies up.
+const TIDY: SignedDuration = SignedDuration::from_hours(1);
+
 /// From the end of a sweep to the next.
 const SWEEP: SignedDuration = SignedDuration::from_hours(1);
+
+/// What has the logs of runs.
+pub trait DropLogs: Send {
+    /// Drops what a run printed, if it did.
+    ///
+    /// # Errors
+    /// Those of where it lies.
+    fn drop_logs(&self, run: RunId) -> io::Result<()>;
+}
+
+/// A folder with one for each run that printed something.
+impl DropLogs for PathBuf {
+    fn drop_logs(&self, run: RunId) -> io::Result<()> {
+        match std::fs::remove_dir_all(self.join(run.to_string())) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
 
 /// The upkeep of a data directory, by the one process that works on it.
 pub struct Upkeep {
     store: Arc<dyn Store>,
-    blobs: FileBlobs,
-    logs: PathBuf,
+    blobs: Arc<dyn BlobStore>,
+    logs: Box<dyn DropLogs>,
     namespace: String,
     retention: Retention,
     sweep: Option<Sweep>,
     sweep_at: Time,
+    tidy_at: Time,
     /// When all workflows are looked at.
     all_at: Time,
     drop_at: Time,
@@ -65,16 +89,22 @@ pub struct Upkeep {
 }
 
 impl Upkeep {
-    /// Upkeep of a namespace; `logs` has a folder for each run that printed something.
-    pub fn new(store: Arc<dyn Store>, blobs: FileBlobs, logs: PathBuf, namespace: &str) -> Self {
+    /// Upkeep of a namespace.
+    pub fn new(
+        store: Arc<dyn Store>,
+        blobs: Arc<dyn BlobStore>,
+        logs: impl DropLogs + 'static,
+        namespace: &str,
+    ) -> Self {
         Self {
             store,
             blobs,
-            logs,
+            logs: Box::new(logs),
             namespace: namespace.to_owned(),
             retention: Retention::default(),
             sweep: None,
             sweep_at: Time::ZERO,
+            tidy_at: Time::ZERO,
             all_at: Time::ZERO,
             drop_at: Time::ZERO,
             full: Vec::new(),
@@ -107,7 +137,8 @@ impl Upkeep {
             // Where a sweep begins need only differ from one process to the next.
             let first = u8::try_from(now.0 / 1_000_000 % 256).unwrap_or(0);
             let sweep = self.sweep.get_or_insert_with(|| Sweep::beginning_at(first));
-            let swept = self.blobs.sweep(sweep, &*self.store, now.plus(-GRACE))?;
+            let grace = Duration::try_from(GRACE).unwrap_or_default();
+            let swept = self.blobs.sweep(sweep, &*self.store, now, grace)?;
             if swept.files > 0 {
                 tracing::debug!(
                     swept.files,
@@ -120,7 +151,12 @@ impl Upkeep {
                 self.sweep = None;
             }
         }
-        Ok(self.drop_at.min(self.sweep_at).since(now).min(IDLE))
+        if now >= self.tidy_at {
+            self.tidy_at = now.plus(TIDY);
+            self.store.tidy()?;
+        }
+        let next = self.drop_at.min(self.sweep_at).min(self.tidy_at);
+        Ok(next.since(now).min(IDLE))
     }
 
     /// Drops ended runs that are kept no longer, at most a small step of each workflow, or of these.
@@ -220,12 +256,8 @@ impl Upkeep {
     /// are not. Their blobs are let go now, so that their time of grace begins.
     fn drop_runs(&self, runs: &[RunId]) -> Result<u64> {
         for run in runs {
-            match std::fs::remove_dir_all(self.logs.join(run.to_string())) {
-                // A run that printed nothing has no folder.
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    tracing::warn!(%error, %run, "the logs of a run were not removed");
-                }
-                _ => {}
+            if let Err(error) = self.logs.drop_logs(*run) {
+                tracing::warn!(%error, %run, "the logs of a run were not removed");
             }
             let mut after: Arc<str> = "".into();
             loop {

@@ -15,8 +15,10 @@ use kapell_model::{EntityKey, Offer, RunId, RunStatus, Shard, Time};
 use kapell_node::drive::{Node, Workers};
 use kapell_node::upkeep::{GRACE, Upkeep};
 use kapell_node::{Answer, BlobFolder, ClientRequest, Config, StartRun, clock};
+use kapell_store::testing::TestSchema;
 use kapell_store::{
-    Commit, EntityWrite, FileBlobs, MemoryStore, RunFilter, RunRow, SqliteStore, Store, VersionRow,
+    Commit, EntityWrite, FileBlobs, MemoryStore, PostgresBlobs, PostgresStore, RunFilter, RunRow,
+    SqliteStore, Store, VersionRow,
 };
 
 const FILE: &str = r#"
@@ -136,7 +138,7 @@ fn blobs_and_logs_go_with_the_last_run_that_has_them() {
         let file = fs::File::options().write(true).open(path.join(&hash[2..]));
         file.unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
     }
-    let mut upkeep = Upkeep::new(Arc::clone(&store), blobs, logs.clone(), "default");
+    let mut upkeep = Upkeep::new(Arc::clone(&store), Arc::new(blobs), logs.clone(), "default");
     let now = clock::now();
     keep_up(&mut upkeep, now);
     for (place, run) in runs.into_iter().enumerate() {
@@ -215,7 +217,7 @@ fn left(store: &Arc<dyn Store>, retention: Retention) -> usize {
     let directory = tempfile::tempdir().unwrap();
     let blobs = FileBlobs::open(directory.path()).unwrap();
     let logs = directory.path().join("logs");
-    let upkeep = Upkeep::new(Arc::clone(store), blobs, logs, "default");
+    let upkeep = Upkeep::new(Arc::clone(store), Arc::new(blobs), logs, "default");
     let now = Time::ZERO.plus(SignedDuration::from_hours(600));
     keep_up(&mut upkeep.keeping(retention), now);
     let rows = store.list_runs(&RunFilter::default(), 1_000).unwrap();
@@ -281,7 +283,7 @@ fn runs_are_dropped_as_fast_as_a_server_starts_them() {
     let directory = tempfile::tempdir().unwrap();
     let blobs = FileBlobs::open(directory.path()).unwrap();
     let logs = directory.path().join("logs");
-    let mut upkeep = Upkeep::new(Arc::clone(&store), blobs, logs, "default");
+    let mut upkeep = Upkeep::new(Arc::clone(&store), Arc::new(blobs), logs, "default");
     let begun = Time::ZERO.plus(SignedDuration::from_hours(600));
     let mut now = begun;
     while store.list_runs(&RunFilter::default(), 9).unwrap().len() > 2 {
@@ -366,7 +368,7 @@ fn a_run_that_others_wait_for_is_kept_until_it_blocks_no_more() {
         let directory = tempfile::tempdir().unwrap();
         let blobs = FileBlobs::open(directory.path()).unwrap();
         let logs = directory.path().join("logs");
-        let mut upkeep = Upkeep::new(Arc::clone(store), blobs, logs, "default");
+        let mut upkeep = Upkeep::new(Arc::clone(store), Arc::new(blobs), logs, "default");
         keep_up(
             &mut upkeep,
             Time::ZERO.plus(SignedDuration::from_hours(600)),
@@ -379,4 +381,31 @@ fn a_run_that_others_wait_for_is_kept_until_it_blocks_no_more() {
     let freed = queue.dismiss(run(7), Time(2)).unwrap();
     write(encode_chunk(&freed.events));
     assert_eq!(kept(&store), (100, false));
+}
+
+#[test]
+fn the_store_tidies_up_by_itself() {
+    let Some(schema) = TestSchema::new() else {
+        return;
+    };
+    let store: Arc<dyn Store> = Arc::new(PostgresStore::open(schema.url()).unwrap());
+    let directory = tempfile::tempdir().unwrap();
+    let blobs = PostgresBlobs::open(schema.url()).unwrap();
+    let logs = directory.path().join("logs");
+    let mut upkeep = Upkeep::new(store, Arc::new(blobs), logs, "default");
+    // A day of history in which nothing is any more.
+    schema
+        .run("UPDATE periods SET period = 1; SELECT make_period_1(9)")
+        .unwrap();
+    let days = || {
+        let days = schema.run("SELECT period FROM periods WHERE NOT gone ORDER BY 1");
+        days.unwrap()
+    };
+    assert_eq!(days(), ["9"]);
+    upkeep.step(clock::now()).unwrap();
+    let after = days();
+    assert!(
+        after.len() == 1 && after != ["9"],
+        "tomorrow alone: {after:?}"
+    );
 }

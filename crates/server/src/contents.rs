@@ -3,8 +3,9 @@
 //! Whoever asks may be as slow as they like: no thread waits for them, only one task of the loop that
 //! serves, and that for so long. A thread is taken for each part that is read or written, and given back.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +18,9 @@ use tokio::sync::mpsc;
 
 /// How long the next part of a content may take, and how long a place for one is waited for.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+
+/// The folder of a data directory for what passes through.
+const FOLDER: &str = "passing";
 
 /// Parts of a content on their way.
 const PARTS: usize = 2;
@@ -113,13 +117,27 @@ impl Passing {
     pub(crate) fn new(data_dir: &Path) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        Self(data_dir.join(format!("blobs/new/passing-{number}")))
+        let folder = data_dir.join(FOLDER);
+        // Whoever makes the file is told why there is none.
+        let _ = fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder);
+        Self(folder.join(number.to_string()))
+    }
+}
+
+/// Removes what a process before this one left.
+pub(crate) fn clear(data_dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(data_dir.join(FOLDER)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
 impl Drop for Passing {
     fn drop(&mut self) {
         // It may never have been made.
-        let _ = std::fs::remove_file(&self.0);
+        let _ = fs::remove_file(&self.0);
     }
 }

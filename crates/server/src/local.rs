@@ -16,20 +16,23 @@ use std::time::Duration;
 use axum::Router;
 use kapell_api::client::{self, Api};
 use kapell_api::http::SOCKET;
+use kapell_api::log::LogSink;
 use kapell_api::task::{Blobs, Outcome, Place, Report, Task, TaskEvent};
 use kapell_model::spec::Retention;
 use kapell_model::{Error, ErrorCode, NodeId, Offer, RunId, Shard, Time};
 use kapell_node::drive::{Join, Node, Prepared, Threads};
-use kapell_node::{BlobFolder, clock, upkeep};
-use kapell_store::{Cluster, FileBlobs, NodeAbout, RunRow, Store};
+use kapell_node::{clock, upkeep};
+use kapell_store::{BlobStore, Cluster, NodeAbout, RunRow, Store};
 
+use crate::logs::RunLogs;
 use crate::net::{self, Listener, Served, TlsFiles, Trust};
 use crate::register::NAMESPACE;
 use crate::rows::failure;
 use crate::traces::Traces;
 use crate::workers::{Settings, Workers};
 use crate::options::NodeOptions;
-use crate::{Options, SecretSource, Secrets, Service, http, notify, stores};
+use crate::peers::Nodes;
+use crate::{Options, SecretSource, Secrets, Service, contents, http, notify, stores};
 
 /// How soon after the start upkeep is done, so that short commands do none.
 const FIRST_UPKEEP: Duration = Duration::from_secs(5);
@@ -53,9 +56,12 @@ pub type Hired = (Box<dyn LocalWorker>, Vec<(RunId, Place, Offer, bool)>);
 /// Where a worker reports to.
 pub type Reports = Box<dyn Fn(Vec<Report>) + Send + Sync>;
 
+/// Where a worker writes log lines, if not to files of the data directory.
+pub type LogsTo = Option<Arc<dyn LogSink>>;
+
 /// Starts a worker.
 pub type Hire =
-    Box<dyn FnOnce(Arc<dyn Blobs>, Arc<Secrets>, Reports) -> Result<Hired, Error> + Send>;
+    Box<dyn FnOnce(Arc<dyn Blobs>, LogsTo, Arc<Secrets>, Reports) -> Result<Hired, Error> + Send>;
 
 /// What is wanted of a data directory.
 pub enum Want {
@@ -98,6 +104,7 @@ pub struct Local {
     node: Option<Node>,
     _traces: Option<Traces>,
     socket: Option<Socket>,
+    logs: RunLogs,
     /// Listeners at addresses.
     listening: Vec<Served>,
 }
@@ -188,13 +195,15 @@ fn assemble(
     options: &Options,
 ) -> Result<Local, Error> {
     let unusable = |error: &std::io::Error| cannot_write(data_dir, error);
-    let files = FileBlobs::open(data_dir).map_err(|error| unusable(&error))?;
-    let blobs: Arc<dyn Blobs> = Arc::new(BlobFolder(files.clone()));
+    contents::clear(data_dir).map_err(|error| unusable(&error))?;
+    let (blobs, kept_blobs) = stores::blobs(data_dir, options)?;
+    let logs = stores::logs(data_dir, options)?;
     let secrets = Arc::new(Secrets::new(Arc::clone(&store), options.keys_in(data_dir)));
     let mut workers = None;
     let mut open = |prepared: &Prepared, settings| {
         let (store, blobs) = (Arc::clone(&store), Arc::clone(&blobs));
         let opened = Workers::open(data_dir, prepared.node(), store, blobs, settings)?;
+        opened.write_logs_to(logs.rows());
         workers = Some(Arc::clone(&opened));
         Ok::<_, Error>(opened)
     };
@@ -215,6 +224,7 @@ fn assemble(
             let node = prepared.node();
             let (hired, lost) = hire(
                 Arc::clone(&blobs),
+                logs.rows().map(|rows| Arc::clone(rows) as _),
                 Arc::clone(&secrets),
                 Box::new(move |reports| node.reports(reports)),
             )?;
@@ -238,12 +248,16 @@ fn assemble(
         }
     };
     let handed_to = workers.clone();
-    let join = cluster.zip(options.node.clone()).map(joins);
+    let mut others = None;
+    let node = match (node, cluster.zip(options.node.clone())) {
+        (Some(prepared), Some((cluster, options))) => {
+            let (nodes, join) = joins(&prepared, &store, cluster, options)?;
+            others = Some(nodes);
+            Some(prepared.among(join))
+        }
+        (prepared, _) => prepared,
+    };
     let threads = node.zip(handed_to).map(|(prepared, workers)| {
-        let prepared = match join {
-            Some(join) => prepared.among(join),
-            None => prepared,
-        };
         let config = kapell_node::Config {
             alone: true,
             seed: seed(),
@@ -263,18 +277,20 @@ fn assemble(
         node.watch(Box::new(log_end));
     }
     let upkeep = start_upkeep(
-        data_dir,
         &store,
-        files,
+        kept_blobs,
+        logs.clone(),
         options.retention,
         node.clone().filter(|_| working),
     )?;
     let (kept_store, kept_node) = (Arc::clone(&store), node.clone());
-    let service = Arc::new(Service::new(
-        data_dir, store, blobs, node, working, secrets, options,
-    ));
+    let service = Service::new(data_dir, store, blobs, node, working, secrets, options);
+    let service = Arc::new(service.reading(logs.clone()));
     if let Some(workers) = &workers {
         service.set_workers(Arc::clone(workers));
+    }
+    if let Some(nodes) = others {
+        service.set_nodes(nodes);
     }
     service.finish_telling()?;
     let traces = traces_of(&service, options).map_err(|error| no_thread("traces", &error))?;
@@ -292,6 +308,7 @@ fn assemble(
         threads,
         workers,
         socket,
+        logs,
         listening: Vec::new(),
         _upkeep: upkeep,
         notify: None,
@@ -319,24 +336,23 @@ fn log_end(row: &RunRow) {
 
 /// Drops what is kept no longer, where work is done.
 fn start_upkeep(
-    data_dir: &Path,
     store: &Arc<dyn Store>,
-    files: FileBlobs,
+    blobs: Arc<dyn BlobStore>,
+    logs: RunLogs,
     retention: Retention,
     node: Option<Node>,
 ) -> Result<Option<Upkeep>, Error> {
     if node.is_none() {
         return Ok(None);
     }
-    let logs = data_dir.join("logs");
-    let upkeep = upkeep::Upkeep::new(Arc::clone(store), files, logs, NAMESPACE);
+    let upkeep = upkeep::Upkeep::new(Arc::clone(store), blobs, logs, NAMESPACE);
     let started = Upkeep::start(upkeep.keeping(retention), node);
     started
         .map(Some)
         .map_err(|error| no_thread("upkeep", &error))
 }
 
-fn cannot_write(data_dir: &Path, error: &std::io::Error) -> Error {
+pub(crate) fn cannot_write(data_dir: &Path, error: &std::io::Error) -> Error {
     let message = format!(
         "the data directory `{}` cannot be written: {error}",
         data_dir.display()
@@ -347,7 +363,7 @@ fn cannot_write(data_dir: &Path, error: &std::io::Error) -> Error {
     Error::new(ErrorCode::DirectoryUnusable, message)
 }
 
-fn no_thread(what: &str, error: &dyn std::fmt::Display) -> Error {
+pub(crate) fn no_thread(what: &str, error: &dyn std::fmt::Display) -> Error {
     Error::new(
         ErrorCode::Internal,
         format!("no thread for {what}: {error}"),
@@ -404,17 +420,31 @@ fn gone((run, place, offer, explained): (RunId, Place, Offer, bool)) -> Report {
 }
 
 /// What a node says of itself when it joins others.
-fn joins((cluster, options): (Arc<dyn Cluster>, NodeOptions)) -> Join {
-    Join {
+fn joins(
+    prepared: &Prepared,
+    store: &Arc<dyn Store>,
+    cluster: Arc<dyn Cluster>,
+    options: NodeOptions,
+) -> Result<(Arc<Nodes>, Join), Error> {
+    let id = NodeId(seed());
+    let nodes = Nodes::start(id, Arc::clone(store), prepared.node(), options.ca)?;
+    let hears = Arc::downgrade(&nodes);
+    let join = Join {
         cluster,
         about: NodeAbout {
-            id: NodeId(seed()),
+            id,
             address: options.address,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             leaving: false,
         },
         lease: options.lease,
-    }
+        heard: Box::new(move |rows| {
+            if let Some(nodes) = hears.upgrade() {
+                nodes.heard(rows);
+            }
+        }),
+    };
+    Ok((nodes, join))
 }
 
 /// From the system's randomness; from the time and the process where there is none.
@@ -547,6 +577,9 @@ impl Local {
         }
         if let Some(socket) = self.socket.take() {
             socket.close();
+        }
+        if let Some(rows) = self.logs.rows() {
+            rows.close();
         }
         self.service.audit.close();
     }

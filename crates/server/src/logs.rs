@@ -1,47 +1,108 @@
-//! Reading the logs of a run: many files, one order of time.
+//! Reading the logs of a run: many of them, one order of time.
+//!
+//! Logs lie in files of the data directory ([`files`]), or in rows of a database that every node reads
+//! ([`rows`]). What a page is, in which order lines come and where the next page goes on is the same for both.
 
+mod files;
+mod rows;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{ErrorKind, Read, Seek, SeekFrom};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use kapell_api::http::{LogCursor, LogLine, LogPage, LogQuery};
-use kapell_api::log::{self, Line};
+use kapell_api::log::Line;
 use kapell_model::{Error, ErrorCode, RunId, limits};
+use kapell_node::upkeep::DropLogs;
 
-/// Files read at once; of more, the newest.
-const FILES: usize = 500;
+pub(crate) use files::FileLogs;
+pub(crate) use rows::{RowLogs, SETTLES};
+
+/// Logs read at once; of more, the newest.
+const LOGS: usize = 500;
 
 /// Lines of a page where none is asked for.
 const LINES: usize = 10_000;
 
-/// Bytes read of all files together for a page.
+/// Bytes read of all logs together for a page.
 const PAGE_BYTES: usize = 16 << 20;
 
-/// One file of a log: whose it is and where. A log that was rotated has two.
-struct Log {
-    /// Its inode: a file keeps it when a rotation renames it.
+/// A log, or a part of it that is read by itself: a file that was rotated is two.
+struct Log<'l> {
+    /// What it is called in cursors.
     key: String,
     path: String,
     attempt: u32,
-    file: PathBuf,
+    /// Where its end is.
     length: u64,
-    changed: SystemTime,
+    /// Bytes from a place on, at most so many, and the place of the first: a later one if what was there is
+    /// gone.
+    bytes: Box<dyn Fn(u64, usize) -> (u64, Vec<u8>) + 'l>,
 }
 
-/// One page of the lines that a query asks for.
-pub(crate) fn read(logs: &Path, run: RunId, query: &LogQuery) -> Result<LogPage, Error> {
-    let (found, left_out) = find(logs, run, query).map_err(|error| {
-        Error::new(
-            ErrorCode::StoreUnavailable,
-            format!("the logs of run {run} cannot be read: {error}"),
-        )
-    })?;
+/// Logs of one kind.
+trait Logs {
+    /// The logs that a query asks for, those of one path and attempt in order, and how many were left out:
+    /// of more than [`LOGS`] those that were written last are given.
+    fn find(&self, run: RunId, query: &LogQuery) -> Result<(Vec<Log<'_>>, usize), Error>;
+}
+
+/// All logs of runs that are reached from here.
+#[derive(Clone)]
+pub(crate) struct RunLogs {
+    files: FileLogs,
+    /// Where attempts write their lines, if that is not to files.
+    rows: Option<Arc<RowLogs>>,
+}
+
+impl RunLogs {
+    /// Those of a data directory, and the rows of a database if lines go there.
+    pub(crate) fn new(folder: PathBuf, rows: Option<Arc<RowLogs>>) -> Self {
+        Self {
+            files: FileLogs(folder),
+            rows,
+        }
+    }
+
+    /// Where attempts write their lines, if that is not to files.
+    pub(crate) fn rows(&self) -> Option<&Arc<RowLogs>> {
+        self.rows.as_ref()
+    }
+
+    /// One page of the lines that a query asks for.
+    pub(crate) fn read(&self, run: RunId, query: &LogQuery) -> Result<LogPage, Error> {
+        // Files are from before the store was moved.
+        let (mut found, mut left_out) = self.files.find(run, query)?;
+        if let Some(rows) = &self.rows {
+            rows.flush();
+            let (more, left) = rows.find(run, query)?;
+            found.extend(more);
+            left_out += left;
+        }
+        Ok(read(&found, left_out, query))
+    }
+}
+
+impl DropLogs for RunLogs {
+    fn drop_logs(&self, run: RunId) -> std::io::Result<()> {
+        self.files.0.drop_logs(run)?;
+        match &self.rows {
+            Some(rows) => rows.remove(run).map_err(std::io::Error::other),
+            None => Ok(()),
+        }
+    }
+}
+
+fn unreadable(run: RunId, error: &dyn std::fmt::Display) -> Error {
+    Error::new(
+        ErrorCode::StoreUnavailable,
+        format!("the logs of run {run} cannot be read: {error}"),
+    )
+}
+
+fn read(found: &[Log<'_>], left_out: usize, query: &LogQuery) -> LogPage {
     let limit = if query.limit == 0 {
         LINES
     } else {
@@ -54,80 +115,15 @@ pub(crate) fn read(logs: &Path, run: RunId, query: &LogQuery) -> Result<LogPage,
         ..LogPage::default()
     };
     let mut parts = Vec::new();
-    for log in &found {
+    for log in found {
         let from = query.cursor.get(&log.key).copied().unwrap_or(0);
-        // A file that is shorter than what was read of it is another with the same number.
+        // One that is shorter than what was read of it is another with the same name.
         let part = part(log, if from > log.length { 0 } else { from }, share);
         page.more |= part.cut;
         parts.push(part);
     }
-    merge(&found, &parts, limit, &mut page);
-    Ok(page)
-}
-
-fn find(logs: &Path, run: RunId, query: &LogQuery) -> std::io::Result<(Vec<Log>, usize)> {
-    let folder = logs.join(run.to_string());
-    let entries = match fs::read_dir(&folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok((Vec::new(), 0)),
-        Err(error) => return Err(error),
-    };
-    let wanted = query.step.as_deref().map(|step| stem(logs, run, step));
-    let mut found = Vec::new();
-    for entry in entries {
-        let entry = entry?;
-        let Ok(name) = entry.file_name().into_string() else {
-            continue;
-        };
-        let (name, old) = name
-            .strip_suffix(".old")
-            .map_or((&*name, false), |name| (name, true));
-        let Some((path, attempt)) = name
-            .strip_suffix(".log")
-            .and_then(|name| name.rsplit_once('.'))
-            .and_then(|(path, attempt)| Some((path, attempt.parse::<u32>().ok()?)))
-        else {
-            continue;
-        };
-        if wanted.as_ref().is_some_and(|wanted| !belongs(path, wanted))
-            || query.attempt.is_some_and(|wanted| wanted != attempt)
-        {
-            continue;
-        }
-        // A file that was renamed or removed meanwhile is found with the next page.
-        let Ok(data) = entry.metadata() else { continue };
-        let changed = data.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-        let log = Log {
-            key: data.ino().to_string(),
-            path: path.to_owned(),
-            attempt,
-            file: entry.path(),
-            length: data.len(),
-            changed,
-        };
-        found.push((!old, log));
-    }
-    let left_out = found.len().saturating_sub(FILES);
-    if left_out > 0 {
-        found.sort_by(|(_, a), (_, b)| b.changed.cmp(&a.changed).then_with(|| a.file.cmp(&b.file)));
-        found.truncate(FILES);
-    }
-    // Of one log the older file comes first.
-    found.sort_by(|(a_new, a), (b_new, b)| {
-        (&a.path, a.attempt, a_new).cmp(&(&b.path, b.attempt, b_new))
-    });
-    Ok((found.into_iter().map(|(_, log)| log).collect(), left_out))
-}
-
-/// How the files of a step begin: its path in the form that file names have.
-fn stem(logs: &Path, run: RunId, step: &str) -> String {
-    let file = log::file(logs, run, step, 1);
-    let name = file
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    name.strip_suffix(".1.log").unwrap_or(&name).to_owned()
+    merge(found, &parts, limit, &mut page);
+    page
 }
 
 /// True for the step itself, its items and iterations, and the steps inside it.
@@ -143,13 +139,13 @@ struct Part {
     cut: bool,
 }
 
-fn part(log: &Log, from: u64, share: usize) -> Part {
-    let bytes = range(&log.file, from, share);
+fn part(log: &Log<'_>, from: u64, share: usize) -> Part {
+    let (start, bytes) = (log.bytes)(from, share);
     let mut part = Part {
         lines: Vec::new(),
         cut: bytes.len() == share,
     };
-    part.take(&bytes, from);
+    part.take(&bytes, start);
     part
 }
 
@@ -169,20 +165,8 @@ impl Part {
     }
 }
 
-fn range(file: &Path, from: u64, most: usize) -> Vec<u8> {
-    let read = || -> std::io::Result<Vec<u8>> {
-        let mut file = File::open(file)?;
-        file.seek(SeekFrom::Start(from))?;
-        let mut bytes = Vec::new();
-        file.take(most as u64).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    // A log that is removed meanwhile has no more lines.
-    read().unwrap_or_default()
-}
-
 /// Lines in order of time, as far as every log has been read.
-fn merge(logs: &[Log], parts: &[Part], limit: usize, page: &mut LogPage) {
+fn merge(logs: &[Log<'_>], parts: &[Part], limit: usize, page: &mut LogPage) {
     let horizon = parts
         .iter()
         .filter(|part| part.cut)

@@ -1,6 +1,6 @@
 //! What whoever starts a process may choose of it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kapell_engine::topic::Keeps;
@@ -18,6 +18,8 @@ pub struct NodeOptions {
     pub address: String,
     /// How long others wait for it before they take over what it owns.
     pub lease: Duration,
+    /// Certificates that nodes may show beside those that the system trusts.
+    pub ca: Option<PathBuf>,
 }
 
 /// Choices; the default is what holds without a configuration.
@@ -27,6 +29,8 @@ pub struct Options {
     pub store: Option<String>,
     /// Set for a node that shares the database with others.
     pub node: Option<NodeOptions>,
+    /// Bytes of blobs that are kept in the data directory where they lie in a database.
+    pub blob_cache: u64,
     /// How long ended runs are kept where their workflow says nothing.
     pub retention: Retention,
     /// How much topics keep.

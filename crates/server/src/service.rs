@@ -44,6 +44,7 @@ use tokio::sync::{Semaphore, oneshot};
 use crate::auth::{Audit, Tokens, carried};
 use crate::feed::Feed;
 use crate::hooks::{Hooks, SecretSource};
+use crate::logs::RunLogs;
 use crate::metrics::Requests;
 use crate::notify::{self, Senders};
 use crate::peers::Nodes;
@@ -56,7 +57,7 @@ use crate::{Options, Secrets};
 pub struct Service {
     pub(crate) store: Arc<dyn Store>,
     blobs: Arc<dyn Blobs>,
-    logs: PathBuf,
+    logs: RunLogs,
     /// None: nobody decides; runs are only looked at.
     pub(crate) node: Option<Node>,
     working: bool,
@@ -115,7 +116,7 @@ impl Service {
             stopping: AtomicBool::new(false),
             store,
             blobs,
-            logs: data_dir.join("logs"),
+            logs: RunLogs::new(data_dir.join("logs"), None),
             node,
             working,
             workers: OnceLock::new(),
@@ -133,6 +134,11 @@ impl Service {
             contents: Arc::new(Semaphore::new(limits::CONTENTS)),
             feed,
         }
+    }
+
+    /// The same reading these logs instead of files of the data directory alone.
+    pub(crate) fn reading(self, logs: RunLogs) -> Self {
+        Self { logs, ..self }
     }
 
     /// Whether requests are taken.

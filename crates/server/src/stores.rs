@@ -3,12 +3,18 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use kapell_api::task::Blobs;
 use kapell_model::{Error, ErrorCode};
+use kapell_node::BlobFolder;
 use kapell_store::{
-    Cluster, MOVED_DATABASE, PostgresStore, PostgresUrl, SqliteStore, Store, database_step, move_store,
+    BlobStore, CachedBlobs, Cluster, FileBlobs, MOVED_BLOBS, MOVED_DATABASE, PostgresBlobs,
+    PostgresLogs, PostgresStore, PostgresUrl, SqliteStore, Store, database_step, move_store,
 };
 use serde::Serialize;
 
+use crate::Options;
+use crate::local::{cannot_write, no_thread};
+use crate::logs::{RowLogs, RunLogs};
 use crate::rows::failure;
 
 /// A store as it is found.
@@ -27,6 +33,11 @@ pub struct StoreStatus {
     pub known: u32,
     /// Bytes of the store without blobs and logs.
     pub bytes: u64,
+    /// Bytes of blobs.
+    pub blobs: u64,
+    /// Bytes of logs where they lie in the database.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logs: Option<u64>,
 }
 
 /// What was moved of one table.
@@ -36,6 +47,40 @@ pub struct Moved {
     pub table: &'static str,
     /// Its rows.
     pub rows: u64,
+}
+
+/// What keeps the blobs of a store, as workers and upkeep see it.
+pub(crate) type OpenedBlobs = (Arc<dyn Blobs>, Arc<dyn BlobStore>);
+
+/// Opens what keeps the blobs of a store that is open: in the data directory too, or in the same database.
+///
+/// # Errors
+/// Code `directory-unusable` or `disk-full` for the data directory, and those of the store.
+pub(crate) fn blobs(data_dir: &Path, options: &Options) -> Result<OpenedBlobs, Error> {
+    let unusable = |error: std::io::Error| cannot_write(data_dir, &error);
+    let Some(url) = &options.store else {
+        let files = FileBlobs::open(data_dir).map_err(unusable)?;
+        return Ok((Arc::new(BlobFolder(files.clone())), Arc::new(files)));
+    };
+    let rows = url.parse().and_then(|url| PostgresBlobs::open(&url));
+    let rows = rows.map_err(|error| refused(error, Some(url)))?;
+    let cached = CachedBlobs::open(rows, data_dir, options.blob_cache).map_err(unusable)?;
+    let cached = Arc::new(cached);
+    Ok((Arc::new(BlobFolder(Arc::clone(&cached))), cached))
+}
+
+/// Opens what keeps the logs of runs.
+///
+/// # Errors
+/// Those of the store, and code `internal`.
+pub(crate) fn logs(data_dir: &Path, options: &Options) -> Result<RunLogs, Error> {
+    let rows = options.store.as_deref().map(|url| {
+        let logs = url.parse().and_then(|url| PostgresLogs::open(&url));
+        let logs = logs.map_err(|error| refused(error, Some(url)))?;
+        let started = RowLogs::start(logs).map_err(|error| no_thread("logs", &error))?;
+        Ok::<_, Error>(Arc::new(started))
+    });
+    Ok(RunLogs::new(data_dir.join("logs"), rows.transpose()?))
 }
 
 /// The store of a process, which nodes may share.
@@ -97,6 +142,8 @@ pub fn status(data_dir: &Path, url: Option<&str>) -> Result<StoreStatus, Error> 
             applied: applied.unwrap_or(0),
             known: SqliteStore::newest_step(),
             bytes: length("kapell.db") + length("kapell.db-wal"),
+            blobs: FileBlobs::bytes(data_dir),
+            logs: None,
         });
     };
     let url: PostgresUrl = url.parse().map_err(refused)?;
@@ -108,6 +155,8 @@ pub fn status(data_dir: &Path, url: Option<&str>) -> Result<StoreStatus, Error> 
         applied: found.applied,
         known: found.known,
         bytes: found.bytes,
+        blobs: found.blobs,
+        logs: Some(found.logs),
     })
 }
 
@@ -128,8 +177,8 @@ pub fn migrate(data_dir: &Path, url: Option<&str>) -> Result<StoreStatus, Error>
     Ok(before)
 }
 
-/// Moves the store of a data directory to PostgreSQL; the name that its database then has, and what was
-/// moved.
+/// Moves the store of a data directory to PostgreSQL; the names that its database and its folder of blobs
+/// then have, and what was moved.
 ///
 /// # Errors
 /// Codes `directory-held`, `bad-request` if there is something in the schema, and those of either store.
@@ -137,7 +186,7 @@ pub fn move_to(
     data_dir: &Path,
     url: &str,
     moving: impl FnMut(&'static str),
-) -> Result<(&'static str, Vec<Moved>), Error> {
+) -> Result<([&'static str; 2], Vec<Moved>), Error> {
     let moved = url.parse().and_then(|to| move_store(data_dir, &to, moving));
     let moved = moved.map_err(|error| match error {
         // That is said of either of them.
@@ -149,5 +198,5 @@ pub fn move_to(
         table: of.name,
         rows: of.rows,
     });
-    Ok((MOVED_DATABASE, moved.collect()))
+    Ok(([MOVED_DATABASE, MOVED_BLOBS], moved.collect()))
 }

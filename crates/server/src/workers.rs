@@ -25,7 +25,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak, mpsc};
+use std::sync::{Arc, OnceLock, Weak, mpsc};
 use std::time::Duration;
 
 use kapell_api::http::{StepWorker, WorkerAttempt, WorkerView};
@@ -40,6 +40,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::local::LocalWorker;
+use crate::logs::RowLogs;
 
 pub use service::routes;
 use session::{HeldTask, Name, Session, ToWorker, named};
@@ -97,6 +98,8 @@ pub struct Workers {
     /// Queues that the worker here leaves to those that ever named them.
     named: Mutex<BTreeSet<Arc<str>>>,
     sessions: Mutex<BTreeMap<SessionId, Session>>,
+    /// Where log lines go, if not to files.
+    log_rows: OnceLock<Arc<RowLogs>>,
     /// Contents on their way, of all sessions.
     contents: Arc<Semaphore>,
     /// No worker is let in any more.
@@ -145,6 +148,7 @@ impl Workers {
             settings,
             here: Mutex::default(),
             sessions: Mutex::new(sessions),
+            log_rows: OnceLock::new(),
             contents: Arc::new(Semaphore::new(limits::CONTENTS)),
             closed: AtomicBool::new(false),
             stop: Mutex::new(Some(stop)),
@@ -158,6 +162,14 @@ impl Workers {
                 Error::new(ErrorCode::Internal, message)
             })?;
         Ok(workers)
+    }
+
+    /// Log lines go there instead of to files of the data directory.
+    pub(crate) fn write_logs_to(&self, rows: Option<&Arc<RowLogs>>) {
+        if let Some(rows) = rows {
+            // It is told once.
+            let _ = self.log_rows.set(Arc::clone(rows));
+        }
     }
 
     /// The worker in this process.

@@ -22,8 +22,10 @@ use rustix::fs::{Timespec, Timestamps, UTIME_NOW};
 
 use crate::refs::{self, Hash, hashes_in};
 
+mod cache;
 mod sweep;
 
+pub use cache::CachedBlobs;
 pub use sweep::{Sweep, Swept};
 
 const BUFFER: usize = 1 << 20;
@@ -105,13 +107,7 @@ impl FileBlobs {
     /// The bytes of a blob of at most `limit` bytes. Damaged content is [`ErrorKind::InvalidData`],
     /// a larger blob [`ErrorKind::FileTooLarge`].
     pub fn get(&self, blob: &BlobRef, limit: u64) -> io::Result<Vec<u8>> {
-        if blob.size > limit {
-            let why = format!(
-                "blob {} has {} bytes, at most {limit} are taken",
-                blob.hash, blob.size
-            );
-            return Err(Error::new(ErrorKind::FileTooLarge, why));
-        }
+        check_limit(blob, limit)?;
         let mut bytes = Vec::new();
         self.open_checked(blob)?.read_to_end(&mut bytes)?;
         if *blake3::hash(&bytes).to_hex() == *blob.hash {
@@ -126,12 +122,16 @@ impl FileBlobs {
     pub fn get_file(&self, blob: &BlobRef, path: &Path) -> io::Result<()> {
         let mut from = self.open_checked(blob)?;
         let mut to = File::create_new(path)?;
-        let copied = io::copy(&mut from, &mut to)?;
-        if copied == blob.size {
-            Ok(())
-        } else {
-            Err(damaged(blob, "its length is another"))
+        let copied = match io::copy(&mut from, &mut to) {
+            Ok(copied) if copied == blob.size => Ok(()),
+            Ok(_) => Err(damaged(blob, "its length is another")),
+            Err(error) => Err(error),
+        };
+        if copied.is_err() {
+            // Better none than a part.
+            let _ = fs::remove_file(path);
         }
+        copied
     }
 
     /// Marks blobs as put now: a sweep leaves them for as long as what was just put. What is not here
@@ -150,6 +150,50 @@ impl FileBlobs {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
             file => mark(&file?).map(|()| true),
         }
+    }
+
+    /// Bytes of all blobs in a data directory, which another process may be using.
+    pub fn bytes(directory: &Path) -> u64 {
+        let folders = (0..=u8::MAX).map(|byte| directory.join(format!("blobs/{byte:02x}")));
+        let files = folders.flat_map(|folder| sweep::files(&folder).unwrap_or_default());
+        // One that is removed meanwhile is none.
+        let lengths = files.filter_map(|file| Some(fs::metadata(file).ok()?.len()));
+        lengths.sum()
+    }
+
+    /// Every blob.
+    pub(crate) fn all(&self) -> io::Result<Vec<BlobRef>> {
+        let mut found = Vec::new();
+        for start in (0..=u8::MAX).map(|byte| format!("{byte:02x}")) {
+            for path in sweep::files(&self.shared.root.join(&start))? {
+                let rest = path.file_name().and_then(|name| name.to_str());
+                let hash = format!("{start}{}", rest.unwrap_or_default());
+                if is_hash(&hash) {
+                    found.push(BlobRef {
+                        hash: hash.into(),
+                        size: fs::metadata(&path)?.len(),
+                    });
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Which others each blob holds.
+    pub(crate) fn holds(&self) -> io::Result<Vec<(Hash, BTreeSet<Hash>)>> {
+        let mut found = Vec::new();
+        for path in sweep::files(&self.shared.root.join("holds"))? {
+            let holder = path.file_name().and_then(|name| name.to_str());
+            if let Some(holder) = holder.and_then(|name| refs::parse(name.as_bytes())) {
+                found.push((holder, read_holds(&path)?));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The file of a blob.
+    pub(crate) fn file(&self, blob: &BlobRef) -> io::Result<PathBuf> {
+        self.path(&blob.hash)
     }
 
     /// Notes which blobs stand in the content of another, which is about to be written.
@@ -233,10 +277,7 @@ impl FileBlobs {
 
     fn open_checked(&self, blob: &BlobRef) -> io::Result<File> {
         let file = File::open(self.path(&blob.hash)?).map_err(|error| match error.kind() {
-            ErrorKind::NotFound => Error::new(
-                ErrorKind::NotFound,
-                format!("there is no blob {}", blob.hash),
-            ),
+            ErrorKind::NotFound => missing(blob),
             _ => error,
         })?;
         if file.metadata()?.len() == blob.size {
@@ -248,13 +289,14 @@ impl FileBlobs {
 
     /// A reference may come from outside: only a hash becomes a path.
     fn path(&self, hash: &str) -> io::Result<PathBuf> {
-        match hash.split_at_checked(2) {
-            Some((start, rest)) if is_hash(hash) => Ok(self.shared.root.join(start).join(rest)),
-            _ => Err(Error::new(
-                ErrorKind::InvalidInput,
-                format!("`{hash}` is not the hash of a blob"),
-            )),
-        }
+        path_in(&self.shared.root, hash)
+    }
+}
+
+fn path_in(root: &Path, hash: &str) -> io::Result<PathBuf> {
+    match hash.split_at_checked(2) {
+        Some((start, rest)) if is_hash(hash) => Ok(root.join(start).join(rest)),
+        _ => Err(no_hash(hash)),
     }
 }
 
@@ -295,18 +337,44 @@ fn is_hash(text: &str) -> bool {
     refs::parse(text.as_bytes()).is_some()
 }
 
-fn reference(hash: &blake3::Hash, size: u64) -> BlobRef {
+pub(crate) fn reference(hash: &blake3::Hash, size: u64) -> BlobRef {
     BlobRef {
         hash: Arc::from(hash.to_hex().as_str()),
         size,
     }
 }
 
-fn length(bytes: usize) -> io::Result<u64> {
+pub(crate) fn length(bytes: usize) -> io::Result<u64> {
     u64::try_from(bytes).map_err(Error::other)
 }
 
-fn damaged(blob: &BlobRef, why: &str) -> Error {
+pub(crate) fn missing(blob: &BlobRef) -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        format!("there is no blob {}", blob.hash),
+    )
+}
+
+pub(crate) fn no_hash(text: &str) -> Error {
+    Error::new(
+        ErrorKind::InvalidInput,
+        format!("`{text}` is not the hash of a blob"),
+    )
+}
+
+/// Refuses a blob that is larger than what somebody wants in memory.
+pub(crate) fn check_limit(blob: &BlobRef, limit: u64) -> io::Result<()> {
+    if blob.size <= limit {
+        return Ok(());
+    }
+    let why = format!(
+        "blob {} has {} bytes, at most {limit} are taken",
+        blob.hash, blob.size
+    );
+    Err(Error::new(ErrorKind::FileTooLarge, why))
+}
+
+pub(crate) fn damaged(blob: &BlobRef, why: &str) -> Error {
     Error::new(
         ErrorKind::InvalidData,
         format!("blob {} is damaged: {why}", blob.hash),

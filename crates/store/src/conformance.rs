@@ -10,6 +10,7 @@ use crate::{Commit, EntityWrite, Lease, Result, RunRow, Store, VersionRow};
 mod blobs;
 mod cluster;
 mod compare;
+mod contents;
 mod documents;
 mod entities;
 mod fence;
@@ -20,6 +21,7 @@ mod versions;
 
 pub use cluster::{CLUSTER_CASES, ClusterCase};
 pub use compare::{compare, compare_moved};
+pub use contents::{BLOB_STORE_CASES, BlobStoreCase};
 
 /// One rule: its name and what checks it on an empty store.
 pub type Case = (&'static str, fn(&dyn Store));

@@ -2,7 +2,7 @@
 //!
 //! Start reading at [`Store`] and [`Commit`]; then `memory` (the plainest implementation, which the
 //! simulator drives), then `sqlite` and `postgres`. What every store must do is in [`conformance`]; big things lie
-//! beside the store, in [`FileBlobs`].
+//! beside it, in a [`BlobStore`]: files beside SQLite, rows of their own in PostgreSQL.
 //!
 //! Invariants
 //! - State changes only in [`Store::commit`], which is atomic, durable when it returns, and fenced:
@@ -18,6 +18,7 @@ use std::sync::Arc;
 use kapell_model::{EntityKey, RunId, RunStatus, Shard, ShardSet, Time};
 use serde::{Deserialize, Serialize};
 
+mod blob_store;
 mod blobs;
 mod check;
 mod cluster;
@@ -33,11 +34,13 @@ mod suffix;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-pub use blobs::{FileBlobs, Sweep, Swept};
+pub use blob_store::BlobStore;
+pub use blobs::{CachedBlobs, FileBlobs, Sweep, Swept};
 pub use cluster::{Beat, Cluster, NodeAbout, NodeRow};
 pub use memory::MemoryStore;
 pub use postgres::{
-    MOVED_DATABASE, MovedTable, PostgresStatus, PostgresStore, PostgresUrl, move_store,
+    LogLines, MOVED_BLOBS, MOVED_DATABASE, MovedTable, PostgresBlobs, PostgresLog, PostgresLogs,
+    PostgresStatus, PostgresStore, PostgresUrl, move_store,
 };
 pub use sqlite::{SqliteStore, check_database, copy_database, database_step};
 

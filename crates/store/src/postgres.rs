@@ -28,9 +28,11 @@ use crate::{
     Store, VersionRow,
 };
 
+mod blobs;
 mod cluster;
 mod failure;
 mod keys;
+mod logs;
 mod migrate;
 mod periods;
 mod pool;
@@ -47,13 +49,15 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub use blobs::PostgresBlobs;
 use failure::Failure;
+pub use logs::{LogLines, PostgresLog, PostgresLogs};
 use periods::Periods;
 use pool::{Pool, Tries};
 use runtime::Runtime;
 use session::{Connector, Session};
 use sweep::Sweeper;
-pub use transfer::{MOVED_DATABASE, MovedTable, move_store};
+pub use transfer::{MOVED_BLOBS, MOVED_DATABASE, MovedTable, move_store};
 pub use url::PostgresUrl;
 use write::{Columns, WorkflowIds};
 
@@ -99,8 +103,12 @@ pub struct PostgresStatus {
     pub applied: u32,
     /// The newest step that this program knows.
     pub known: u32,
-    /// Bytes of the schema's tables and indexes.
+    /// Bytes of the schema's tables and indexes but for those of blobs and logs.
     pub bytes: u64,
+    /// Bytes of blobs, with their tables and indexes.
+    pub blobs: u64,
+    /// Bytes of logs, with their tables and indexes.
+    pub logs: u64,
 }
 
 impl PostgresStore {
@@ -168,7 +176,10 @@ impl PostgresStore {
         let look = |mut session: Session| {
             let applied = migrate::applied(&mut session, url.schema())?;
             let rows = session.query(
-                "SELECT current_setting('server_version'), coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint
+                "SELECT current_setting('server_version'),
+                    coalesce(sum(pg_total_relation_size(c.oid)) FILTER (WHERE c.relname NOT IN ('blobs', 'blob_chunks', 'blob_holds') AND c.relname NOT LIKE 'log%'), 0)::bigint,
+                    coalesce(sum(pg_total_relation_size(c.oid)) FILTER (WHERE c.relname IN ('blobs', 'blob_chunks', 'blob_holds')), 0)::bigint,
+                    coalesce(sum(pg_total_relation_size(c.oid)) FILTER (WHERE c.relname LIKE 'log%'), 0)::bigint
                  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                  WHERE n.nspname = $1 AND c.relkind = 'r'",
                 &[&url.schema()],
@@ -179,6 +190,8 @@ impl PostgresStore {
                 applied,
                 known: migrate::newest(),
                 bytes: u64::try_from(read::get::<i64>(row, 1)?).unwrap_or(0),
+                blobs: u64::try_from(read::get::<i64>(row, 2)?).unwrap_or(0),
+                logs: u64::try_from(read::get::<i64>(row, 3)?).unwrap_or(0),
             })
         };
         let found = connector(url)?.connect().and_then(look);
@@ -521,6 +534,7 @@ impl Store for PostgresStore {
 
     fn tidy(&self) -> Result<()> {
         self.periods.tidy(&self.writers)?;
+        logs::tidy(&self.writers)?;
         self.sweeper.sweep();
         Ok(())
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kapell_api::log::LogSink;
 use kapell_api::task::{Place, TaskResources};
 use kapell_model::{Offer, RunId, Time};
 
@@ -32,6 +33,8 @@ pub struct Config {
     pub keep_failed: Duration,
     /// What `http` steps may reach.
     pub http: HttpRules,
+    /// Where log lines go; none is files in `logs/`.
+    pub logs: Option<Arc<dyn LogSink>>,
 }
 
 /// What a worker has, or has left.

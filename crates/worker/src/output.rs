@@ -229,11 +229,12 @@ fn keep(name: &str, files: &Path, blobs: &dyn Blobs) -> Result<Artifact, Box<Tas
             limits::ARTIFACT_BYTES
         )));
     }
-    let blob = blobs.put_file(&real).map_err(|error| {
-        failure::platform(
+    let blob = blobs.put_file(&real).map_err(|error| match error.kind() {
+        io::ErrorKind::FileTooLarge => bad(&error),
+        _ => failure::platform(
             "artifact",
             format!("cannot store the artifact `{name}`: {error}"),
-        )
+        ),
     })?;
     let name = relative
         .file_name()

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use kapell_api::log::LogSink;
 use kapell_api::task::{Blobs, Place, Report, Task, TaskError};
 use kapell_expr::Value;
 use kapell_model::{Offer, RunId, Time};
@@ -35,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) secrets: Arc<Secrets>,
     /// Of a worker whose server is another process: where log lines go, and who has more secrets.
     pub(crate) far: Option<Arc<dyn Far>>,
+    /// Where log lines go, if that is neither to files here nor far away.
+    pub(crate) log_sink: Option<Arc<dyn LogSink>>,
     pub(crate) blobs: Arc<dyn Blobs>,
     pub(crate) reports: Box<dyn Fn(Vec<Report>) + Send + Sync>,
     pub(crate) env: BaseEnv,

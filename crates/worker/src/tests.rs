@@ -111,6 +111,7 @@ fn config(dir: &Path) -> Config {
         python: Some(python()),
         uv: None,
         keep_failed: Duration::from_hours(1),
+        logs: None,
         http: crate::HttpRules::default(),
     }
 }

@@ -350,6 +350,7 @@ fn shared(
         clock: config.clock,
         secrets: config.secrets,
         far: None,
+        log_sink: config.logs,
         blobs,
         reports,
         env,

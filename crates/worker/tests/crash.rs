@@ -103,6 +103,7 @@ fn start_with(dir: &Path, slots: usize, reports: Reports) -> (Worker, Vec<LostAt
         python: None,
         uv: None,
         keep_failed: Duration::ZERO,
+        logs: None,
         http: kapell_worker::HttpRules::default(),
     };
     Worker::start(config, Arc::new(NoBlobs), reports).expect("a worker")

@@ -82,6 +82,7 @@ pub(crate) fn work(url: &str, dir: &str) -> Result<()> {
         python: None,
         uv: None,
         keep_failed: Duration::ZERO,
+        logs: None,
         http: kapell_worker::HttpRules::default(),
     };
     let remote = RemoteConfig {
@@ -105,7 +106,7 @@ pub(crate) fn work(url: &str, dir: &str) -> Result<()> {
 pub(crate) fn remote(dir: &Path, n: usize) -> Result<Figures> {
     let want = Want::Work {
         process_window: 0,
-        hire: Box::new(|_, _, _| Ok((Box::new(Nobody), Vec::new()))),
+        hire: Box::new(|_, _, _, _| Ok((Box::new(Nobody), Vec::new()))),
         workers: Settings::default(),
     };
     let Opened::Here(mut local) =

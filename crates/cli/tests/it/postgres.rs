@@ -47,6 +47,63 @@ fn a_command_does_its_work_in_the_database_that_is_named() {
     assert_ne!(nothing.status, 0, "in the data directory there is none");
 }
 
+/// Prints, keeps a file that is larger than a chunk, and fails; `big` keeps one that is too large.
+const WORK: &str = "\
+workflow: work
+params:
+  big: { type: bool, default: false }
+steps:
+  make:
+    shell: |
+      echo made; echo careful >&2
+      head -c 700000 /dev/zero | tr '\\0' x > kept.txt
+      if [ \"$BIG\" = true ]; then head -c 17000000 /dev/zero > kept.txt; fi
+    env: { BIG: '${{ string(params.big) }}' }
+    artifacts: { out: { kept: kept.txt } }
+  fail: { needs: [make], shell: 'wc -c < in.txt; echo broken; exit 3', artifacts: { in: { in.txt: '${{ steps.make.output.kept }}' } } }
+";
+
+#[test]
+fn what_a_machine_that_is_gone_printed_and_kept_is_read_at_another() {
+    let Some(schema) = TestSchema::new() else {
+        return;
+    };
+    let store = schema.text();
+    let gone = Place::with("work.yaml", WORK);
+    let failed = gone.kapell(&["run", "work.yaml", "--store", &store]);
+    assert!(failed.all().contains("broken"), "{}", failed.all());
+    assert!(!gone.path(".kapell/blobs").exists());
+    drop(gone);
+    let here = Place::new();
+    here.write(
+        "kapell.toml",
+        &format!("store = \"{store}\"\nblob_cache = 1\n"),
+    );
+    let logs = here.good(&["logs", "last"]);
+    for line in ["made", "careful", "700000", "broken"] {
+        assert!(logs.out.contains(line), "{}", logs.out);
+    }
+    let follow = here.good(&["logs", "last", "fail", "--follow"]);
+    assert!(follow.out.contains("broken") && !follow.out.contains("made"));
+    for _ in 0..2 {
+        here.good(&["artifact", "last", "make", "kept", "-o", "got.txt"]);
+        let got = std::fs::read(here.path("got.txt")).unwrap();
+        assert!(got == vec![b'x'; 700_000]);
+        std::fs::remove_file(here.path("got.txt")).unwrap();
+        // The second time it is read from here.
+        schema.run("UPDATE blob_chunks SET content = ''").unwrap();
+    }
+    let status = here.json(&["store", "status", "--json"]);
+    assert!(status["blobs"].as_u64().unwrap() > 0 && status["logs"].as_u64().unwrap() > 0);
+    here.write("work.yaml", WORK);
+    let large = here.kapell(&["run", "work.yaml", "-p", "big=true"]);
+    assert!(
+        large.all().contains("17000000 bytes is too large"),
+        "{}",
+        large.all()
+    );
+}
+
 #[test]
 fn a_server_that_is_killed_goes_on_from_the_database() {
     let Some(schema) = TestSchema::new() else {
@@ -108,6 +165,10 @@ fn a_store_is_looked_at_migrated_and_moved() {
         moved.all()
     );
     assert!(place.path(".kapell/kapell.db.moved").is_file());
+    assert!(place.path(".kapell/blobs.moved").is_dir());
+    // What was printed before is in files, what is printed now in the database.
+    let before_move = place.good(&["logs", "last", "one", "--store", &store]);
+    assert!(before_move.out.contains("one"), "{}", before_move.out);
     let after = place.json(&of(["show", "last"]));
     assert_eq!(
         (&after["run"], &after["steps"]),

@@ -42,10 +42,20 @@ pub static STORE: Key = Key {
         Kind::Secret,
         "",
         "Where the store is: the URL of a PostgreSQL database, as \
-         `postgres://kapell@db.example/prod?schema=kapell`. Nothing is a file in the data directory, where \
-         blobs and logs are in either case. A password is better given by the variable.",
+         `postgres://kapell@db.example/prod?schema=kapell`, which holds blobs and logs too. Nothing is files in \
+         the data directory. A password is better given by the variable.",
     )
 };
+
+/// `blob_cache`
+pub static BLOB_CACHE: Key = key(
+    "",
+    "blob_cache",
+    Kind::Count(0, 1_048_576),
+    "4096",
+    "MiB of blobs that a server over PostgreSQL keeps in its data directory, so that what is read again is not \
+     read from the database; what was not read for longest goes. 0 is none.",
+);
 
 /// `worker.slots`
 pub static WORKER_SLOTS: Key = Key {
@@ -386,31 +396,11 @@ pub static SERVER_GRACE: Key = Key {
     )
 };
 
-/// `server.advertise`
-pub static SERVER_ADVERTISE: Key = Key {
-    flag: Some("--advertise"),
-    ..key(
-        "server",
-        "advertise",
-        Kind::Text,
-        "",
-        "Where other nodes of a cluster, clients and workers reach this one, as a URL; by default the address that it listens on.",
-    )
-};
-
-/// `server.node_lease`
-pub static SERVER_NODE_LEASE: Key = key(
-    "server",
-    "node_lease",
-    Kind::Duration,
-    "5s",
-    "How long other nodes of a cluster wait for one that is not heard of before they take over what it owns; from 1 s to 5 min.",
-);
-
 /// Every key, in the order of the pages.
 pub static KEYS: &[&Key] = &[
     &DATA_DIR,
     &STORE,
+    &BLOB_CACHE,
     &SERVER_LISTEN,
     &SERVER_TLS_CERT,
     &SERVER_TLS_KEY,
@@ -420,8 +410,6 @@ pub static KEYS: &[&Key] = &[
     &SERVER_REQUIRE_TOKEN,
     &SERVER_REQUEST_RATE,
     &SERVER_GRACE,
-    &SERVER_ADVERTISE,
-    &SERVER_NODE_LEASE,
     &WORKER_SLOTS,
     &WORKER_QUEUES,
     &WORKER_KEEP_FAILED,

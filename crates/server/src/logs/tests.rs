@@ -1,8 +1,9 @@
 //! Pages over files that are written here.
 
+use std::fs::{self, File};
 use std::io::Write;
 
-use kapell_api::log::Stream;
+use kapell_api::log::{self, Stream};
 use kapell_model::{Shard, Time};
 use tempfile::TempDir;
 
@@ -45,7 +46,8 @@ impl Logs {
             cursor,
             limit,
         };
-        read(self.folder.path(), self.run, &query).unwrap()
+        let logs = RunLogs::new(self.folder.path().to_owned(), None);
+        logs.read(self.run, &query).unwrap()
     }
 }
 

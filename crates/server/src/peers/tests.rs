@@ -22,6 +22,8 @@ use tonic::Code;
 use super::*;
 use crate::net::{Listener, Served, Trust};
 
+mod cluster;
+
 struct Nothing;
 
 impl Blobs for Nothing {
@@ -59,6 +61,7 @@ impl One {
         let prepared = Node::prepare();
         let node = prepared.node();
         let config = kapell_node::Config {
+            alone: true,
             seed: id,
             process_window: 0,
             light_window: 0,

@@ -100,7 +100,10 @@ impl Workers {
                 workers.blobs.put_file(path)
             }
         });
-        kept.await.map_err(failed)
+        kept.await.map_err(|error| match error.kind() {
+            io::ErrorKind::FileTooLarge => Status::resource_exhausted(error.to_string()),
+            _ => failed(error),
+        })
     }
 }
 

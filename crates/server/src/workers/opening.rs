@@ -237,6 +237,9 @@ impl Workers {
         // Under the lock, so that they come before word of the session's end.
         if !known.is_empty() {
             self.node.reports(known);
+            if let Some(rows) = self.log_rows.get() {
+                rows.write_soon();
+            }
         }
         drop(sessions);
         if message.leaving {
@@ -247,7 +250,13 @@ impl Workers {
     }
 
     /// Writes log lines. Blocks.
-    pub(crate) fn logged(&self, id: SessionId, link: u64, number: u64, parts: &[proto::LogPart]) {
+    pub(crate) fn logged(
+        self: &Arc<Self>,
+        id: SessionId,
+        link: u64,
+        number: u64,
+        parts: &[proto::LogPart],
+    ) {
         let mut files = {
             let mut sessions = self.sessions.lock();
             let session = sessions
@@ -269,14 +278,34 @@ impl Workers {
             // A late line of an attempt whose end was taken has no place any more.
             let Some((path, attempt)) = of else { continue };
             let of = (name.0, &*path, attempt);
+            if let Some(rows) = self.log_rows.get() {
+                rows.append(of, part.offset, &part.text);
+                continue;
+            }
             let now = clock::now();
             if let Err(error) = files.append(&self.logs(), of, (part.offset, &part.text), now) {
                 tracing::warn!(%error, "log lines of a worker were not written");
             }
         }
+        if let Some(session) = self.sessions.lock().get_mut(&id) {
+            session.logs = Some(files);
+        }
+        if let Some(rows) = self.log_rows.get() {
+            let workers = Arc::downgrade(self);
+            rows.then(move || {
+                if let Some(workers) = workers.upgrade() {
+                    workers.logs_taken(id, number);
+                }
+            });
+        } else {
+            self.logs_taken(id, number);
+        }
+    }
+
+    /// Log lines up to this number are written.
+    fn logs_taken(&self, id: SessionId, number: u64) {
         let mut sessions = self.sessions.lock();
         if let Some(session) = sessions.get_mut(&id) {
-            session.logs = Some(files);
             session.logs_taken = session.logs_taken.max(number);
             let taken = session.logs_taken;
             if !session.send(ToWorker::LogsTaken(taken)) {

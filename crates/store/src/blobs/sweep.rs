@@ -36,6 +36,8 @@ pub struct Sweep {
     steps: u16,
     /// The folder that comes first.
     first: u8,
+    /// In the folder that is looked at, the last blob that was; none at its start.
+    beyond: Option<Hash>,
 }
 
 impl Sweep {
@@ -46,6 +48,27 @@ impl Sweep {
             first,
             ..Self::default()
         }
+    }
+
+    /// What the next step looks at where blobs lie in order of their hashes: the first byte that they
+    /// have, and the last one that was looked at.
+    pub(crate) fn place(&self) -> (u8, Option<Hash>) {
+        let folder = (self.steps + u16::from(self.first)) % FOLDERS;
+        (u8::try_from(folder).unwrap_or(0), self.beyond)
+    }
+
+    /// Goes on beyond a blob; without one, with the next folder. True if that was the last.
+    pub(crate) fn go_on(&mut self, beyond: Option<Hash>) -> bool {
+        self.beyond = beyond;
+        if beyond.is_some() {
+            return false;
+        }
+        self.steps += 1;
+        let done = self.steps >= FOLDERS;
+        if done {
+            *self = Self::default();
+        }
+        done
     }
 }
 
@@ -93,7 +116,7 @@ impl FileBlobs {
                 return Ok(swept);
             }
             sweep.held = self.all_held(older_than)?;
-            for path in files(&root.join("new"))? {
+            for path in files(&root.join("new")).map_err(broken)? {
                 self.remove_if_older(&path, older_than, &mut swept)?;
             }
         } else {
@@ -117,7 +140,7 @@ impl FileBlobs {
         let folder = (sweep.steps - 1 + u16::from(sweep.first)) % FOLDERS;
         let start = format!("{folder:02x}");
         let mut old = Vec::new();
-        for path in files(&self.shared.root.join(&start))? {
+        for path in files(&self.shared.root.join(&start)).map_err(broken)? {
             let rest = path.file_name().and_then(|name| name.to_str());
             let hash = format!("{start}{}", rest.unwrap_or_default());
             let Some(parsed) = refs::parse(hash.as_bytes()) else {
@@ -148,7 +171,7 @@ impl FileBlobs {
     /// old: a younger one may be about a blob that is being written.
     fn all_held(&self, older_than: Time) -> Result<BTreeSet<Hash>> {
         let mut held = BTreeSet::new();
-        for path in files(&self.shared.root.join("holds"))? {
+        for path in files(&self.shared.root.join("holds")).map_err(broken)? {
             let holder = path.file_name().and_then(|name| name.to_str());
             let Some(holder) = holder.filter(|name| is_hash(name)) else {
                 continue;
@@ -180,15 +203,10 @@ impl FileBlobs {
 }
 
 /// The files of a folder; none if there is no such folder.
-fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     match fs::read_dir(folder) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-        found => {
-            let paths = found
-                .map_err(broken)?
-                .map(|file| file.map(|file| file.path()));
-            paths.collect::<std::io::Result<_>>().map_err(broken)
-        }
+        found => found?.map(|file| file.map(|file| file.path())).collect(),
     }
 }
 

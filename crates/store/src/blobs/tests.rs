@@ -4,7 +4,7 @@ use kapell_model::{RunId, Shard, Time};
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Commit, EntityWrite, MemoryStore, Store};
+use crate::{Commit, EntityWrite, MemoryStore, Store, conformance};
 
 fn blobs() -> (TempDir, FileBlobs) {
     let directory = TempDir::new().unwrap();
@@ -24,24 +24,6 @@ fn used_at(path: &Path, seconds: u64) {
     let file = File::options().write(true).open(path).unwrap();
     file.set_modified(UNIX_EPOCH + Duration::from_secs(seconds))
         .unwrap();
-}
-
-#[test]
-fn bytes_come_back_under_their_hash() {
-    let (directory, blobs) = blobs();
-    for bytes in [&b""[..], b"hello", &vec![9; 3_000_000]] {
-        let blob = blobs.put(bytes).unwrap();
-        assert_eq!(*blob.hash, *blake3::hash(bytes).to_hex());
-        assert_eq!(blob.size, bytes.len() as u64);
-        assert_eq!(blobs.get(&blob, 3_000_000).unwrap(), bytes);
-        assert!(file_of(&directory, &blob).is_file());
-    }
-    assert_eq!(
-        fs::read_dir(directory.path().join("blobs/new"))
-            .unwrap()
-            .count(),
-        0
-    );
 }
 
 #[test]
@@ -112,36 +94,6 @@ fn damage_is_noticed_and_mended_by_the_next_put() {
     );
     blobs.put(b"hello").unwrap();
     assert_eq!(blobs.get(&blob, 10).unwrap(), b"hello");
-}
-
-#[test]
-fn what_is_too_big_or_unknown_or_no_hash_is_refused() {
-    let (_directory, blobs) = blobs();
-    let blob = blobs.put(b"hello").unwrap();
-    assert_eq!(
-        blobs.get(&blob, 4).unwrap_err().kind(),
-        ErrorKind::FileTooLarge
-    );
-    let named = |hash: &str| BlobRef {
-        hash: Arc::from(hash),
-        size: 5,
-    };
-    assert_eq!(
-        blobs.get(&named(&"0".repeat(64)), 9).unwrap_err().kind(),
-        ErrorKind::NotFound
-    );
-    for bad in [
-        "",
-        "..",
-        "../../etc/passwd",
-        &"A".repeat(64),
-        &format!("{}/..", "0".repeat(61)),
-    ] {
-        assert_eq!(
-            blobs.get(&named(bad), 9).unwrap_err().kind(),
-            ErrorKind::InvalidInput
-        );
-    }
 }
 
 /// A sweep from its first step to its last; what it removed.
@@ -287,16 +239,10 @@ fn blobs_from_before_holds_were_noted_are_left_alone() {
 }
 
 #[test]
-fn many_put_the_same_at_once() {
-    let (_directory, blobs) = blobs();
-    std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                for number in 0..20_u32 {
-                    let blob = blobs.put(&number.to_le_bytes()).unwrap();
-                    assert_eq!(blobs.get(&blob, 4).unwrap(), number.to_le_bytes());
-                }
-            });
-        }
-    });
+fn rules_of_blobs_hold() {
+    for (name, case) in conformance::BLOB_STORE_CASES {
+        println!("{name}");
+        let (directory, blobs) = blobs();
+        case(&blobs, &|blob| used_at(&file_of(&directory, blob), 100));
+    }
 }

@@ -1,4 +1,6 @@
+mod blobs;
 mod fence;
+mod logs;
 mod places;
 mod proxy;
 

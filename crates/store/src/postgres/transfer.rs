@@ -7,6 +7,7 @@
 use std::fs;
 use std::path::Path;
 
+use kapell_model::limits;
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 use tokio_postgres::Row;
@@ -17,10 +18,15 @@ use super::keys::{self, Key};
 use super::session::Session;
 use super::{lock, read};
 use crate::sqlite::LookError;
-use crate::{Error, PostgresStore, PostgresUrl, Result, SqliteStore, refs};
+use crate::{
+    Error, FileBlobs, PostgresBlobs, PostgresStore, PostgresUrl, Result, SqliteStore, refs,
+};
 
 /// What the database is called that was moved.
 pub const MOVED_DATABASE: &str = "kapell.db.moved";
+
+/// What the folder of its blobs is called then.
+pub const MOVED_BLOBS: &str = "blobs.moved";
 
 /// Rows, and bytes in them, that are written at once.
 const ROWS: usize = 1_000;
@@ -183,7 +189,7 @@ const TABLES: &[Table] = &[
 /// # Errors
 /// [`Error::Held`] if the data directory is in use; [`Error::Invalid`] if there is something in the schema;
 /// [`Error::Corrupt`] if what was copied is not what was there; and those of opening either store. Then
-/// everything is as it was, but for an empty schema.
+/// everything is as it was, but for a schema with nothing in it but blobs, which may be moved to again.
 pub fn move_store(
     directory: &Path,
     to: &PostgresUrl,
@@ -197,16 +203,73 @@ pub fn move_store(
     let old = SqliteStore::open(directory)?;
     drop(PostgresStore::open(to)?);
     let mut session = lock(to, "pg_advisory_lock")?;
-    let moved = old.look(|connection| copy_all(connection, &mut session, &mut moving))?;
+    check_unused(&mut session).map_err(|failure| failure.error)?;
+    moving("blobs");
+    let files = FileBlobs::open(directory).map_err(unreadable)?;
+    let rows = copy_blobs(&files, &PostgresBlobs::open(to)?)?;
+    let mut moved = vec![MovedTable {
+        name: "blobs",
+        rows,
+    }];
+    moved.extend(old.look(|connection| copy_all(connection, &mut session, &mut moving))?);
     // Its log is brought into it as it is closed.
     drop(old);
-    fs::rename(&database, directory.join(MOVED_DATABASE)).map_err(|error| {
-        Error::Unusable(format!(
-            "all was moved, but the old database could not be renamed ({error}): remove `{}`",
-            database.display()
-        ))
-    })?;
+    for (from, to) in [("kapell.db", MOVED_DATABASE), ("blobs", MOVED_BLOBS)] {
+        let from = directory.join(from);
+        fs::rename(&from, directory.join(to)).map_err(|error| {
+            Error::Unusable(format!(
+                "all was moved, but what was there could not be renamed ({error}): remove `{}`",
+                from.display()
+            ))
+        })?;
+    }
     Ok(moved)
+}
+
+/// Copies all blobs, each read back and compared; how many there are. They come before what refers to them,
+/// and if that does not come they are found again the next time.
+fn copy_blobs(from: &FileBlobs, to: &PostgresBlobs) -> Result<u64> {
+    let blobs = from.all().map_err(unreadable)?;
+    let most = limits::OUTPUT_BYTES;
+    let too_large = blobs.iter().filter(|blob| blob.size > most);
+    let mut too_large = too_large.map(|blob| blob.size);
+    if let Some(first) = too_large.next() {
+        let message = format!(
+            "{} contents are larger than the {most} bytes that a store in PostgreSQL takes, the first has {first}: \
+             delete the runs that made them, and try again a day later, when they are gone",
+            1 + too_large.count()
+        );
+        return Err(Error::Unusable(message));
+    }
+    for blob in &blobs {
+        let path = from.file(blob).map_err(unreadable)?;
+        let put = to.put_moved(&path, blob).and_then(|()| to.verify(blob));
+        put.map_err(|error| match error.kind() {
+            std::io::ErrorKind::InvalidData => Error::Corrupt(error.to_string()),
+            _ => unreadable(error),
+        })?;
+    }
+    for (holder, held) in from.holds().map_err(unreadable)? {
+        to.hold(&holder, &held).map_err(unreadable)?;
+    }
+    Ok(u64::try_from(blobs.len()).unwrap_or(u64::MAX))
+}
+
+fn unreadable(error: std::io::Error) -> Error {
+    Error::Unavailable(format!("blobs: {error}"))
+}
+
+/// Refuses a schema in which there is something.
+fn check_unused(new: &mut Session) -> std::result::Result<(), Failure> {
+    let used =
+        "SELECT EXISTS (SELECT 1 FROM shards WHERE epoch > 0) OR EXISTS (SELECT 1 FROM workflows)
+        OR EXISTS (SELECT 1 FROM documents)";
+    let used = new.query(used, &[])?;
+    if used.first().is_none_or(|row| row.get(0)) {
+        let message = "there is something in the schema already: name one that is new".to_owned();
+        return Err(Error::Invalid(message).into());
+    }
+    Ok(())
 }
 
 impl From<Failure> for LookError {
@@ -223,14 +286,6 @@ fn copy_all(
     moving: &mut impl FnMut(&'static str),
 ) -> Copied<Vec<MovedTable>> {
     new.run("SET idle_in_transaction_session_timeout = 0; SET statement_timeout = 0; BEGIN")?;
-    let used =
-        "SELECT EXISTS (SELECT 1 FROM shards WHERE epoch > 0) OR EXISTS (SELECT 1 FROM workflows)
-        OR EXISTS (SELECT 1 FROM documents)";
-    let used = new.query(used, &[])?;
-    if used.first().is_none_or(|row| row.get(0)) {
-        let message = "there is something in the schema already: name one that is new".to_owned();
-        return Err(Error::Invalid(message).into());
-    }
     // All history comes to the place of what has no day, also that of a clock that was ahead.
     new.run("UPDATE periods SET period = period + 1; DELETE FROM shards")?;
     let mut moved = Vec::new();

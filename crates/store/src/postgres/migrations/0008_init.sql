@@ -172,6 +172,56 @@ CREATE TABLE page_refs (
     PRIMARY KEY (entity, hash)
 );
 
+-- Big things, by the hash of their content; a row is there only with all of its chunks. When each was last
+-- put or touched, in microseconds since 1970 by this database's clock.
+CREATE TABLE blobs (
+    hash    bytea  PRIMARY KEY,
+    size    bigint NOT NULL,
+    used_at bigint NOT NULL
+) WITH (fillfactor = 80);
+
+-- Most are compressed already, or are read so seldom that the time is better spent elsewhere.
+CREATE TABLE blob_chunks (
+    hash    bytea NOT NULL,
+    number  int   NOT NULL,
+    content bytea NOT NULL,
+    PRIMARY KEY (hash, number)
+);
+ALTER TABLE blob_chunks ALTER content SET STORAGE EXTERNAL;
+
+-- Blobs whose hashes stand in the content of another, which stay as long as it does.
+CREATE TABLE blob_holds (
+    hash bytea NOT NULL,
+    held bytea NOT NULL,
+    PRIMARY KEY (hash, held)
+);
+CREATE INDEX blob_holds_by_held ON blob_holds (held);
+
+-- Logs of attempts; `id` stands for path and attempt. Of the bytes that its worker sent `came` are here, and
+-- what is kept of them, with notes of what is not, lies before `length`.
+CREATE TABLE logs (
+    run        bytea  NOT NULL,
+    id         bytea  NOT NULL,
+    path       bytea  NOT NULL,
+    attempt    bigint NOT NULL,
+    -- The day on which it began, in whose partition its chunks lie.
+    day        int    NOT NULL,
+    came       bigint NOT NULL,
+    length     bigint NOT NULL,
+    changed_at bigint NOT NULL,
+    PRIMARY KEY (run, id)
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
+
+-- Whole lines, from `start` on.
+CREATE TABLE log_chunks (
+    day     int    NOT NULL,
+    run     bytea  NOT NULL,
+    id      bytea  NOT NULL,
+    start   bigint NOT NULL,
+    content bytea  NOT NULL,
+    PRIMARY KEY (run, id, start, day)
+) PARTITION BY RANGE (day);
+
 -- Functions are numbered: a node of another release calls those it knows.
 
 -- Lets through who holds all the shards as they are, and advances them; anybody else writes nothing. In
@@ -528,4 +578,144 @@ BEGIN
     UPDATE periods SET gone = true WHERE period = in_period;
     EXECUTE format('DROP TABLE %I', name);
     RETURN kept;
+END $$;
+
+-- Begins to put a blob, or marks one that is there as put now; with it those that its content names. True
+-- if its content is not there yet. Rows are locked in order of hash before anything is written, so that two
+-- who name each other's blobs do not wait for each other.
+CREATE FUNCTION put_blob_1(in_hash bytea, in_size bigint, in_held bytea[]) RETURNS boolean
+LANGUAGE plpgsql AS $$
+DECLARE
+    now_at bigint := (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
+BEGIN
+    PERFORM 1 FROM blobs WHERE hash = ANY (in_held || in_hash) ORDER BY hash FOR NO KEY UPDATE;
+    UPDATE blobs SET used_at = now_at WHERE hash = ANY (in_held || in_hash);
+    IF cardinality(in_held) > 0 THEN
+        INSERT INTO blob_holds (hash, held)
+            SELECT in_hash, b.hash FROM blobs b WHERE b.hash = ANY (in_held) AND b.hash <> in_hash
+            ON CONFLICT DO NOTHING;
+    END IF;
+    INSERT INTO blobs (hash, size, used_at) VALUES (in_hash, in_size, now_at) ON CONFLICT DO NOTHING;
+    RETURN FOUND;
+END $$;
+
+-- Puts a blob of one chunk.
+CREATE FUNCTION put_small_blob_1(in_hash bytea, in_content bytea, in_held bytea[]) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF put_blob_1(in_hash, octet_length(in_content), in_held) THEN
+        INSERT INTO blob_chunks (hash, number, content) VALUES (in_hash, 0, in_content);
+    END IF;
+END $$;
+
+-- Removes those of the blobs that were not put or touched for so many microseconds, and that no other
+-- holds; how many, and their bytes. One that somebody is about to mark stays.
+CREATE FUNCTION drop_blobs_1(in_hashes bytea[], in_unused bigint, OUT dropped bigint, OUT bytes bigint)
+LANGUAGE plpgsql AS $$
+DECLARE
+    before bigint := (extract(epoch FROM clock_timestamp()) * 1000000)::bigint - in_unused;
+    going  bytea[];
+BEGIN
+    SELECT array_agg(hash), count(*), coalesce(sum(size), 0) INTO going, dropped, bytes FROM (
+        SELECT b.hash, b.size FROM blobs b WHERE b.hash = ANY (in_hashes) AND b.used_at < before
+            AND NOT EXISTS (SELECT 1 FROM blob_holds h WHERE h.held = b.hash)
+        ORDER BY b.hash FOR UPDATE SKIP LOCKED) found;
+    DELETE FROM blob_holds WHERE hash = ANY (going);
+    DELETE FROM blob_chunks WHERE hash = ANY (going);
+    DELETE FROM blobs WHERE hash = ANY (going);
+END $$;
+
+-- Appends lines to logs, which come in order of run and id so that two who append do not wait for each other.
+-- `in_offsets` is how many bytes of a log were sent before these: what came already is not written again, and
+-- what never came is said. Of a log that grows beyond `in_kept` bytes the oldest chunks go.
+CREATE FUNCTION append_logs_1(
+    in_runs bytea[], in_ids bytea[], in_paths bytea[], in_attempts bigint[], in_offsets bigint[], in_texts bytea[],
+    in_kept bigint
+) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    now_at bigint := (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
+    log    logs;
+    lines  bytea;
+    known  bigint;
+    grown  bigint;
+BEGIN
+    FOR place IN 1 .. cardinality(in_runs) LOOP
+        INSERT INTO logs AS l (run, id, path, attempt, day, came, length, changed_at)
+            VALUES (in_runs[place], in_ids[place], in_paths[place], in_attempts[place], now_at / 86400000000, 0, 0, now_at)
+            ON CONFLICT (run, id) DO UPDATE SET changed_at = excluded.changed_at
+            RETURNING l.* INTO log;
+        lines := in_texts[place];
+        grown := in_offsets[place] + octet_length(lines);
+        IF grown > log.came THEN
+            known := greatest(log.came - in_offsets[place], 0);
+            IF known > 0 AND get_byte(lines, known::int - 1) = 10 THEN
+                lines := substring(lines FROM known::int + 1);
+            END IF;
+            IF in_offsets[place] > log.came THEN
+                lines := convert_to(format(E'%s s %s bytes of this log were lost on their way here\n',
+                    now_at, in_offsets[place] - log.came), 'UTF8') || lines;
+            END IF;
+            INSERT INTO log_chunks (day, run, id, start, content) VALUES (log.day, log.run, log.id, log.length, lines);
+            UPDATE logs l SET came = grown, length = log.length + octet_length(lines)
+                WHERE l.run = log.run AND l.id = log.id;
+            -- Not with every line.
+            IF (log.length + octet_length(lines)) / (in_kept / 16) > log.length / (in_kept / 16) THEN
+                DELETE FROM log_chunks c WHERE c.day = log.day AND c.run = log.run AND c.id = log.id
+                    AND c.start < log.length + octet_length(lines) - in_kept;
+            END IF;
+        END IF;
+    END LOOP;
+END $$;
+
+CREATE FUNCTION drop_logs_1(in_run bytea) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    began int;
+BEGIN
+    FOR began IN SELECT DISTINCT day FROM logs WHERE run = in_run LOOP
+        DELETE FROM log_chunks c WHERE c.day = began AND c.run = in_run;
+    END LOOP;
+    DELETE FROM logs WHERE run = in_run;
+END $$;
+
+-- Makes the partition of a day, beside whoever appends.
+CREATE FUNCTION make_log_day_1(in_day int) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    name text := 'log_chunks_p' || in_day;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtext(current_schema() || '.logs'));
+    IF to_regclass(format('%I.%I', current_schema(), name)) IS NOT NULL THEN
+        RETURN;
+    END IF;
+    EXECUTE format('CREATE TABLE %I (LIKE log_chunks INCLUDING ALL)', name);
+    EXECUTE format('ALTER TABLE log_chunks ATTACH PARTITION %I FOR VALUES FROM (%s) TO (%s)', name, in_day, in_day + 1);
+END $$;
+
+-- Makes the partition of tomorrow, and drops one day before yesterday in which there is nothing any more. How
+-- many that were.
+CREATE FUNCTION tidy_logs_1() RETURNS int
+LANGUAGE plpgsql AS $$
+DECLARE
+    today int := extract(epoch FROM clock_timestamp())::bigint / 86400;
+    name  text;
+    used  boolean;
+BEGIN
+    -- Whoever appends waits behind whoever waits for the table: rather another time.
+    PERFORM set_config('lock_timeout', '300ms', true);
+    PERFORM make_log_day_1(today);
+    PERFORM make_log_day_1(today + 1);
+    FOR name IN
+        SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+        WHERE i.inhparent = 'log_chunks'::regclass AND substring(c.relname FROM 'p([0-9]+)$')::int < today - 1
+        ORDER BY c.relname
+    LOOP
+        EXECUTE format('SELECT EXISTS (SELECT 1 FROM %I)', name) INTO used;
+        IF NOT used THEN
+            EXECUTE format('DROP TABLE %I', name);
+            RETURN 1;
+        END IF;
+    END LOOP;
+    RETURN 0;
 END $$;

@@ -1,7 +1,7 @@
 //! Where things lie: partitions, long keys, schemas.
 
 use super::*;
-use crate::{EntityWrite, SqliteStore};
+use crate::{BlobStore, EntityWrite, FileBlobs, PostgresBlobs, SqliteStore};
 
 const DAY: i64 = 86_400_000_000;
 
@@ -225,6 +225,51 @@ fn a_store_that_was_moved_goes_on_as_it_was() {
             PostgresStore::open(schema.url()).unwrap()
         });
     }
+}
+
+#[test]
+fn blobs_move_with_their_store() {
+    let Some(schema) = TestSchema::new() else {
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    drop(SqliteStore::open(directory.path()).unwrap());
+    let files = FileBlobs::open(directory.path()).unwrap();
+    let artifact = files.put(&[7; 1_500_000]).unwrap();
+    let value = files.put(artifact.hash.as_bytes()).unwrap();
+    let all = [artifact, value, files.put(b"").unwrap()];
+    assert_eq!(FileBlobs::bytes(directory.path()), 1_500_064);
+    let path = files.file(&all[0]).unwrap();
+    let (damaged, whole) = (vec![8; 1_500_000], std::fs::read(&path).unwrap());
+    // What is not as it should be is not moved, nor is anything else.
+    std::fs::write(&path, damaged).unwrap();
+    let refused = move_store(directory.path(), schema.url(), |_| ());
+    assert!(matches!(refused, Err(Error::Corrupt(_))), "{refused:?}");
+    let sparse = std::fs::File::create(&path).unwrap();
+    sparse.set_len((64 << 20) + 1).unwrap();
+    let refused = move_store(directory.path(), schema.url(), |_| ());
+    assert!(
+        matches!(&refused, Err(Error::Unusable(why)) if why.contains("67108865")),
+        "{refused:?}"
+    );
+    assert!(directory.path().join("kapell.db").is_file());
+    std::fs::write(&path, whole).unwrap();
+    let moved = move_store(directory.path(), schema.url(), |_| ()).unwrap();
+    assert!(moved.contains(&MovedTable {
+        name: "blobs",
+        rows: 3
+    }));
+    assert!(directory.path().join(MOVED_BLOBS).is_dir());
+    let blobs = PostgresBlobs::open(schema.url()).unwrap();
+    for blob in &all {
+        assert_eq!(blobs.get(blob, 2_000_000).unwrap().len() as u64, blob.size);
+    }
+    assert!(PostgresStore::status(schema.url()).unwrap().blobs > 1_500_000);
+    // What one holds, it holds there too.
+    let held = schema
+        .run("SELECT encode(held, 'hex') FROM blob_holds")
+        .unwrap();
+    assert_eq!(held, [all[0].hash.to_string()]);
 }
 
 #[test]
