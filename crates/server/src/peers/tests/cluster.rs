@@ -9,7 +9,7 @@ use kapell_store::Cluster as _;
 
 use super::*;
 
-const LEASE: Duration = Duration::from_millis(600);
+const LEASE: Duration = Duration::from_secs(2);
 
 /// The store's clock goes as long as it is there.
 struct Clock {
