@@ -6,6 +6,8 @@
 //!
 //! - **Crash**: numbers begin anew under another name of this process's life; who comes back with an old
 //!   one is told to look again.
+//! - **Other nodes** are followed while somebody subscribes, and their changes are numbered here as they come.
+//!   Where some may have been missed, every subscriber looks at the store again.
 //! - **Many subscribers**: those of one run or workflow hear of that alone, so a change costs what it
 //!   interests.
 
@@ -13,7 +15,8 @@
 mod tests;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use kapell_model::{EntityKey, Error, ErrorCode, RunId, limits};
 use kapell_store::{Commit, RunRow};
@@ -44,6 +47,10 @@ pub(crate) struct Feed {
     places: Arc<Semaphore>,
     closing: watch::Sender<bool>,
     life: u64,
+    /// Threads that wait.
+    waiting: AtomicUsize,
+    /// Called whenever somebody subscribes.
+    wanted: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 #[derive(Default)]
@@ -73,20 +80,59 @@ impl Feed {
             places: Arc::new(Semaphore::new(limits::SUBSCRIBERS)),
             closing: watch::Sender::new(false),
             life,
+            waiting: AtomicUsize::new(0),
+            wanted: OnceLock::new(),
         }
+    }
+
+    /// Calls this whenever somebody subscribes. Once.
+    pub(crate) fn when_wanted(&self, call: Box<dyn Fn() + Send + Sync>) {
+        // Set once, where everything is put together.
+        let _ = self.wanted.set(call);
+    }
+
+    fn want(&self) {
+        if let Some(call) = self.wanted.get() {
+            call();
+        }
+    }
+
+    /// True while somebody subscribes or waits.
+    pub(crate) fn has_subscribers(&self) -> bool {
+        let runs = |inner: &Inner| inner.runs.values().any(|listeners| !listeners.is_closed());
+        self.places.available_permits() < limits::SUBSCRIBERS
+            || self.waiting.load(Ordering::Relaxed) > 0
+            || runs(&self.inner.lock())
     }
 
     /// Takes what was committed.
     pub(crate) fn take(&self, commit: &Commit) {
+        self.take_changes(&commit.runs, touched(commit));
+    }
+
+    /// Changes may have been missed: every subscriber looks again.
+    pub(crate) fn gap(&self) {
         let mut inner = self.inner.lock();
-        for row in &commit.runs {
+        inner.last += 1;
+        inner.kept.clear();
+        inner.all = None;
+        inner.workflows.clear();
+        inner.runs.retain(|_, listeners| !listeners.is_closed());
+        for listeners in inner.runs.values() {
+            listeners.send_modify(|count| *count += 1);
+        }
+        drop(inner);
+        self.changed.notify_all();
+    }
+
+    /// Takes rows that changed, and runs of which something changed.
+    pub(crate) fn take_changes(&self, rows: &[RunRow], touched: impl Iterator<Item = RunId>) {
+        let mut inner = self.inner.lock();
+        for row in rows {
             inner.changed(row);
         }
         if !inner.runs.is_empty() {
-            for entity in &commit.entities {
-                let EntityKey::Run(run) = entity.key else {
-                    continue;
-                };
+            for run in touched {
                 let Some(listeners) = inner.runs.get(&run) else {
                     continue;
                 };
@@ -109,14 +155,19 @@ impl Feed {
 
     /// Waits on this thread until there were more changes, or the time is over.
     pub(crate) fn wait(&self, seen: u64, longest: std::time::Duration) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        self.want();
         let mut inner = self.inner.lock();
         if inner.last == seen {
             self.changed.wait_for(&mut inner, longest);
         }
+        drop(inner);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Changes of one run: the number that is seen goes up with each commit that touches it.
     pub(crate) fn run(&self, run: RunId) -> watch::Receiver<u64> {
+        self.want();
         let mut inner = self.inner.lock();
         // Those of runs that nobody follows any more and that never changed again.
         if inner.runs.len() >= limits::SUBSCRIBERS {
@@ -132,6 +183,7 @@ impl Feed {
     /// Changes of a workflow's runs, or of all, after the one with this id.
     pub(crate) fn rows(&self, workflow: Option<&str>, after: Option<&str>) -> Result<Rows, Error> {
         let place = self.place()?;
+        self.want();
         let mut inner = self.inner.lock();
         let sender = match workflow {
             None => inner
@@ -203,6 +255,17 @@ impl Feed {
     pub(crate) fn close(&self) {
         self.closing.send_replace(true);
     }
+}
+
+/// Runs of which something changed.
+pub(crate) fn touched(commit: &Commit) -> impl Iterator<Item = RunId> {
+    commit
+        .entities
+        .iter()
+        .filter_map(|entity| match entity.key {
+            EntityKey::Run(run) => Some(run),
+            _ => None,
+        })
 }
 
 impl Inner {

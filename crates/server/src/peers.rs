@@ -13,6 +13,7 @@
 //! - **Slow store**: the key of nodes is read when a link is opened; until it is there the link is not.
 //! - **Clock jump**: deadlines count on a clock that does not jump.
 
+mod follow;
 mod link;
 mod secret;
 mod service;
@@ -45,6 +46,7 @@ pub struct Nodes {
     node: Node,
     known: RwLock<Known>,
     links: Mutex<BTreeMap<NodeId, Arc<Link>>>,
+    follow: follow::Follow,
     /// Runs the links. None once it has ended.
     runtime: Mutex<Option<Runtime>>,
 }
@@ -89,6 +91,7 @@ impl Nodes {
             node: node.clone(),
             known: RwLock::default(),
             links: Mutex::default(),
+            follow: follow::Follow::default(),
             runtime: Mutex::new(Some(runtime)),
         });
         let asked = Arc::downgrade(&nodes);
@@ -126,6 +129,12 @@ impl Nodes {
         drop(links);
         for link in gone {
             link.close();
+        }
+        if self.follow.is_on() {
+            // Those that came are followed too.
+            for id in self.others() {
+                self.link(id);
+            }
         }
     }
 
@@ -178,7 +187,11 @@ impl Nodes {
         if links.len() >= limits::NODES {
             return None;
         }
-        let link = Arc::new(Link::new(self.me, to, about.address));
+        let feed = Arc::clone(&self.follow.feed);
+        let link = Arc::new(Link::new((self.me, to), about.address, feed));
+        if self.follow.is_on() {
+            link.hint(&follow::said(true));
+        }
         let runtime = self.runtime.lock();
         let keeping = link::keep(Arc::clone(&link), Arc::clone(&self.secret), self.ca.clone());
         runtime.as_ref()?.spawn(keeping);

@@ -207,6 +207,7 @@ impl Service {
 
     /// The other nodes: before anybody is answered.
     pub fn set_nodes(&self, nodes: Arc<Nodes>) {
+        nodes.follow_for(&self.feed);
         // Set once, where everything is put together.
         let _ = self.nodes.set(nodes);
     }

@@ -113,3 +113,43 @@ fn places_of_subscribers_are_bounded_and_free_again() {
     drop(all);
     assert!(feed.rows(None, None).is_ok());
 }
+
+#[test]
+fn whoever_may_have_missed_something_looks_again() {
+    let feed = Feed::new(7);
+    feed.take(&commit(vec![row(1, "a")]));
+    let mut all = feed.rows(None, None).unwrap();
+    let mut one = feed.rows(Some("a"), None).unwrap();
+    let mut run = feed.run(RunId(1));
+    run.mark_unchanged();
+    let before = feed.id(feed.count());
+    feed.gap();
+    assert!(run.has_changed().unwrap());
+    for rows in [&mut all, &mut one] {
+        let closed = rows.changes.try_recv();
+        assert!(matches!(
+            closed,
+            Err(broadcast::error::TryRecvError::Closed)
+        ));
+    }
+    let back = feed.rows(None, Some(&before)).unwrap();
+    assert_eq!(runs(back.missed), None);
+    let now = feed.id(feed.count());
+    feed.take(&commit(vec![row(2, "a")]));
+    let back = feed.rows(None, Some(&now)).unwrap();
+    assert_eq!(runs(back.missed), Some(vec![2]));
+}
+
+#[test]
+fn it_is_known_whether_anybody_subscribes() {
+    let feed = Feed::new(7);
+    assert!(!feed.has_subscribers());
+    let rows = feed.rows(None, None).unwrap();
+    assert!(feed.has_subscribers());
+    drop(rows);
+    assert!(!feed.has_subscribers());
+    let run = feed.run(RunId(1));
+    assert!(feed.has_subscribers());
+    drop(run);
+    assert!(!feed.has_subscribers());
+}

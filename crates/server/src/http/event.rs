@@ -199,7 +199,12 @@ impl RowStream {
                     let missed = self.service.feed.after(self.last, self.workflow.as_deref());
                     self.catch_up(missed);
                 }
-                Err(RecvError::Closed) => return None,
+                // Some changes of other nodes are not known.
+                Err(RecvError::Closed) => {
+                    let workflow = self.workflow.as_deref();
+                    self.rows = self.service.feed.rows(workflow, None).ok()?;
+                    self.catch_up(Missed::TooMany);
+                }
             }
         }
     }

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use hyper::body::Bytes;
@@ -27,6 +27,7 @@ use tonic::transport::Endpoint;
 use tonic::{Request, Streaming};
 
 use super::secret::Secret;
+use crate::feed::Feed;
 
 /// A connection on which nothing comes for so long is asked whether it still is one, and given up when it does
 /// not say so in that time again. Both together are no longer than the lease of a node.
@@ -59,6 +60,8 @@ pub(super) struct Link {
     pub(super) address: String,
     state: Mutex<State>,
     wake: Notify,
+    /// What hears of runs that change there.
+    feed: Arc<OnceLock<Arc<Feed>>>,
 }
 
 #[derive(Default)]
@@ -71,6 +74,8 @@ struct State {
     queue: VecDeque<(u64, Bytes)>,
     /// Hints that are not sent yet.
     hints: Hints,
+    /// Runs that change there are to be told.
+    follows: bool,
     /// The node is gone.
     closed: bool,
 }
@@ -85,17 +90,23 @@ struct Waiting {
 struct Hints {
     rang: bool,
     versions_changed: bool,
+    follow: bool,
 }
 
 impl Link {
     /// A link that is opened once there is something to say.
-    pub(super) fn new(me: NodeId, to: NodeId, address: String) -> Self {
+    pub(super) fn new(
+        (me, to): (NodeId, NodeId),
+        address: String,
+        feed: Arc<OnceLock<Arc<Feed>>>,
+    ) -> Self {
         Self {
             me,
             to,
             address,
             state: Mutex::default(),
             wake: Notify::new(),
+            feed,
         }
     }
 
@@ -127,15 +138,18 @@ impl Link {
     /// Says something that may be lost. What is said already and not sent yet is said once.
     pub(super) fn hint(&self, kind: &Kind) {
         {
-            let hints = &mut self.state.lock().hints;
+            let mut state = self.state.lock();
             match kind {
-                Kind::Rang(_) => hints.rang = true,
-                Kind::VersionsChanged(_) => hints.versions_changed = true,
+                Kind::Rang(_) => state.hints.rang = true,
+                Kind::VersionsChanged(_) => state.hints.versions_changed = true,
+                Kind::Follow(follow) => {
+                    state.follows = follow.on;
+                    state.hints.follow = true;
+                }
                 Kind::Hello(_)
                 | Kind::Welcome(_)
                 | Kind::Ask(_)
                 | Kind::Answer(_)
-                | Kind::Follow(_)
                 | Kind::Changed(_) => return,
             }
         }
@@ -155,7 +169,12 @@ impl Link {
 
     fn has_to_say(&self) -> bool {
         let state = self.state.lock();
-        state.closed || !state.queue.is_empty() || state.hints.rang || state.hints.versions_changed
+        let Hints {
+            rang,
+            versions_changed,
+            follow,
+        } = state.hints;
+        state.closed || rang || versions_changed || follow || !state.queue.is_empty()
     }
 
     /// The next frame to send.
@@ -163,6 +182,10 @@ impl Link {
         let mut state = self.state.lock();
         if std::mem::take(&mut state.hints.versions_changed) {
             let kind = Kind::VersionsChanged(kapell_api::nodes::proto::VersionsChanged {});
+            return Some(Frame { kind: Some(kind) });
+        }
+        if std::mem::take(&mut state.hints.follow) {
+            let kind = super::follow::said(state.follows);
             return Some(Frame { kind: Some(kind) });
         }
         if std::mem::take(&mut state.hints.rang) {
@@ -193,6 +216,8 @@ impl Link {
         let asks = {
             let mut state = self.state.lock();
             state.queue.clear();
+            // The next connection says so again.
+            state.hints.follow = state.follows;
             std::mem::take(&mut state.asks)
         };
         asks.into_values().for_each(Waiting::fails);
@@ -319,6 +344,11 @@ async fn read(link: &Link, mut inbound: Streaming<Frame>) {
     while let Ok(Some(frame)) = inbound.message().await {
         match frame.kind {
             Some(Kind::Answer(answer)) => link.answered(answer.number, &answer.answer),
+            Some(Kind::Changed(changed)) => {
+                if let Some(feed) = link.feed.get() {
+                    super::follow::hear(feed, &changed);
+                }
+            }
             // What a later version says as well, or what nobody who answers says.
             Some(
                 Kind::Hello(_)
@@ -326,8 +356,7 @@ async fn read(link: &Link, mut inbound: Streaming<Frame>) {
                 | Kind::Ask(_)
                 | Kind::Rang(_)
                 | Kind::VersionsChanged(_)
-                | Kind::Follow(_)
-                | Kind::Changed(_),
+                | Kind::Follow(_),
             )
             | None => {}
         }

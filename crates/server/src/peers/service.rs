@@ -33,7 +33,7 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>(nodes: Arc<Nodes>) -> axu
 struct Face(Arc<Nodes>);
 
 /// Frames on their way out, each with its place among those that are under way.
-type Out = mpsc::UnboundedSender<(Frame, OwnedSemaphorePermit)>;
+pub(super) type Out = mpsc::UnboundedSender<(Frame, OwnedSemaphorePermit)>;
 
 #[tonic::async_trait]
 impl nodes_server::Nodes for Face {
@@ -92,6 +92,7 @@ impl Face {
 /// Hears a node until the connection ends.
 async fn listen(nodes: Arc<Nodes>, mut inbound: Streaming<Frame>, out: Out) {
     let places = Arc::new(Semaphore::new(limits::NODE_REQUESTS));
+    let mut follower = None;
     while let Ok(Some(frame)) = inbound.message().await {
         match frame.kind {
             Some(Kind::Ask(ask)) => {
@@ -101,19 +102,19 @@ async fn listen(nodes: Arc<Nodes>, mut inbound: Streaming<Frame>, out: Out) {
                 };
                 answer(&nodes, ask, place, out.clone());
             }
+            Some(Kind::Follow(follow)) => {
+                nodes
+                    .follow
+                    .follower(&mut follower, follow.on.then(|| out.clone()));
+            }
             Some(Kind::Rang(_)) => nodes.node.rang(),
             Some(Kind::VersionsChanged(_)) => nodes.node.versions_changed_elsewhere(),
             // What a later version says as well, or what nobody who asks says.
-            Some(
-                Kind::Hello(_)
-                | Kind::Welcome(_)
-                | Kind::Answer(_)
-                | Kind::Follow(_)
-                | Kind::Changed(_),
-            )
-            | None => {}
+            Some(Kind::Hello(_) | Kind::Welcome(_) | Kind::Answer(_) | Kind::Changed(_)) | None => {
+            }
         }
     }
+    nodes.follow.follower(&mut follower, None);
 }
 
 /// Does what is asked, here alone.

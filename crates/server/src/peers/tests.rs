@@ -409,3 +409,48 @@ fn who_is_there_is_listed_with_what_it_is_to_own() {
     let addresses = one.nodes.addresses();
     assert_eq!(addresses, std::slice::from_ref(&one.row.about.address));
 }
+
+/// The run that the feed tells next; whoever hears that something was missed subscribes again.
+fn next_change(feed: &crate::feed::Feed, rows: &mut crate::feed::Rows) -> RunId {
+    use tokio::sync::broadcast::error::RecvError;
+    loop {
+        match rows.changes.blocking_recv() {
+            Ok(change) => return change.row.id,
+            Err(RecvError::Closed) => *rows = feed.rows(None, None).unwrap(),
+            Err(RecvError::Lagged(_)) => {}
+        }
+    }
+}
+
+#[test]
+fn who_subscribes_at_one_node_hears_of_runs_of_another() {
+    let (one, two, _store) = two();
+    let feed = Arc::new(crate::feed::Feed::new(1));
+    let others = Arc::new(crate::feed::Feed::new(2));
+    one.nodes.follow_for(&feed);
+    two.nodes.follow_for(&others);
+    let mut rows = feed.rows(None, None).unwrap();
+    let before = rows.last;
+    // Followed from now on: it is told first that something may have been missed.
+    while feed.count() == before {
+        feed.wait(before, PATIENCE);
+    }
+    let run = started(&asked(&two.node, start(&owned_by(&two), None, "me")));
+    assert_eq!(next_change(&feed, &mut rows), run);
+    // What is awaited at one node ends at the other.
+    let mut touched = feed.run(run);
+    let cancel = ClientRequest::Run {
+        run,
+        request: kapell_engine::Request::Cancel {
+            by: "me".to_owned(),
+            reason: String::new(),
+            now: true,
+        },
+    };
+    let done = one.node.ask_and_wait(cancel);
+    assert!(matches!(done, Ok(Answer::Done)), "{done:?}");
+    assert_eq!(next_change(&feed, &mut rows), run);
+    assert!(touched.has_changed().unwrap());
+    touched.mark_unchanged();
+    assert!(!others.has_subscribers());
+}
