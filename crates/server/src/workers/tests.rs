@@ -315,7 +315,7 @@ async fn answers() -> bool {
 }
 
 fn passing(folder: &Path) -> usize {
-    std::fs::read_dir(folder.join("blobs/new")).unwrap().count()
+    std::fs::read_dir(folder.join("passing")).unwrap().count()
 }
 
 #[test]

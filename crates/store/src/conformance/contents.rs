@@ -218,7 +218,9 @@ fn what_stands_in_a_blob_stays(blobs: &dyn BlobStore, old: &dyn Fn(&BlobRef)) {
     let store = MemoryStore::new();
     wrote(&store, vec![append(id(1, 1, 1), 1, &list.hash)], vec![]);
     let all = [&artifact, &value, &list];
-    all.iter().for_each(|blob| old(blob));
+    for blob in all {
+        old(blob);
+    }
     assert_eq!(sweep(blobs, &store), (0, 0));
     // Each goes once nothing that holds it is there any more: never one before what holds it.
     let store = MemoryStore::new();

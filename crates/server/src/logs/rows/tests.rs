@@ -21,8 +21,11 @@ fn line(at: i64, text: &str) -> Vec<u8> {
     line
 }
 
+/// The folder of a node and its logs.
+type Node = (tempfile::TempDir, RunLogs);
+
 /// Two nodes over one database, each with a folder of its own.
-fn nodes() -> Option<(TestSchema, PostgresStore, [(tempfile::TempDir, RunLogs); 2])> {
+fn nodes() -> Option<(TestSchema, PostgresStore, [Node; 2])> {
     let schema = TestSchema::new()?;
     let store = PostgresStore::open(schema.url()).unwrap();
     let nodes = [0, 1].map(|_| {

@@ -177,8 +177,8 @@ fn what_is_read_again_is_not_read_from_the_database() {
     assert!(cache.get_file(&there[0], &out).is_err());
     assert!(!out.exists() && !copy.exists());
     // What is put is read from here, and there is room for one.
-    cache.put(&[4; 600_000]).unwrap();
-    let last = cache.put(&[5; 600_000]).unwrap();
+    cache.put(&vec![4; 600_000]).unwrap();
+    let last = cache.put(&vec![5; 600_000]).unwrap();
     let left = std::fs::read_dir(directory.path().join("blob-cache")).unwrap();
     let files = left.flatten().filter(|folder| folder.file_name() != "new");
     let files: u64 = files
@@ -187,5 +187,5 @@ fn what_is_read_again_is_not_read_from_the_database() {
         .sum();
     assert_eq!(files, 600_000);
     schema.run("UPDATE blob_chunks SET content = ''").unwrap();
-    assert!(cache.get(&last, 600_000).unwrap() == [5; 600_000]);
+    assert!(cache.get(&last, 600_000).unwrap() == vec![5; 600_000]);
 }

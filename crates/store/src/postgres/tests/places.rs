@@ -235,7 +235,7 @@ fn blobs_move_with_their_store() {
     let directory = tempfile::tempdir().unwrap();
     drop(SqliteStore::open(directory.path()).unwrap());
     let files = FileBlobs::open(directory.path()).unwrap();
-    let artifact = files.put(&[7; 1_500_000]).unwrap();
+    let artifact = files.put(&vec![7; 1_500_000]).unwrap();
     let value = files.put(artifact.hash.as_bytes()).unwrap();
     let all = [artifact, value, files.put(b"").unwrap()];
     assert_eq!(FileBlobs::bytes(directory.path()), 1_500_064);
