@@ -21,8 +21,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use kapell_api::task::{Place, Report, Task, TaskResources};
-use kapell_api::worker::Queues;
+use kapell_api::task::{Place, Report, Task};
 use kapell_engine::topic::Keeps;
 use kapell_engine::{Ask, Message, Ref, Run};
 use kapell_expr::BlobRef;
@@ -73,11 +72,6 @@ mod to_entity;
 pub struct Config {
     /// Makes ids unique: from the system's randomness, or a simulation's seed.
     pub seed: u64,
-    /// What the worker in this process takes, which serves every queue that no other names: attempts
-    /// in flight that start a process or a request ([`Seat::process_window`]).
-    pub process_window: usize,
-    /// Attempts in flight there that start nothing. With no room for either there is no such worker.
-    pub light_window: usize,
     /// Idle entities leave memory after so long.
     pub idle_micros: i64,
     /// How much topics keep.
@@ -93,6 +87,8 @@ pub enum Input {
     Reports(Vec<Report>),
     /// Something is said of a worker's session.
     Session(SessionId, SessionChange),
+    /// Queues that are done by workers who name them alone, whether one is there now or not.
+    KeptQueues(BTreeSet<Arc<str>>),
     /// Shards are held.
     Acquired(kapell_store::Result<Vec<Lease>>),
     /// An entity was read.
@@ -165,7 +161,7 @@ pub enum Output {
     /// Stop attempts.
     Stop(Vec<(RunId, Place, Offer)>),
     /// What was said of the ends of these attempts is durable, or refused for good: nobody needs to
-    /// say it again. Not told unless there are workers in other processes.
+    /// say it again.
     Taken(Vec<(RunId, Place, Offer)>),
     /// Answer a client.
     Reply(ReplyId, Result<Answer, Error>),
@@ -361,15 +357,6 @@ impl Lane {
             quarantined: BTreeSet::new(),
             broken: false,
         };
-        if lane.config.process_window > 0 || lane.config.light_window > 0 {
-            let seat = Seat {
-                queues: Queues::Others,
-                process_window: lane.config.process_window,
-                light_window: lane.config.light_window,
-                total: TaskResources::ALL,
-            };
-            lane.seats.set(SessionId::HERE, seat);
-        }
         lane.recover();
         lane
     }
@@ -421,6 +408,7 @@ impl Lane {
             }
             Input::Tick => self.tick(),
             Input::Session(session, change) => self.session(session, change),
+            Input::KeptQueues(names) => self.keep_queues(names),
             Input::Request(reply, _) if self.store_is_full() => self.refuse_for_room(reply),
             Input::Request(reply, request) => {
                 self.requests.push_back((reply, request));

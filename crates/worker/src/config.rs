@@ -105,6 +105,9 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The server does not let it in.
+    #[error("the server does not take it: {0}")]
+    Refused(String),
     /// The system refuses something a worker cannot do without.
     #[error("cannot {what}: {source}")]
     System {
@@ -120,6 +123,7 @@ impl Error {
     pub fn source_kind(&self) -> io::ErrorKind {
         match self {
             Self::Directory { source, .. } | Self::System { source, .. } => source.kind(),
+            Self::Refused(_) => io::ErrorKind::Other,
         }
     }
 }

@@ -203,7 +203,7 @@ impl Executor {
         let path = job.process().map_or("", |process| &*process.path);
         let log = log::file(&self.shared.logs, task.run, path, task.attempt);
         self.offers.insert((task.run, task.place, task.offer), key);
-        let far = self.shared.far.clone();
+        let far = self.shared.far_log();
         self.attempts
             .insert(key, Attempt::new(Arc::clone(&job), log, far));
         match &job.task.work {

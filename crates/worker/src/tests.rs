@@ -181,7 +181,7 @@ impl Setup {
         let counter = self.next.fetch_add(1, Ordering::Relaxed);
         Task {
             offer: Offer { epoch: 1, counter },
-            session: SessionId::HERE,
+            session: SessionId(1),
             queue: "default".into(),
             run: RUN,
             place: Place::default(),

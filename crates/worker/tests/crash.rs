@@ -126,7 +126,7 @@ fn task(offer: Offer, script: &str) -> Task {
     };
     Task {
         offer,
-        session: SessionId::HERE,
+        session: SessionId(1),
         queue: "default".into(),
         run: RunId(5),
         place: Place::default(),

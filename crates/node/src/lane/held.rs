@@ -109,12 +109,6 @@ impl Held {
         .collect()
     }
 
-    /// True if a worker of another process holds this attempt.
-    pub(super) fn is_remote(&self, run: RunId, place: Place, offer: Offer) -> bool {
-        let held = self.places.get(run, place);
-        held.is_some_and(|held| held.offer == offer && held.session != SessionId::HERE)
-    }
-
     /// How many are held.
     pub(super) fn len(&self) -> usize {
         self.places.len()

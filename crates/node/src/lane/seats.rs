@@ -76,15 +76,12 @@ pub(super) struct Seats {
     unheard: BTreeMap<SessionId, Queues>,
     /// Queues that are not for workers that name none.
     kept: BTreeSet<Arc<str>>,
-    /// True once there was a session of another process: what it reports is acknowledged.
-    pub remote: bool,
 }
 
 impl Seats {
     /// What a session has to give from now on.
     pub(super) fn set(&mut self, session: SessionId, seat: Seat) {
         self.unheard.remove(&session);
-        self.remote |= session != SessionId::HERE;
         if let Some(taken) = self.taken.get_mut(&session) {
             taken.seat = seat;
             return;
@@ -100,13 +97,6 @@ impl Seats {
         self.taken.insert(session, taken);
     }
 
-    /// A session serves other queues.
-    pub(super) fn serves(&mut self, session: SessionId, queues: Queues) {
-        if let Some(taken) = self.taken.get_mut(&session) {
-            taken.seat.queues = queues;
-        }
-    }
-
     /// These queues are for workers that name them.
     pub(super) fn keep(&mut self, names: BTreeSet<Arc<str>>) {
         self.kept = names;
@@ -114,7 +104,6 @@ impl Seats {
 
     /// A session may hold attempts and has not said which.
     pub(super) fn expect(&mut self, session: SessionId, queues: Queues) {
-        self.remote = true;
         if !self.taken.contains_key(&session) {
             self.unheard.insert(session, queues);
         }

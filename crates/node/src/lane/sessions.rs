@@ -24,10 +24,6 @@ pub enum SessionChange {
     },
     /// It holds nothing more, or what it held was reported lost.
     Over,
-    /// It serves these queues from now on.
-    Serves(Queues),
-    /// Queues that are done by workers who name them alone, whether one is there now or not.
-    Kept(BTreeSet<Arc<str>>),
 }
 
 impl Lane {
@@ -51,12 +47,21 @@ impl Lane {
                 }
             }
             SessionChange::Over => self.seats.remove(session),
-            SessionChange::Serves(queues) => self.seats.serves(session, queues),
-            SessionChange::Kept(names) => self.seats.keep(names),
         }
         if !heard {
             self.heard_of_one();
         }
+        self.look_again();
+    }
+
+    /// These queues are left to workers that name them.
+    pub(super) fn keep_queues(&mut self, names: BTreeSet<Arc<str>>) {
+        self.seats.keep(names);
+        self.look_again();
+    }
+
+    /// What nobody had room for may find a worker now.
+    fn look_again(&mut self) {
         for id in std::mem::take(&mut self.parked) {
             self.wants(id);
         }
@@ -116,18 +121,14 @@ impl Lane {
             .map(|held| (held.place, held.offer))
             .collect();
         for (place, offer) in unwanted {
-            if self.held.is_remote(id, place, offer) {
-                self.open.stops.push((id, place, offer));
-            }
+            self.open.stops.push((id, place, offer));
         }
     }
 
     /// There is no such run: what workers hold of it is stopped.
     pub(super) fn stop_all_of(&mut self, id: RunId) {
         for held in self.held.of(id) {
-            if self.held.is_remote(id, held.place, held.offer) {
-                self.open.stops.push((id, held.place, held.offer));
-            }
+            self.open.stops.push((id, held.place, held.offer));
         }
     }
 

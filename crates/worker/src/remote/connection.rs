@@ -168,10 +168,11 @@ async fn write(inner: &Inner, to: mpsc::Sender<proto::FromWorker>) -> End {
 }
 
 async fn beat(inner: &Inner) -> End {
-    loop {
-        tokio::time::sleep(inner.lease.pause()).await;
+    while let Some(pause) = inner.lease.pause() {
+        tokio::time::sleep(pause).await;
         inner.outbox.beat(inner.lease.beat());
     }
+    std::future::pending().await
 }
 
 impl Inner {
