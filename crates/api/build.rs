@@ -12,6 +12,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         .build_transport(false)
         .bytes(".kapell.worker.v1.Chunk")
         .bytes(".kapell.nodes.v1")
+        // What is big and often not there: most tasks and reports are small, and there are many.
+        .boxed(".kapell.worker.v1.Task.process")
+        .boxed(".kapell.worker.v1.Task.work.python")
+        .boxed(".kapell.worker.v1.Task.work.http")
+        .boxed(".kapell.worker.v1.Ended.outcome.failed")
         .compile_fds(descriptors)?;
     Ok(())
 }

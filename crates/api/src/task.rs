@@ -316,7 +316,7 @@ pub struct Report {
     pub place: Place,
     /// The grant it speaks of.
     pub offer: Offer,
-    /// Name of the worker that had it; empty for the one in the process of the node.
+    /// Name of the worker that had it; empty where there is only one.
     pub worker: Arc<str>,
     /// What happened.
     pub event: TaskEvent,

@@ -1,85 +1,62 @@
 //! Kapell as one process runs it: SQLite, one node, one worker.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use kapell_api::task::{Blobs, Place, Report, Task};
 use kapell_expr::Value;
-use kapell_model::{Offer, RunId, RunStatus};
-use kapell_node::drive::{Node, Threads, Workers};
-use kapell_node::{Answer, BlobFolder, ClientRequest, Config, StartRun, clock};
-use kapell_store::{FileBlobs, RunRow, SqliteStore, Store, VersionRow};
-use kapell_worker::{Capacity, Worker};
+use kapell_model::{Error, ErrorCode, RunId, RunStatus};
+use kapell_node::drive::Node;
+use kapell_node::{Answer, ClientRequest, StartRun, clock};
+use kapell_server::Options;
+use kapell_server::local::{self, Local, Want};
+use kapell_server::workers::{Hire, Leave, OwnQueues, Settings};
+use kapell_store::{RunRow, SqliteStore, Store, VersionRow};
+use kapell_worker::Capacity;
+use kapell_worker::remote::{self, RemoteConfig};
 
 use crate::recorder::{Gate, Recorder};
 
-/// A whole Kapell on a directory.
+/// Attempts at a time where nothing else is said.
+pub(crate) const SLOTS: usize = 16;
+
+/// A whole Kapell on a directory, put together as the binary does it.
 pub(crate) struct System {
     pub node: Node,
     pub store: Arc<Recorder>,
     pub ended: Receiver<(RunId, RunStatus)>,
-    threads: Option<Threads>,
-    worker: Arc<Local>,
-}
-
-struct Local(Worker);
-
-impl Workers for Local {
-    fn offer(&self, tasks: Vec<Task>) {
-        self.0.offer(tasks);
-    }
-
-    fn stop(&self, attempts: &[(RunId, Place, Offer)]) {
-        self.0.cancel(attempts);
-    }
+    local: Option<Local>,
 }
 
 impl System {
-    /// Opens a directory; 0 slots hand out no step that starts a process.
+    /// Opens a directory.
     pub(crate) fn open(dir: &Path, slots: usize) -> Result<Self> {
-        Self::with_gate(dir, slots, None)
+        Self::over(Arc::new(SqliteStore::open(dir)?), dir, slots)
     }
 
-    /// Like [`System::open`], with a gate before the store.
-    pub(crate) fn with_gate(dir: &Path, slots: usize, gate: Option<Gate>) -> Result<Self> {
-        Self::over(Arc::new(SqliteStore::open(dir)?), dir, slots, gate)
+    /// Opens a directory whose worker serves these queues, with a gate before the store.
+    pub(crate) fn with_gate(dir: &Path, own: OwnQueues, gate: Gate) -> Result<Self> {
+        let store = Recorder::new(Arc::new(SqliteStore::open(dir)?), Some(gate));
+        Self::of(store, dir, SLOTS, own)
     }
 
     /// Over a store that is not in the directory.
-    pub(crate) fn over(
-        store: Arc<dyn Store>,
-        dir: &Path,
-        slots: usize,
-        gate: Option<Gate>,
-    ) -> Result<Self> {
-        let store = Arc::new(Recorder::new(store, gate));
-        let blobs: Arc<dyn Blobs> = Arc::new(BlobFolder(FileBlobs::open(dir)?));
-        let prepared = Node::prepare();
-        let node = prepared.node();
-        let to_node = node.clone();
-        let config = kapell_worker::Config {
-            data_dir: dir.to_owned(),
-            capacity: Capacity {
-                cpu_millis: 64_000,
-                memory_bytes: 64 << 30,
-                gpus: 0,
-                slots,
-            },
-            secrets: Arc::new(|_| None),
-            inherit_env: std::env::vars_os().collect(),
-            clock: clock::now,
-            python: None,
-            uv: None,
-            keep_failed: Duration::ZERO,
-            logs: None,
-            http: kapell_worker::HttpRules::default(),
-        };
-        let reports = Box::new(move |reports: Vec<Report>| to_node.reports(reports));
-        let (worker, _lost) = Worker::start(config, blobs.clone(), reports)?;
-        let worker = Arc::new(Local(worker));
+    pub(crate) fn over(store: Arc<dyn Store>, dir: &Path, slots: usize) -> Result<Self> {
+        Self::of(Recorder::new(store, None), dir, slots, OwnQueues::Free)
+    }
+
+    fn of(store: Recorder, dir: &Path, slots: usize, own: OwnQueues) -> Result<Self> {
+        let store = Arc::new(store);
+        let want = Want::Work(Settings {
+            hire: Some(hire(dir, slots, &own)),
+            own,
+            ..Settings::default()
+        });
+        let local = local::over(dir, store.clone(), want, &Options::default())?;
+        let node = local.node().context("nobody decides here")?.clone();
         let (send, ended) = mpsc::channel();
         node.watch(Box::new(move |row: &RunRow| {
             if row.status.ended() {
@@ -87,21 +64,11 @@ impl System {
                 let _ = send.send((row.id, row.status));
             }
         }));
-        let lane = Config {
-            alone: true,
-            seed: u64::try_from(clock::now().0).unwrap_or(1),
-            process_window: slots * 2,
-            light_window: 16_384,
-            idle_micros: 30_000_000,
-            keeps: kapell_node::engine::topic::Keeps::default(),
-        };
-        let threads = prepared.start(lane, store.clone(), blobs, worker.clone())?;
         Ok(Self {
             node,
             store,
             ended,
-            threads: Some(threads),
-            worker,
+            local: Some(local),
         })
     }
 
@@ -169,9 +136,49 @@ impl System {
 
 impl Drop for System {
     fn drop(&mut self) {
-        if let Some(threads) = self.threads.take() {
-            threads.stop();
+        if let Some(local) = self.local.take() {
+            local.stop(Duration::ZERO);
         }
-        let _ = &self.worker;
     }
+}
+
+/// Starts the worker inside.
+fn hire(dir: &Path, slots: usize, own: &OwnQueues) -> Hire {
+    let worker = kapell_worker::Config {
+        data_dir: dir.to_owned(),
+        capacity: Capacity {
+            cpu_millis: 64_000,
+            memory_bytes: 64 << 30,
+            gpus: 0,
+            slots,
+        },
+        secrets: Arc::new(|_| None),
+        inherit_env: std::env::vars_os().collect(),
+        clock: clock::now,
+        python: None,
+        uv: None,
+        keep_failed: Duration::ZERO,
+        http: kapell_worker::HttpRules::default(),
+    };
+    let queues = match own {
+        OwnQueues::Free | OwnQueues::NeverNamed => Vec::new(),
+        OwnQueues::Named(names) => names.iter().map(ToString::to_string).collect(),
+    };
+    Box::new(move |calls, blobs, logs_here| {
+        let server = RemoteConfig {
+            server: remote::Server::Inside {
+                calls,
+                blobs,
+                logs_here,
+            },
+            name: "bench".to_owned(),
+            labels: BTreeMap::new(),
+            queues,
+            version: "bench".to_owned(),
+        };
+        let inside = remote::Inside::start(worker, server)
+            .map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))?;
+        let leave: Leave = Box::new(move |grace| inside.stop(grace));
+        Ok(leave)
+    })
 }

@@ -238,7 +238,7 @@ pub(crate) enum Command {
     Server(Server),
     /// Do work of a server in this process, until it is asked to end
     Worker(Worker),
-    /// Show the workers of a server in other processes, and let one go
+    /// Show the workers of a server, and let one go
     Workers(Workers),
     /// List the nodes that share the store, and what each of them owns
     Nodes(Nodes),

@@ -278,7 +278,6 @@ impl Config {
             },
             keys: given.or(file.map(|file| KeySource::File(file.into()))),
             metrics: settings.is_on(&keys::METRICS_ENABLED),
-            slots: 0,
             traces: settings
                 .some_text(&keys::OTEL_ENDPOINT)
                 .map(|endpoint| TracesTo {

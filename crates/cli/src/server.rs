@@ -84,15 +84,11 @@ fn open(
     printer: &mut Printer,
 ) -> Result<Option<Box<Local>>, Error> {
     let queues = config.queues(&server.queues)?;
-    let mut options = config.options();
-    options.slots = config.capacity(server.slots).slots;
+    let options = config.options();
     let mut said = false;
     loop {
-        let mut work = session::work(config, server.slots);
-        if let Want::Work { workers, .. } = &mut work {
-            workers.own = own_queues(&queues);
-        }
-        match local::open(&config.data_dir, work, &options) {
+        let work = session::work(config, server.slots, own_queues(&queues));
+        match local::open(&config.data_dir, Want::Work(work), &options) {
             Ok(Opened::Here(local)) => return Ok(Some(local)),
             Ok(Opened::Elsewhere { pid, .. }) => {
                 let message = format!(

@@ -1,21 +1,19 @@
 //! How a command reaches the engine: in this process, in the one that holds the data directory, or at a
 //! server.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
 use kapell_api::client::{Api, Client, Target};
-use kapell_api::task::{Place, Task};
 use kapell_model::config::WORKER_KEEP_FAILED;
-use kapell_model::{Error, ErrorCode, Offer, RunId};
+use kapell_model::{Error, ErrorCode, RunId};
 use kapell_node::clock;
-use kapell_server::local::{self, Hire, Local, LocalWorker, Opened, Want};
+use kapell_server::local::{self, Local, Opened, Want};
 use kapell_server::notify::Senders;
-use kapell_server::workers::{OwnQueues, Settings};
-use kapell_server::{NAMESPACE, Secrets};
-use kapell_worker::Worker;
+use kapell_server::workers::{Hire, Leave, OwnQueues, Settings};
+use kapell_worker::remote::{self, RemoteConfig};
 
 use crate::config::{self, Config};
 use crate::worker;
@@ -76,14 +74,11 @@ pub(crate) fn open(config: &Config, need: Need) -> Result<Session, Error> {
         let message = format!("there are no runs in `{}`", config.data_dir.display());
         return Err(Error::new(ErrorCode::RunNotFound, message).hint(hint));
     }
-    let mut options = config.options();
+    let options = config.options();
     let want = match need {
         Need::Look => Want::Look,
         Need::Record => Want::Record,
-        Need::Work(slots) => {
-            options.slots = config.capacity(slots).slots;
-            work(config, slots)
-        }
+        Need::Work(slots) => Want::Work(work(config, slots, OwnQueues::default())),
     };
     Ok(match local::open(&config.data_dir, want, &options)? {
         Opened::Here(mut local) => {
@@ -114,27 +109,37 @@ pub(crate) fn senders(config: &Config) -> Result<Senders, Error> {
     })
 }
 
-/// All of the work, with so many attempts at a time.
-pub(crate) fn work(config: &Config, slots: Option<u16>) -> Want {
-    let capacity = config.capacity(slots);
-    let data_dir = config.data_dir.clone();
-    let http = config.http_rules();
-    let keep_failed = config.settings.duration(&WORKER_KEEP_FAILED);
-    let hire: Hire = Box::new(move |blobs, logs, kept, reports| {
-        let worker = kapell_worker::Config {
-            data_dir,
-            capacity,
-            secrets: Arc::new(move |name| secret(&kept, name)),
-            inherit_env: config::inherited(),
-            clock: clock::now,
-            python: None,
-            uv: None,
-            keep_failed,
-            logs,
-            http,
-        };
+/// All of the work: a worker in this process, with so many attempts at a time.
+pub(crate) fn work(config: &Config, slots: Option<u16>, own: OwnQueues) -> Settings {
+    let worker = kapell_worker::Config {
+        data_dir: config.data_dir.clone(),
+        capacity: config.capacity(slots),
+        secrets: Arc::new(config::secret),
+        inherit_env: config::inherited(),
+        clock: clock::now,
+        python: None,
+        uv: None,
+        keep_failed: config.settings.duration(&WORKER_KEEP_FAILED),
+        http: config.http_rules(),
+    };
+    let queues = match &own {
+        OwnQueues::Free | OwnQueues::NeverNamed => Vec::new(),
+        OwnQueues::Named(names) => names.iter().map(ToString::to_string).collect(),
+    };
+    let hire: Hire = Box::new(move |calls, blobs, logs_here| {
         let held = worker::hold(&worker.data_dir)?;
-        let (worker, lost) = Worker::start(worker, blobs, reports).map_err(|error| {
+        let server = RemoteConfig {
+            server: remote::Server::Inside {
+                calls,
+                blobs,
+                logs_here,
+            },
+            name: config::host(),
+            labels: BTreeMap::new(),
+            queues,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let inside = remote::Inside::start(worker, server).map_err(|error| {
             let message = format!("the worker cannot start: {error}");
             if error.source_kind() == std::io::ErrorKind::StorageFull {
                 return Error::new(ErrorCode::DiskFull, message).hint("make room, then try again");
@@ -142,57 +147,17 @@ pub(crate) fn work(config: &Config, slots: Option<u16>) -> Want {
             Error::new(ErrorCode::DirectoryUnusable, message)
                 .hint("`kapell doctor` looks for causes")
         })?;
-        let lost = lost
-            .into_iter()
-            .map(|lost| (lost.run, lost.place, lost.offer, lost.explained))
-            .collect();
-        Ok((
-            Box::new(Hand {
-                worker,
-                _held: held,
-            }) as Box<dyn LocalWorker>,
-            lost,
-        ))
+        let leave: Leave = Box::new(move |grace| {
+            inside.stop(grace);
+            drop(held);
+        });
+        Ok(leave)
     });
-    // A few more than run, so that the next one is there when a slot is free.
-    Want::Work {
-        process_window: capacity.slots + capacity.slots.div_ceil(4),
-        hire,
-        workers: Settings {
-            own: OwnQueues::default(),
-            secrets: Box::new(|_, name| config::secret(name)),
-            lease: config.lease,
-        },
-    }
-}
-
-/// A secret for a step: what this process was given as a variable goes before what is kept.
-fn secret(kept: &Secrets, name: &str) -> Option<String> {
-    config::secret(name).or_else(|| {
-        kept.open(NAMESPACE, name).unwrap_or_else(|error| {
-            tracing::error!(name, %error, "a secret cannot be read");
-            None
-        })
-    })
-}
-
-/// A worker, and the lock of the directory that it works in.
-struct Hand {
-    worker: Worker,
-    _held: File,
-}
-
-impl LocalWorker for Hand {
-    fn offer(&self, tasks: Vec<Task>) {
-        self.worker.offer(tasks);
-    }
-
-    fn cancel(&self, attempts: &[(RunId, Place, Offer)]) {
-        self.worker.cancel(attempts);
-    }
-
-    fn stop(self: Box<Self>, grace: Duration) {
-        self.worker.stop(grace);
+    Settings {
+        own,
+        secrets: Box::new(|_, name| config::secret(name)),
+        lease: config.lease,
+        hire: Some(hire),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `kapell worker`: does work of a server in this process. `kapell workers`: who does.
+//! `kapell worker`: does work of a server in this process. `kapell workers`: who does it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
@@ -13,7 +13,7 @@ use kapell_api::http::WorkerView;
 use kapell_model::config::WORKER_KEEP_FAILED;
 use kapell_model::{Error, ErrorCode};
 use kapell_node::clock;
-use kapell_worker::remote::{Event, Remote, RemoteConfig};
+use kapell_worker::remote::{Event, Remote, RemoteConfig, Server};
 
 use crate::args::{Worker, Workers};
 use crate::config::{self, Config};
@@ -36,7 +36,7 @@ pub(crate) fn worker(worker: &Worker, config: &Config, printer: &mut Printer) ->
     };
     let url = server.url().to_owned();
     let remote = RemoteConfig {
-        server: Target::Http(Box::new(server)),
+        server: Server::At(Target::Http(Box::new(server))),
         name: worker.name.clone().unwrap_or_else(config::host),
         labels: labels(&worker.label)?,
         queues: config.queues(&worker.queues)?,
@@ -124,7 +124,6 @@ fn start(worker: &Worker, config: &Config, remote: RemoteConfig) -> Result<Remot
         python: None,
         uv: None,
         keep_failed: config.settings.duration(&WORKER_KEEP_FAILED),
-        logs: None,
         http: config.http_rules(),
     };
     let unusable = |error: &dyn std::fmt::Display| {
@@ -201,7 +200,7 @@ pub(crate) fn workers(workers: &Workers, config: &Config, printer: &mut Printer)
         return Ok(Exit::Success);
     }
     if found.workers.is_empty() {
-        printer.plain("no workers in other processes")?;
+        printer.plain("no workers: no server runs here")?;
         return Ok(Exit::Success);
     }
     let now = clock::now();
@@ -227,6 +226,11 @@ fn lines(worker: &WorkerView, now: kapell_model::Time) -> Vec<Line> {
         .iter()
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
+    let place = if worker.inside {
+        "  inside the server"
+    } else {
+        ""
+    };
     let mut lines = vec![
         Line::default()
             .with(BOLD, worker.name.clone())
@@ -234,7 +238,7 @@ fn lines(worker: &WorkerView, now: kapell_model::Time) -> Vec<Line> {
             .with(
                 DIM,
                 format!(
-                    "  {} of {} slots  {}  session {} since {}",
+                    "{place}  {} of {} slots  {}  session {} since {}",
                     worker.count,
                     worker.slots,
                     labels.join(" "),

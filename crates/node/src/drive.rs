@@ -10,7 +10,7 @@
 //! - **Clock jump**: time follows it by and by ([`clock::carried`]); the wait for the next timer is at most a
 //!   second, so sleep is noticed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, OnceLock};
@@ -219,6 +219,12 @@ impl Node {
         let _ = self
             .to_lane
             .send(Message::Input(Input::Session(session, change)));
+    }
+
+    /// Leaves these queues to workers that name them.
+    pub fn keep_queues(&self, names: BTreeSet<Arc<str>>) {
+        // A node that has stopped hears nothing.
+        let _ = self.to_lane.send(Message::Input(Input::KeptQueues(names)));
     }
 
     /// Says that another version of some workflow may be active, to all nodes.

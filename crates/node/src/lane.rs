@@ -21,8 +21,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use kapell_api::task::{Place, Report, Task, TaskResources};
-use kapell_api::worker::Queues;
+use kapell_api::task::{Place, Report, Task};
 use kapell_engine::topic::Keeps;
 use kapell_engine::{Message, Ref, Run};
 use kapell_expr::BlobRef;
@@ -82,11 +81,6 @@ pub struct Config {
     /// It owns every shard from its start, as nobody else uses the store. Else it owns none until it is told
     /// to ([`Own`]).
     pub alone: bool,
-    /// What the worker in this process takes, which serves every queue that no other names: attempts
-    /// in flight that start a process or a request ([`Seat::process_window`]).
-    pub process_window: usize,
-    /// Attempts in flight there that start nothing. With no room for either there is no such worker.
-    pub light_window: usize,
     /// Idle entities leave memory after so long.
     pub idle_micros: i64,
     /// How much topics keep.
@@ -106,6 +100,8 @@ pub enum Input {
     Own(Own),
     /// Shards were given away, or not.
     Released(Vec<Lease>, kapell_store::Result<()>),
+    /// Queues that are done by workers who name them alone, whether one is there now or not.
+    KeptQueues(BTreeSet<Arc<str>>),
     /// Shards are held.
     Acquired(kapell_store::Result<Vec<Lease>>),
     /// An entity was read.
@@ -182,7 +178,7 @@ pub enum Output {
     /// Stop attempts.
     Stop(Vec<(RunId, Place, Offer)>),
     /// What was said of the ends of these attempts is durable, or refused for good: nobody needs to
-    /// say it again. Not told unless there are workers in other processes.
+    /// say it again.
     Taken(Vec<(RunId, Place, Offer)>),
     /// What waits for workers, where others own some: the highest priority in each queue.
     Wants(Wants),
@@ -385,16 +381,6 @@ impl Lane {
             quarantined: BTreeSet::new(),
             broken: false,
         };
-        if lane.config.process_window > 0 || lane.config.light_window > 0 {
-            let seat = Seat {
-                queues: Queues::Others,
-                process_window: lane.config.process_window,
-                light_window: lane.config.light_window,
-                total: TaskResources::ALL,
-                share: TaskResources::ALL,
-            };
-            lane.seats.set(SessionId::HERE, seat);
-        }
         lane.recover();
         lane
     }
@@ -448,6 +434,7 @@ impl Lane {
             }
             Input::Tick => self.tick(),
             Input::Session(session, change) => self.session(session, change),
+            Input::KeptQueues(names) => self.keep_queues(names),
             Input::Request(reply, _) if self.store_is_full() => self.refuse_for_room(reply),
             Input::Request(reply, request) => {
                 self.requests.push_back((reply, request));

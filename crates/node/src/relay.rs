@@ -442,9 +442,7 @@ impl Relay {
                 self.say_all(id, &SessionChange::Over);
             }
             // Of one node alone.
-            change @ (SessionChange::Holds(_)
-            | SessionChange::Serves(_)
-            | SessionChange::Kept(_)) => self.out.push(Output::Session(id, change)),
+            change @ SessionChange::Holds(_) => self.out.push(Output::Session(id, change)),
         }
     }
 

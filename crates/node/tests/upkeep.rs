@@ -110,8 +110,6 @@ fn blobs_and_logs_go_with_the_last_run_that_has_them() {
     let config = Config {
         alone: true,
         seed: 1,
-        process_window: 0,
-        light_window: 10,
         idle_micros: 1_000_000,
         keeps: kapell_engine::topic::Keeps::default(),
     };

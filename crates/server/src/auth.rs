@@ -44,6 +44,8 @@ const LISTED_DAYS: i64 = 90;
 /// The other end of a connection.
 #[derive(Clone, Debug)]
 pub enum Peer {
+    /// The worker in this process.
+    Inside,
     /// A process that may open the socket of the data directory.
     Socket {
         /// Its id, if the system told.
@@ -83,6 +85,11 @@ impl Caller {
     /// Somebody who needs no token.
     pub(crate) fn local(peer: Peer) -> Self {
         Self { peer, token: None }
+    }
+
+    /// True for the worker in this process.
+    pub(crate) fn is_inside(&self) -> bool {
+        matches!(self.peer, Peer::Inside)
     }
 
     /// The name of the token, if one was shown.
@@ -135,6 +142,7 @@ impl Caller {
         match &self.peer {
             Peer::Socket { pid: Some(pid), .. } => format!("socket, process {pid}"),
             Peer::Socket { .. } => "socket".to_owned(),
+            Peer::Inside => "inside".to_owned(),
             Peer::Loopback(address) | Peer::Remote(address) => address.to_string(),
         }
     }
@@ -144,6 +152,7 @@ impl Caller {
         match (&self.token, &self.peer) {
             (Some(token), _) => token.view.name.clone(),
             (None, Peer::Socket { uid: Some(uid), .. }) => format!("user {uid}"),
+            (None, Peer::Inside) => "this process".to_owned(),
             (None, _) => "somebody on this machine".to_owned(),
         }
     }
@@ -152,7 +161,7 @@ impl Caller {
     pub(crate) fn rated(&self) -> Option<Client> {
         match (&self.token, &self.peer) {
             (Some(token), _) => Some(Client::Token(token.view.id.as_str().into())),
-            (None, Peer::Socket { .. }) => None,
+            (None, Peer::Socket { .. } | Peer::Inside) => None,
             (None, Peer::Loopback(address) | Peer::Remote(address)) => {
                 Some(Client::of(address.ip()))
             }

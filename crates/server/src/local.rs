@@ -16,10 +16,8 @@ use std::time::Duration;
 use axum::Router;
 use kapell_api::client::{self, Api};
 use kapell_api::http::SOCKET;
-use kapell_api::log::LogSink;
-use kapell_api::task::{Blobs, Outcome, Place, Report, Task, TaskEvent};
 use kapell_model::spec::Retention;
-use kapell_model::{Error, ErrorCode, NodeId, Offer, RunId, Shard, Time};
+use kapell_model::{Error, ErrorCode, NodeId, Shard, Time};
 use kapell_node::drive::{Join, Node, Prepared, Threads};
 use kapell_node::{clock, upkeep};
 use kapell_store::{BlobStore, Cluster, NodeAbout, RunRow, Store};
@@ -40,44 +38,14 @@ const FIRST_UPKEEP: Duration = Duration::from_secs(5);
 /// How soon after a step that failed the next is tried.
 const UPKEEP: Duration = Duration::from_mins(10);
 
-/// A worker in this process, as the node sees it.
-pub trait LocalWorker: Send + Sync {
-    /// Takes tasks.
-    fn offer(&self, tasks: Vec<Task>);
-    /// Ends attempts.
-    fn cancel(&self, attempts: &[(RunId, Place, Offer)]);
-    /// Starts nothing more, gives running attempts so long to end, then ends them as lost.
-    fn stop(self: Box<Self>, grace: Duration);
-}
-
-/// What a worker that was started is: itself, and the attempts that one before it held.
-pub type Hired = (Box<dyn LocalWorker>, Vec<(RunId, Place, Offer, bool)>);
-
-/// Where a worker reports to.
-pub type Reports = Box<dyn Fn(Vec<Report>) + Send + Sync>;
-
-/// Where a worker writes log lines, if not to files of the data directory.
-pub type LogsTo = Option<Arc<dyn LogSink>>;
-
-/// Starts a worker.
-pub type Hire =
-    Box<dyn FnOnce(Arc<dyn Blobs>, LogsTo, Arc<Secrets>, Reports) -> Result<Hired, Error> + Send>;
-
 /// What is wanted of a data directory.
 pub enum Want {
     /// Look at what is there.
     Look,
     /// Record what somebody wants; start no work.
     Record,
-    /// Do the work: all unfinished runs go on.
-    Work {
-        /// Attempts in flight that start a process or a request.
-        process_window: usize,
-        /// Starts the worker.
-        hire: Hire,
-        /// What is asked of workers in other processes.
-        workers: Settings,
-    },
+    /// Do the work, with these workers: all unfinished runs go on.
+    Work(Settings),
 }
 
 /// A data directory that is open, here or in the process that holds it.
@@ -142,9 +110,6 @@ pub const REQUEST_RATE: u32 = 20_000;
 /// Threads that handle requests from addresses.
 const THREADS: usize = 2;
 
-/// Attempts in flight that start nothing.
-const LIGHT_WINDOW: usize = 4_096;
-
 /// Idle entities leave memory after so long.
 const IDLE: Duration = Duration::from_mins(1);
 
@@ -180,7 +145,7 @@ pub fn open(data_dir: &Path, want: Want, options: &Options) -> Result<Opened, Er
             Err(error) => return Err(stores::refused(error, options.store.as_deref())),
         }
     };
-    assemble(data_dir, store, want, options).map(|local| Opened::Here(Box::new(local)))
+    put_together(data_dir, store, want, options).map(|local| Opened::Here(Box::new(local)))
 }
 
 /// The database of a data directory, to see whether there is one.
@@ -188,63 +153,71 @@ pub fn database(data_dir: &Path) -> PathBuf {
     data_dir.join("kapell.db")
 }
 
-fn assemble(
+/// The same over a store that is open, whose data directory nobody else holds.
+///
+/// # Errors
+/// Codes `directory-unusable`, `store-unavailable`, `disk-full`.
+pub fn over(
     data_dir: &Path,
-    stores::Found { store, cluster }: stores::Found,
+    store: Arc<dyn Store>,
     want: Want,
     options: &Options,
+) -> Result<Local, Error> {
+    let found = stores::Found {
+        store,
+        cluster: None,
+    };
+    put_together(data_dir, found, want, options)
+}
+
+fn put_together(
+    data_dir: &Path,
+    found: stores::Found,
+    want: Want,
+    options: &Options,
+) -> Result<Local, Error> {
+    let mut workers = None;
+    let local = assemble((data_dir, found), want, options, &mut workers);
+    if local.is_err()
+        && let Some(workers) = &workers
+    {
+        // The worker inside holds them, and they hold it.
+        workers.dismiss(Duration::ZERO);
+    }
+    local
+}
+
+fn assemble(
+    (data_dir, stores::Found { store, cluster }): (&Path, stores::Found),
+    want: Want,
+    options: &Options,
+    workers: &mut Option<Arc<Workers>>,
 ) -> Result<Local, Error> {
     let unusable = |error: &std::io::Error| cannot_write(data_dir, error);
     contents::clear(data_dir).map_err(|error| unusable(&error))?;
     let (blobs, kept_blobs) = stores::blobs(data_dir, options)?;
     let logs = stores::logs(data_dir, options)?;
     let secrets = Arc::new(Secrets::new(Arc::clone(&store), options.keys_in(data_dir)));
-    let mut workers = None;
     let mut open = |prepared: &Prepared, settings| {
         let (store, blobs) = (Arc::clone(&store), Arc::clone(&blobs));
         let opened = Workers::open(data_dir, prepared.node(), store, blobs, settings)?;
         opened.write_logs_to(logs.rows());
-        workers = Some(Arc::clone(&opened));
+        *workers = Some(Arc::clone(&opened));
         Ok::<_, Error>(opened)
     };
-    let (node, window, working) = match want {
-        Want::Look => (None, 0, false),
+    let (node, working) = match want {
+        Want::Look => (None, false),
         Want::Record => {
             let prepared = Node::prepare();
             open(&prepared, Settings::default())?;
-            (Some(prepared), 0, false)
+            (Some(prepared), false)
         }
-        Want::Work {
-            process_window,
-            hire,
-            workers,
-        } => {
+        Want::Work(workers) => {
             let prepared = Node::prepare();
             let workers = open(&prepared, with_kept(workers, &secrets))?;
-            let node = prepared.node();
-            let (hired, lost) = hire(
-                Arc::clone(&blobs),
-                logs.rows().map(|rows| Arc::clone(rows) as _),
-                Arc::clone(&secrets),
-                Box::new(move |reports| node.reports(reports)),
-            )?;
-            workers.hire(hired);
-            if !lost.is_empty() {
-                tracing::warn!(
-                    lost = lost.len(),
-                    "attempts were lost with the worker before this one"
-                );
-                // The worker died with its Kapell. If it ran several attempts, its death says nothing
-                // of any of them.
-                let several = lost.len() > 1;
-                let gone = |(run, place, offer, explained)| {
-                    gone((run, place, offer, explained || several))
-                };
-                prepared
-                    .node()
-                    .reports(lost.into_iter().map(gone).collect());
-            }
-            (Some(prepared), process_window, true)
+            // The node hears what was lost with the worker before before anything else.
+            workers.hire()?;
+            (Some(prepared), true)
         }
     };
     let handed_to = workers.clone();
@@ -261,8 +234,6 @@ fn assemble(
         let config = kapell_node::Config {
             alone: true,
             seed: seed(),
-            process_window: window,
-            light_window: if working { LIGHT_WINDOW } else { 0 },
             idle_micros: i64::try_from(IDLE.as_micros()).unwrap_or(i64::MAX),
             keeps: options.keeps,
         };
@@ -286,7 +257,7 @@ fn assemble(
     let (kept_store, kept_node) = (Arc::clone(&store), node.clone());
     let service = Service::new(data_dir, store, blobs, node, working, secrets, options);
     let service = Arc::new(service.reading(logs.clone()));
-    if let Some(workers) = &workers {
+    if let Some(workers) = &*workers {
         service.set_workers(Arc::clone(workers));
     }
     if let Some(nodes) = others {
@@ -306,7 +277,7 @@ fn assemble(
     Ok(Local {
         service,
         threads,
-        workers,
+        workers: workers.take(),
         socket,
         logs,
         listening: Vec::new(),
@@ -370,7 +341,7 @@ pub(crate) fn no_thread(what: &str, error: &dyn std::fmt::Display) -> Error {
     )
 }
 
-/// What is kept is given to workers of other processes too, after what this process was given.
+/// What is kept is given to workers too, after what this process was given.
 fn with_kept(workers: Settings, kept: &Arc<Secrets>) -> Settings {
     let (given, kept) = (workers.secrets, Arc::clone(kept));
     let secrets = move |namespace: &str, name: &str| {
@@ -395,27 +366,6 @@ fn traces_of(service: &Arc<Service>, options: &Options) -> std::io::Result<Optio
             Traces::start(to.clone(), counts, node, weak).map(Some)
         }
         _ => Ok(None),
-    }
-}
-
-/// An attempt of a worker that died; `explained` if the machine was restarted since.
-fn gone((run, place, offer, explained): (RunId, Place, Offer, bool)) -> Report {
-    let now = clock::now();
-    let outcome = Outcome::Lost {
-        reason: "its worker died".to_owned(),
-        explained,
-    };
-    Report {
-        run,
-        place,
-        offer,
-        worker: std::sync::Arc::default(),
-        event: TaskEvent::Ended {
-            started_at: now,
-            ended_at: now,
-            outcome,
-            usage: None,
-        },
     }
 }
 
@@ -459,6 +409,11 @@ fn seed() -> u64 {
 }
 
 impl Local {
+    /// What decides here; none where somebody only looks.
+    pub fn node(&self) -> Option<&Node> {
+        self.node.as_ref()
+    }
+
     /// What answers.
     pub fn api(&self) -> Arc<dyn Api> {
         Arc::clone(&self.service) as Arc<dyn Api>
@@ -559,9 +514,8 @@ impl Local {
         // Until what runs here has ended all connections go on: clients look, workers of other processes
         // report, supervisors see that nothing new is taken.
         self.service.begin_end();
-        let worker = self.workers.as_ref().and_then(|workers| workers.dismiss());
-        if let Some(worker) = worker {
-            worker.stop(grace);
+        if let Some(workers) = &self.workers {
+            workers.dismiss(grace);
         }
         // It asks the node, which is still there.
         self.notify.take();

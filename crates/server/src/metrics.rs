@@ -41,6 +41,9 @@ const WORKFLOWS: usize = 500;
 /// What stands for those beyond a bound.
 const OTHERS: &str = "(others)";
 
+/// The worker inside the server.
+const INSIDE: &str = "(here)";
+
 /// What a family is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -301,10 +304,11 @@ fn workers(service: &Service, busy: &[(SessionId, u64)], text: &mut Text) {
         found.map_or(0, |(_, attempts)| *attempts)
     };
     let mut by_name: BTreeMap<String, (u64, u64)> = BTreeMap::new();
-    let here = (service.options.slots as u64, of(SessionId::HERE));
-    by_name.insert("(here)".to_owned(), here);
-    let far = service.workers().map(|workers| workers.list());
-    for worker in far.unwrap_or_default() {
+    let all = service.workers().map(|workers| workers.list());
+    for mut worker in all.unwrap_or_default() {
+        if worker.inside {
+            INSIDE.clone_into(&mut worker.name);
+        }
         let takes = worker.connected && !worker.draining;
         let slots = if takes { worker.slots.into() } else { 0 };
         let session = worker.session.parse().map_or(0, of);

@@ -39,8 +39,6 @@ pub struct Options {
     pub keys: Option<KeySource>,
     /// Whether `/metrics` answers.
     pub metrics: bool,
-    /// Attempts that the worker of this process takes at a time.
-    pub slots: usize,
     /// Where traces go, if anywhere.
     pub traces: Option<TracesTo>,
 }

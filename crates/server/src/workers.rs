@@ -1,14 +1,16 @@
-//! The workers of a server: the one in its process, and those of other processes by their sessions.
+//! The workers of a server, by their sessions: those of other processes, and the one in its own.
 //!
 //! Start reading at [`Workers`], which is what the node hands tasks to; then `service`, the gRPC face
-//! that workers of other processes connect to, and `session`, one of them.
+//! that workers call, over a connection or inside the process, and `session`, one of them.
 //!
 //! A session begins when a worker says hello, and is over when the worker goes, or when it was not
 //! heard of for its lease; then what it held is reported lost, and what it says later is refused. A
-//! worker that connects again within the lease goes on with its session.
+//! worker that connects again within the lease goes on with its session. The one inside has no lease:
+//! its session is over when it goes, or when the worker of the next process says hello.
 //!
 //! - **Crash**: the sessions' rows say which workers may hold attempts. What stood ready in their
 //!   queues is not handed out again until each has said what it holds, or a whole lease has passed.
+//!   What the worker inside held the next process reads from its slots, and says with its first word.
 //! - **Slow store**: reports are acknowledged later; workers keep them until then.
 //! - **Slow worker**: what waits for it is bounded; then its connection ends, and it may come again.
 //! - **Clock jump**: leases count on a clock that does not jump.
@@ -30,7 +32,7 @@ use std::time::Duration;
 
 use kapell_api::http::{StepWorker, WorkerAttempt, WorkerView};
 use kapell_api::task::{Blobs, Outcome, Place, Report, Task, TaskEvent, TaskResources};
-use kapell_api::worker::Queues;
+use kapell_api::worker::{self, Queues};
 use kapell_model::{Error, ErrorCode, Offer, RunId, SessionId, Time, limits};
 use kapell_node::clock;
 use kapell_node::drive::Node;
@@ -39,11 +41,11 @@ use kapell_store::Store;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use crate::local::LocalWorker;
 use crate::logs::RowLogs;
+use service::inside;
 
 pub use service::routes;
-use session::{HeldTask, Name, Session, ToWorker, named};
+use session::{About, HeldTask, Name, Session, ToWorker, named};
 
 /// How often leases are looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -53,6 +55,15 @@ const LISTED: usize = 100;
 
 /// Gives a secret by its namespace and name.
 pub type Secrets = Box<dyn Fn(&str, &str) -> Option<String> + Send + Sync>;
+
+/// Starts the worker in this process: it calls the server by the first, and shares the server's contents.
+/// Where the third is true it writes logs as files that the server reads, else it sends them. It is in a session
+/// once this returns.
+pub type Hire =
+    Box<dyn FnOnce(worker::Inside, Arc<dyn Blobs>, bool) -> Result<Leave, Error> + Send + Sync>;
+
+/// Lets that worker go: it takes nothing more, and what it runs may take so long to end.
+pub type Leave = Box<dyn FnOnce(Duration) + Send>;
 
 /// Which queues the worker in this process serves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,14 +78,16 @@ pub enum OwnQueues {
     Named(BTreeSet<Arc<str>>),
 }
 
-/// What is asked of workers in other processes, and of the one in this.
+/// What is asked of workers.
 pub struct Settings {
     /// Which queues the worker in this process serves.
     pub own: OwnQueues,
-    /// How long one that is not heard of keeps its session.
+    /// How long one of another process that is not heard of keeps its session.
     pub lease: Duration,
     /// Secrets that their attempts may ask for.
     pub secrets: Secrets,
+    /// Starts the worker in this process; none: there is none.
+    pub hire: Option<Hire>,
 }
 
 impl Default for Settings {
@@ -83,6 +96,7 @@ impl Default for Settings {
             own: OwnQueues::default(),
             lease: limits::SESSION_LEASE,
             secrets: Box::new(|_, _| None),
+            hire: None,
         }
     }
 }
@@ -94,8 +108,9 @@ pub struct Workers {
     blobs: Arc<dyn Blobs>,
     data_dir: PathBuf,
     settings: Settings,
-    here: Mutex<Option<Box<dyn LocalWorker>>>,
-    /// Queues that the worker here leaves to those that ever named them.
+    hire: Mutex<Option<Hire>>,
+    leave: Mutex<Option<Leave>>,
+    /// Queues that the worker inside leaves to those that ever named them.
     named: Mutex<BTreeSet<Arc<str>>>,
     sessions: Mutex<BTreeMap<SessionId, Session>>,
     /// Where log lines go, if not to files.
@@ -118,25 +133,22 @@ impl Workers {
         node: Node,
         store: Arc<dyn Store>,
         blobs: Arc<dyn Blobs>,
-        settings: Settings,
+        mut settings: Settings,
     ) -> Result<Arc<Self>, Error> {
         let mut sessions = BTreeMap::new();
-        let deadline = clock::steady() + settings.lease;
         for (id, about) in stored::read(&*store)? {
+            if about.inside && settings.hire.is_none() {
+                // It died with its process, and the next worker inside says what it held.
+                continue;
+            }
+            let lease = (!about.inside).then_some(settings.lease);
             node.session(id, SessionChange::Unheard(about.queues.clone()));
-            sessions.insert(id, Session::new(about, deadline, true));
+            sessions.insert(id, Session::new(about, opening::deadline(lease), true));
         }
         let mut named = BTreeSet::new();
-        match &settings.own {
-            OwnQueues::Free => {}
-            OwnQueues::NeverNamed => {
-                named = stored::queues(&*store)?;
-                node.session(SessionId::HERE, SessionChange::Kept(named.clone()));
-            }
-            OwnQueues::Named(queues) => {
-                let queues = Queues::Named(queues.clone());
-                node.session(SessionId::HERE, SessionChange::Serves(queues));
-            }
+        if settings.own == OwnQueues::NeverNamed {
+            named = stored::queues(&*store)?;
+            node.keep_queues(named.clone());
         }
         let (stop, stopped) = mpsc::channel();
         let workers = Arc::new(Self {
@@ -145,8 +157,9 @@ impl Workers {
             store,
             blobs,
             data_dir: data_dir.to_owned(),
+            hire: Mutex::new(settings.hire.take()),
             settings,
-            here: Mutex::default(),
+            leave: Mutex::default(),
             sessions: Mutex::new(sessions),
             log_rows: OnceLock::new(),
             contents: Arc::new(Semaphore::new(limits::CONTENTS)),
@@ -172,23 +185,41 @@ impl Workers {
         }
     }
 
-    /// The worker in this process.
-    pub(crate) fn hire(&self, worker: Box<dyn LocalWorker>) {
-        *self.here.lock() = Some(worker);
+    /// Starts the worker in this process, if there is to be one: it is in a session then.
+    ///
+    /// # Errors
+    /// Those of the worker.
+    pub(crate) fn hire(self: &Arc<Self>) -> Result<(), Error> {
+        let hire = self.hire.lock().take();
+        if let Some(hire) = hire {
+            let logs_here = self.log_rows.get().is_none();
+            let leave = hire(inside(Arc::clone(self)), Arc::clone(&self.blobs), logs_here)?;
+            *self.leave.lock() = Some(leave);
+        }
+        Ok(())
     }
 
-    /// Takes the worker in this process away, to stop it: it is given nothing more.
-    pub(crate) fn dismiss(&self) -> Option<Box<dyn LocalWorker>> {
-        let worker = self.here.lock().take()?;
-        let seat = Seat {
-            queues: Queues::Others,
-            process_window: 0,
-            light_window: 0,
-            total: TaskResources::ALL,
-            share: TaskResources::ALL,
-        };
-        self.node.session(SessionId::HERE, SessionChange::Seat(seat));
-        Some(worker)
+    /// Lets the worker in this process go: it takes nothing more, and what it runs may take so long to
+    /// end.
+    pub(crate) fn dismiss(&self, grace: Duration) {
+        let leave = self.leave.lock().take();
+        if let Some(leave) = leave {
+            leave(grace);
+        }
+    }
+
+    /// True for the worker of a process that others do not come to.
+    fn is_alone(&self, about: &About) -> bool {
+        about.inside && self.settings.own == OwnQueues::Free
+    }
+
+    /// The name of a worker in history. One that is alone needs none.
+    fn recorded_as(&self, about: &About) -> Arc<str> {
+        if self.is_alone(about) {
+            Arc::default()
+        } else {
+            about.name.as_str().into()
+        }
     }
 
     /// Ends all connections; sessions stay, for the next process.
@@ -200,7 +231,7 @@ impl Workers {
         }
     }
 
-    /// The workers in other processes, by name.
+    /// The workers, by name.
     pub fn list(&self) -> Vec<WorkerView> {
         let sessions = self.sessions.lock();
         let mut views: Vec<WorkerView> = sessions
@@ -217,9 +248,10 @@ impl Workers {
         let lease = self.settings.lease;
         let sessions = self.sessions.lock();
         let away = sessions.values().filter(|session| !session.is_connected());
+        let away = away.filter_map(|session| Some((session, session.deadline?)));
         let mut steps = BTreeMap::new();
-        for session in away {
-            let left = session.deadline.saturating_duration_since(now).min(lease);
+        for (session, deadline) in away {
+            let left = deadline.saturating_duration_since(now).min(lease);
             let held = session
                 .held
                 .iter()
@@ -237,10 +269,12 @@ impl Workers {
         steps
     }
 
-    /// Steps of a run that workers in other processes have, with who has them.
+    /// Steps of a run that workers have, with who has them; of none where there is only one worker.
     pub(crate) fn who_runs(&self, run: RunId) -> BTreeMap<Arc<str>, StepWorker> {
         let mut steps = BTreeMap::new();
-        for session in self.sessions.lock().values() {
+        let sessions = self.sessions.lock();
+        let named = sessions.values();
+        for session in named.filter(|session| !self.is_alone(&session.about)) {
             let held = session.held.iter();
             for (_, held) in held.filter(|(name, held)| name.0 == run && !held.light) {
                 let worker = StepWorker {
@@ -272,8 +306,9 @@ impl Workers {
         }
         if drained.is_empty() {
             let message = format!("there is no worker `{worker}`");
-            return Err(Error::new(ErrorCode::WorkerNotFound, message)
-                .hint("`kapell workers` lists them; the one inside the server goes with it"));
+            return Err(
+                Error::new(ErrorCode::WorkerNotFound, message).hint("`kapell workers` lists them")
+            );
         }
         Ok(drained)
     }
@@ -307,9 +342,11 @@ impl Workers {
         }
     }
 
-    /// True if there is such a session.
-    fn is_session(&self, session: SessionId) -> bool {
-        self.sessions.lock().contains_key(&session)
+    /// True for the session of a worker in another process.
+    fn is_outside(&self, session: SessionId) -> bool {
+        let sessions = self.sessions.lock();
+        let session = sessions.get(&session);
+        session.is_some_and(|session| !session.about.inside)
     }
 
     /// Places for contents of a session, if there is one.
@@ -323,8 +360,22 @@ impl Workers {
     /// Tells the node what a session has to give now.
     fn seat(&self, id: SessionId, session: &Session) {
         if !session.unheard {
-            self.node.session(id, SessionChange::Seat(session.seat()));
+            self.node.session(id, SessionChange::Seat(self.seat_of(session)));
         }
+    }
+
+    /// What a session has to give now. A worker that is alone refuses what is too big for it: nobody will
+    /// come who has more.
+    fn seat_of(&self, session: &Session) -> Seat {
+        let seat = session.seat();
+        if self.is_alone(&session.about) {
+            return Seat {
+                total: TaskResources::ALL,
+                share: TaskResources::ALL,
+                ..seat
+            };
+        }
+        seat
     }
 
     /// A worker names queues: from now on they are for workers that do.
@@ -343,8 +394,7 @@ impl Workers {
                 .hint("let workers share queues, and tell their steps apart by `resources`"));
         }
         stored::keep_queues(&*self.store, &all)?;
-        self.node
-            .session(SessionId::HERE, SessionChange::Kept(all.clone()));
+        self.node.keep_queues(all.clone());
         *named = all;
         Ok(())
     }
@@ -359,7 +409,7 @@ impl Workers {
             // If it ran several attempts, its end says nothing of any of them.
             let processes = session.held.values().filter(|held| !held.light).count();
             let lost = |(name, held): (&Name, &HeldTask)| Report {
-                worker: session.about.name.as_str().into(),
+                worker: self.recorded_as(&session.about),
                 ..gone(*name, held.granted_at, (reason, explained || processes > 1))
             };
             let lost: Vec<Report> = session.held.iter().map(lost).collect();
@@ -386,7 +436,7 @@ impl Workers {
             let sessions = self.sessions.lock();
             let passed = sessions
                 .iter()
-                .filter(|(_, session)| session.deadline <= now);
+                .filter(|(_, session)| session.deadline.is_some_and(|at| at <= now));
             passed.map(|(id, _)| *id).collect()
         };
         for id in passed {
@@ -414,13 +464,6 @@ fn watch(workers: &Weak<Workers>, stopped: &mpsc::Receiver<()>) {
 
 impl kapell_node::drive::Workers for Workers {
     fn offer(&self, tasks: Vec<Task>) {
-        let remote = tasks.iter().any(|task| task.session != SessionId::HERE);
-        if !remote {
-            if let Some(worker) = &*self.here.lock() {
-                worker.offer(tasks);
-            }
-            return;
-        }
         let mut by_session: BTreeMap<SessionId, Vec<Task>> = BTreeMap::new();
         for task in tasks {
             by_session.entry(task.session).or_default().push(task);
@@ -428,11 +471,7 @@ impl kapell_node::drive::Workers for Workers {
         let now = clock::now();
         let mut sessions = self.sessions.lock();
         for (id, tasks) in by_session {
-            if id == SessionId::HERE {
-                if let Some(worker) = &*self.here.lock() {
-                    worker.offer(tasks);
-                }
-            } else if let Some(session) = sessions.get_mut(&id) {
+            if let Some(session) = sessions.get_mut(&id) {
                 if !session.offer(tasks, now) {
                     self.seat(id, session);
                 }
@@ -447,9 +486,6 @@ impl kapell_node::drive::Workers for Workers {
     }
 
     fn stop(&self, attempts: &[(RunId, Place, Offer)]) {
-        if let Some(worker) = &*self.here.lock() {
-            worker.cancel(attempts);
-        }
         for (id, session) in self.sessions.lock().iter_mut() {
             let stops: Vec<Name> = attempts
                 .iter()
@@ -530,6 +566,7 @@ fn view(id: SessionId, session: &Session) -> WorkerView {
         slots: about.slots,
         runtimes: about.runtimes.clone(),
         opened_at: about.opened_at,
+        inside: about.inside,
         connected: session.is_connected(),
         draining: session.draining.is_some(),
         attempts,

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use kapell_api::task::{Blobs, Outcome, Place, Report, Task, TaskError, TaskEvent, Work};
 use kapell_expr::Value;
-use kapell_model::{FailureKind, Offer, RunId, Time, limits};
+use kapell_model::{FailureKind, Offer, RunId, SessionId, Time, limits};
 
 use crate::blobs::MemoryBlobs;
 use crate::rng::Rng;
@@ -15,6 +15,9 @@ use crate::scenario::Knobs;
 
 /// The worker in the owner's process; others count from 1.
 pub const HERE: usize = 0;
+
+/// The session of that worker, in each process anew.
+pub const NEAR: SessionId = SessionId(0);
 
 /// An attempt at a worker, or on its way there.
 #[derive(Debug)]

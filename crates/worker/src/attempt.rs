@@ -12,9 +12,10 @@ use crate::cgroup::Group;
 use crate::dirs::AttemptDir;
 use crate::failure;
 use crate::launch::Job;
-use crate::logs::{AttemptLog, LogsTo};
+use crate::logs::AttemptLog;
 use crate::mask::Masker;
 use crate::os::{self, Exit};
+use crate::shared::Far;
 use crate::timers::Timer;
 
 /// An attempt from its admission to its report.
@@ -95,11 +96,11 @@ impl Proc {
 
 impl Attempt {
     /// Just admitted.
-    pub(crate) fn new(job: Arc<Job>, log: PathBuf, to: Option<LogsTo>) -> Self {
+    pub(crate) fn new(job: Arc<Job>, log: PathBuf, far: Option<Arc<dyn Far>>) -> Self {
         let masker = Arc::<Masker>::default();
         let mut log = AttemptLog::new(log, Arc::clone(&masker));
-        if let Some(to) = to {
-            log = log.sent_to(to, Arc::clone(&job));
+        if let Some(far) = far {
+            log = log.sent_to(far, Arc::clone(&job));
         }
         Self {
             job,

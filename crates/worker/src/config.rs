@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kapell_api::log::LogSink;
 use kapell_api::task::{Place, TaskResources};
 use kapell_model::{Offer, RunId, Time};
 
@@ -33,8 +32,6 @@ pub struct Config {
     pub keep_failed: Duration,
     /// What `http` steps may reach.
     pub http: HttpRules,
-    /// Where log lines go; none is files in `logs/`.
-    pub logs: Option<Arc<dyn LogSink>>,
 }
 
 /// What a worker has, or has left.
@@ -108,6 +105,9 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The server does not let it in.
+    #[error("the server does not take it: {0}")]
+    Refused(String),
     /// The system refuses something a worker cannot do without.
     #[error("cannot {what}: {source}")]
     System {
@@ -123,6 +123,7 @@ impl Error {
     pub fn source_kind(&self) -> io::ErrorKind {
         match self {
             Self::Directory { source, .. } | Self::System { source, .. } => source.kind(),
+            Self::Refused(_) => io::ErrorKind::Other,
         }
     }
 }

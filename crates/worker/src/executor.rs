@@ -26,7 +26,6 @@ use crate::attempt::{Attempt, Phase, Proc, Stop, exit_error};
 use crate::ending;
 use crate::failure;
 use crate::launch::{self, Job, Launched, Running};
-use crate::logs::LogsTo;
 use crate::os;
 use crate::output::{self, Keeping, Left};
 use crate::python::Hosts;
@@ -204,10 +203,9 @@ impl Executor {
         let path = job.process().map_or("", |process| &*process.path);
         let log = log::file(&self.shared.logs, task.run, path, task.attempt);
         self.offers.insert((task.run, task.place, task.offer), key);
-        let far = self.shared.far.clone().map(LogsTo::Far);
-        let to = far.or_else(|| self.shared.log_sink.clone().map(LogsTo::Sink));
+        let far = self.shared.far_log();
         self.attempts
-            .insert(key, Attempt::new(Arc::clone(&job), log, to));
+            .insert(key, Attempt::new(Arc::clone(&job), log, far));
         match &job.task.work {
             Work::Shell { .. } | Work::Exec { .. } => {
                 self.await_start(key);

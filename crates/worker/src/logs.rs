@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use kapell_api::log::{self, Line, LogSink, Stream};
+use kapell_api::log::{self, Line, Stream};
 use kapell_model::{Time, limits};
 
 use crate::launch::Job;
@@ -21,33 +21,12 @@ const TAIL_BYTES: usize = 1000;
 /// What marks an output on standard output: `::output name=value`.
 const OUTPUT_MARK: &[u8] = b"::output ";
 
-/// Where lines go that are not written to a file here.
-#[derive(Clone)]
-pub(crate) enum LogsTo {
-    /// To a server in another process.
-    Far(Arc<dyn Far>),
-    /// To where the server of this process keeps them.
-    Sink(Arc<dyn LogSink>),
-}
-
-impl LogsTo {
-    fn append(&self, job: &Job, offset: u64, text: &[u8]) {
-        match self {
-            Self::Far(far) => far.log(&job.task, offset, text),
-            Self::Sink(sink) => {
-                let path = job.process().map_or("", |process| &*process.path);
-                sink.append((job.task.run, path, job.task.attempt), offset, text);
-            }
-        }
-    }
-}
-
 /// The log of one attempt, and what its lines say.
 pub(crate) struct AttemptLog {
     path: PathBuf,
     file: Option<File>,
-    /// Where lines go instead of a file.
-    to: Option<(LogsTo, Arc<Job>)>,
+    /// Where lines go instead of a file, and bytes that went there.
+    far: Option<(Arc<dyn Far>, Arc<Job>)>,
     written: u64,
     bound: u64,
     lost: u64,
@@ -75,7 +54,7 @@ impl AttemptLog {
         Self {
             path,
             file: None,
-            to: None,
+            far: None,
             written: 0,
             bound: limits::LOG_BYTES / 2,
             lost: 0,
@@ -90,9 +69,9 @@ impl AttemptLog {
         }
     }
 
-    /// The same elsewhere instead of in a file here.
-    pub(crate) fn sent_to(mut self, to: LogsTo, job: Arc<Job>) -> Self {
-        self.to = Some((to, job));
+    /// The same in a server's file instead of one here.
+    pub(crate) fn sent_to(mut self, far: Arc<dyn Far>, job: Arc<Job>) -> Self {
+        self.far = Some((far, job));
         self
     }
 
@@ -143,11 +122,6 @@ impl AttemptLog {
                 at,
                 &format!("{lost} bytes of this log could not be written"),
             );
-        }
-        if let Some((LogsTo::Sink(sink), _)) = &self.to
-            && self.written > 0
-        {
-            sink.ended();
         }
     }
 
@@ -217,8 +191,8 @@ impl AttemptLog {
         if self.encoded.is_empty() {
             return;
         }
-        if let Some((to, job)) = &self.to {
-            to.append(job, self.written, &self.encoded);
+        if let Some((far, job)) = &self.far {
+            far.log(&job.task, self.written, &self.encoded);
             self.written += self.encoded.len() as u64;
             self.encoded.clear();
             return;

@@ -1,8 +1,9 @@
-//! A worker of a server in another process.
+//! A worker in a session of a server: in another process, or inside the server's own ([`Inside`]).
 //!
 //! Start reading at [`Remote`], then `connection` (one connection, and what follows its end), `outbox`
-//! (what the server must still hear) and `lease`. The [`Worker`] itself runs tasks as it does inside a
-//! server; only where its reports, log lines, contents and secrets go is another.
+//! (what the server must still hear) and `lease`. Both kinds speak the same messages and keep the same
+//! promises. The one inside has no connection under its calls and needs no lease, and reads and writes
+//! contents and logs as files of the directory that it shares with the server.
 //!
 //! ```text
 //! connect -> hello -> welcome -> tasks, stops, acknowledgements <-> logs, reports, beats
@@ -18,6 +19,7 @@
 
 mod blobs;
 mod connection;
+mod inside;
 mod lease;
 mod link;
 mod outbox;
@@ -34,13 +36,17 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use kapell_api::client::Target;
-use kapell_api::task::{Outcome, Report, Task};
+use kapell_api::task::{Blobs, Outcome, Report, Task};
+use kapell_api::worker;
 use kapell_model::SessionId;
 use parking_lot::Mutex;
 
 use crate::config::{Config, Error, LostAttempt};
 use crate::executor;
+use crate::shared::LogPlace;
 use crate::worker::{Canceller, Worker};
+
+pub use inside::Inside;
 
 use blobs::Contents;
 use lease::Lease;
@@ -49,10 +55,28 @@ use outbox::Outbox;
 /// How long the last words of a worker that goes may take.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 
+/// The same inside the server: what was said has arrived there, whether it is acknowledged or not.
+const LAST_WORDS_INSIDE: Duration = Duration::from_secs(1);
+
+/// Where a worker's server is.
+pub enum Server {
+    /// In another process. Contents and log lines go over the connection too.
+    At(Target),
+    /// In this one, over the same directory.
+    Inside {
+        /// Answers the worker's calls.
+        calls: worker::Inside,
+        /// Contents, of both.
+        blobs: Arc<dyn Blobs>,
+        /// Logs are files of both; else lines go to the server as from afar.
+        logs_here: bool,
+    },
+}
+
 /// How a worker presents itself, and to whom.
 pub struct RemoteConfig {
     /// The server.
-    pub server: Target,
+    pub server: Server,
     /// What its owner calls it.
     pub name: String,
     /// What its owner says of it.
@@ -76,7 +100,7 @@ pub enum Event {
     Refused(String),
 }
 
-/// A worker of a server in another process.
+/// A worker in a session of a server.
 pub struct Remote {
     inner: Arc<Inner>,
     events: Mutex<Receiver<Event>>,
@@ -130,9 +154,19 @@ impl Remote {
         // The worker reports from its first moment on, when nobody is there to hear.
         let (to, reports) = channel::<Vec<Report>>();
         let far = Arc::new(connection::FarSide::default());
-        let (worker, lost) = Worker::start_far(
+        let (blobs, logs) = match &remote.server {
+            Server::At(_) => (Arc::clone(&contents) as Arc<dyn Blobs>, LogPlace::Far),
+            Server::Inside {
+                blobs, logs_here, ..
+            } => {
+                let place = if *logs_here { LogPlace::Here } else { LogPlace::Far };
+                (Arc::clone(blobs), place)
+            }
+        };
+        let is_far = matches!(remote.server, Server::At(_));
+        let (worker, lost) = Worker::start_for(
             config,
-            Arc::clone(&contents) as _,
+            blobs,
             Box::new({
                 let far = Arc::clone(&far);
                 move |reports| match far.inner() {
@@ -140,7 +174,7 @@ impl Remote {
                     None => drop(to.send(reports)),
                 }
             }),
-            Arc::clone(&far) as _,
+            (Arc::clone(&far) as _, logs),
         )?;
         let inner = Arc::new(Inner {
             capacity,
@@ -163,14 +197,16 @@ impl Remote {
             inner.outbox.report(early);
         }
         let mut threads = Vec::new();
-        let watched = Arc::clone(&inner);
-        let thread = std::thread::Builder::new()
-            .name("kapell-lease".to_owned())
-            .spawn(move || {
-                let watched = &watched;
-                watched.lease.watch(|| watched.abandon());
-            });
-        threads.push(thread.map_err(system("start a thread"))?);
+        if is_far {
+            let watched = Arc::clone(&inner);
+            let thread = std::thread::Builder::new()
+                .name("kapell-lease".to_owned())
+                .spawn(move || {
+                    let watched = &watched;
+                    watched.lease.watch(|| watched.abandon());
+                });
+            threads.push(thread.map_err(system("start a thread"))?);
+        }
         let connecting = Arc::clone(&inner);
         let thread = std::thread::Builder::new()
             .name("kapell-remote".to_owned())
@@ -203,7 +239,11 @@ impl Remote {
         if let Some(worker) = worker {
             worker.stop(grace);
         }
-        self.inner.outbox.leave(LAST_WORDS);
+        let patience = match self.inner.config.server {
+            Server::At(_) => LAST_WORDS,
+            Server::Inside { .. } => LAST_WORDS_INSIDE,
+        };
+        self.inner.outbox.leave(patience);
         self.inner.lease.close();
         for thread in self.threads.drain(..) {
             // A thread that panicked has said so.

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use kapell_api::log::LogSink;
 use kapell_api::task::{Blobs, Place, Report, Task, TaskError};
 use kapell_expr::Value;
 use kapell_model::{Offer, RunId, Time};
@@ -34,10 +33,10 @@ use crate::threads::Pool;
 pub(crate) struct Shared {
     pub(crate) clock: fn() -> Time,
     pub(crate) secrets: Arc<Secrets>,
-    /// Of a worker whose server is another process: where log lines go, and who has more secrets.
+    /// The server, which has more secrets.
     pub(crate) far: Option<Arc<dyn Far>>,
-    /// Where log lines go, if that is neither to files here nor far away.
-    pub(crate) log_sink: Option<Arc<dyn LogSink>>,
+    /// Where log lines are written.
+    pub(crate) log_place: LogPlace,
     pub(crate) blobs: Arc<dyn Blobs>,
     pub(crate) reports: Box<dyn Fn(Vec<Report>) + Send + Sync>,
     pub(crate) env: BaseEnv,
@@ -71,7 +70,16 @@ pub(crate) struct Shared {
     pub(crate) requests: Pool,
 }
 
-/// What a worker asks of a server in another process.
+/// Where log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogPlace {
+    /// Into files of this directory.
+    Here,
+    /// By the server, into files of its own.
+    Far,
+}
+
+/// What a worker asks of its server.
 pub(crate) trait Far: Send + Sync {
     /// A secret that a task names; none if there is no such secret. Blocks.
     fn secret(&self, task: &Task, name: &str) -> Result<Option<String>, String>;
@@ -217,6 +225,12 @@ impl Source {
 }
 
 impl Shared {
+    /// Who writes log lines, if not this worker itself.
+    pub(crate) fn far_log(&self) -> Option<Arc<dyn Far>> {
+        let sends = self.log_place == LogPlace::Far;
+        self.far.clone().filter(|_| sends)
+    }
+
     /// Keeps the output of an attempt, away from the event loop.
     pub(crate) fn keeping<T>(
         &self,

@@ -111,7 +111,6 @@ fn config(dir: &Path) -> Config {
         python: Some(python()),
         uv: None,
         keep_failed: Duration::from_hours(1),
-        logs: None,
         http: crate::HttpRules::default(),
     }
 }
@@ -182,7 +181,7 @@ impl Setup {
         let counter = self.next.fetch_add(1, Ordering::Relaxed);
         Task {
             offer: Offer { epoch: 1, counter },
-            session: SessionId::HERE,
+            session: SessionId(1),
             queue: "default".into(),
             run: RUN,
             place: Place::default(),

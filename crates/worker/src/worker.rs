@@ -28,7 +28,7 @@ use crate::input::BaseEnv;
 use crate::launch::{self, Job, Launched};
 use crate::os::{self, Spawner};
 use crate::runtime::http::Client;
-use crate::shared::{Far, Inbox, Message, Shared, Start, Starts};
+use crate::shared::{Far, Inbox, LogPlace, Message, Shared, Start, Starts};
 use crate::slots::{Record, Slots};
 use crate::survivors;
 use crate::threads::Pool;
@@ -61,14 +61,14 @@ impl Worker {
         Self::start_with(config, blobs, reports, Containment::Cgroups)
     }
 
-    /// The same for a server in another process.
-    pub(crate) fn start_far(
+    /// The same for a server that is asked for secrets, and maybe given log lines.
+    pub(crate) fn start_for(
         config: Config,
         blobs: Arc<dyn Blobs>,
         reports: Box<dyn Fn(Vec<Report>) + Send + Sync>,
-        far: Arc<dyn Far>,
+        server: (Arc<dyn Far>, LogPlace),
     ) -> Result<(Self, Vec<LostAttempt>), Error> {
-        Self::begin(config, blobs, reports, Containment::Cgroups, Some(far))
+        Self::begin(config, blobs, reports, Containment::Cgroups, Some(server))
     }
 
     pub(crate) fn start_with(
@@ -85,7 +85,7 @@ impl Worker {
         blobs: Arc<dyn Blobs>,
         reports: Box<dyn Fn(Vec<Report>) + Send + Sync>,
         containment: Containment,
-        far: Option<Arc<dyn Far>>,
+        server: Option<(Arc<dyn Far>, LogPlace)>,
     ) -> Result<(Self, Vec<LostAttempt>), Error> {
         let id = data_id(&config.data_dir)?;
         let slot_dir = directory(&config.data_dir, "slots")?;
@@ -102,8 +102,10 @@ impl Worker {
             os::become_subreaper();
         }
         end_survivors(&id, &held, same_boot);
+        let (far, log_place) = server.unzip();
         let shared = Arc::new(Shared {
             far,
+            log_place: log_place.unwrap_or(LogPlace::Here),
             ..shared(config, blobs, reports, id, slots, cgroups)?
         });
         let total = shared.admission.lock().free();
@@ -248,6 +250,11 @@ impl Canceller {
         self.0.inbox.send(Message::Cancel(offers.to_vec()));
     }
 
+    /// Gives what is here so long to end, also if it was given longer before.
+    pub(crate) fn stop(&self, grace: Duration) {
+        self.0.inbox.send(Message::Stop(grace));
+    }
+
     /// Ends what is here as lost; the worker goes on.
     pub(crate) fn abandon(&self) {
         self.0.inbox.send(Message::Abandon);
@@ -350,7 +357,7 @@ fn shared(
         clock: config.clock,
         secrets: config.secrets,
         far: None,
-        log_sink: config.logs,
+        log_place: LogPlace::Here,
         blobs,
         reports,
         env,

@@ -103,7 +103,6 @@ fn start_with(dir: &Path, slots: usize, reports: Reports) -> (Worker, Vec<LostAt
         python: None,
         uv: None,
         keep_failed: Duration::ZERO,
-        logs: None,
         http: kapell_worker::HttpRules::default(),
     };
     Worker::start(config, Arc::new(NoBlobs), reports).expect("a worker")
@@ -127,7 +126,7 @@ fn task(offer: Offer, script: &str) -> Task {
     };
     Task {
         offer,
-        session: SessionId::HERE,
+        session: SessionId(1),
         queue: "default".into(),
         run: RunId(5),
         place: Place::default(),

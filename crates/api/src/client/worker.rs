@@ -1,4 +1,4 @@
-//! Workers in other processes.
+//! Workers.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::http::{DrainWorker, WorkerList};
 
 /// What can be asked of workers.
 pub trait WorkerCalls: Send + Sync {
-    /// Those in other processes.
+    /// All of them.
     fn workers(&self) -> Result<WorkerList>;
     /// Lets those of a name, or the one of a session, take nothing more, end what they run within
     /// the grace, and go.

@@ -1,4 +1,4 @@
-//! Workers in other processes.
+//! Workers: the one inside the server, and those of other processes.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::schema;
 use crate::task::TaskResources;
 
-/// A worker in another process.
+/// A worker.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct WorkerView {
     /// Its session.
@@ -32,6 +32,9 @@ pub struct WorkerView {
     #[serde(with = "crate::stamp")]
     #[schema(value_type = schema::Timestamp)]
     pub opened_at: Time,
+    /// True for the one inside the server's process.
+    #[serde(default)]
+    pub inside: bool,
     /// False while it is away; within its lease it may come again.
     pub connected: bool,
     /// True if it takes nothing more.
@@ -62,7 +65,7 @@ pub struct WorkerAttempt {
     pub granted_at: Time,
 }
 
-/// All workers in other processes.
+/// All workers.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct WorkerList {
     /// By name; at most 1,000.

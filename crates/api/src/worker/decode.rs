@@ -27,8 +27,11 @@ fn given<T>(value: Option<T>, what: &'static str) -> Result<T> {
 /// The name of one handing-out.
 pub fn attempt(attempt: Option<&proto::Attempt>) -> Result<(RunId, Place, Offer)> {
     let attempt = given(attempt, "no attempt")?;
-    let run = attempt.run.as_slice().try_into();
-    let run = RunId::from_bytes(run.map_err(|_| Malformed("no run"))?);
+    let run = u128::from(attempt.run_high) << 64 | u128::from(attempt.run_low);
+    if run == 0 {
+        return Err(Malformed("no run"));
+    }
+    let run = RunId(run);
     let place = Place {
         scope: attempt.scope,
         step: u16::try_from(attempt.step).map_err(|_| Malformed("a step beyond all"))?,
@@ -83,7 +86,7 @@ pub fn holding(held: &proto::Holding) -> Result<Holding> {
 /// A task that a session got.
 pub fn task(session: SessionId, task: proto::Task) -> Result<task::Task> {
     let (run, place, offer) = attempt(task.attempt.as_ref())?;
-    let process = task.process.map(process).transpose()?;
+    let process = task.process.map(|given| process(*given)).transpose()?;
     Ok(task::Task {
         offer,
         session,
@@ -129,7 +132,7 @@ fn work(work: proto::task::Work, process: Option<task::Process>) -> Result<Work>
             }
         }
         From::Http(request) => Work::Http {
-            request: Box::new(http(request)?),
+            request: Box::new(http(*request)?),
             process: process()?,
         },
     })
@@ -276,7 +279,7 @@ fn outcome(outcome: proto::ended::Outcome) -> Result<Outcome> {
             return Err(Malformed("an output too big for a report"));
         }
         From::Succeeded(bytes) => Outcome::Succeeded(stored(&bytes)?),
-        From::Failed(failed) => Outcome::Failed(Box::new(error(failed))),
+        From::Failed(failed) => Outcome::Failed(Box::new(error(*failed))),
         From::Cancelled(proto::Cancelled {}) => Outcome::Cancelled,
         From::Lost(lost) => Outcome::Lost {
             reason: bounded(lost.reason),

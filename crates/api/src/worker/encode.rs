@@ -15,8 +15,11 @@ use crate::task::{
 
 /// The name of one handing-out.
 pub fn attempt(run: RunId, place: Place, offer: Offer) -> proto::Attempt {
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
+    let (run_high, run_low) = ((run.0 >> 64) as u64, run.0 as u64);
     proto::Attempt {
-        run: run.to_bytes().to_vec(),
+        run_high,
+        run_low,
         scope: place.scope,
         step: u32::from(place.step),
         item: place.item.wrapping_add(1),
@@ -67,7 +70,7 @@ pub fn task(task: &task::Task) -> proto::Task {
         number: task.attempt,
         alone: task.alone,
         queue: task.queue.to_string(),
-        process: task.work.process().map(process),
+        process: task.work.process().map(process).map(Box::new),
         work: Some(work(&task.work)),
     }
 }
@@ -98,7 +101,7 @@ fn work(work: &Work) -> proto::task::Work {
             process: _,
         } => {
             use proto::python::Source;
-            To::Python(proto::Python {
+            To::Python(Box::new(proto::Python {
                 source: Some(match source {
                     PythonSource::File(path) => Source::File(path.to_string()),
                     PythonSource::Module(name) => Source::Module(name.to_string()),
@@ -107,12 +110,12 @@ fn work(work: &Work) -> proto::task::Work {
                 function: function.to_string(),
                 requirements: texts(requirements),
                 concurrency: *concurrency,
-            })
+            }))
         }
         Work::Http {
             request,
             process: _,
-        } => To::Http(http(request)),
+        } => To::Http(Box::new(http(request))),
     }
 }
 
@@ -267,7 +270,7 @@ fn outcome(outcome: &Outcome) -> proto::ended::Outcome {
     use proto::ended::Outcome as To;
     match outcome {
         Outcome::Succeeded(value) => To::Succeeded(stored(value)),
-        Outcome::Failed(error) => To::Failed(self::error(error)),
+        Outcome::Failed(error) => To::Failed(Box::new(self::error(error))),
         Outcome::Cancelled => To::Cancelled(proto::Cancelled {}),
         Outcome::Lost { reason, explained } => To::Lost(proto::Lost {
             reason: reason.clone(),

@@ -225,21 +225,18 @@ fn what_is_held_comes_over_as_it_is() {
 #[test]
 fn malformed_messages_are_refused() {
     let broken = proto::Task {
-        attempt: Some(proto::Attempt {
-            run: vec![1, 2],
-            ..proto::Attempt::default()
-        }),
+        attempt: Some(proto::Attempt::default()),
         ..proto::Task::default()
     };
     assert!(decode::task(SessionId(1), broken).is_err());
     let attempt = Some(encode::attempt(RunId(1), place(), OFFER));
     let empty = proto::Task {
-        attempt: attempt.clone(),
+        attempt,
         ..proto::Task::default()
     };
     assert!(decode::task(SessionId(1), empty).is_err());
     let bodiless = proto::Task {
-        attempt: attempt.clone(),
+        attempt,
         work: Some(proto::task::Work::Exec(proto::Exec::default())),
         ..proto::Task::default()
     };

@@ -15,7 +15,7 @@ use kapell_store::{PostgresStore, SqliteStore};
 
 use crate::raw::{replay, replay_by_hand};
 use crate::recorder::Recorded;
-use crate::system::System;
+use crate::system::{SLOTS, System};
 
 fn recorded(system: &System) -> Vec<Recorded> {
     std::mem::take(&mut *system.store.commits.lock())
@@ -44,7 +44,7 @@ impl Base {
             Self::Sqlite => Arc::new(SqliteStore::open(dir)?),
             Self::Postgres(schema) => Arc::new(PostgresStore::open(schema.url())?),
         };
-        System::over(store, dir, 16, None)
+        System::over(store, dir, SLOTS)
     }
 
     /// Seconds that the raw reference takes for what was committed.

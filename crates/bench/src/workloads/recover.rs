@@ -15,6 +15,7 @@ use kapell_expr::Value;
 use kapell_model::limits;
 use kapell_node::clock;
 use kapell_node::engine::event::decode_chunk;
+use kapell_server::workers::OwnQueues;
 use kapell_store::{RunFilter, RunRow, SqliteStore, Store};
 
 use super::{Figures, figures, lines};
@@ -53,7 +54,7 @@ impl Case {
 }
 
 const ITEMS: &str = "workflow: items\nparams:\n  n: { type: int }\nsteps:\n  work:\n    foreach: { i: \"${{ range(params.n) }}\" }\n    noop: {}\n";
-const LEFT: &str = "workflow: left\nsteps:\n  a:\n    foreach: { i: \"${{ range(99) }}\" }\n    noop: {}\n  b: { needs: [a], exec: [/bin/true] }\n";
+const LEFT: &str = "workflow: left\nsteps:\n  a:\n    foreach: { i: \"${{ range(99) }}\" }\n    noop: {}\n  b: { needs: [a], queue: left, exec: [/bin/true] }\n";
 
 /// A foreach whose items are chains of a hundred.
 fn groups() -> String {
@@ -73,14 +74,18 @@ const UNDER_WAY: usize = 50_000;
 pub(crate) fn make(case: &str, dir: &str, n: usize) -> Result<()> {
     let case = Case::named(case).context("there is no such case")?;
     let (shut, shuts) = mpsc::channel();
-    let (steps, slots) = match case {
-        Case::Items => (n / 100 * 99, 16),
-        Case::Groups => (n, 16),
-        Case::Runs => (n / 100 * 99, 0),
-        Case::Ended => (n + UNDER_WAY / 2, 16),
+    let steps = match case {
+        Case::Items | Case::Runs => n / 100 * 99,
+        Case::Groups => n,
+        Case::Ended => n + UNDER_WAY / 2,
+    };
+    let own = match case {
+        Case::Items | Case::Groups | Case::Ended => OwnQueues::Free,
+        // What is left is for a worker that is not there yet.
+        Case::Runs => OwnQueues::Named(["default".into()].into()),
     };
     let gate = Gate::new(steps, shut);
-    let system = System::with_gate(Path::new(dir), slots, Some(gate))?;
+    let system = System::with_gate(Path::new(dir), own, gate)?;
     let of = |items: usize| {
         let items = i64::try_from(items).unwrap_or(i64::MAX);
         Value::map([("n", Value::Int(items))])

@@ -9,13 +9,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use kapell_api::client::{HttpServer, Target};
 use kapell_api::http::{RegisterWorkflow, StartRun};
-use kapell_api::task::{Place, Task};
 use kapell_expr::Value;
-use kapell_model::{Offer, RunId, RunStatus};
+use kapell_model::RunStatus;
 use kapell_node::clock;
-use kapell_server::local::{self, Listen, LocalWorker, Opened, Want};
+use kapell_server::local::{self, Listen, Opened, Want};
 use kapell_server::workers::Settings;
-use kapell_worker::remote::{Event, Remote, RemoteConfig};
+use kapell_worker::remote::{Event, Remote, RemoteConfig, Server};
 use kapell_worker::{Capacity, Config};
 
 use super::{Figures, figures, per_second};
@@ -24,15 +23,6 @@ const TEXT: &str = "workflow: far\nparams:\n  n: { type: int }\nsteps:\n  work:\
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_mins(5);
-
-/// The worker inside the server: nothing is meant for it.
-struct Nobody;
-
-impl LocalWorker for Nobody {
-    fn offer(&self, _: Vec<Task>) {}
-    fn cancel(&self, _: &[(RunId, Place, Offer)]) {}
-    fn stop(self: Box<Self>, _: Duration) {}
-}
 
 /// The worker's process; it ends with its standard input.
 struct Far {
@@ -82,11 +72,10 @@ pub(crate) fn work(url: &str, dir: &str) -> Result<()> {
         python: None,
         uv: None,
         keep_failed: Duration::ZERO,
-        logs: None,
         http: kapell_worker::HttpRules::default(),
     };
     let remote = RemoteConfig {
-        server: Target::Http(Box::new(HttpServer::new(url, None, None)?)),
+        server: Server::At(Target::Http(Box::new(HttpServer::new(url, None, None)?))),
         name: "bench".to_owned(),
         labels: std::collections::BTreeMap::new(),
         queues: vec!["far".to_owned()],
@@ -104,11 +93,7 @@ pub(crate) fn work(url: &str, dir: &str) -> Result<()> {
 }
 
 pub(crate) fn remote(dir: &Path, n: usize) -> Result<Figures> {
-    let want = Want::Work {
-        process_window: 0,
-        hire: Box::new(|_, _, _, _| Ok((Box::new(Nobody), Vec::new()))),
-        workers: Settings::default(),
-    };
+    let want = Want::Work(Settings::default());
     let Opened::Here(mut local) =
         local::open(&dir.join("data"), want, &kapell_server::Options::default())?
     else {

@@ -209,6 +209,7 @@ fn metrics_are_answered_where_work_is_done() {
         }
     };
     for line in [
+        "kapell_worker_slots{worker=\"(here)\"} 3",
         "kapell_run_created_total{trigger=\"manual\"} 1",
         "kapell_runs{workflow=\"hold\",status=\"running\"} 1",
     ] {

@@ -1,5 +1,5 @@
-//! `kapell worker`: processes that do work of a server, and what becomes of it when they or the server
-//! die.
+//! The workers of a server, inside it and in other processes, and what becomes of their work when they or
+//! the server die.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -27,14 +27,15 @@ params:
   here: { type: string }
 ";
 
-/// What every process of these tests is told: a short lease, so that nobody waits long.
-const LEASE: (&str, &str) = ("KAPELL_WORKER_LEASE", "3");
+/// What processes of these tests are told: a short lease, so that nobody waits long.
+const LEASE: &str = "3";
 
 /// A server and the directory of all.
 struct World {
     place: Place,
     server: Option<Process>,
     url: String,
+    lease: &'static str,
 }
 
 /// A process that is killed with the test.
@@ -92,10 +93,15 @@ impl Drop for Process {
 
 impl World {
     fn new(file: &str, text: &str) -> Self {
+        Self::with_lease(file, text, LEASE)
+    }
+
+    fn with_lease(file: &str, text: &str, lease: &'static str) -> Self {
         let mut world = Self {
             place: Place::with(file, text),
             server: None,
             url: String::new(),
+            lease,
         };
         world.serve("127.0.0.1:0");
         world
@@ -110,7 +116,7 @@ impl World {
         let mut command = self.place.command(&["server", "--listen", address]);
         command
             .args(flags)
-            .env(LEASE.0, LEASE.1)
+            .env("KAPELL_WORKER_LEASE", self.lease)
             .env("KAPELL_SECRET_TOKEN", "topsecret-of-the-server");
         let (server, line) = Process::start(&mut command, "answers at");
         let url = line.split_whitespace().find(|word| word.contains("://"));
@@ -180,6 +186,22 @@ impl World {
     fn workers(&self) -> Value {
         let output = self.command(&["workers", "--json"]).output().unwrap();
         serde_json::from_slice(&output.stdout).unwrap_or_default()
+    }
+
+    /// Those of other processes.
+    fn others(&self) -> Vec<Value> {
+        self.listed(false)
+    }
+
+    /// Those inside the server: one, or none once it was let go.
+    fn inside(&self) -> Vec<Value> {
+        self.listed(true)
+    }
+
+    fn listed(&self, inside: bool) -> Vec<Value> {
+        let all = self.workers()["workers"].as_array().unwrap().clone();
+        let of = all.into_iter().filter(|worker| worker["inside"] == inside);
+        of.collect()
     }
 
     /// The run once it has ended.
@@ -272,7 +294,7 @@ fn a_worker_does_the_work_of_its_queue() {
     let errors = String::from_utf8(output.unwrap().stderr).unwrap();
     assert!(errors.contains("it gave `kept`"), "{errors}");
     assert_eq!(worker.end(), 0);
-    assert_eq!(world.workers()["workers"], Value::Array(Vec::new()));
+    assert_eq!(world.others(), [] as [Value; 0]);
 }
 
 #[test]
@@ -378,7 +400,7 @@ fn the_configuration_says_whose_work_is_done() {
         let mut command = world.command(&all);
         command.envs(variable.map(|names| ("KAPELL_WORKER_QUEUES", names)));
         let worker = Process::start(&mut command, "works for").0;
-        let queues = world.workers()["workers"][0]["queues"].to_string();
+        let queues = world.others()[0]["queues"].to_string();
         assert_eq!(worker.end(), 0);
         queues
     };
@@ -429,7 +451,7 @@ fn a_worker_that_stood_still_past_its_lease_has_no_say_any_more() {
     world.succeeds();
     first.signal(Signal::CONT);
     first.until("works for");
-    assert_eq!(world.workers()["workers"].as_array().unwrap().len(), 2);
+    assert_eq!(world.others().len(), 2);
     let log = world.log();
     assert!(log.contains("/b/"), "{log}");
     assert_eq!(first.end(), 0);
@@ -469,4 +491,80 @@ fn a_worker_that_is_let_go_hands_back_what_it_runs() {
     world.succeeds();
     assert_eq!(first.end_by_itself(), 0);
     assert_eq!(second.end(), 0);
+}
+
+#[test]
+fn the_worker_inside_is_a_worker_like_others() {
+    let world = World::new("hold.yaml", HOLD);
+    world.hold();
+    let inside = world.inside();
+    let [own] = inside.as_slice() else {
+        panic!("{inside:#?}")
+    };
+    assert_eq!(
+        (&own["count"], &own["connected"]),
+        (&1.into(), &true.into())
+    );
+    assert_eq!(own["attempts"][0]["step"], "far", "{own:#}");
+    assert!(own["slots"].as_u64() > Some(0), "{own:#}");
+    assert!(
+        own["capacity"]["memory_bytes"].as_u64() > Some(0),
+        "{own:#}"
+    );
+    let name = own["name"].as_str().unwrap();
+    let listed = world.good(&["workers"]).out;
+    assert!(listed.contains("inside the server  1 of"), "{listed}");
+    // While it runs, and in history.
+    assert!(
+        world
+            .good(&["show", "last"])
+            .out
+            .contains(&format!("at {name}"))
+    );
+    world.go();
+    world.succeeds();
+    assert_eq!(world.record("far")["attempts"][0]["worker"], name);
+}
+
+#[test]
+fn what_the_worker_inside_ran_is_lost_with_its_server_and_tried_again_at_once() {
+    // A lease that nobody waits for.
+    let mut world = World::with_lease("hold.yaml", HOLD, "3600");
+    world.hold();
+    let before = world.inside()[0]["session"].clone();
+    let address = world.url.split_once("//").unwrap().1.to_owned();
+    world.server.take().unwrap().kill();
+    world.serve(&address);
+    world.begun(2);
+    let inside = world.inside();
+    assert_eq!(inside.len(), 1, "{inside:#?}");
+    assert_ne!(inside[0]["session"], before);
+    world.go();
+    world.succeeds();
+    let record = world.record("far");
+    assert_eq!(record["attempts"][0]["result"], "lost", "{record:#}");
+    let why = record["attempts"][0]["error"].to_string();
+    assert!(why.contains("its worker died"), "{record:#}");
+}
+
+#[test]
+fn the_worker_inside_can_be_let_go_and_is_back_with_the_next_start() {
+    let mut world = World::new("hold.yaml", HOLD);
+    world.hold();
+    let session = world.inside()[0]["session"].as_str().unwrap().to_owned();
+    let worker = world.worker("a");
+    let said = world
+        .good(&["workers", "--drain", &session, "--grace", "0"])
+        .out;
+    assert!(said.contains("goes"), "{said}");
+    world.begun(2);
+    world.go();
+    world.succeeds();
+    assert_eq!(world.record("far")["attempts"][1]["worker"], "a");
+    while !world.inside().is_empty() {}
+    assert_eq!(worker.end(), 0);
+    let address = world.url.split_once("//").unwrap().1.to_owned();
+    assert_eq!(world.server.take().unwrap().end(), 0);
+    world.serve(&address);
+    assert_eq!(world.inside().len(), 1);
 }

@@ -441,7 +441,7 @@ impl World {
                 .workers
                 .map_or(usize::MAX, |workers| workers.saturating_sub(busy));
             let mut room = Room {
-                seats: vec![Seat::unmeasured(SessionId::HERE, process, usize::MAX)],
+                seats: vec![Seat::unmeasured(SessionId(1), process, usize::MAX)],
                 ..Room::default()
             };
             let run = &mut self.runs[index].run;

@@ -265,15 +265,13 @@ impl Lane {
         if !batch.stops.is_empty() {
             self.out.push(Output::Stop(batch.stops));
         }
-        if self.seats.remote {
-            let ends = batch.reports.iter().map(|(report, _)| report);
-            let ends = ends.filter(|report| matches!(report.event, TaskEvent::Ended { .. }));
-            let taken: Vec<_> = ends
-                .map(|report| (report.run, report.place, report.offer))
-                .collect();
-            if !taken.is_empty() {
-                self.out.push(Output::Taken(taken));
-            }
+        let ends = batch.reports.iter().map(|(report, _)| report);
+        let ends = ends.filter(|report| matches!(report.event, TaskEvent::Ended { .. }));
+        let taken: Vec<_> = ends
+            .map(|report| (report.run, report.place, report.offer))
+            .collect();
+        if !taken.is_empty() {
+            self.out.push(Output::Taken(taken));
         }
         for (reply, answer) in batch.replies {
             self.out.push(Output::Reply(reply, answer));

@@ -116,12 +116,6 @@ impl Held {
         .collect()
     }
 
-    /// True if a worker of another process holds this attempt.
-    pub(super) fn is_remote(&self, run: RunId, place: Place, offer: Offer) -> bool {
-        let held = self.places.get(run, place);
-        held.is_some_and(|held| held.offer == offer && held.session != SessionId::HERE)
-    }
-
     /// What a session holds.
     pub(super) fn at(&self, session: SessionId) -> impl Iterator<Item = (RunId, Place, Offer)> {
         let held = self.places.iter();

@@ -79,14 +79,11 @@ pub(super) struct Seats {
     unheard: BTreeMap<SessionId, Queues>,
     /// Queues that are not for workers that name none.
     kept: BTreeSet<Arc<str>>,
-    /// True once there was a session of another process: what it reports is acknowledged.
-    pub remote: bool,
 }
 
 impl Seats {
     /// What a session has to give from now on.
     pub(super) fn set(&mut self, session: SessionId, seat: Seat) {
-        self.remote |= session != SessionId::HERE;
         if let Some(taken) = self.taken.get_mut(&session) {
             taken.seat = seat;
             return;
@@ -102,13 +99,6 @@ impl Seats {
         self.taken.insert(session, taken);
     }
 
-    /// A session serves other queues.
-    pub(super) fn serves(&mut self, session: SessionId, queues: Queues) {
-        if let Some(taken) = self.taken.get_mut(&session) {
-            taken.seat.queues = queues;
-        }
-    }
-
     /// These queues are for workers that name them.
     pub(super) fn keep(&mut self, names: BTreeSet<Arc<str>>) {
         self.kept = names;
@@ -116,7 +106,6 @@ impl Seats {
 
     /// A session may hold attempts and has not said which. It keeps its seat, if it has one.
     pub(super) fn expect(&mut self, session: SessionId, queues: Queues) {
-        self.remote = true;
         self.unheard.insert(session, queues);
     }
 

@@ -31,10 +31,6 @@ pub enum SessionChange {
     Holds(Vec<Holding>),
     /// It is gone. Of what it held nothing else comes: what was not reported lost is so by this.
     Over,
-    /// It serves these queues from now on.
-    Serves(Queues),
-    /// Queues that are done by workers who name them alone, whether one is there now or not.
-    Kept(BTreeSet<Arc<str>>),
 }
 
 impl Lane {
@@ -55,12 +51,21 @@ impl Lane {
                 self.seats.remove(session);
                 self.lose_all_but(session, &[]);
             }
-            SessionChange::Serves(queues) => self.seats.serves(session, queues),
-            SessionChange::Kept(names) => self.seats.keep(names),
         }
         if !heard {
             self.heard_of_one();
         }
+        self.look_again();
+    }
+
+    /// These queues are left to workers that name them.
+    pub(super) fn keep_queues(&mut self, names: BTreeSet<Arc<str>>) {
+        self.seats.keep(names);
+        self.look_again();
+    }
+
+    /// What nobody had room for may find a worker now.
+    fn look_again(&mut self) {
         for id in std::mem::take(&mut self.parked) {
             self.wants(id);
         }
@@ -171,18 +176,14 @@ impl Lane {
             .map(|held| (held.place, held.offer))
             .collect();
         for (place, offer) in unwanted {
-            if self.held.is_remote(id, place, offer) {
-                self.open.stops.push((id, place, offer));
-            }
+            self.open.stops.push((id, place, offer));
         }
     }
 
     /// There is no such run: what workers hold of it is stopped.
     pub(super) fn stop_all_of(&mut self, id: RunId) {
         for held in self.held.of(id) {
-            if self.held.is_remote(id, held.place, held.offer) {
-                self.open.stops.push((id, held.place, held.offer));
-            }
+            self.open.stops.push((id, held.place, held.offer));
         }
     }
 

@@ -1,7 +1,8 @@
 use std::io;
 use std::path::Path;
 
-use kapell_api::task::{Blobs, Outcome, TaskEvent, Usage};
+use kapell_api::task::{Blobs, Outcome, TaskEvent, TaskResources, Usage};
+use kapell_api::worker::Queues;
 use kapell_expr::Value;
 use kapell_store::{MemoryStore, Store as _, VersionRow};
 
@@ -76,6 +77,24 @@ struct World {
 
 const START: Time = Time(1_800_000_000_000_000);
 
+/// The session of a worker that serves what nobody names.
+const NEAR: SessionId = SessionId(1);
+
+/// A lane with a worker that takes so much at a time.
+fn with_worker(config: Config, now: Time, window: usize) -> Lane {
+    let mut lane = Lane::new(config, now);
+    let seat = Seat {
+        queues: Queues::Others,
+        process_window: window,
+        light_window: window,
+        total: TaskResources::ALL,
+    };
+    let holds = Vec::new();
+    let change = SessionChange::Open { seat, holds };
+    lane.on(now, Input::Session(NEAR, change));
+    lane
+}
+
 impl World {
     fn new(files: &[&str]) -> Self {
         let store = MemoryStore::new();
@@ -96,13 +115,11 @@ impl World {
         let config = Config {
             seed: 7,
             alone: true,
-            process_window: 10_000,
-            light_window: 10_000,
             idle_micros: 60_000_000,
             keeps: kapell_engine::topic::Keeps::default(),
         };
         Self {
-            lane: Lane::new(config, START),
+            lane: with_worker(config, START, 10_000),
             store,
             plans: Plans::default(),
             now: START,
@@ -212,8 +229,6 @@ impl World {
         let config = Config {
             seed: 77,
             alone: true,
-            process_window: 100,
-            light_window: 100,
             idle_micros: 60_000_000,
             keeps: kapell_engine::topic::Keeps::default(),
         };
@@ -222,7 +237,7 @@ impl World {
         other.now = self.now;
         other.foreign = ShardSet::all().without(&shards);
         for world in [self, &mut other] {
-            world.lane = Lane::new(config.clone(), world.now);
+            world.lane = with_worker(config.clone(), world.now, 100);
             world.go();
         }
         other
@@ -377,9 +392,7 @@ fn a_new_lane_asks_for_its_shards_once() {
     assert_eq!(world.acquisitions, 1);
     let config = Config {
         seed: 1,
-        alone: true,
-        process_window: 1,
-        light_window: 1,
+            alone: true,
         idle_micros: 1,
         keeps: kapell_engine::topic::Keeps::default(),
     };

@@ -46,7 +46,10 @@ const TAGS: [(&str, &str); 16] = [
         "channels",
         "Where notices go, and those that did not arrive.",
     ),
-    ("workers", "Workers in other processes."),
+    (
+        "workers",
+        "Workers: the one inside the server, and those of other processes.",
+    ),
     (
         "events",
         "Changes as they are committed, as server-sent events.",

@@ -102,7 +102,7 @@ impl Gate {
             return self.service.tokens.check(shown, peer.clone()).map(Some);
         }
         match peer {
-            Peer::Socket { .. } => Ok(Some(Caller::local(peer.clone()))),
+            Peer::Socket { .. } | Peer::Inside => Ok(Some(Caller::local(peer.clone()))),
             Peer::Loopback(_) => {
                 from_here(headers)?;
                 Ok(Some(Caller::local(peer.clone())))

@@ -1,4 +1,4 @@
-//! Workers in other processes.
+//! Workers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
         .routes(routes!(drain_worker))
 }
 
-/// List the workers in other processes, and what each of them runs
+/// List the workers, and what each of them runs
 #[utoipa::path(
     get, path = "/workers", tag = "workers", security(("token" = ["read"])),
     responses((status = 200, description = "The workers, by name", body = WorkerList))

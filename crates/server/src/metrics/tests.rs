@@ -59,7 +59,6 @@ fn get(service: &Arc<Service>, path: &str) -> (StatusCode, String) {
 fn on() -> Options {
     Options {
         metrics: true,
-        slots: 9,
         ..Options::default()
     }
 }
@@ -94,7 +93,6 @@ fn requests_are_counted_by_route_and_code() {
     let (status, page) = get(&service, "/metrics");
     assert_eq!(status, StatusCode::OK);
     for line in [
-        r#"kapell_worker_slots{worker="(here)"} 9"#,
         r#"kapell_http_requests_total{method="GET",path="/api/v1/health",code="200"} 1"#,
         r#"kapell_http_requests_total{method="GET",path="/api/v1/runs",code="200"} 1"#,
         r#"kapell_http_requests_total{method="GET",path="/api/v1/runs",code="400"} 1"#,

@@ -265,8 +265,6 @@ impl World {
         let config = kapell_node::Config {
             alone: true,
             seed: 1,
-            process_window: 0,
-            light_window: 0,
             idle_micros: 60_000_000,
             keeps: kapell_engine::topic::Keeps::default(),
         };

@@ -63,8 +63,6 @@ impl One {
         let config = kapell_node::Config {
             alone: true,
             seed: id,
-            process_window: 0,
-            light_window: 0,
             idle_micros: 60_000_000,
             keeps: Keeps::default(),
         };

@@ -1,4 +1,4 @@
-//! Workers in other processes.
+//! Workers.
 
 use std::time::Duration;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kapell_api::task::{Report, TaskEvent};
 use kapell_api::worker::{Holding, PROTOCOL, Queues, decode, proto};
@@ -14,6 +14,15 @@ use kapell_node::lane::SessionChange;
 
 use super::session::{About, HeldTask, LinkEnd, Name, Session, ToWorker, named};
 use super::{Workers, gone, stored};
+
+/// Where a worker is that says hello.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum From {
+    /// In this process.
+    Inside,
+    /// In another.
+    Outside,
+}
 
 /// A worker's place once it is welcome.
 #[derive(Debug)]
@@ -26,8 +35,8 @@ pub(crate) struct Opened {
     pub(crate) link: u64,
     /// Log lines that need not be said again.
     pub(crate) logs_taken: u64,
-    /// How long it is not looked for.
-    pub(crate) lease: Duration,
+    /// How long it is not looked for; none: it cannot be lost while this process lives.
+    pub(crate) lease: Option<Duration>,
     /// What goes to it.
     pub(crate) end: LinkEnd,
 }
@@ -38,38 +47,49 @@ impl Workers {
     /// # Errors
     /// `bad-request` for a hello that makes no sense, `limit-reached` if there are too many sessions,
     /// those of the store.
-    pub(crate) fn hello(&self, hello: proto::Hello) -> Result<Opened, Error> {
+    pub(crate) fn hello(&self, hello: proto::Hello, from: From) -> Result<Opened, Error> {
         if self.closed.load(Ordering::Relaxed) {
             return Err(
                 Error::new(ErrorCode::StoreUnavailable, "the server is ending")
                     .hint("connect again after its restart"),
             );
         }
-        let about = about(&hello)?;
+        let about = About {
+            inside: from == From::Inside,
+            ..about(&hello)?
+        };
         let holds = holds(&hello)?;
         let previous = SessionId(hello.session);
         if hello.same_process {
             if let Some(opened) = self.resume(previous, &about, &hello, &holds)? {
                 return Ok(opened);
             }
-        } else if self.is_session(previous) {
-            self.died(previous, &hello)?;
+        } else if about.inside {
+            self.died(&self.inside(), &hello, &about)?;
+        } else if self.is_outside(previous) {
+            self.died(&[previous], &hello, &about)?;
         }
         let id = SessionId(getrandom::u64().unwrap_or(0).max(1));
-        if self.sessions.lock().len() >= limits::SESSIONS {
+        if !about.inside && self.sessions.lock().len() >= limits::SESSIONS {
             let message = format!("there are {} workers already", limits::SESSIONS);
             return Err(Error::new(ErrorCode::LimitReached, message)
                 .hint("let some go with `kapell workers --drain NAME`"));
         }
         self.names(&about.queues)?;
         // Before the first task: a process after this one must know of it.
-        stored::write(&*self.store, id, &about)?;
+        if let Err(error) = stored::write(&*self.store, id, &about) {
+            // The slots of the worker inside say what a process after this one must know.
+            if !about.inside {
+                return Err(error);
+            }
+            tracing::warn!(%error, "the row of the session of the worker inside was not written");
+        }
         tracing::info!(worker = named(id, &about), "a worker is here");
         let mut sessions = self.sessions.lock();
-        let deadline = clock::steady() + self.settings.lease;
+        let lease = self.lease_of(&about);
         let session = sessions
             .entry(id)
-            .or_insert_with(|| Session::new(about, deadline, false));
+            .or_insert_with(|| Session::new(about, deadline(lease), false));
         session.is_next(hello.number);
         session.draining = hello.draining.then_some(Duration::ZERO);
         let end = session.connect();
@@ -79,7 +99,7 @@ impl Workers {
             resumed: false,
             link: session.links,
             logs_taken: 0,
-            lease: self.settings.lease,
+            lease,
             end,
         })
     }
@@ -96,7 +116,9 @@ impl Workers {
         holds: &[(Holding, HeldTask)],
     ) -> Result<Option<Opened>, Error> {
         let mut sessions = self.sessions.lock();
-        let Some(session) = sessions.get_mut(&id) else {
+        let session = sessions.get_mut(&id);
+        // Nobody from outside goes on for the worker inside.
+        let Some(session) = session.filter(|session| session.about.inside == about.inside) else {
             return Ok(None);
         };
         if !session.is_next(hello.number) {
@@ -108,7 +130,8 @@ impl Workers {
             opened_at: session.about.opened_at,
             ..about.clone()
         };
-        session.deadline = clock::steady() + self.settings.lease;
+        let lease = self.lease_of(about);
+        session.deadline = deadline(lease);
         session.received(hello.received);
         if hello.draining && session.draining.is_none() {
             session.draining = Some(Duration::ZERO);
@@ -125,7 +148,7 @@ impl Workers {
         }
         session.unheard = false;
         let end = session.connect();
-        let seat = session.seat();
+        let seat = self.seat_of(session);
         let holds = attached;
         self.node.session(id, SessionChange::Open {
             seat,
@@ -145,14 +168,26 @@ impl Workers {
             resumed: true,
             link: session.links,
             logs_taken: session.logs_taken,
-            lease: self.settings.lease,
+            lease,
             end,
         }))
     }
 
-    /// The process of a session died, and another came in its place: what it says of attempts is
+    /// How long a session lasts that is not heard of.
+    fn lease_of(&self, about: &About) -> Option<Duration> {
+        (!about.inside).then_some(self.settings.lease)
+    }
+
+    /// The sessions of workers inside: of processes before this one, until its own worker says hello.
+    fn inside(&self) -> Vec<SessionId> {
+        let sessions = self.sessions.lock();
+        let inside = sessions.iter().filter(|(_, session)| session.about.inside);
+        inside.map(|(id, _)| *id).collect()
+    }
+
+    /// The process of these sessions died, and another came in its place: what it says of attempts is
     /// heard first, the rest is lost without being to blame.
-    fn died(&self, id: SessionId, hello: &proto::Hello) -> Result<(), Error> {
+    fn died(&self, ids: &[SessionId], hello: &proto::Hello, about: &About) -> Result<(), Error> {
         let several = hello.lost.len() > 1;
         let mut lost = Vec::new();
         for attempt in hello.lost.iter().take(limits::SESSION_HELD) {
@@ -163,20 +198,25 @@ impl Workers {
         let mut reports = Vec::with_capacity(lost.len());
         {
             let mut sessions = self.sessions.lock();
-            let mut session = sessions.get_mut(&id);
             for (name, explained) in lost {
-                let held = session
-                    .as_mut()
-                    .and_then(|session| session.held.remove(&name));
+                let held = ids
+                    .iter()
+                    .find_map(|id| sessions.get_mut(id)?.held.remove(&name));
                 let granted_at = held.map_or(now, |held| held.granted_at);
                 reports.push(Report {
-                    worker: hello.name.as_str().into(),
+                    worker: self.recorded_as(about),
                     ..gone(name, granted_at, ("its worker died", explained))
                 });
             }
         }
-        self.node.reports(reports);
-        self.end(id, "its worker died", true);
+        if !reports.is_empty() {
+            let lost = reports.len();
+            tracing::warn!(lost, "attempts were lost with the worker before this one");
+            self.node.reports(reports);
+        }
+        for id in ids {
+            self.end(*id, "its worker died", true);
+        }
         Ok(())
     }
 
@@ -201,14 +241,14 @@ impl Workers {
         session.received(message.received);
         let mut open = true;
         if message.beat > 0 {
-            session.deadline = clock::steady() + self.settings.lease;
+            session.deadline = deadline(self.lease_of(&session.about));
             open &= session.send(ToWorker::Beat(message.beat));
         }
         if message.draining && session.draining.is_none() {
             session.draining = Some(Duration::ZERO);
             self.seat(id, session);
         }
-        let worker: Arc<str> = session.about.name.as_str().into();
+        let worker = self.recorded_as(&session.about);
         for (_, report) in &mut reports {
             report.worker = Arc::clone(&worker);
         }
@@ -339,6 +379,11 @@ fn decoded(reports: Vec<proto::Report>) -> Result<Vec<(u64, Report)>, Error> {
         .map_err(|error| bad(&error))
 }
 
+/// When a lease is over that begins now.
+pub(super) fn deadline(lease: Option<Duration>) -> Option<Instant> {
+    lease.map(|lease| clock::steady() + lease)
+}
+
 /// What a worker says of itself, checked.
 fn about(hello: &proto::Hello) -> Result<About, Error> {
     let refused = |what: String| Err(Error::new(ErrorCode::BadRequest, what));
@@ -399,6 +444,7 @@ fn about(hello: &proto::Hello) -> Result<About, Error> {
         slots: hello.slots,
         runtimes: hello.runtimes.clone(),
         opened_at: clock::now(),
+        inside: false,
     })
 }
 
@@ -423,6 +469,7 @@ fn holds(hello: &proto::Hello) -> Result<Vec<(Holding, HeldTask)>, Error> {
             attempt: held.attempt,
             light: held.light,
             granted_at: now,
+            report: 0,
             secrets: None,
         };
         Ok((held, task))

@@ -7,17 +7,20 @@ use std::time::Duration;
 use futures_util::{Stream, StreamExt, stream};
 use kapell_api::http::Scope;
 use kapell_api::worker::proto::workers_server::{SERVICE_NAME, Workers as Service, WorkersServer};
-use kapell_api::worker::{MESSAGE_BYTES, decode, encode, proto};
+use kapell_api::worker::{Inside, MESSAGE_BYTES, decode, encode, proto};
 use kapell_model::{Error, ErrorCode, SessionId};
 use tokio::sync::oneshot;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::body::Body;
+use tonic::codegen::http;
 use tonic::{Code, Request, Response, Status, Streaming};
+use tower::ServiceExt as _;
 
 use super::Workers;
 use super::contents::part_in_time;
-use super::opening::Opened;
+use super::opening::{From, Opened};
 use super::session::{LinkEnd, ToWorker};
-use crate::auth::Caller;
+use crate::auth::{Caller, Peer};
 use crate::register::NAMESPACE;
 
 /// How long a worker may take to say hello.
@@ -28,11 +31,24 @@ const MERGED: usize = 64;
 
 /// Where workers of other processes connect: routes for the same listener as all others.
 pub fn routes<S: Clone + Send + Sync + 'static>(workers: Arc<Workers>) -> axum::Router<S> {
-    let service = WorkersServer::new(Face(workers))
-        .max_decoding_message_size(MESSAGE_BYTES)
-        .max_encoding_message_size(2 * MESSAGE_BYTES);
     // No router of tonic's: that answers all addresses.
-    axum::Router::new().route_service(&format!("/{SERVICE_NAME}/{{*call}}"), service)
+    axum::Router::new().route_service(&format!("/{SERVICE_NAME}/{{*call}}"), service(workers))
+}
+
+/// The same for the worker in this process, which needs no listener.
+pub(crate) fn inside(workers: Arc<Workers>) -> Inside {
+    let known = service(workers).map_request(|mut request: http::Request<Body>| {
+        let caller = Caller::local(Peer::Inside);
+        request.extensions_mut().insert(caller);
+        request
+    });
+    Inside::new(known)
+}
+
+fn service(workers: Arc<Workers>) -> WorkersServer<Face> {
+    WorkersServer::new(Face(workers))
+        .max_decoding_message_size(MESSAGE_BYTES)
+        .max_encoding_message_size(2 * MESSAGE_BYTES)
 }
 
 struct Face(Arc<Workers>);
@@ -48,7 +64,11 @@ impl Service for Face {
         &self,
         request: Request<Streaming<proto::FromWorker>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        permitted(&request)?;
+        let from = if permitted(&request)?.is_inside() {
+            From::Inside
+        } else {
+            From::Outside
+        };
         let mut inbound = request.into_inner();
         let first = tokio::time::timeout(HELLO_PATIENCE, inbound.message())
             .await
@@ -56,7 +76,7 @@ impl Service for Face {
         let hello = first
             .and_then(|first| first.hello)
             .ok_or_else(|| Status::invalid_argument("the first message is no hello"))?;
-        let opened = blocking(&self.0, move |workers| workers.hello(hello)).await?;
+        let opened = blocking(&self.0, move |workers| workers.hello(hello, from)).await?;
         let Opened {
             session,
             resumed,
@@ -69,7 +89,9 @@ impl Service for Face {
             welcome: Some(proto::Welcome {
                 session: session.0,
                 resumed,
-                lease_millis: u32::try_from(lease.as_millis()).unwrap_or(u32::MAX),
+                lease_millis: lease.map_or(0, |lease| {
+                    u32::try_from(lease.as_millis()).unwrap_or(u32::MAX)
+                }),
                 logs_taken,
             }),
             ..proto::FromServer::default()
@@ -131,10 +153,11 @@ impl Service for Face {
 }
 
 /// Whoever gets tasks needs a token to start runs, or none where nobody needs one.
-fn permitted<T>(request: &Request<T>) -> Result<(), Status> {
+fn permitted<T>(request: &Request<T>) -> Result<&Caller, Status> {
     let caller = request.extensions().get::<Caller>();
     let caller = caller.ok_or_else(|| Status::unauthenticated("a worker needs a token here"))?;
-    caller.may(Scope::Run, NAMESPACE).map_err(status)
+    caller.may(Scope::Run, NAMESPACE).map_err(status)?;
+    Ok(caller)
 }
 
 /// Hears a connection until one of both ends it.

@@ -38,6 +38,9 @@ pub(crate) struct About {
     pub runtimes: Vec<String>,
     /// Since when.
     pub opened_at: Time,
+    /// It is in the server's process, and cannot be lost while that lives.
+    #[serde(default)]
+    pub inside: bool,
 }
 
 /// An attempt that the worker has.
@@ -50,6 +53,8 @@ pub(crate) struct HeldTask {
     pub(crate) attempt: u32,
     pub(crate) light: bool,
     pub(crate) granted_at: Time,
+    /// The number of the report of its end, which waits for its commit; 0: there is none.
+    pub(crate) report: u64,
     /// Secrets that it names. None if it was handed out before this process began.
     pub(crate) secrets: Option<Vec<Arc<str>>>,
 }
@@ -67,6 +72,7 @@ impl HeldTask {
             attempt: task.attempt,
             light: process.is_none(),
             granted_at: now,
+            report: 0,
             secrets: Some(secrets_of(&task.work)),
         }
     }
@@ -100,7 +106,7 @@ fn secrets_of(work: &Work) -> Vec<Arc<str>> {
 #[derive(Debug)]
 pub(crate) enum ToWorker {
     /// A batch of tasks, with its number.
-    Tasks(u64, Vec<Task>),
+    Tasks(u64, Arc<Vec<Task>>),
     /// Attempts to stop.
     Stops(Vec<Name>),
     /// Reports that need not be said again.
@@ -141,19 +147,17 @@ impl Link {
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) about: About,
-    /// When it is over unless it is heard of.
-    pub(crate) deadline: Instant,
+    /// When it is over unless it is heard of; none: never.
+    pub(crate) deadline: Option<Instant>,
     link: Option<Link>,
     /// Counts connections, so that an old one says nothing for a new one.
     pub(crate) links: u64,
     /// The number of the last hello that was heard.
     hello: u64,
     pub(crate) held: HashMap<Name, HeldTask>,
-    /// Numbers of reports that wait for their commit.
-    numbers: HashMap<Name, u64>,
     batch: u64,
     /// Batches that the worker has not confirmed.
-    unreceived: VecDeque<(u64, Vec<Task>)>,
+    unreceived: VecDeque<(u64, Arc<Vec<Task>>)>,
     /// Attempts to stop that were named while the worker was away.
     stops: Vec<Name>,
     /// It takes nothing more, and this long may be taken to end what runs.
@@ -169,7 +173,7 @@ pub(crate) struct Session {
 
 impl Session {
     /// Without a connection.
-    pub(crate) fn new(about: About, deadline: Instant, unheard: bool) -> Self {
+    pub(crate) fn new(about: About, deadline: Option<Instant>, unheard: bool) -> Self {
         Self {
             about,
             deadline,
@@ -177,7 +181,6 @@ impl Session {
             links: 0,
             hello: 0,
             held: HashMap::new(),
-            numbers: HashMap::new(),
             batch: 0,
             unreceived: VecDeque::new(),
             stops: Vec::new(),
@@ -235,7 +238,8 @@ impl Session {
             self.held.insert(name, HeldTask::of(task, now));
         }
         self.batch += 1;
-        self.unreceived.push_back((self.batch, tasks.clone()));
+        let tasks = Arc::new(tasks);
+        self.unreceived.push_back((self.batch, Arc::clone(&tasks)));
         self.send(ToWorker::Tasks(self.batch, tasks))
     }
 
@@ -287,7 +291,7 @@ impl Session {
             .iter()
             .map(|held| (held.run, held.place, held.offer))
             .collect();
-        let on_the_way = self.unreceived.iter().flat_map(|(_, tasks)| tasks);
+        let on_the_way = self.unreceived.iter().flat_map(|(_, tasks)| &**tasks);
         there.extend(on_the_way.map(|task| (task.run, task.place, task.offer)));
         let held = self.held.keys();
         held.filter(|name| !there.contains(*name))
@@ -297,11 +301,8 @@ impl Session {
 
     /// The worker gave its report of this end a number; false if nobody waits for it.
     pub(crate) fn reported(&mut self, name: Name, number: u64) -> bool {
-        let held = self.held.contains_key(&name);
-        if held {
-            self.numbers.insert(name, number);
-        }
-        held
+        let held = self.held.get_mut(&name);
+        held.map(|held| held.report = number).is_some()
     }
 
     /// What was said of this end is durable; the number of that report.
@@ -310,7 +311,7 @@ impl Session {
         if let Some(logs) = &mut self.logs {
             logs.close(name.0, &held.path, held.attempt);
         }
-        self.numbers.remove(name)
+        (held.report > 0).then_some(held.report)
     }
 
     /// What it has to give: nothing while it is away or drains.

@@ -63,7 +63,7 @@ pub(crate) fn keep_queues(store: &dyn Store, queues: &BTreeSet<Arc<str>>) -> Res
 /// Every session that was not over when the process before ended.
 pub(crate) fn read(store: &dyn Store) -> Result<Vec<(SessionId, About)>, Error> {
     let rows = store
-        .documents(&[PREFIX], None, Order::Forward, limits::SESSIONS)
+        .documents(&[PREFIX], None, Order::Forward, limits::SESSIONS + 1)
         .map_err(failure)?;
     let sessions = rows.into_iter().filter_map(|(key, text)| {
         let id = key.get(1..)?.try_into().ok().map(u64::from_be_bytes)?;

@@ -7,7 +7,7 @@ use kapell_expr::BlobRef;
 use kapell_node::drive::Workers as _;
 use kapell_store::MemoryStore;
 
-use super::opening::Opened;
+use super::opening::{From, Opened};
 use super::*;
 
 struct NoBlobs;
@@ -42,6 +42,7 @@ fn open_with(
         own: OwnQueues::NeverNamed,
         lease,
         secrets: Box::new(|namespace, name| Some(format!("{namespace}'s {name}"))),
+        hire: None,
     };
     let node = kapell_node::drive::Node::prepare().node();
     Workers::open(data_dir, node, Arc::clone(store), blobs, settings).unwrap()
@@ -49,6 +50,13 @@ fn open_with(
 
 fn memory() -> Arc<dyn Store> {
     Arc::new(MemoryStore::new())
+}
+
+impl Workers {
+    /// A worker of another process says hello.
+    fn meet(&self, hello: proto::Hello) -> Result<Opened, Error> {
+        self.hello(hello, From::Outside)
+    }
 }
 
 const LEASE: Duration = Duration::from_secs(30);
@@ -143,7 +151,7 @@ fn a_hello_that_makes_no_sense_is_refused() {
         },
     ];
     for hello in hellos {
-        let refused = workers.hello(hello).unwrap_err();
+        let refused = workers.meet(hello).unwrap_err();
         assert_eq!(refused.code, ErrorCode::BadRequest, "{refused}");
     }
     assert_eq!(workers.list().len(), 0);
@@ -152,13 +160,13 @@ fn a_hello_that_makes_no_sense_is_refused() {
 #[test]
 fn a_worker_that_comes_again_goes_on_with_its_session_and_what_did_not_arrive() {
     let workers = open(&memory(), LEASE);
-    let mut first = workers.hello(hello()).unwrap();
+    let mut first = workers.meet(hello()).unwrap();
     let task = task(first.session, 1);
     workers.offer(vec![task.clone()]);
     assert_eq!(tasks(&mut first), [1]);
     workers.hung_up(first.session, first.link);
     assert!(!workers.list()[0].connected);
-    let mut second = workers.hello(again(first.session)).unwrap();
+    let mut second = workers.meet(again(first.session)).unwrap();
     assert!(second.resumed);
     assert_eq!(second.session, first.session);
     assert_eq!(tasks(&mut second), [1], "it is on its way again");
@@ -175,7 +183,7 @@ fn a_worker_that_comes_again_goes_on_with_its_session_and_what_did_not_arrive() 
 fn a_hello_that_comes_after_a_later_one_says_nothing() {
     let workers = open(&memory(), LEASE);
     let said = |number: u64, hello: proto::Hello| proto::Hello { number, ..hello };
-    let first = workers.hello(said(1, hello())).unwrap();
+    let first = workers.meet(said(1, hello())).unwrap();
     let task = task(first.session, 1);
     // Its second hello stays on the way; with the third the worker has the task, and says so.
     let late = said(2, again(first.session));
@@ -193,9 +201,9 @@ fn a_hello_that_comes_after_a_later_one_says_nothing() {
         holds: vec![encode::holding(&holding, "step", "w", "far")],
         ..again(first.session)
     };
-    let third = workers.hello(said(3, newer)).unwrap();
+    let third = workers.meet(said(3, newer)).unwrap();
     assert!(third.resumed);
-    let refused = workers.hello(late).unwrap_err();
+    let refused = workers.meet(late).unwrap_err();
     assert_eq!(refused.code, ErrorCode::NotAllowedNow);
     let view = &workers.list()[0];
     assert!(view.connected, "the newer connection stays");
@@ -203,16 +211,16 @@ fn a_hello_that_comes_after_a_later_one_says_nothing() {
     let heard = workers.heard(first.session, third.link, proto::FromWorker::default());
     assert!(heard.unwrap(), "and is heard");
     // Of a worker that does not count, the last to come is the newest.
-    assert!(workers.hello(again(first.session)).unwrap().resumed);
+    assert!(workers.meet(again(first.session)).unwrap().resumed);
 }
 
 #[test]
 fn another_process_of_a_worker_gets_another_session() {
     let workers = open(&memory(), LEASE);
-    let first = workers.hello(hello()).unwrap();
+    let first = workers.meet(hello()).unwrap();
     workers.offer(vec![task(first.session, 1)]);
     let second = workers
-        .hello(proto::Hello {
+        .meet(proto::Hello {
             same_process: false,
             ..again(first.session)
         })
@@ -226,12 +234,12 @@ fn another_process_of_a_worker_gets_another_session() {
 #[test]
 fn sessions_outlive_the_process_of_the_server() {
     let store = memory();
-    let first = open(&store, LEASE).hello(hello()).unwrap();
+    let first = open(&store, LEASE).meet(hello()).unwrap();
     let workers = open(&store, LEASE);
     let views = workers.list();
     assert_eq!(views.len(), 1);
     assert!(!views[0].connected);
-    let second = workers.hello(again(first.session)).unwrap();
+    let second = workers.meet(again(first.session)).unwrap();
     assert!(second.resumed);
     assert_eq!(workers.list()[0].opened_at, views[0].opened_at);
 }
@@ -240,17 +248,17 @@ fn sessions_outlive_the_process_of_the_server() {
 fn a_session_that_is_not_heard_of_for_its_lease_is_over() {
     let store = memory();
     let workers = open(&store, Duration::ZERO);
-    let first = workers.hello(hello()).unwrap();
+    let first = workers.meet(hello()).unwrap();
     workers.look_at_leases();
     assert_eq!(workers.list().len(), 0);
     assert_eq!(stored::read(&*store).unwrap().len(), 0);
-    assert!(!workers.hello(again(first.session)).unwrap().resumed);
+    assert!(!workers.meet(again(first.session)).unwrap().resumed);
 }
 
 #[test]
 fn a_secret_is_given_to_who_holds_an_attempt_that_names_it() {
     let workers = open(&memory(), LEASE);
-    let opened = workers.hello(hello()).unwrap();
+    let opened = workers.meet(hello()).unwrap();
     let task = task(opened.session, 1);
     workers.offer(vec![task.clone()]);
     let ask = |session, task: &Task, secret: &str| workers.secret(session, &name(task), secret);
@@ -265,7 +273,7 @@ fn a_secret_is_given_to_who_holds_an_attempt_that_names_it() {
 #[test]
 fn a_worker_that_does_not_read_loses_its_connection() {
     let workers = open(&memory(), LEASE);
-    let opened = workers.hello(hello()).unwrap();
+    let opened = workers.meet(hello()).unwrap();
     for counter in 0..=limits::SESSION_OUTBOX as u64 {
         workers.offer(vec![task(opened.session, counter)]);
     }
@@ -275,7 +283,7 @@ fn a_worker_that_does_not_read_loses_its_connection() {
 #[test]
 fn a_worker_is_let_go_by_its_name_or_session() {
     let workers = open(&memory(), LEASE);
-    let mut opened = workers.hello(hello()).unwrap();
+    let mut opened = workers.meet(hello()).unwrap();
     let nobody = workers.drain("b", LEASE).unwrap_err();
     assert_eq!(nobody.code, ErrorCode::WorkerNotFound);
     for worker in ["a".to_owned(), opened.session.to_string()] {
@@ -325,7 +333,7 @@ fn contents_that_nobody_reads_hold_no_thread_and_are_given_up() {
     let blob = blobs.put(&vec![7; 4 << 20]).unwrap();
     serving().block_on(async {
         let sessions: Vec<SessionId> = (0..3)
-            .map(|_| workers.hello(hello()).unwrap().session)
+            .map(|_| workers.meet(hello()).unwrap().session)
             .collect();
         let mut unread = Vec::new();
         for session in sessions {
@@ -339,7 +347,7 @@ fn contents_that_nobody_reads_hold_no_thread_and_are_given_up() {
             assert!(answers().await, "no thread is free");
         }
         // Those whose time is over gave their places back; what reads gets all of it.
-        let session = workers.hello(hello()).unwrap().session;
+        let session = workers.meet(hello()).unwrap().session;
         let place = workers.content_place(session).await.unwrap();
         let mut parts = workers.fetch(blob.clone(), place);
         let mut size = 0;
@@ -367,7 +375,7 @@ fn contents_that_stop_half_way_hold_no_thread_and_nothing_of_them_is_kept() {
     use futures_util::{FutureExt, stream};
     let (folder, workers, _) = with_files();
     serving().block_on(async {
-        let session = workers.hello(hello()).unwrap().session;
+        let session = workers.meet(hello()).unwrap().session;
         let mut sending = tokio::task::JoinSet::new();
         for _ in 0..limits::SESSION_CONTENTS {
             let workers = Arc::clone(&workers);
@@ -391,7 +399,7 @@ fn an_empty_part_of_a_content_ends_nothing() {
     use futures_util::stream;
     let (_folder, workers, blobs) = with_files();
     serving().block_on(async {
-        let session = workers.hello(hello()).unwrap().session;
+        let session = workers.meet(hello()).unwrap().session;
         let parts = [&b"one"[..], b"", b"two"].map(|bytes| Ok(part(session, bytes)));
         let first = part(session, b"");
         let kept = workers.keep(first, stream::iter(parts)).await.unwrap();
@@ -417,9 +425,113 @@ fn queues_that_workers_named_are_remembered() {
         ..hello()
     };
     let workers = open(&store, LEASE);
-    workers.hello(named(&["far"])).unwrap();
-    workers.hello(named(&["far", "gpu"])).unwrap();
-    workers.hello(named(&[])).unwrap();
+    workers.meet(named(&["far"])).unwrap();
+    workers.meet(named(&["far", "gpu"])).unwrap();
+    workers.meet(named(&[])).unwrap();
     let all: BTreeSet<Arc<str>> = ["far", "gpu"].map(Arc::from).into();
     assert_eq!(*open(&store, LEASE).named.lock(), all);
+}
+
+/// The worker inside a process says hello, with what the one before held.
+fn hello_inside(lost: &[&Task]) -> proto::Hello {
+    let lost = lost.iter().map(|task| proto::LostAttempt {
+        attempt: Some(encode::attempt(task.run, task.place, task.offer)),
+        explained: false,
+    });
+    proto::Hello {
+        queues: Vec::new(),
+        lost: lost.collect(),
+        ..hello()
+    }
+}
+
+fn open_with_worker(store: &Arc<dyn Store>, lease: Duration) -> Arc<Workers> {
+    let settings = Settings {
+        own: OwnQueues::NeverNamed,
+        lease,
+        // The tests speak for it.
+        hire: Some(Box::new(|_, _, _| Ok(Box::new(|_| {})))),
+        ..Settings::default()
+    };
+    let node = kapell_node::drive::Node::prepare().node();
+    let nowhere = Path::new("/nowhere");
+    Workers::open(
+        nowhere,
+        node,
+        Arc::clone(store),
+        Arc::new(NoBlobs),
+        settings,
+    )
+    .unwrap()
+}
+
+#[test]
+fn the_worker_inside_has_no_lease() {
+    let workers = open_with_worker(&memory(), Duration::ZERO);
+    let opened = workers.hello(hello_inside(&[]), From::Inside).unwrap();
+    assert_eq!(opened.lease, None);
+    workers.look_at_leases();
+    let views = workers.list();
+    assert_eq!((views.len(), views[0].inside), (1, true));
+    assert_eq!(views[0].queues, [] as [&str; 0]);
+}
+
+#[test]
+fn the_worker_inside_follows_that_of_the_process_before() {
+    let store = memory();
+    let first = open_with_worker(&store, LEASE);
+    let before = first
+        .hello(hello_inside(&[]), From::Inside)
+        .unwrap()
+        .session;
+    let far = first.meet(hello()).unwrap().session;
+    let held = task(before, 1);
+    first.offer(vec![held.clone()]);
+    // A process that does no work leaves it to the next one.
+    assert_eq!(open(&store, LEASE).list().len(), 1);
+    let second = open_with_worker(&store, LEASE);
+    assert_eq!(second.list().len(), 2);
+    // Also if the name of that session was lost with it.
+    let opened = second.hello(hello_inside(&[&held]), From::Inside).unwrap();
+    assert!(!opened.resumed);
+    let mut ids: Vec<String> = second.list().into_iter().map(|view| view.session).collect();
+    let mut expected = [opened.session.to_string(), far.to_string()];
+    ids.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(ids, expected, "that of the other process stays");
+    assert_eq!(stored::read(&*store).unwrap().len(), 2);
+}
+
+#[test]
+fn nobody_from_outside_speaks_for_the_worker_inside() {
+    let workers = open_with_worker(&memory(), LEASE);
+    let inside = workers.hello(hello_inside(&[]), From::Inside).unwrap();
+    let session = inside.session;
+    let resumes = workers.meet(again(session)).unwrap();
+    assert!(!resumes.resumed);
+    assert_ne!(resumes.session, session);
+    let follows = proto::Hello {
+        same_process: false,
+        ..again(session)
+    };
+    workers.meet(follows).unwrap();
+    let views = workers.list();
+    assert_eq!(views.len(), 3);
+    let of = views
+        .iter()
+        .find(|view| view.session == session.to_string());
+    assert!(of.is_some_and(|view| view.inside && view.connected));
+}
+
+#[test]
+fn the_worker_inside_is_let_in_beside_as_many_as_there_may_be() {
+    let store = memory();
+    let workers = open_with_worker(&store, LEASE);
+    for _ in 0..limits::SESSIONS {
+        workers.meet(hello()).unwrap();
+    }
+    let refused = workers.meet(hello()).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::LimitReached);
+    workers.hello(hello_inside(&[]), From::Inside).unwrap();
+    assert_eq!(stored::read(&*store).unwrap().len(), limits::SESSIONS + 1);
 }

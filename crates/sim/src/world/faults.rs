@@ -2,16 +2,18 @@
 
 use std::collections::BTreeSet;
 
+use kapell_api::task::TaskResources;
+use kapell_api::worker::Queues;
 use kapell_model::Shard;
 use kapell_node::Lane;
-use kapell_node::lane::{Config, Input};
+use kapell_node::lane::{Config, Input, Seat, SessionChange};
 use kapell_node::perform::Plans;
 use kapell_store::Store as _;
 
 use super::{Happening, World};
 use crate::rng::Rng;
 use crate::scenario::Fault;
-use crate::worker::HERE;
+use crate::worker::{HERE, NEAR};
 
 impl World<'_> {
     pub(super) fn restart(&mut self) {
@@ -22,14 +24,13 @@ impl World<'_> {
         let config = Config {
             alone: true,
             seed: self.rng.bits(),
-            process_window: self.scenario.knobs.process_window,
-            light_window: self.scenario.knobs.light_window,
             idle_micros: self.scenario.knobs.idle,
             keeps: kapell_engine::topic::Keeps::default(),
         };
         self.note(|| "the process starts".to_owned());
         self.plans = Plans::default();
         let mut lane = Lane::new(config, self.wall());
+        lane.on(self.wall(), self.near_worker());
         for input in self.far_restarted() {
             lane.on(self.wall(), input);
         }
@@ -41,6 +42,23 @@ impl World<'_> {
         let verdict = self.checks.restarted(&self.store);
         self.judge(verdict);
         self.flush();
+    }
+
+    /// The worker of the process says what it takes.
+    fn near_worker(&self) -> Input {
+        let seat = Seat {
+            queues: Queues::Others,
+            process_window: self.scenario.knobs.process_window,
+            light_window: self.scenario.knobs.light_window,
+            total: TaskResources::ALL,
+            share: TaskResources::ALL,
+        };
+        let holds = Vec::new();
+        Input::Session(NEAR, SessionChange::Open {
+            seat,
+            holds,
+            whole: false,
+        })
     }
 
     pub(super) fn fault(&mut self, fault: &Fault) {

@@ -8,7 +8,7 @@ use kapell_node::lane::{Input, Output};
 
 use super::brief::{brief_input, brief_output};
 use super::{Happening, LATEST, SPINS, World};
-use crate::worker::{Act, HERE};
+use crate::worker::{Act, HERE, NEAR};
 
 impl World<'_> {
     pub(super) fn act(&mut self, acts: Vec<Act>) {
@@ -106,7 +106,7 @@ impl World<'_> {
                 let mut far: BTreeMap<SessionId, Vec<Task>> = BTreeMap::new();
                 for task in tasks {
                     self.trace(3, &task.offer.counter.to_le_bytes());
-                    let here = task.session == SessionId::HERE;
+                    let here = task.session == NEAR;
                     let host = if here {
                         HERE
                     } else {

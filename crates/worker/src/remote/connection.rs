@@ -13,7 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
 use super::lease::Lease;
-use super::{Event, Inner, link};
+use super::{Event, Inner, Server, link};
 use crate::shared::Far;
 
 /// Between two tries to connect.
@@ -107,8 +107,10 @@ async fn connect(inner: &Arc<Inner>, welcomed: &mut bool) -> End {
     let opening = async {
         let answer = calling.session(ReceiverStream::new(messages)).await?;
         let said = answer.metadata().get(NODES_HEADER);
-        if let Some(said) = said.and_then(|said| said.to_str().ok()) {
-            inner.config.server.learn(said);
+        if let Some(said) = said.and_then(|said| said.to_str().ok())
+            && let Server::At(target) = &inner.config.server
+        {
+            target.learn(said);
         }
         let mut inbound = answer.into_inner();
         let first = inbound.message().await?;
@@ -171,10 +173,11 @@ async fn write(inner: &Inner, to: mpsc::Sender<proto::FromWorker>) -> End {
 }
 
 async fn beat(inner: &Inner) -> End {
-    loop {
-        tokio::time::sleep(inner.lease.pause()).await;
+    while let Some(pause) = inner.lease.pause() {
+        tokio::time::sleep(pause).await;
         inner.outbox.beat(inner.lease.beat());
     }
+    std::future::pending().await
 }
 
 impl Inner {

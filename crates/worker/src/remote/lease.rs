@@ -21,8 +21,8 @@ pub(crate) struct Lease {
 
 #[derive(Default)]
 struct State {
-    /// Zero: there is none yet.
-    length: Duration,
+    /// None: the worker is in no session yet. Zero: the session needs none.
+    length: Option<Duration>,
     /// When the request for the last renewal was sent, by the clock of [`now`].
     renewed_at: Duration,
     /// Requests under way and when each was sent.
@@ -47,21 +47,22 @@ impl State {
     /// Nothing may run any more.
     fn is_over(&self) -> bool {
         let passed = now().saturating_sub(self.renewed_at);
-        !self.length.is_zero() && passed + margin(self.length) >= self.length
+        let over = |length: Duration| !length.is_zero() && passed + margin(length) >= length;
+        self.length.is_some_and(over)
     }
 }
 
 impl Lease {
-    /// True if something may run: there is a lease, and it is not about to end.
+    /// True if something may run: there is a session, and its lease is not about to end.
     pub(crate) fn allows(&self) -> bool {
         let state = self.state.lock();
-        !state.length.is_zero() && !state.is_over()
+        state.length.is_some() && !state.is_over()
     }
 
-    /// A lease begins, as of when it was asked for.
+    /// A lease begins, as of when it was asked for. One of length zero does not end.
     pub(crate) fn begin(&self, length: Duration, asked_at: Duration) {
         let mut state = self.state.lock();
-        state.length = length;
+        state.length = Some(length);
         state.renewed_at = asked_at;
         state.beats.clear();
         state.abandoned = false;
@@ -97,10 +98,10 @@ impl Lease {
         state.beats.retain(|(number, _)| *number > beat);
     }
 
-    /// Between two requests.
-    pub(crate) fn pause(&self) -> Duration {
-        let length = self.state.lock().length;
-        (length / BEATS).max(Duration::from_millis(100))
+    /// Between two requests; none if none is needed.
+    pub(crate) fn pause(&self) -> Option<Duration> {
+        let length = self.state.lock().length.unwrap_or_default();
+        (!length.is_zero()).then(|| (length / BEATS).max(Duration::from_millis(100)))
     }
 
     /// Calls `end` each time when the lease is about to end. Returns once closed.

@@ -191,6 +191,11 @@ impl Outbox {
         self.wake.notify_one();
     }
 
+    /// True once it was said that nothing more is taken.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.state.lock().draining
+    }
+
     /// Waits until everything was heard, at most so long, and ends.
     pub(crate) fn leave(&self, patience: Duration) {
         let mut state = self.state.lock();

@@ -15,4 +15,7 @@ fn nothing_runs_without_a_lease() {
     lease.renewed(beat);
     lease.begin(Duration::from_secs(30), Lease::clock());
     assert!(lease.allows());
+    // In the server's own process.
+    lease.begin(Duration::ZERO, Duration::ZERO);
+    assert!(lease.allows() && lease.pause().is_none());
 }

@@ -31,7 +31,7 @@ fn grant(run: &mut Run, room: &mut Room) -> Vec<Task> {
 
 fn slots(count: usize) -> Room {
     Room {
-        seats: vec![Seat::unmeasured(SessionId::HERE, count, count)],
+        seats: vec![Seat::unmeasured(SessionId(1), count, count)],
         ..Room::default()
     }
 }
@@ -206,7 +206,7 @@ fn what_no_worker_has_in_all_is_said_with_what_the_closest_has() {
     let seat = |total| Seat {
         free: total,
         total,
-        ..Seat::unmeasured(SessionId::HERE, 4, 4)
+        ..Seat::unmeasured(SessionId(1), 4, 4)
     };
     let mut room = Room {
         seats: vec![seat(TaskResources::default()), seat(total)],

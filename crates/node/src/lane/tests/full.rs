@@ -128,12 +128,10 @@ fn an_owner_that_begins_without_room_refuses_and_goes_on_later() {
     let config = Config {
         seed: 9,
         alone: true,
-        process_window: 10,
-        light_window: 10,
         idle_micros: 1,
         keeps: kapell_engine::topic::Keeps::default(),
     };
-    world.lane = Lane::new(config, world.now);
+    world.lane = with_worker(config, world.now, 10);
     world.offers.clear();
     let early = world.start("w");
     world.go();

@@ -47,10 +47,9 @@ impl World {
     /// A world whose own worker takes nothing.
     fn without_worker(files: &[&str]) -> Self {
         let mut world = Self::new(files);
-        world.lane.on(
-            world.now,
-            Input::Session(SessionId::HERE, SessionChange::Over),
-        );
+        world
+            .lane
+            .on(world.now, Input::Session(NEAR, SessionChange::Over));
         world
     }
 
@@ -71,9 +70,7 @@ impl World {
     fn restart(&mut self, unheard: &[(SessionId, Queues)]) {
         let config = Config {
             seed: 8,
-            alone: true,
-            process_window: 0,
-            light_window: 0,
+        alone: true,
             idle_micros: 60_000_000,
             keeps: kapell_engine::topic::Keeps::default(),
         };
@@ -140,7 +137,7 @@ fn who_names_a_queue_goes_before_who_serves_all() {
     let sessions: Vec<SessionId> = world.offers.iter().map(|task| task.session).collect();
     assert_eq!(sessions, [FAR], "the second waits for it");
     world.say(FAR, SessionChange::Over);
-    assert_eq!(world.offers[1].session, SessionId::HERE);
+    assert_eq!(world.offers[1].session, NEAR);
 }
 
 #[test]

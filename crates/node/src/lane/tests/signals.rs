@@ -45,12 +45,10 @@ impl World {
         let config = Config {
             alone: true,
             seed: 100 + self.next_reply,
-            process_window: 10_000,
-            light_window: 10_000,
             idle_micros: 60_000_000,
             keeps: kapell_engine::topic::Keeps::default(),
         };
-        self.lane = Lane::new(config, self.now);
+        self.lane = with_worker(config, self.now, 10_000);
         self.go();
     }
 

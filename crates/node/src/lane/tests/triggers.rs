@@ -167,12 +167,10 @@ fn what_was_due_while_nobody_was_there_is_caught_up() {
     let config = Config {
         seed: 8,
         alone: true,
-        process_window: 10,
-        light_window: 10,
         idle_micros: 1_000_000,
         keeps: kapell_engine::topic::Keeps::default(),
     };
-    world.lane = Lane::new(config, world.now);
+    world.lane = with_worker(config, world.now, 10);
     world.go();
     assert_eq!(world.runs().len(), 4);
     // It comes back into memory for what is due.

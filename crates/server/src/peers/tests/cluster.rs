@@ -63,8 +63,6 @@ fn member(id: u64, store: &MemoryStore) -> One {
     let config = kapell_node::Config {
         alone: false,
         seed: id,
-        process_window: 0,
-        light_window: 0,
         idle_micros: 60_000_000,
         keeps: Keeps::default(),
     };
