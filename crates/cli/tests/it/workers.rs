@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use kapell_store::testing::TestSchema;
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -295,6 +296,37 @@ fn a_worker_does_the_work_of_its_queue() {
     assert!(errors.contains("it gave `kept`"), "{errors}");
     assert_eq!(worker.end(), 0);
     assert_eq!(world.others(), [] as [Value; 0]);
+}
+
+#[test]
+fn what_a_worker_printed_and_kept_outlives_the_machine_of_its_server() {
+    let Some(schema) = TestSchema::new() else {
+        return;
+    };
+    let config = format!("store = \"{}\"\n", schema.text());
+    let mut world = World {
+        place: Place::with("far.yaml", FAR),
+        server: None,
+        url: String::new(),
+    };
+    world.place.write("kapell.toml", &config);
+    world.serve("127.0.0.1:0");
+    let worker = world.worker("a");
+    world.good(&["run", "far.yaml", "--detach"]);
+    world.succeeds();
+    let log = world.log();
+    assert!(log.contains("back words 200"), "{log}");
+    assert_eq!(worker.end(), 0);
+    world.server.take().unwrap().kill();
+    drop(world);
+    let elsewhere = Place::new();
+    elsewhere.write("kapell.toml", &config);
+    let log = elsewhere.good(&["logs", "last"]).out;
+    for words in ["token is ***", "here words 200", "back words 200"] {
+        assert!(log.contains(words), "`{words}` is not in\n{log}");
+    }
+    let kept = ["artifact", "last", "far", "kept"];
+    assert_eq!(elsewhere.good(&kept).out, "words\n");
 }
 
 #[test]
