@@ -307,6 +307,7 @@ fn what_a_worker_printed_and_kept_outlives_the_machine_of_its_server() {
     let mut world = World {
         place: Place::with("far.yaml", FAR),
         server: None,
+        lease: LEASE,
         url: String::new(),
     };
     world.place.write("kapell.toml", &config);
