@@ -414,7 +414,9 @@ impl Workers {
             };
             let lost: Vec<Report> = session.held.iter().map(lost).collect();
             let worker = named(id, &session.about);
-            if lost.is_empty() {
+            if lost.is_empty() && session.about.inside {
+                // It goes with the server, which says so.
+            } else if lost.is_empty() {
                 tracing::info!(worker, reason, "the session of a worker is over");
             } else {
                 let lost = lost.len();

@@ -84,7 +84,9 @@ impl Workers {
             }
             tracing::warn!(%error, "the row of the session of the worker inside was not written");
         }
-        tracing::info!(worker = named(id, &about), "a worker is here");
+        if !about.inside {
+            tracing::info!(worker = named(id, &about), "a worker is here");
+        }
         let mut sessions = self.sessions.lock();
         let lease = self.lease_of(&about);
         let session = sessions
