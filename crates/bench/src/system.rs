@@ -92,6 +92,7 @@ impl System {
             light_window: 16_384,
             idle_micros: 30_000_000,
             keeps: kapell_node::engine::topic::Keeps::default(),
+            dispatch: kapell_node::DispatchSettings::default(),
         };
         let threads = prepared.start(lane, store.clone(), blobs, worker.clone())?;
         Ok(Self {

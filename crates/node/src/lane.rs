@@ -32,7 +32,7 @@ use kapell_model::{
 use kapell_store::{Commit, Lease, Mail};
 
 use crate::batch::Batch;
-use crate::dispatch::Demand;
+use crate::dispatch::{self, Demand};
 use crate::entity::Entity;
 use crate::perform::{Found, Size, Version};
 use crate::request::{Answer, ClientRequest, ReplyId};
@@ -82,6 +82,8 @@ pub struct Config {
     pub idle_micros: i64,
     /// How much topics keep.
     pub keeps: Keeps,
+    /// In which order work is granted.
+    pub dispatch: dispatch::Settings,
 }
 
 /// What comes to a lane.
@@ -321,6 +323,7 @@ impl Lane {
     /// A lane that holds nothing yet: its first outputs ask for shards and for what is due.
     pub fn new(config: Config, now: Time) -> Self {
         let mut lane = Self {
+            demand: Demand::new(config.dispatch.clone()),
             config,
             now,
             leases: BTreeMap::new(),
@@ -335,7 +338,6 @@ impl Lane {
             again: VecDeque::new(),
             outbox: VecDeque::new(),
             post: Post::default(),
-            demand: Demand::default(),
             parked: BTreeSet::new(),
             turn: 0,
             seats: Seats::default(),

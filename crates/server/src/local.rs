@@ -243,6 +243,7 @@ fn assemble(
             light_window: if working { LIGHT_WINDOW } else { 0 },
             idle_micros: i64::try_from(IDLE.as_micros()).unwrap_or(i64::MAX),
             keeps: options.keeps,
+            dispatch: options.dispatch.clone(),
         };
         let node = prepared.node();
         let threads = prepared

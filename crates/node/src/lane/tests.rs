@@ -95,6 +95,7 @@ impl World {
             light_window: 10_000,
             idle_micros: 60_000_000,
             keeps: kapell_engine::topic::Keeps::default(),
+            dispatch: crate::DispatchSettings::default(),
         };
         Self {
             lane: Lane::new(config, START),
@@ -198,6 +199,7 @@ impl World {
             light_window: 100,
             idle_micros: 60_000_000,
             keeps: kapell_engine::topic::Keeps::default(),
+            dispatch: crate::DispatchSettings::default(),
         };
         self.foreign = shards.clone();
         let mut other = Self::of(self.store.clone());
@@ -323,6 +325,7 @@ fn a_new_lane_asks_for_its_shards_once() {
         light_window: 1,
         idle_micros: 1,
         keeps: kapell_engine::topic::Keeps::default(),
+        dispatch: crate::DispatchSettings::default(),
     };
     world.lane = Lane::new(config, world.now);
     assert!(

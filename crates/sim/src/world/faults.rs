@@ -25,6 +25,7 @@ impl World<'_> {
             light_window: self.scenario.knobs.light_window,
             idle_micros: self.scenario.knobs.idle,
             keeps: kapell_engine::topic::Keeps::default(),
+            dispatch: kapell_node::DispatchSettings::default(),
         };
         self.note(|| "the process starts".to_owned());
         self.plans = Plans::default();

@@ -133,6 +133,9 @@ impl World<'_> {
             }
         };
         let after = self.store_micros(self.scenario.knobs.commit);
-        self.plan(after, Happening::ToLane(life, Box::new(Input::Committed(result))));
+        self.plan(
+            after,
+            Happening::ToLane(life, Box::new(Input::Committed(result))),
+        );
     }
 }

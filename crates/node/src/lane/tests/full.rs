@@ -131,6 +131,7 @@ fn an_owner_that_begins_without_room_refuses_and_goes_on_later() {
         light_window: 10,
         idle_micros: 1,
         keeps: kapell_engine::topic::Keeps::default(),
+        dispatch: crate::DispatchSettings::default(),
     };
     world.lane = Lane::new(config, world.now);
     world.offers.clear();

@@ -48,6 +48,7 @@ impl World {
             light_window: 10_000,
             idle_micros: 60_000_000,
             keeps: kapell_engine::topic::Keeps::default(),
+            dispatch: crate::DispatchSettings::default(),
         };
         self.lane = Lane::new(config, self.now);
         self.go();

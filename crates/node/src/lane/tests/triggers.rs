@@ -170,6 +170,7 @@ fn what_was_due_while_nobody_was_there_is_caught_up() {
         light_window: 10,
         idle_micros: 1_000_000,
         keeps: kapell_engine::topic::Keeps::default(),
+        dispatch: crate::DispatchSettings::default(),
     };
     world.lane = Lane::new(config, world.now);
     world.go();
