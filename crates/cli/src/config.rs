@@ -1,6 +1,7 @@
 //! What the file of the configuration, the environment and the flags say. The one place that reads the
 //! environment.
 
+mod dispatch;
 mod settings;
 
 use std::collections::BTreeMap;
@@ -276,6 +277,7 @@ impl Config {
                     .unwrap_or(limits::TOPIC_SIGNALS)
                     .min(limits::TOPIC_SIGNALS_MOST),
             },
+            dispatch: dispatch::of(settings),
             keys: given.or(file.map(|file| KeySource::File(file.into()))),
             metrics: settings.is_on(&keys::METRICS_ENABLED),
             traces: settings

@@ -32,7 +32,7 @@ use kapell_model::{
 use kapell_store::{Commit, Lease, Mail};
 
 use crate::batch::Batch;
-use crate::dispatch::Demand;
+use crate::dispatch::{self, Demand};
 use crate::entity::Entity;
 use crate::lend::Wants;
 use crate::perform::{Found, Size, Version};
@@ -85,6 +85,8 @@ pub struct Config {
     pub idle_micros: i64,
     /// How much topics keep.
     pub keeps: Keeps,
+    /// In which order work is granted.
+    pub dispatch: dispatch::Settings,
 }
 
 /// What comes to a lane.
@@ -340,6 +342,7 @@ impl Lane {
     pub fn new(config: Config, now: Time) -> Self {
         let mut lane = Self {
             owns: Owns::new(config.alone),
+            demand: Demand::new(config.dispatch.clone()),
             config,
             now,
             leases: BTreeMap::new(),
@@ -354,7 +357,6 @@ impl Lane {
             again: VecDeque::new(),
             outbox: VecDeque::new(),
             post: Post::default(),
-            demand: Demand::default(),
             wants: Wants::new(),
             parked: BTreeSet::new(),
             turn: 0,

@@ -31,6 +31,7 @@ mod rows;
 pub mod upkeep;
 
 pub use blobs::BlobFolder;
+pub use dispatch::{Order, Settings as DispatchSettings};
 pub use entity::Entity;
 pub use lane::{Config, Input, Lane, Output};
 pub use request::{Answer, ClientRequest, ReplyId, StartRun};

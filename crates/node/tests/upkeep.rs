@@ -112,6 +112,7 @@ fn blobs_and_logs_go_with_the_last_run_that_has_them() {
         seed: 1,
         idle_micros: 1_000_000,
         keeps: kapell_engine::topic::Keeps::default(),
+        dispatch: kapell_node::DispatchSettings::default(),
     };
     let files = Arc::new(BlobFolder(blobs.clone()));
     let threads = prepared

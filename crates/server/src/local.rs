@@ -236,6 +236,7 @@ fn assemble(
             seed: seed(),
             idle_micros: i64::try_from(IDLE.as_micros()).unwrap_or(i64::MAX),
             keeps: options.keeps,
+            dispatch: options.dispatch.clone(),
         };
         let node = prepared.node();
         let threads = prepared

@@ -35,6 +35,8 @@ pub struct Options {
     pub retention: Retention,
     /// How much topics keep.
     pub keeps: Keeps,
+    /// In which order work is granted.
+    pub dispatch: kapell_node::DispatchSettings,
     /// Where the keys of secrets come from; none is a file in the data directory.
     pub keys: Option<KeySource>,
     /// Whether `/metrics` answers.

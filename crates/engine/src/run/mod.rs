@@ -98,6 +98,8 @@ pub struct Live {
     pub needs: Vec<Ref>,
     /// What work of this run waits for in queues where no worker may take it, as its owner last said.
     pub held_up: BTreeMap<Arc<str>, String>,
+    /// The priority to which waiting has brought work in these queues.
+    pub risen: BTreeMap<Arc<str>, u8>,
     /// What steps wait for that ask for more than any worker of their queue has in all.
     pub unfit: BTreeMap<(u32, u16), String>,
 }

@@ -92,6 +92,37 @@ pub static WORKER_KEEP_FAILED: Key = key(
     "How long the directory of a failed attempt is kept, to be looked at.",
 );
 
+/// `dispatch.order`
+pub static DISPATCH_ORDER: Key = key(
+    "dispatch",
+    "order",
+    Kind::Choice(&["fair", "round-robin", "age"]),
+    "fair",
+    "Whose work is granted next among that of one queue and priority. `fair`: namespaces share by weight, \
+     and in each its runs share; counted are attempts. `round-robin`: runs take turns, whosever they are. \
+     `age`: the oldest run.",
+);
+
+/// `dispatch.aging`
+pub static DISPATCH_AGING: Key = key(
+    "dispatch",
+    "aging",
+    Kind::Duration,
+    "1m",
+    "Work of a priority of which none is granted rises by one priority each time that long, so that it is \
+     not kept waiting for ever. 0 is never.",
+);
+
+/// `dispatch.namespaces.*.weight`
+pub static NAMESPACE_WEIGHT: Key = key(
+    "dispatch.namespaces.*",
+    "weight",
+    Kind::Count(1, 1_000),
+    "1",
+    "How many attempts the namespace of this name has granted for one of a namespace with weight 1, while \
+     work of both waits with one priority in one queue.",
+);
+
 /// `retention.age`
 pub static RETENTION_AGE: Key = key(
     "retention",
@@ -413,6 +444,9 @@ pub static KEYS: &[&Key] = &[
     &WORKER_SLOTS,
     &WORKER_QUEUES,
     &WORKER_KEEP_FAILED,
+    &DISPATCH_ORDER,
+    &DISPATCH_AGING,
+    &NAMESPACE_WEIGHT,
     &RETENTION_AGE,
     &RETENTION_RUNS,
     &SIGNALS_KEEP,

@@ -10,7 +10,6 @@ use kapell_model::{EntityKey, Error, ErrorCode, Offer, RunId, Time};
 use kapell_store::{Commit, EntityWrite};
 
 use crate::batch::Batch;
-use crate::dispatch::SHARE;
 use crate::entity::Entity;
 use crate::perform::Size;
 use crate::rows;
@@ -90,9 +89,10 @@ impl Lane {
         let mut room = self.seats.room(queue);
         let unheard = self.seats.is_unheard(queue);
         while !self.is_full() && short.len() < SHORT_RUNS && !room.is_empty() {
-            let Some(id) = self.demand.first(queue) else {
+            let Some(turn) = self.demand.first(queue) else {
                 break;
             };
+            let id = turn.id;
             if self.owns.gives(id.shard()) {
                 self.demand.leave(id, queue);
                 continue;
@@ -104,10 +104,9 @@ impl Lane {
             }
             room.short = false;
             room.unfit = false;
-            let granted = self.grant(id, queue, &mut room);
-            if granted == SHARE {
-                self.demand.next_turn(id, queue);
-            } else {
+            let granted = self.grant(id, queue, turn.share, &mut room);
+            self.demand.charge(&turn, queue, granted, self.now);
+            if granted < turn.share {
                 self.demand.leave(id, queue);
                 if room.short {
                     short.push(id);
@@ -127,7 +126,13 @@ impl Lane {
     }
 
     /// Grants a run its share of a queue's work; returns how many attempts.
-    pub(super) fn grant(&mut self, id: RunId, queue: &Arc<str>, room: &mut Room) -> usize {
+    pub(super) fn grant(
+        &mut self,
+        id: RunId,
+        queue: &Arc<str>,
+        share: usize,
+        room: &mut Room,
+    ) -> usize {
         let key = EntityKey::Run(id);
         let epoch = self.leases.get(&id.shard()).map_or(0, |lease| lease.epoch);
         let Some(slot) = self.slots.get_mut(&key) else {
@@ -143,7 +148,7 @@ impl Lane {
                 counter: self.offers,
             },
         };
-        let (granted, decision) = run.grant(queue, SHARE, room, self.now, &mut offers);
+        let (granted, decision) = run.grant(queue, share, room, self.now, &mut offers);
         self.offers = offers.next.counter;
         self.absorb(&key, decision);
         granted

@@ -260,7 +260,7 @@ impl Lane {
         let Entity::Run(run) = &slot.entity else {
             return;
         };
-        self.demand.update(id, run);
+        self.demand.update(id, run, self.now);
         if !run.live.needs.is_empty() {
             let needs = run.live.needs.clone();
             self.ask(key, needs);

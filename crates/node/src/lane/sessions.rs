@@ -143,7 +143,7 @@ impl Lane {
             ..
         }) = self.slots.get(&id.into())
         {
-            self.demand.update(id, run);
+            self.demand.update(id, run, self.now);
         }
     }
 
@@ -197,7 +197,7 @@ impl Lane {
         else {
             return;
         };
-        let seats = &self.seats;
+        let (seats, demand, now) = (&self.seats, &self.demand, self.now);
         let held_up = run.demand().filter_map(|queue| {
             let why = if *stood_before && seats.is_unheard(queue) {
                 format!("workers of queue `{queue}` that were there before the restart to say what they run")
@@ -208,6 +208,13 @@ impl Lane {
             };
             Some((queue.clone(), why))
         });
-        run.live.held_up = held_up.collect();
+        let held_up = held_up.collect();
+        let EntityKey::Run(id) = key else { return };
+        let risen = run.demand().filter_map(|queue| {
+            let (own, risen) = demand.priority(*id, queue, now)?;
+            (risen > own).then(|| (queue.clone(), risen))
+        });
+        run.live.risen = risen.collect();
+        run.live.held_up = held_up;
     }
 }

@@ -117,6 +117,7 @@ impl World {
             alone: true,
             idle_micros: 60_000_000,
             keeps: kapell_engine::topic::Keeps::default(),
+            dispatch: crate::DispatchSettings::default(),
         };
         Self {
             lane: with_worker(config, START, 10_000),
@@ -231,6 +232,7 @@ impl World {
             alone: true,
             idle_micros: 60_000_000,
             keeps: kapell_engine::topic::Keeps::default(),
+            dispatch: crate::DispatchSettings::default(),
         };
         self.foreign = shards.clone();
         let mut other = Self::of(self.store.clone());
@@ -395,6 +397,7 @@ fn a_new_lane_asks_for_its_shards_once() {
             alone: true,
         idle_micros: 1,
         keeps: kapell_engine::topic::Keeps::default(),
+        dispatch: crate::DispatchSettings::default(),
     };
     world.lane = Lane::new(config, world.now);
     assert!(

@@ -267,6 +267,7 @@ impl World {
             seed: 1,
             idle_micros: 60_000_000,
             keeps: kapell_engine::topic::Keeps::default(),
+            dispatch: kapell_node::DispatchSettings::default(),
         };
         let blobs = Arc::new(kapell_node::BlobFolder(files));
         let threads = prepared

@@ -26,6 +26,7 @@ impl World<'_> {
             seed: self.rng.bits(),
             idle_micros: self.scenario.knobs.idle,
             keeps: kapell_engine::topic::Keeps::default(),
+            dispatch: kapell_node::DispatchSettings::default(),
         };
         self.note(|| "the process starts".to_owned());
         self.plans = Plans::default();

@@ -340,7 +340,14 @@ impl Run {
         if let Some(why) = self.live.unfit.get(&(place.scope, place.step)) {
             return (ItemsWait::Worker, why.clone());
         }
-        let what = format!("a worker with room in queue `{queue}`");
+        let risen = self
+            .live
+            .risen
+            .get(&queue)
+            .map_or_else(String::new, |risen| {
+                format!("; waiting has brought it to priority {risen}")
+            });
+        let what = format!("a worker with room in queue `{queue}`{risen}");
         (ItemsWait::Worker, what)
     }
 

@@ -130,6 +130,7 @@ fn an_owner_that_begins_without_room_refuses_and_goes_on_later() {
         alone: true,
         idle_micros: 1,
         keeps: kapell_engine::topic::Keeps::default(),
+        dispatch: crate::DispatchSettings::default(),
     };
     world.lane = with_worker(config, world.now, 10);
     world.offers.clear();

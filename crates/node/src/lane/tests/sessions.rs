@@ -73,6 +73,7 @@ impl World {
         alone: true,
             idle_micros: 60_000_000,
             keeps: kapell_engine::topic::Keeps::default(),
+            dispatch: crate::DispatchSettings::default(),
         };
         self.offers.clear();
         self.taken.clear();
@@ -357,4 +358,35 @@ fn a_new_owner_grants_what_stood_ready_once_it_heard_who_runs_what() {
     for run in [first, second] {
         assert_eq!(two.status(run), Some(RunStatus::Succeeded));
     }
+}
+
+#[test]
+fn waiting_brings_work_of_a_low_priority_forward_and_it_says_so() {
+    let high = "workflow: high\npriority: 12\nsteps:\n  a: { shell: 'true', queue: far, foreach: { i: '${{ range(50) }}' } }\n";
+    let low = "workflow: low\npriority: 10\nsteps:\n  a: { shell: 'true', queue: far }\n";
+    let mut world = World::without_worker(&[high, low]);
+    world.open(FAR, seat("far", 1), Vec::new());
+    let high = world.started("high");
+    let low = world.started("low");
+    let room = "a worker with room in queue `far`";
+    assert_eq!(world.waits_for(low).unwrap(), room);
+    world.pass(90_000_000);
+    assert_eq!(
+        world.waits_for(low).unwrap(),
+        format!("{room}; waiting has brought it to priority 11")
+    );
+    world.pass(90_000_000);
+    for _ in 0..2 {
+        let last = world.offers.last().unwrap().clone();
+        assert_eq!(last.run, high);
+        world.succeeds(&[last]);
+        world.go();
+        if world.offers.iter().any(|task| task.run == low) {
+            break;
+        }
+    }
+    let had = world.offers.iter().map(|task| task.run == low);
+    let had: Vec<bool> = had.collect();
+    assert!(had.contains(&true) && had.len() < 10, "{had:?}");
+    assert!(!had[0]);
 }

@@ -47,6 +47,7 @@ impl World {
             seed: 100 + self.next_reply,
             idle_micros: 60_000_000,
             keeps: kapell_engine::topic::Keeps::default(),
+            dispatch: crate::DispatchSettings::default(),
         };
         self.lane = with_worker(config, self.now, 10_000);
         self.go();

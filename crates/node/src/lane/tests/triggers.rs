@@ -169,6 +169,7 @@ fn what_was_due_while_nobody_was_there_is_caught_up() {
         alone: true,
         idle_micros: 1_000_000,
         keeps: kapell_engine::topic::Keeps::default(),
+        dispatch: crate::DispatchSettings::default(),
     };
     world.lane = with_worker(config, world.now, 10);
     world.go();
