@@ -44,7 +44,6 @@ impl Workers for Nothing {
 /// What becomes of what one node asks another.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Link {
-    Works,
     /// The request never leaves, this many times.
     Closed(usize),
     /// The request is done and the answer is lost, this many times.

@@ -74,8 +74,8 @@ fn value() -> Value {
     ])
 }
 
-fn signal() -> Box<Signal> {
-    Box::new(Signal {
+fn signal() -> Signal {
+    Signal {
         id: "a".into(),
         name: "landed".into(),
         key: Value::Null,
@@ -83,7 +83,7 @@ fn signal() -> Box<Signal> {
         sent_at: Time(3),
         hops: 4,
         by: "me".into(),
-    })
+    }
 }
 
 fn breakpoint() -> Break {
@@ -221,7 +221,7 @@ fn asks() -> Vec<Ask> {
             concurrency: 3,
             by: by(),
         })),
-        Ask::Deliver(signal()),
+        Ask::Deliver(Box::new(signal())),
         Ask::PauseBackfill { by: by() },
         Ask::ResumeBackfill { by: by() },
         Ask::CancelBackfill { by: by() },
@@ -240,7 +240,7 @@ fn asks() -> Vec<Ask> {
             key: "eu".into(),
             by: by(),
         },
-        Ask::Send(signal()),
+        Ask::Send(Box::new(signal())),
         Ask::Signals {
             before: Some(4),
             limit: 10,
@@ -419,7 +419,7 @@ fn what_would_be_done_twice_is_not_repeatable() {
     };
     let send = |signal| ClientRequest::Ask {
         key: topic.clone(),
-        ask: Ask::Send(signal),
+        ask: Ask::Send(Box::new(signal)),
     };
     assert!(send(signal()).is_repeatable());
     assert!(!send(unnamed).is_repeatable());

@@ -20,7 +20,7 @@ use super::service::Out;
 use crate::feed::{Feed, touched};
 
 /// How long others are followed after the last subscriber went.
-const LINGERS: Duration = Duration::from_secs(60);
+const LINGERS: Duration = Duration::from_mins(1);
 
 /// How often it is looked who is to be told that it missed something, and whether anybody subscribes.
 const LOOK: Duration = Duration::from_secs(1);
