@@ -2,8 +2,8 @@
 //!
 //! The log of an attempt is a file of lines `<microseconds since 1970> <stream letter> <text>`, the
 //! text with `\` and line ends escaped, so any bytes a step prints survive and a torn last line is
-//! recognised. Rotation keeps the newest [`kapell_model::limits::LOG_BYTES`]. Over a database the same lines go
-//! to a [`LogSink`].
+//! recognised. Rotation keeps the newest [`kapell_model::limits::LOG_BYTES`]. Over a database the same lines are
+//! rows.
 
 use std::path::{Path, PathBuf};
 
@@ -67,14 +67,6 @@ pub fn older(file: &Path) -> PathBuf {
 
 /// Whose a log is: the run, the path of the step, the attempt.
 pub type LogOf<'l> = (RunId, &'l str, u32);
-
-/// Takes the lines of attempts that run here, where they are not written to files.
-pub trait LogSink: Send + Sync {
-    /// Whole lines in their stored form, of whose log `offset` bytes came before. Does not block.
-    fn append(&self, of: LogOf<'_>, offset: u64, text: &[u8]);
-    /// An attempt has ended, whose lines somebody may want to see now.
-    fn ended(&self);
-}
 
 impl Line {
     /// The stored form, with its line end.

@@ -131,16 +131,18 @@ impl<K: Ord + Copy, V> PlaceMap<K, V> {
 
     /// Everything, in order.
     pub fn iter(&self) -> impl Iterator<Item = (K, Place, &V)> {
-        self.blocks.iter().flat_map(|((key, scope, step, _), block)| {
-            block.iter().map(|(item, value)| {
-                let place = Place {
-                    scope: *scope,
-                    step: *step,
-                    item: *item,
-                };
-                (*key, place, value)
+        self.blocks
+            .iter()
+            .flat_map(|((key, scope, step, _), block)| {
+                block.iter().map(|(item, value)| {
+                    let place = Place {
+                        scope: *scope,
+                        step: *step,
+                        item: *item,
+                    };
+                    (*key, place, value)
+                })
             })
-        })
     }
 
     fn range(&self, from: BlockKey<K>, to: BlockKey<K>) -> impl Iterator<Item = (Place, &V)> {
@@ -221,7 +223,10 @@ mod tests {
         let taken = map.take_of(|key| key % 2 == 1);
         assert_eq!(taken, [(1, 'a'), (1, 'b'), (3, 'a'), (3, 'b')]);
         assert_eq!(map.len(), 4);
-        let left: Vec<_> = map.iter().map(|(key, place, _)| (key, place.item)).collect();
+        let left: Vec<_> = map
+            .iter()
+            .map(|(key, place, _)| (key, place.item))
+            .collect();
         assert_eq!(left, [(0, 5), (0, 5_000), (2, 5), (2, 5_000)]);
         assert!(map.contains(2, place(0, 0, 5)) && !map.contains(3, place(0, 0, 5)));
     }

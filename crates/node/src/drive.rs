@@ -34,8 +34,8 @@ mod route;
 #[cfg(test)]
 mod tests;
 
-use membership::{Membership, ToMembers, Until};
 pub use membership::{Heard, Join};
+use membership::{Membership, ToMembers, Until};
 use route::Router;
 pub use route::{FromPeer, Owner, PATIENCE, Peers, Unanswered};
 

@@ -348,7 +348,8 @@ impl Relay {
         }
         self.taken_over(self.me, &shards);
         for node in self.nodes.clone() {
-            self.out.push(Output::Tell(node, Word::Took(shards.clone())));
+            self.out
+                .push(Output::Tell(node, Word::Took(shards.clone())));
         }
     }
 
@@ -467,7 +468,9 @@ impl Relay {
                 }
             }
             Word::Stop(names) => {
-                let here = names.into_iter().filter(|name| self.held.contains_key(name));
+                let here = names
+                    .into_iter()
+                    .filter(|name| self.held.contains_key(name));
                 let here: Vec<Name> = here.collect();
                 if !here.is_empty() {
                     self.out.push(Output::Stop(here));

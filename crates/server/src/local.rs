@@ -24,12 +24,12 @@ use kapell_store::{BlobStore, Cluster, NodeAbout, RunRow, Store};
 
 use crate::logs::RunLogs;
 use crate::net::{self, Listener, Served, TlsFiles, Trust};
+use crate::options::NodeOptions;
+use crate::peers::Nodes;
 use crate::register::NAMESPACE;
 use crate::rows::failure;
 use crate::traces::Traces;
 use crate::workers::{Settings, Workers};
-use crate::options::NodeOptions;
-use crate::peers::Nodes;
 use crate::{Options, SecretSource, Secrets, Service, contents, http, notify, stores};
 
 /// How soon after the start upkeep is done, so that short commands do none.

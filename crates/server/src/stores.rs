@@ -109,7 +109,10 @@ pub(crate) fn open(
                 store,
             }
         }
-        Some(url) => alone(Arc::new(PostgresStore::open_alone(data_dir, &url.parse()?)?)),
+        Some(url) => alone(Arc::new(PostgresStore::open_alone(
+            data_dir,
+            &url.parse()?,
+        )?)),
     })
 }
 

@@ -360,7 +360,8 @@ impl Workers {
     /// Tells the node what a session has to give now.
     fn seat(&self, id: SessionId, session: &Session) {
         if !session.unheard {
-            self.node.session(id, SessionChange::Seat(self.seat_of(session)));
+            self.node
+                .session(id, SessionChange::Seat(self.seat_of(session)));
         }
     }
 

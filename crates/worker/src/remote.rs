@@ -159,7 +159,11 @@ impl Remote {
             Server::Inside {
                 blobs, logs_here, ..
             } => {
-                let place = if *logs_here { LogPlace::Here } else { LogPlace::Far };
+                let place = if *logs_here {
+                    LogPlace::Here
+                } else {
+                    LogPlace::Far
+                };
                 (Arc::clone(blobs), place)
             }
         };

@@ -134,7 +134,9 @@ impl Membership {
             std::thread::park_timeout(Duration::from_millis(5));
         }
         if !thread.is_finished() {
-            tracing::warn!("the shards of this node were not given away in time: others take them when its lease ends");
+            tracing::warn!(
+                "the shards of this node were not given away in time: others take them when its lease ends"
+            );
             let _ = self.notes.send(Note::Stop);
         }
         let _ = thread.join();
@@ -196,7 +198,11 @@ impl Turn {
             }
             Output::Take(shards, dead) => {
                 let lost: Vec<String> = dead.iter().map(ToString::to_string).collect();
-                tracing::info!(shards = shards.len(), dead = lost.join(","), "taking shards");
+                tracing::info!(
+                    shards = shards.len(),
+                    dead = lost.join(","),
+                    "taking shards"
+                );
                 Own::Take(shards, dead)
             }
             Output::Give(shards) => {

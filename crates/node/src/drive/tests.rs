@@ -202,10 +202,9 @@ fn config(id: NodeId) -> Config {
     Config {
         alone: true,
         seed: id.0,
-        process_window: 0,
-        light_window: 0,
         idle_micros: 60_000_000,
         keeps: Keeps::default(),
+        dispatch: crate::DispatchSettings::default(),
     }
 }
 

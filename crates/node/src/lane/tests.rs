@@ -88,9 +88,14 @@ fn with_worker(config: Config, now: Time, window: usize) -> Lane {
         process_window: window,
         light_window: window,
         total: TaskResources::ALL,
+        share: TaskResources::ALL,
     };
     let holds = Vec::new();
-    let change = SessionChange::Open { seat, holds };
+    let change = SessionChange::Open {
+        seat,
+        holds,
+        whole: false,
+    };
     lane.on(now, Input::Session(NEAR, change));
     lane
 }
@@ -191,9 +196,7 @@ impl World {
     fn read(&mut self, output: Output) {
         self.acquisitions += usize::from(matches!(output, Output::Acquire(..)));
         let output = match output {
-            Output::Acquire(shards, dead) => {
-                Output::Acquire(shards.without(&self.foreign), dead)
-            },
+            Output::Acquire(shards, dead) => Output::Acquire(shards.without(&self.foreign), dead),
             output => output,
         };
         let damaged = match &output {
@@ -250,10 +253,9 @@ impl World {
         let config = Config {
             seed: id,
             alone: false,
-            process_window: 100,
-            light_window: 100,
             idle_micros: 60_000_000,
             keeps: kapell_engine::topic::Keeps::default(),
+            dispatch: crate::DispatchSettings::default(),
         };
         let cluster: Arc<dyn kapell_store::Cluster> = Arc::new(store.clone());
         let about = kapell_store::NodeAbout {
@@ -266,7 +268,7 @@ impl World {
         cluster.beat(&about, hour).unwrap();
         let mut world = Self {
             now,
-            lane: Lane::new(config, now),
+            lane: with_worker(config, now, 100),
             among: Some((cluster, kapell_model::NodeId(id))),
             ..Self::of(store.clone())
         };
@@ -394,7 +396,7 @@ fn a_new_lane_asks_for_its_shards_once() {
     assert_eq!(world.acquisitions, 1);
     let config = Config {
         seed: 1,
-            alone: true,
+        alone: true,
         idle_micros: 1,
         keeps: kapell_engine::topic::Keeps::default(),
         dispatch: crate::DispatchSettings::default(),

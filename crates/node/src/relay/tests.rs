@@ -307,14 +307,21 @@ fn a_worker_that_comes_to_another_node_brings_all_it_holds() {
     world.on(A, |relay| relay.offer(vec![lost]));
     // B dies.
     for id in [A, C] {
-        world.on(id, |relay| relay.nodes([A, C].into_iter().filter(|other| *other != id).collect()));
+        world.on(id, |relay| {
+            relay.nodes([A, C].into_iter().filter(|other| *other != id).collect())
+        });
     }
     assert_eq!(world.window(A), 0, "its home is away");
     world.opens(C, vec![holding(&arrived)]);
-    let open = world.at(A).sessions.iter().rev().find_map(|(_, change)| match change {
-        SessionChange::Open { holds, whole, .. } => Some((holds.len(), *whole)),
-        _ => None,
-    });
+    let open = world
+        .at(A)
+        .sessions
+        .iter()
+        .rev()
+        .find_map(|(_, change)| match change {
+            SessionChange::Open { holds, whole, .. } => Some((holds.len(), *whole)),
+            _ => None,
+        });
     assert_eq!(open, Some((1, true)));
     assert_eq!(world.window(A), 4);
     world.pass(60);

@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use kapell_api::http::LogQuery;
-use kapell_api::log::{LogOf, LogSink};
+use kapell_api::log::LogOf;
 use kapell_model::{Error, RunId, limits};
 use kapell_store::{LogLines, PostgresLogs};
 use parking_lot::{Condvar, Mutex};
@@ -148,16 +148,6 @@ impl RowLogs {
 impl Drop for RowLogs {
     fn drop(&mut self) {
         self.close();
-    }
-}
-
-impl LogSink for RowLogs {
-    fn append(&self, of: LogOf<'_>, offset: u64, text: &[u8]) {
-        RowLogs::append(self, of, offset, text);
-    }
-
-    fn ended(&self) {
-        self.write_soon();
     }
 }
 

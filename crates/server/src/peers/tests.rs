@@ -65,6 +65,7 @@ impl One {
             seed: id,
             idle_micros: 60_000_000,
             keeps: Keeps::default(),
+            dispatch: kapell_node::DispatchSettings::default(),
         };
         let half = Arc::new(Half::new(Arc::new(store.clone()), shards));
         let threads = prepared

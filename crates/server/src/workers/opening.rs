@@ -152,11 +152,14 @@ impl Workers {
         let end = session.connect();
         let seat = self.seat_of(session);
         let holds = attached;
-        self.node.session(id, SessionChange::Open {
-            seat,
-            holds,
-            whole: false,
-        });
+        self.node.session(
+            id,
+            SessionChange::Open {
+                seat,
+                holds,
+                whole: false,
+            },
+        );
         let now = clock::now();
         let lost = |name| gone(name, now, ("it did not arrive at its worker", true));
         self.node.reports(missing.into_iter().map(lost).collect());

@@ -55,11 +55,14 @@ impl World<'_> {
             share: TaskResources::ALL,
         };
         let holds = Vec::new();
-        Input::Session(NEAR, SessionChange::Open {
-            seat,
-            holds,
-            whole: false,
-        })
+        Input::Session(
+            NEAR,
+            SessionChange::Open {
+                seat,
+                holds,
+                whole: false,
+            },
+        )
     }
 
     pub(super) fn fault(&mut self, fault: &Fault) {

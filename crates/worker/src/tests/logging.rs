@@ -1,9 +1,7 @@
 use super::*;
 use crate::logs::AttemptLog;
 use crate::mask::Masker;
-use kapell_api::log::{self, Line, LogOf, LogSink, Stream};
-use parking_lot::Mutex;
-
+use kapell_api::log::{self, Stream};
 use kapell_model::limits;
 
 #[test]
@@ -121,41 +119,4 @@ fn lines_of_both_streams_keep_their_stream() {
         );
         assert!(line.at.0 > 1_000_000_000_000_000);
     }
-}
-
-/// What was appended, one part after another, and how many attempts ended.
-#[derive(Default)]
-struct Kept(Mutex<(Vec<u8>, usize)>);
-
-impl LogSink for Kept {
-    fn append(&self, of: LogOf<'_>, offset: u64, text: &[u8]) {
-        let mut kept = self.0.lock();
-        assert_eq!(of, (RUN, "step", 1));
-        assert_eq!(offset, kept.0.len() as u64, "parts follow each other");
-        kept.0.extend_from_slice(text);
-    }
-
-    fn ended(&self) {
-        self.0.lock().1 += 1;
-    }
-}
-
-#[test]
-fn lines_go_where_the_server_keeps_them_and_to_no_file() {
-    let kept = Arc::new(Kept::default());
-    let to = Arc::clone(&kept);
-    let setup = setup_with(|config| config.logs = Some(to), Containment::Cgroups);
-    let script =
-        "for i in $(seq 2000); do echo line $i; done; echo \"$T\"; echo no end | tr -d '\\n'";
-    let ended = setup.run(shell_with(script, |process| {
-        process.env = vec![("T".into(), Some(secret("token")))];
-    }));
-    ended.value();
-    let (text, ends) = kept.0.lock().clone();
-    let lines = text.split(|byte| *byte == b'\n').filter_map(Line::decode);
-    let lines: Vec<String> = lines.map(|line| line.text).collect();
-    assert_eq!(lines.len(), 2_002);
-    assert_eq!(lines[1_999..], ["line 2000", "***", "no end"]);
-    assert!(ends > 0, "whoever waits for its lines is told");
-    assert!(!log::file(&setup.dir.path().join("logs"), RUN, "step", 1).exists());
 }

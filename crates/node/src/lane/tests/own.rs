@@ -85,10 +85,7 @@ fn a_shard_is_given_once_the_commit_that_writes_it_is_over() {
     one.commits = Commits::Land;
     one.lane.on(one.now, Input::Committed(Ok(())));
     one.go();
-    assert!(matches!(
-        one.answer(reply),
-        Some(Ok(Answer::Started(_)))
-    ));
+    assert!(matches!(one.answer(reply), Some(Ok(Answer::Started(_)))));
     assert_eq!(one.held(), ShardSet::all().len() - 1);
     two.own(take(of("w")));
     assert_eq!(two.held(), 1);
@@ -166,8 +163,7 @@ fn a_shard_that_another_took_is_missed_with_the_next_commit() {
 
 #[test]
 fn messages_are_looked_for_each_second() {
-    let locked =
-        "workflow: w\nsteps:\n  a: { shell: 'true', locks: [{ name: db }] }\n";
+    let locked = "workflow: w\nsteps:\n  a: { shell: 'true', locks: [{ name: db }] }\n";
     let (mut one, mut two) = two(locked);
     let lock = EntityKey::Lock {
         namespace: "default".into(),

@@ -59,18 +59,21 @@ impl World {
     }
 
     fn open(&mut self, session: SessionId, seat: Seat, holds: Vec<Holding>) {
-        self.say(session, SessionChange::Open {
-            seat,
-            holds,
-            whole: false,
-        });
+        self.say(
+            session,
+            SessionChange::Open {
+                seat,
+                holds,
+                whole: false,
+            },
+        );
     }
 
     /// The process dies and another one begins, which knows of these sessions.
     fn restart(&mut self, unheard: &[(SessionId, Queues)]) {
         let config = Config {
             seed: 8,
-        alone: true,
+            alone: true,
             idle_micros: 60_000_000,
             keeps: kapell_engine::topic::Keeps::default(),
             dispatch: crate::DispatchSettings::default(),

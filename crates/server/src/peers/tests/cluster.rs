@@ -65,6 +65,7 @@ fn member(id: u64, store: &MemoryStore) -> One {
         seed: id,
         idle_micros: 60_000_000,
         keeps: Keeps::default(),
+        dispatch: kapell_node::DispatchSettings::default(),
     };
     let threads = prepared
         .start(
