@@ -34,6 +34,7 @@ const PAGES: [(&str, &str); 30] = [
     page!("not-allowed-now"),
     page!("not-authenticated"),
     page!("not-available"),
+    page!("not-here"),
     page!("not-permitted"),
     page!("not-yours"),
     page!("run-failed"),

@@ -8,8 +8,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use kapell_model::config::{
-    SERVER_GRACE, SERVER_INSECURE, SERVER_LISTEN, SERVER_REQUEST_RATE, SERVER_REQUIRE_TOKEN,
-    SERVER_TLS_CERT, SERVER_TLS_KEY, SERVER_TLS_NAMES, SERVER_TLS_SELF_SIGNED,
+    LOG_FORMAT, SERVER_GRACE, SERVER_INSECURE, SERVER_LISTEN, SERVER_REQUEST_RATE,
+    SERVER_REQUIRE_TOKEN, SERVER_TLS_CERT, SERVER_TLS_KEY, SERVER_TLS_NAMES,
+    SERVER_TLS_SELF_SIGNED,
 };
 use kapell_model::{Error, ErrorCode};
 use kapell_server::local::{self, Listen, Local, Opened, Tls, Want};
@@ -64,11 +65,14 @@ pub(crate) fn server(server: &Server, config: &Config, printer: &mut Printer) ->
         .grace
         .map(|seconds| Duration::from_secs(seconds.into()));
     let grace = grace.unwrap_or_else(|| config.settings.duration(&SERVER_GRACE));
-    let note = format!(
-        "ending: attempts under way have {}, a second signal ends them now",
-        words::count(grace.as_secs(), "second")
-    );
-    printer.notes(&[Line::default().with(PLAIN, note)]);
+    // Whoever reads JSON has it from the line of the log.
+    if config.settings.text(&LOG_FORMAT) != "json" {
+        let note = format!(
+            "ending: attempts under way have {}, a second signal ends them now",
+            words::count(grace.as_secs(), "second")
+        );
+        printer.notes(&[Line::default().with(PLAIN, note)]);
+    }
     tracing::info!(grace_seconds = grace.as_secs(), "the server ends");
     local.stop(grace);
     tracing::info!("the server has ended");

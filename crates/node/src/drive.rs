@@ -148,8 +148,14 @@ impl Node {
         if let Err(mpsc::SendError(Message::Request(_, callback))) =
             self.to_lane.send(Message::Request(request, callback))
         {
-            callback(Err(stopped()));
+            callback(Err(self.ended()));
         }
+    }
+
+    /// What is said of a request that was not begun, as the lane is ending: of several nodes another one does it.
+    fn ended(&self) -> Error {
+        let elsewhere = self.router.get().map(|_| not_here());
+        elsewhere.unwrap_or_else(stopped)
     }
 
     /// From now on there may be other nodes, which are asked for what they own. Once.
@@ -411,6 +417,8 @@ impl Loop {
             }
             self.flush();
             if self.stopping && self.lane.may_stop() {
+                // Who asked meanwhile hears that it was not begun.
+                from.try_iter().for_each(|message| self.take(message));
                 return;
             }
         }

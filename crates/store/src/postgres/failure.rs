@@ -48,6 +48,11 @@ impl Failure {
         self.code == Some(SqlState::CHECK_VIOLATION)
     }
 
+    /// True if this and somebody else waited for each other: nothing was written.
+    pub(super) fn is_deadlock(&self) -> bool {
+        self.code == Some(SqlState::T_R_DEADLOCK_DETECTED)
+    }
+
     /// True if somebody held a lock for too long, and nothing was written.
     pub(super) fn is_lock_held(&self) -> bool {
         self.code == Some(SqlState::LOCK_NOT_AVAILABLE)

@@ -8,6 +8,9 @@ use super::failure::Failure;
 use super::session::{Connector, Session};
 use crate::{Error, Result};
 
+/// How often what is done again is done again because of a deadlock.
+const DEADLOCKS: u32 = 5;
+
 /// How long a connection is waited for when all are in use.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -62,6 +65,7 @@ impl Pool {
     ) -> std::result::Result<T, Failure> {
         let mut place = self.place()?;
         let mut used = place.session.is_some();
+        let mut deadlocks = 0;
         loop {
             let session = match &mut place.session {
                 Some(session) => session,
@@ -71,6 +75,11 @@ impl Pool {
             let Err(failure) = outcome else {
                 return outcome;
             };
+            if failure.is_deadlock() && tries == Tries::Again && deadlocks < DEADLOCKS {
+                // The other one has what it waited for by now.
+                deadlocks += 1;
+                continue;
+            }
             if failure.breaks || session.is_closed() {
                 place.session = None;
                 // The others broke with it: a server that was restarted breaks all.
