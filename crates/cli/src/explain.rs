@@ -18,7 +18,7 @@ macro_rules! page {
 }
 
 /// The pages of `docs/errors`, by code.
-const PAGES: [(&str, &str); 30] = [
+const PAGES: [(&str, &str); 31] = [
     page!("bad-config"),
     page!("bad-definition"),
     page!("bad-params"),

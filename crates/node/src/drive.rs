@@ -418,7 +418,9 @@ impl Loop {
             self.flush();
             if self.stopping && self.lane.may_stop() {
                 // Who asked meanwhile hears that it was not begun.
-                from.try_iter().for_each(|message| self.take(message));
+                for message in from.try_iter() {
+                    self.take(message);
+                }
                 return;
             }
         }
@@ -430,7 +432,7 @@ impl Loop {
             && !self.lane.owned().is_empty()
             && until.is_over()
         {
-            self.lane.on(clock::now(), Input::Own(Own::Stop));
+            self.lane.on(clock::now(), Input::Own(Box::new(Own::Stop)));
         }
     }
 

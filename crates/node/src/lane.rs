@@ -99,7 +99,7 @@ pub enum Input {
     /// Something is said of a worker's session.
     Session(SessionId, SessionChange),
     /// Other shards are to be owned.
-    Own(Own),
+    Own(Box<Own>),
     /// Shards were given away, or not.
     Released(Vec<Lease>, kapell_store::Result<()>),
     /// Queues that are done by workers who name them alone, whether one is there now or not.
@@ -418,7 +418,7 @@ impl Lane {
         }
         match input {
             Input::Committed(result) => self.committed(result),
-            Input::Own(change) => self.own(change),
+            Input::Own(change) => self.own(*change),
             Input::Released(leases, result) => self.released(leases, result),
             Input::Acquired(result) => self.acquired(result),
             Input::Loaded(key, result) => self.loaded(key, result),

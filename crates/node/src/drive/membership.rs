@@ -212,7 +212,7 @@ impl Turn {
             Output::Stop => Own::Stop,
         };
         self.to_lane
-            .send(Message::Input(lane::Input::Own(own)))
+            .send(Message::Input(lane::Input::Own(Box::new(own))))
             .is_ok()
     }
 }

@@ -385,7 +385,7 @@ fn a_deploy_reaches_every_owner_before_it_is_answered() {
         // The word of it follows the answer.
         let rang = || world.cluster.rang.lock().contains(&other);
         let tries = (0..1_000).take_while(|_| !rang());
-        tries.for_each(|_| std::thread::sleep(std::time::Duration::from_millis(5)));
+        tries.for_each(|_| std::thread::park_timeout(std::time::Duration::from_millis(5)));
         assert!(rang());
     }
 }

@@ -277,7 +277,7 @@ impl World {
     }
 
     fn own(&mut self, change: Own) {
-        self.lane.on(self.now, Input::Own(change));
+        self.lane.on(self.now, Input::Own(Box::new(change)));
         self.go();
     }
 

@@ -118,14 +118,14 @@ impl World {
 
     /// What the lane of a node last heard that it may have at the session.
     fn window(&self, id: NodeId) -> usize {
-        let seats = self.nodes[&id].sessions.iter().rev();
+        let mut seats = self.nodes[&id].sessions.iter().rev();
         let seat = |(_, change): &(SessionId, SessionChange)| match change {
             SessionChange::Open { seat, .. } | SessionChange::Seat(seat) => {
                 Some(seat.process_window)
             }
             _ => None,
         };
-        seats.filter_map(seat).next().unwrap()
+        seats.find_map(seat).unwrap()
     }
 
     /// A worker is connected to a node.
@@ -308,7 +308,7 @@ fn a_worker_that_comes_to_another_node_brings_all_it_holds() {
     // B dies.
     for id in [A, C] {
         world.on(id, |relay| {
-            relay.nodes([A, C].into_iter().filter(|other| *other != id).collect())
+            relay.nodes([A, C].into_iter().filter(|other| *other != id).collect());
         });
     }
     assert_eq!(world.window(A), 0, "its home is away");

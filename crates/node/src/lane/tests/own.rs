@@ -76,7 +76,8 @@ fn a_shard_is_given_once_the_commit_that_writes_it_is_over() {
     one.commits = Commits::Hang;
     let reply = one.start("w");
     one.go();
-    one.lane.on(one.now, Input::Own(Own::Give(of("w"))));
+    one.lane
+        .on(one.now, Input::Own(Box::new(Own::Give(of("w")))));
     one.go();
     two.own(take(of("w")));
     assert_eq!(two.held(), 0, "a commit is under way");
@@ -109,7 +110,8 @@ fn what_waits_for_a_read_is_told_to_ask_elsewhere() {
     });
     one.go();
     assert!(one.answer(reply).is_none());
-    one.lane.on(one.now, Input::Own(Own::Give(of("w"))));
+    one.lane
+        .on(one.now, Input::Own(Box::new(Own::Give(of("w")))));
     one.go();
     assert!(is_elsewhere(one.answer(reply)));
     one.deaf = false;

@@ -26,7 +26,7 @@ impl Clock {
             while !stopped.load(Ordering::Relaxed) {
                 let micros = i64::try_from(watch.elapsed().as_micros()).unwrap();
                 store.set_now(Time(1_000_000 + micros));
-                std::thread::sleep(Duration::from_millis(5));
+                std::thread::park_timeout(Duration::from_millis(5));
             }
         });
         Self {
@@ -99,7 +99,7 @@ fn sees(node: &One, run: RunId) {
 fn knows(node: &One, count: usize) {
     let knows = || node.nodes.list().len() == count;
     let tries = (0..2_000).take_while(|_| !knows());
-    tries.for_each(|_| std::thread::sleep(Duration::from_millis(10)));
+    tries.for_each(|_| std::thread::park_timeout(Duration::from_millis(10)));
     assert!(knows(), "{:?}", node.nodes.list());
 }
 
@@ -128,7 +128,9 @@ fn every_node_answers_while_others_come_and_go() {
             let leaving = scope.spawn(|| leaves.threads.take().unwrap().stop());
             // Meanwhile clients of the others see nothing of it.
             for run in &runs {
-                all.iter().for_each(|node| sees(node, *run));
+                for node in &all {
+                    sees(node, *run);
+                }
             }
             leaving.join()
         });
