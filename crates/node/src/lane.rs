@@ -27,7 +27,6 @@ use kapell_engine::{Message, Ref, Run};
 use kapell_expr::BlobRef;
 use kapell_model::{
     EntityKey, Error, ErrorCode, NodeId, Offer, RunId, RunStatus, SessionId, Shard, ShardSet, Time,
-    limits,
 };
 use kapell_store::{Commit, Lease, Mail};
 
@@ -62,6 +61,7 @@ mod fork;
 mod full;
 mod heard;
 mod held;
+mod intake;
 mod measure;
 mod own;
 mod post;
@@ -249,16 +249,6 @@ const CHUNK_OVERHEAD: usize = 1 << 10;
 
 /// Runs that want what there is no room for are looked at so many at a time.
 const SHORT_RUNS: usize = 64;
-
-/// Inputs taken at a time.
-const TURN: usize = 256;
-
-/// Requests in one batch.
-const REQUESTS: usize = 1_024;
-
-/// Reports that may be taken before a request that waits, and then between two requests.
-const BEFORE_REQUEST: usize = 1_024;
-const BETWEEN_REQUESTS: usize = 16;
 
 /// What failed is tried again after so long.
 const RETRY_MICROS: i64 = 1_000_000;
@@ -448,105 +438,6 @@ impl Lane {
             }
         }
         self.run_again();
-    }
-
-    /// True if the open batch takes no more.
-    fn is_full(&self) -> bool {
-        self.open.inputs >= limits::COMMIT_INPUTS || self.open.bytes >= limits::COMMIT_BYTES
-    }
-
-    /// True if inputs wait that the open batch takes.
-    fn has_waiting(&self) -> bool {
-        let requests = !self.requests.is_empty() && self.open.requests < REQUESTS;
-        (requests || !self.reports.is_empty() || self.post.is_waiting())
-            && !self.recovering
-            && !self.broken
-            && !self.is_full()
-    }
-
-    /// Takes some of what waits and fits the open batch: reports first, so that work under way ends
-    /// and leaves memory before new work comes, but not for ever. The rest is taken with the next tick, at once, so that
-    /// a commit that ends meanwhile is followed by the next.
-    fn take_waiting(&mut self) {
-        self.take_mail();
-        let end = self.open.inputs + TURN;
-        while self.open.inputs < end && self.has_waiting() {
-            let before = self.open.inputs;
-            let asked = !self.requests.is_empty() && self.open.requests < REQUESTS;
-            let first = asked && self.passed >= BEFORE_REQUEST;
-            if let Some(reports) = self.reports.front_mut().filter(|_| !first) {
-                match reports.front().map(|report| report.run) {
-                    Some(run) => self.reports_of(run, end),
-                    None => drop(self.reports.pop_front()),
-                }
-                self.passed += self.open.inputs - before;
-            } else if let Some((reply, request)) = self.requests.pop_front() {
-                self.open.inputs += 1;
-                self.open.requests += 1;
-                self.passed = self.passed.saturating_sub(BETWEEN_REQUESTS);
-                self.request(reply, request);
-            }
-            if self.requests.is_empty() {
-                self.passed = 0;
-            }
-            self.run_again();
-        }
-    }
-
-    fn request(&mut self, reply: ReplyId, request: ClientRequest) {
-        match request {
-            ClientRequest::Start(start) => {
-                self.start(start::Making::from_client(reply, *start));
-            }
-            ClientRequest::Run { run, request } => {
-                self.submit(run.into(), ToEntity::Request(reply, request), false);
-            }
-            ClientRequest::View { run } => self.submit(run.into(), ToEntity::View(reply), false),
-            ClientRequest::ViewStep { run, step } => {
-                self.submit(run.into(), ToEntity::ViewStep(reply, step), false);
-            }
-            ClientRequest::Evaluate {
-                run,
-                step,
-                expression,
-            } => self.submit(
-                run.into(),
-                ToEntity::Evaluate(reply, step, expression),
-                false,
-            ),
-            ClientRequest::Fork {
-                run,
-                from,
-                params,
-                text,
-                version,
-                by,
-                idempotency_key,
-            } => {
-                let forking = fork::Forking {
-                    id: fork::Forking::id(run, idempotency_key.as_deref()),
-                    from,
-                    params,
-                    text,
-                    version,
-                    by,
-                };
-                self.submit(run.into(), ToEntity::Fork(reply, Box::new(forking)), false);
-            }
-            ClientRequest::Ask { key, ask } => {
-                self.submit(key, ToEntity::Ask(Some(reply), ask), false);
-            }
-            ClientRequest::AskTogether(asks) => self.ask_together(reply, Vec::new(), asks),
-            ClientRequest::Deploy { versions, asks } => self.ask_together(reply, versions, asks),
-            ClientRequest::Dismiss { run } => {
-                self.submit(run.into(), ToEntity::Dismiss(reply), false);
-            }
-            ClientRequest::Settle { shard } => self.settle(reply, shard),
-        }
-    }
-
-    fn reply(&mut self, reply: ReplyId, answer: Result<Answer, Error>) {
-        self.open.replies.push((reply, answer));
     }
 
     /// Gives an input to an entity: at once if it is in memory and waits for nothing.

@@ -9,34 +9,27 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use kapell_api::client::{self, Api};
 use kapell_api::http::SOCKET;
-use kapell_model::spec::Retention;
-use kapell_model::{Error, ErrorCode, NodeId, Shard, Time};
+use kapell_model::{Error, ErrorCode, NodeId, Time};
+use kapell_node::clock;
 use kapell_node::drive::{Join, Node, Prepared, Threads};
-use kapell_node::{clock, upkeep};
-use kapell_store::{BlobStore, Cluster, NodeAbout, RunRow, Store};
+use kapell_store::{Cluster, NodeAbout, RunRow, Store};
 
 use crate::logs::RunLogs;
 use crate::net::{self, Listener, Served, TlsFiles, Trust};
 use crate::options::NodeOptions;
 use crate::peers::Nodes;
-use crate::register::NAMESPACE;
 use crate::rows::failure;
 use crate::traces::Traces;
 use crate::workers::{Settings, Workers};
 use crate::{Options, SecretSource, Secrets, Service, contents, http, notify, stores};
 
-/// How soon after the start upkeep is done, so that short commands do none.
-const FIRST_UPKEEP: Duration = Duration::from_secs(5);
-
-/// How soon after a step that failed the next is tried.
-const UPKEEP: Duration = Duration::from_mins(10);
+mod upkeep;
 
 /// What is wanted of a data directory.
 pub enum Want {
@@ -66,7 +59,7 @@ pub struct Local {
     service: Arc<Service>,
     threads: Option<Threads>,
     workers: Option<Arc<Workers>>,
-    _upkeep: Option<Upkeep>,
+    _upkeep: Option<upkeep::Upkeep>,
     notify: Option<notify::Sender>,
     store: Arc<dyn Store>,
     node: Option<Node>,
@@ -248,7 +241,7 @@ fn assemble(
     if let Some(node) = node.as_ref().filter(|_| working) {
         node.watch(Box::new(log_end));
     }
-    let upkeep = start_upkeep(
+    let upkeep = upkeep::start(
         &store,
         kept_blobs,
         logs.clone(),
@@ -304,24 +297,6 @@ fn log_end(row: &RunRow) {
         error = row.error.as_deref(),
         "a run has ended"
     );
-}
-
-/// Drops what is kept no longer, where work is done.
-fn start_upkeep(
-    store: &Arc<dyn Store>,
-    blobs: Arc<dyn BlobStore>,
-    logs: RunLogs,
-    retention: Retention,
-    node: Option<Node>,
-) -> Result<Option<Upkeep>, Error> {
-    if node.is_none() {
-        return Ok(None);
-    }
-    let upkeep = upkeep::Upkeep::new(Arc::clone(store), blobs, logs, NAMESPACE);
-    let started = Upkeep::start(upkeep.keeping(retention), node);
-    started
-        .map(Some)
-        .map_err(|error| no_thread("upkeep", &error))
 }
 
 pub(crate) fn cannot_write(data_dir: &Path, error: &std::io::Error) -> Error {
@@ -543,52 +518,6 @@ impl Local {
 impl Drop for Local {
     fn drop(&mut self) {
         self.shut_down(Duration::ZERO);
-    }
-}
-
-/// Drops what is kept no longer, step by step. Ends when it is dropped.
-struct Upkeep {
-    stop: Option<mpsc::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Upkeep {
-    fn start(mut upkeep: upkeep::Upkeep, node: Option<Node>) -> std::io::Result<Self> {
-        let (stop, stopped) = mpsc::channel::<()>();
-        let thread = std::thread::Builder::new()
-            .name("kapell-upkeep".to_owned())
-            .spawn(move || {
-                let mut pause = FIRST_UPKEEP;
-                while stopped.recv_timeout(pause) == Err(mpsc::RecvTimeoutError::Timeout) {
-                    // Of several nodes one sees to what they share.
-                    let mine = node.as_ref().is_none_or(|node| node.is_mine(Shard(0)));
-                    if !mine {
-                        pause = UPKEEP;
-                        continue;
-                    }
-                    pause = match upkeep.step(clock::now()) {
-                        Ok(pause) => Duration::try_from(pause).unwrap_or(UPKEEP),
-                        Err(error) => {
-                            tracing::warn!(%error, "what is kept no longer was not dropped");
-                            UPKEEP
-                        }
-                    };
-                }
-            })?;
-        Ok(Self {
-            stop: Some(stop),
-            thread: Some(thread),
-        })
-    }
-}
-
-impl Drop for Upkeep {
-    fn drop(&mut self) {
-        self.stop.take();
-        if let Some(thread) = self.thread.take() {
-            // A thread that panicked has said so.
-            let _ = thread.join();
-        }
     }
 }
 

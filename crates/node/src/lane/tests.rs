@@ -4,6 +4,7 @@ use std::path::Path;
 use kapell_api::task::{Blobs, Outcome, TaskEvent, TaskResources, Usage};
 use kapell_api::worker::Queues;
 use kapell_expr::Value;
+use kapell_model::limits;
 use kapell_store::{MemoryStore, Store as _, VersionRow};
 
 use super::*;

@@ -1,6 +1,7 @@
 use kapell_model::{RunId, Shard, Time};
 
 use super::*;
+use crate::EntityWrite;
 use crate::conformance;
 
 #[test]
