@@ -132,16 +132,15 @@ pub(super) fn next_wake(connection: &Connection, now: Time) -> Outcome<Option<Ti
         .optional()
 }
 
-const ROW: &str =
-    "r.id, w.namespace, w.name, r.version, r.status, r.created_at, r.started_at, r.ended_at,
-     r.parent, r.trigger, r.good, r.bad, r.known, r.error, r.labels, r.scheduled_at, r.trigger_name,
-     r.backfill";
+pub(super) const RUN: &str =
+    "SELECT r.id, w.namespace, w.name, r.version, r.status, r.created_at, r.started_at, r.ended_at,
+         r.parent, r.trigger, r.good, r.bad, r.known, r.error, r.labels, r.scheduled_at, r.trigger_name,
+         r.backfill
+     FROM runs r CROSS JOIN workflows w ON w.id = r.workflow_id WHERE r.id = ?1";
 
 pub(super) fn run(connection: &Connection, id: RunId) -> Outcome<Option<RunRow>> {
     connection
-        .prepare_cached(&format!(
-            "SELECT {ROW} FROM runs r CROSS JOIN workflows w ON w.id = r.workflow_id WHERE r.id = ?1"
-        ))?
+        .prepare_cached(RUN)?
         .query_row([id.to_bytes()], run_row)
         .optional()
 }

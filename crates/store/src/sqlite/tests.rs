@@ -2,6 +2,7 @@ use std::fs;
 use std::path::Path;
 
 use kapell_model::{EntityKey, RunId, Shard, Time};
+use rusqlite::StatementStatus;
 use tempfile::TempDir;
 
 use super::*;
@@ -271,4 +272,21 @@ fn lists_use_their_indexes() {
             "{sql}: {plan}"
         );
     }
+}
+
+#[test]
+fn a_statement_is_planned_once_whatever_it_is_asked_with() {
+    let (directory, store) = new();
+    let again = |connection: &Connection| {
+        for id in 0..3_u128 {
+            read::run(connection, RunId(id))?;
+        }
+        let statement = connection.prepare_cached(read::RUN)?;
+        Ok::<_, rusqlite::Error>(statement.get_status(StatementStatus::RePrepare))
+    };
+    assert_eq!(store.read(again).unwrap(), 0);
+    let writes = connection::plain(&directory.path().join("kapell.db")).unwrap();
+    assert_eq!(again(&writes), Ok(0));
+    // A connection without that setting does plan again, or else this looks at nothing.
+    assert_ne!(again(&database(&directory)), Ok(0));
 }
