@@ -29,6 +29,9 @@ const HELLO_PATIENCE: Duration = Duration::from_secs(10);
 /// Messages made into one for a worker at most.
 const MERGED: usize = 64;
 
+/// Tasks in one message.
+const TASKS: usize = 512;
+
 /// Where workers of other processes connect: routes for the same listener as all others.
 pub fn routes<S: Clone + Send + Sync + 'static>(workers: Arc<Workers>) -> axum::Router<S> {
     // No router of tonic's: that answers all addresses.
@@ -255,7 +258,8 @@ fn batches(batch: u64, tasks: &[kapell_api::task::Task]) -> Vec<proto::FromServe
     for task in tasks {
         let task = encode::task(task);
         let size = encode::size(&task);
-        if bytes > 0 && bytes + size > MESSAGE_BYTES / 2 {
+        let is_full = bytes + size > MESSAGE_BYTES / 2 || open.tasks.len() == TASKS;
+        if bytes > 0 && is_full {
             all.push(std::mem::take(&mut open));
             bytes = 0;
         }

@@ -1,9 +1,10 @@
 //! One worker's session, as the server knows it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use foldhash::{HashMap, HashMapExt};
 use kapell_api::task::{Place, SecretText, Task, TaskResources, TextPart, Work};
 use kapell_api::worker::{Holding, Queues};
 use kapell_model::{Offer, RunId, SessionId, Time, limits};

@@ -1,10 +1,11 @@
 //! What the server must still hear, and what is here of its attempts. Everything is bounded by what
 //! the server hands out; log lines have a bound of their own.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::HashMap;
 use kapell_api::task::{Place, Report, Task, TaskEvent};
 use kapell_api::worker::{Holding, MESSAGE_BYTES, encode, proto};
 use kapell_model::{Offer, RunId, limits};
@@ -15,7 +16,7 @@ use tokio::sync::Notify;
 pub(crate) type Name = (RunId, Place, Offer);
 
 /// Reports in one message.
-const REPORTS: usize = 2_048;
+const REPORTS: usize = 512;
 
 /// Bytes of log lines in one message.
 const LOG_BYTES: usize = 1 << 20;
