@@ -2,6 +2,7 @@
 
 CARGO   ?= cargo
 SEEDS   ?= 500
+MINUTES ?= 3
 TARGET  := $(or $(CARGO_TARGET_DIR),target)
 XTASK   := $(TARGET)/debug/xtask
 KAPELL  := $(TARGET)/debug/kapell
@@ -12,7 +13,7 @@ BENCH   ?= $(CARGO) run --quiet --release -p kapell-bench
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
 .NOTPARALLEL:
-.PHONY: help quickstart test check bench bench-pg sim docs format lint build tidy unit examples api \
+.PHONY: help quickstart test check bench bench-pg sim chaos cluster docs format lint build tidy unit examples api \
         needs-build needs-python promtool postgresql
 
 help:
@@ -20,6 +21,8 @@ help:
 	@echo 'make check           what each commit must pass, in under a minute once built'
 	@echo 'make test            everything: checks, tests, simulation, examples, the API'
 	@echo 'make sim SEEDS=n     the simulation alone, over n seeds'
+	@echo 'make chaos MINUTES=n a cluster of real processes while everything fails, for n minutes'
+	@echo 'make cluster         three nodes and two workers run the flights; some are killed'
 	@echo 'make bench           the benchmarks'
 	@echo 'make bench-pg        those over a PostgreSQL server of this machine'
 	@echo 'make docs            write the generated pages of docs/'
@@ -36,6 +39,7 @@ else
 	$(CARGO) test --quiet --workspace
 endif
 	$(MAKE) sim
+	$(MAKE) chaos
 	$(MAKE) examples
 	$(MAKE) api
 
@@ -71,6 +75,15 @@ examples: build needs-python
 
 api: build needs-python
 	$(XTASK) api --bin $(KAPELL)
+
+# Needs the right to make networks and mounts (root), and says so where that is missing.
+chaos: needs-build postgresql
+	MINUTES=$(MINUTES) $(CARGO) test --quiet -p kapell-cli --test chaos_cluster -- --ignored --nocapture
+
+cluster: needs-build needs-python postgresql
+	$(CARGO) build --release -p kapell-cli
+	$(CARGO) build --quiet -p kapell-xtask
+	$(XTASK) cluster --bin $(RELEASE)
 
 bench: needs-build
 	$(CARGO) build --release -p kapell-cli

@@ -6,6 +6,7 @@
 //! `KAPELL_TEST_POSTGRES` names another server instead.
 
 pub mod half;
+mod own;
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::net::UnixStream;
@@ -13,6 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+pub use own::OwnServer;
 
 pub use crate::postgres::RawTable;
 use crate::postgres::run_sql;
@@ -155,8 +158,7 @@ impl Server {
             let url = text.parse().map_err(|error| format!("{SERVER}: {error}"))?;
             return Ok(Self { url, _in_use: None });
         }
-        let programs = programs().ok_or("it is not installed")?;
-        let place = Place::new(programs, syncs)?;
+        let place = Place::new(Programs::find()?, syncs)?;
         let in_use = place.lock("users")?;
         in_use.lock_shared().map_err(|error| error.to_string())?;
         let starting = place.lock("start")?;
@@ -211,17 +213,54 @@ fn programs() -> Option<PathBuf> {
     })
 }
 
+/// The programs of a server.
+#[derive(Debug)]
+struct Programs {
+    directory: PathBuf,
+    /// Root may not run a server: `postgres` does it.
+    as_root: bool,
+}
+
+impl Programs {
+    fn find() -> std::result::Result<Self, String> {
+        Ok(Self {
+            directory: programs().ok_or("it is not installed")?,
+            as_root: rustix::process::geteuid().is_root(),
+        })
+    }
+
+    /// Lets whoever runs the server write into a directory.
+    fn give(&self, directory: &Path) -> std::result::Result<(), String> {
+        if self.as_root {
+            let directory = directory.display().to_string();
+            done(Command::new("chown").args(["postgres", &directory]))?;
+        }
+        Ok(())
+    }
+
+    fn run(&self, name: &str) -> Command {
+        let program = self.directory.join(name);
+        let mut command = if self.as_root {
+            let mut command = Command::new("runuser");
+            command.args(["-u", "postgres", "--"]).arg(program);
+            command
+        } else {
+            Command::new(program)
+        };
+        command.current_dir(Path::new("/"));
+        command
+    }
+}
+
 /// The directory of a private server.
 struct Place {
     directory: PathBuf,
-    programs: PathBuf,
-    /// Root may not run a server: `postgres` does it.
-    as_root: bool,
+    programs: Programs,
     syncs: Syncs,
 }
 
 impl Place {
-    fn new(programs: PathBuf, syncs: Syncs) -> std::result::Result<Self, String> {
+    fn new(programs: Programs, syncs: Syncs) -> std::result::Result<Self, String> {
         let user = rustix::process::geteuid();
         let tree = blake3::hash(env!("CARGO_MANIFEST_DIR").as_bytes()).to_hex();
         let kind = if syncs == Syncs::Always {
@@ -233,14 +272,10 @@ impl Place {
         let place = Self {
             directory: std::env::temp_dir().join(name),
             programs,
-            as_root: user.is_root(),
             syncs,
         };
         fs::create_dir_all(&place.directory).map_err(|error| error.to_string())?;
-        if place.as_root {
-            let directory = place.directory.display().to_string();
-            done(Command::new("chown").args(["postgres", &directory]))?;
-        }
+        place.programs.give(&place.directory)?;
         Ok(place)
     }
 
@@ -260,7 +295,7 @@ impl Place {
         // What a server left that was killed is of no use to anybody.
         let _ = fs::remove_dir_all(&data);
         let data = data.display().to_string();
-        done(self.program("initdb").args(["-D", &data]).args([
+        done(self.programs.run("initdb").args(["-D", &data]).args([
             "-A",
             "trust",
             "-N",
@@ -279,7 +314,7 @@ impl Place {
              -c max_connections=300 -c max_locks_per_transaction=256"
         );
         let log = format!("{directory}/data/log");
-        let mut start = self.program("pg_ctl");
+        let mut start = self.programs.run("pg_ctl");
         done(start.args([
             "-D", &data, "-w", "-s", "-l", &log, "-o", &settings, "start",
         ]))?;
@@ -288,7 +323,7 @@ impl Place {
 
     /// Leaves a watcher behind, which stops the server when nobody uses it any more.
     fn watch(&self, data: &str) -> std::result::Result<(), String> {
-        let stop = self.program("pg_ctl");
+        let stop = self.programs.run("pg_ctl");
         let words = std::iter::once(stop.get_program()).chain(stop.get_args());
         let words: Vec<String> = words
             .map(|word| word.to_string_lossy().into_owned())
@@ -304,19 +339,6 @@ impl Place {
                 .arg(lock)
                 .arg(stop),
         )
-    }
-
-    fn program(&self, name: &str) -> Command {
-        let program = self.programs.join(name);
-        let mut command = if self.as_root {
-            let mut command = Command::new("runuser");
-            command.args(["-u", "postgres", "--"]).arg(program);
-            command
-        } else {
-            Command::new(program)
-        };
-        command.current_dir(Path::new("/"));
-        command
     }
 }
 

@@ -15,7 +15,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("cli", &["server", "worker"]),
     ("sim", &["node"]),
     ("bench", &["server", "worker"]),
-    ("xtask", &["model", "server"]),
+    ("xtask", &["model", "server", "store"]),
 ];
 
 /// Reports crates that a manifest may not name.
