@@ -15,6 +15,9 @@ pub(crate) const WORKERS: usize = 4;
 
 const PORT: u16 = 7420;
 
+/// One key for all nodes.
+const SECRETS_KEY: &str = "a2FwZWxsLWNoYW9zLWtlbGwta2FwZWxsLWNoYW9zISE=";
+
 /// See the module.
 pub(crate) struct Town {
     // Dropped in this order: who asks, who is asked, what they are asked over.
@@ -81,6 +84,7 @@ impl Town {
             .current_dir(&self.folder)
             .env_remove("KAPELL_SERVER")
             .env("KAPELL_TOKEN", &self.token)
+            .env("KAPELL_SECRETS_KEY", SECRETS_KEY)
             .env("KAPELL_WORKER_LEASE", "3")
             .env("KAPELL_LOG", "info")
             .env("USER", "ann")

@@ -17,6 +17,9 @@ use super::{PAUSE, SHARDS};
 pub(super) const NODES: usize = 3;
 const WORKERS: usize = 2;
 
+/// One key for all nodes, which lasts as long as this.
+const SECRETS_KEY: &str = "a2FwZWxsLWNsdXN0ZXIta2FwZWxsLWNsdXN0ZXItISE=";
+
 /// A node, as it says of itself.
 pub(super) struct Listed {
     pub(super) id: String,
@@ -91,6 +94,8 @@ impl Town {
             .arg("--data-dir")
             .arg(self.folder.path().join(name))
             .env_remove("KAPELL_SERVER")
+            .env("KAPELL_SECRETS_KEY", SECRETS_KEY)
+            .env("KAPELL_WORKER_LEASE", "5")
             .env("KAPELL_LOG", "info")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -118,7 +123,6 @@ impl Town {
     pub(super) fn start_worker(&mut self, number: usize) -> Result<()> {
         let name = format!("worker-{number}");
         let mut command = self.command(&name)?;
-        command.env("KAPELL_WORKER_LEASE", "5");
         command.args([
             "worker",
             "--server",
