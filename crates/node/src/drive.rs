@@ -49,6 +49,8 @@ pub trait Workers: Send + Sync {
     /// which sessions may hold some, before this returns, and asks them which. Called where reads are made: it may
     /// wait for the store.
     fn took(&self, _leases: &[Lease]) {}
+    /// These shards are given away: said before others can take them.
+    fn gave(&self, _shards: &BTreeSet<Shard>) {}
     /// What waits for workers here, for those who lend theirs.
     fn wants(&self, _wants: Wants) {}
     /// What was said of the ends of these attempts need not be said again.
@@ -97,6 +99,8 @@ pub struct Node {
     metrics: Arc<Metrics>,
     /// Finds the owners of requests, where there are other nodes.
     router: Arc<OnceLock<Arc<Router>>>,
+    /// Until when it may act, where there are other nodes.
+    until: Arc<OnceLock<Until>>,
 }
 
 /// The threads of a node.
@@ -123,6 +127,7 @@ impl Node {
                 waiting: Arc::default(),
                 metrics: Arc::default(),
                 router: Arc::default(),
+                until: Arc::default(),
             },
             from,
             join: None,
@@ -194,6 +199,11 @@ impl Node {
     pub fn is_mine(&self, shard: Shard) -> bool {
         let router = self.router.get();
         router.is_none_or(|router| router.peers.owner(shard) == Owner::Here)
+    }
+
+    /// False for a node among others whose lease is over: others act in its place.
+    pub fn may_act(&self) -> bool {
+        self.until.get().is_none_or(|until| !until.is_over())
     }
 
     /// Requests that wait for an answer.
@@ -321,6 +331,10 @@ impl Prepared {
         let lease = membership
             .as_ref()
             .map(|members| (members.sender(), members.until.clone()));
+        if let Some((_, until)) = &lease {
+            // It is started once.
+            let _ = self.node.until.set(until.clone());
+        }
         std::thread::Builder::new()
             .name("kapell-read".to_owned())
             .spawn(move || {
@@ -566,6 +580,9 @@ fn read(
 ) {
     let mut plans = Plans::default();
     while let Ok(output) = reads.recv() {
+        if let (Output::Release(leases), Some((_, workers))) = (&output, among) {
+            workers.gave(&leases.iter().map(|lease| lease.shard).collect());
+        }
         let shared = among.map(|(shared, _)| shared);
         let Some(input) = perform::read(store, blobs, &mut plans, shared, output) else {
             continue;
