@@ -272,6 +272,8 @@ pub const NODE_HINTS: usize = 1_024;
 pub const NODE_WORK_BYTES: usize = 256 << 20;
 /// Messages of that.
 pub const NODE_WORK: usize = 1 << 18;
+/// Bytes of the address of a node.
+pub const NODE_ADDRESS_BYTES: usize = 512;
 /// Nodes of one cluster that a node talks to.
 pub const NODES: usize = 1_000;
 /// Runs that one call starts.

@@ -158,8 +158,9 @@ pub struct Relay {
     given: Given,
     /// Which of them are to be stopped.
     stops: BTreeSet<Name>,
-    /// The number of the last question that this node asked, and the last that each node has answered.
+    /// The number of the last question that this node has, that it said, and that each node has answered.
     asked: u64,
+    told: u64,
     answered: BTreeMap<NodeId, u64>,
     /// When it was said last which sessions are here.
     listed_at: Instant,
@@ -207,6 +208,7 @@ impl Relay {
             given: Given::default(),
             stops: BTreeSet::new(),
             asked: 0,
+            told: 0,
             answered: BTreeMap::new(),
             listed_at: Instant::default(),
             kept: BTreeSet::new(),
@@ -369,26 +371,30 @@ impl Relay {
         }
     }
 
-    /// The lane owns these from now on: every session may hold attempts of them, until it has said which.
+    /// The lane is about to own these: every session may hold attempts of them, until it has said which.
     pub fn took(&mut self, leases: &[Lease]) {
-        if leases.is_empty() {
-            return;
-        }
         self.asked += 1;
         for lease in leases {
             self.owns.insert(lease.shard, lease.epoch);
         }
+        let homes = self.homes.iter().map(|(id, home)| (*id, &home.queues));
+        let far = self.far.iter().map(|(id, far)| (*id, &far.queues));
+        let unheard = homes
+            .chain(far)
+            .map(|(id, queues)| Output::Session(id, SessionChange::Unheard(queues.clone())));
+        self.out.extend(unheard.collect::<Vec<_>>());
+    }
+
+    /// The lane has heard that it owns these, and takes what it is told of them: all are asked.
+    pub fn ask(&mut self, leases: &[Lease]) {
+        self.told = self.asked;
         let shards: Vec<(Shard, u64)> = leases
             .iter()
             .map(|lease| (lease.shard, lease.epoch))
             .collect();
-        for (id, far) in &self.far {
-            let change = SessionChange::Unheard(far.queues.clone());
-            self.out.push(Output::Session(*id, change));
-        }
-        self.taken_over(self.me, self.asked, &shards);
+        self.taken_over(self.me, self.told, &shards);
         for node in self.nodes.clone() {
-            let took = Word::Took(self.asked, shards.clone());
+            let took = Word::Took(self.told, shards.clone());
             self.out.push(Output::Tell(node, took));
         }
     }

@@ -218,6 +218,7 @@ fn assemble(
             let settings = with_kept(workers, &secrets);
             let started = match cluster.zip(options.node.clone()) {
                 Some((cluster, options)) => {
+                    secrets.agree()?;
                     let (nodes, join) = joins(&prepared, &store, cluster, options)?;
                     let (node, shared) = (prepared.node(), Arc::clone(&store));
                     let (relaying, jobs) = Relaying::new(node, &nodes, shared, settings.lease);

@@ -282,9 +282,6 @@ impl drive::Workers for Relaying {
     }
 
     fn took(&self, leases: &[Lease]) {
-        if leases.is_empty() {
-            return;
-        }
         // A row is there before the first attempt goes to its session, so whoever may hold one is among these.
         let mut told = false;
         let rows = loop {
@@ -306,6 +303,10 @@ impl drive::Workers for Relaying {
             }
             relay.took(leases);
         });
+    }
+
+    fn ask(&self, leases: &[Lease]) {
+        self.with(|relay| relay.ask(leases));
     }
 
     fn gave(&self, shards: &BTreeSet<Shard>) {

@@ -12,7 +12,7 @@ use kapell_api::worker::{PROTOCOL, proto};
 use kapell_model::{ErrorCode, RunId, RunStatus, Shard};
 use kapell_server::local::{self, Listen, Local, Opened, Tls, Want};
 use kapell_server::workers::Settings;
-use kapell_server::{NodeOptions, Options};
+use kapell_server::{KeySource, NodeOptions, Options};
 use kapell_store::testing::TestSchema;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -20,6 +20,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Endpoint;
+
+/// All nodes have one key of secrets.
+const KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 
 struct Node {
     folder: TempDir,
@@ -36,7 +39,7 @@ impl Node {
         let folder = TempDir::new().unwrap();
         let options = Options {
             store: Some(schema.text()),
-            blob_cache: 1 << 20,
+            keys: Some(KeySource::Given(KEY.to_owned())),
             node: Some(NodeOptions {
                 address: format!("http://{address}"),
                 lease: Duration::from_secs(3),

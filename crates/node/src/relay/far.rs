@@ -113,7 +113,7 @@ impl Relay {
             }
         }
         let owns = self.owns.iter().map(|(shard, epoch)| (*shard, *epoch));
-        let took = Word::Took(self.asked, owns.collect());
+        let took = Word::Took(self.told, owns.collect());
         self.out.push(Output::Tell(node, took));
         self.out
             .push(Output::Tell(node, Word::Wants(self.wants.clone())));
@@ -258,7 +258,7 @@ impl Relay {
             }
         }
         // What is held counts only once the last question is answered: a node before may have handed out more.
-        let answered = self.answered.get(&node).copied().unwrap_or(0) == self.asked;
+        let answered = self.has_answered(node);
         let lost = self.compare(node, id, &holds);
         self.out.push(Output::Session(
             id,
@@ -345,8 +345,17 @@ impl Relay {
         }
     }
 
-    /// Another node says what its workers report.
-    pub(super) fn far_reports(&mut self, node: NodeId, reports: Vec<Report>) {
+    /// True if a node has answered the last question.
+    fn has_answered(&self, node: NodeId) -> bool {
+        self.answered.get(&node).copied().unwrap_or(0) == self.asked
+    }
+
+    /// Another node says what its workers report. Ends mean nothing to the lane before it has heard what is held:
+    /// they are said again after that.
+    pub(super) fn far_reports(&mut self, node: NodeId, mut reports: Vec<Report>) {
+        if !self.has_answered(node) {
+            reports.retain(|report| !matches!(report.event, TaskEvent::Ended { .. }));
+        }
         for report in &reports {
             let name = (report.run, report.place, report.offer);
             if let Some(sent) = self.sent.get_mut(&node) {
@@ -360,7 +369,9 @@ impl Relay {
                 self.stops.remove(&name);
             }
         }
-        self.out.push(Output::Reports(reports));
+        if !reports.is_empty() {
+            self.out.push(Output::Reports(reports));
+        }
     }
 }
 

@@ -146,29 +146,19 @@ impl Relay {
             }
             held.from = node;
         }
-        let sessions: Vec<(SessionId, Queues, bool)> = self
-            .homes
-            .iter()
-            .map(|(id, home)| (*id, home.queues.clone(), home.unheard))
-            .collect();
-        for (id, queues, unheard) in sessions {
-            if node == self.me {
-                self.out
-                    .push(Output::Session(id, SessionChange::Unheard(queues)));
-            }
-            if !unheard {
-                let holds = self.holds_of(id);
-                self.out.push(if node == self.me {
-                    Output::Session(id, SessionChange::Holds(holds))
-                } else {
-                    Output::Tell(node, Word::Holds(number, id, holds))
-                });
-            }
+        let heard = self.homes.iter().filter(|(_, home)| !home.unheard);
+        for id in heard.map(|(id, _)| *id).collect::<Vec<_>>() {
+            let holds = self.holds_of(id);
+            self.out.push(if node == self.me {
+                Output::Session(id, SessionChange::Holds(holds))
+            } else {
+                Output::Tell(node, Word::Holds(number, id, holds))
+            });
         }
-        self.say_ends(node, None);
         if node != self.me {
             self.out.push(Output::Tell(node, Word::Told(number)));
         }
+        self.say_ends(node, None);
         self.settle();
     }
 

@@ -61,7 +61,7 @@ impl World {
                 epoch: 1,
                 seq: 1,
             };
-            relay.took(&[own]);
+            takes(&mut relay, &[own]);
             let node = Node {
                 relay,
                 reports: Vec::new(),
@@ -145,6 +145,12 @@ impl World {
         let change = SessionChange::Open { seat, holds };
         self.on(id, |relay| relay.session(S, change));
     }
+}
+
+/// The lane takes shards over.
+fn takes(relay: &mut Relay, leases: &[Lease]) {
+    relay.took(leases);
+    relay.ask(leases);
 }
 
 fn nine() -> Arc<std::sync::Mutex<NodeId>> {
@@ -269,7 +275,7 @@ fn a_new_owner_hears_what_is_held_and_the_one_before_hands_out_nothing_more() {
         seq: 1,
     };
     world.at(C).sessions.clear();
-    world.on(C, |relay| relay.took(&[lease]));
+    world.on(C, |relay| takes(relay, &[lease]));
     let heard = &world.at(C).sessions;
     assert!(
         matches!(&heard[0], (S, SessionChange::Unheard(_))),
@@ -297,7 +303,7 @@ fn an_end_waits_for_an_owner_that_is_away() {
     world.cut.extend([(B, A), (A, B)]);
     world.on(B, |relay| relay.reports(vec![ended(&task)]));
     *nine.lock().unwrap() = C;
-    world.at(C).relay.took(&[lease(2)]);
+    takes(&mut world.at(C).relay, &[lease(2)]);
     world.pass(3);
     assert!(!world.at(C).reports.is_empty());
     world.on(C, |relay| relay.taken(&[name(&task)]));
@@ -405,8 +411,8 @@ fn only_the_answer_to_the_last_question_counts() {
     world.opens(B, Vec::new());
     let task = task(9, 1, 1);
     *nine.lock().unwrap() = C;
-    world.at(C).relay.took(&[lease(2)]);
-    world.at(C).relay.took(&[lease(3)]);
+    takes(&mut world.at(C).relay, &[lease(2)]);
+    takes(&mut world.at(C).relay, &[lease(3)]);
     world.at(C).sessions.clear();
     let holds = |number| Word::Holds(number, S, vec![holding(&task)]);
     world.at(C).relay.hear(B, holds(2));
@@ -426,7 +432,7 @@ fn only_the_answer_to_the_last_question_counts() {
 #[test]
 fn what_a_session_holds_counts_once_its_home_has_answered() {
     let mut world = World::new(&nine());
-    world.at(C).relay.took(&[lease(2)]);
+    takes(&mut world.at(C).relay, &[lease(2)]);
     let open = |holds| {
         let seat = nothing(&Queues::Others);
         Word::Session(S, SessionChange::Open { seat, holds })
@@ -491,7 +497,7 @@ fn a_home_that_says_itself_again_still_lends_and_an_end_outlives_its_session() {
 fn a_stop_that_a_cut_way_lost_is_said_again_until_the_end() {
     let mut world = World::new(&nine());
     world.opens(B, Vec::new());
-    world.on(A, |relay| relay.took(&[lease(1)]));
+    world.on(A, |relay| takes(relay, &[lease(1)]));
     let task = task(9, 1, 1);
     world.on(A, |relay| relay.offer(vec![task.clone()]));
     world.cut.insert((A, B));
@@ -528,4 +534,62 @@ fn an_end_on_its_way_is_said_again_after_what_is_held() {
     world.opens(A, Vec::new());
     let names: Vec<Name> = world.at(A).reports.iter().map(told).collect();
     assert_eq!(names, [name(&task), name(&task)]);
+}
+
+#[test]
+fn what_is_held_is_said_once_the_lane_takes_it() {
+    let mut world = World::new(&nine());
+    let task = task(9, 1, 1);
+    for at in [A, B] {
+        world.opens(at, vec![holding(&task)]);
+        world.at(A).sessions.clear();
+        world.on(A, |relay| relay.took(&[lease(2)]));
+        let says = |world: &mut World, holds: usize| {
+            let heard = std::mem::take(&mut world.at(A).sessions);
+            let said = heard.iter().any(|(_, change)| match change {
+                SessionChange::Holds(said) => said.len() == holds,
+                SessionChange::Open { .. } => true,
+                _ => false,
+            });
+            let unheard = matches!(heard.first(), Some((S, SessionChange::Unheard(_))));
+            (unheard, said)
+        };
+        assert_eq!(
+            says(&mut world, 1),
+            (true, false),
+            "it would hear of what it does not own"
+        );
+        world.on(B, |relay| relay.opened(A));
+        world.on(A, |relay| relay.opened(B));
+        assert_eq!(
+            says(&mut world, 1),
+            (false, false),
+            "nor when homes say themselves again"
+        );
+        world.on(A, |relay| relay.ask(&[lease(2)]));
+        assert_eq!(says(&mut world, 1), (false, true));
+    }
+}
+
+#[test]
+fn an_end_counts_once_the_owner_has_heard_what_is_held() {
+    let nine = nine();
+    let mut world = World::new(&nine);
+    world.opens(B, Vec::new());
+    let task = task(9, 1, 1);
+    world.on(A, |relay| relay.offer(vec![task.clone()]));
+    *nine.lock().unwrap() = C;
+    world.cut.insert((C, B));
+    world.on(C, |relay| takes(relay, &[lease(2)]));
+    world.on(B, |relay| relay.reports(vec![ended(&task)]));
+    assert!(
+        world.at(C).reports.is_empty(),
+        "it knows of no such attempt"
+    );
+    world.cut.clear();
+    world.on(C, |relay| relay.opened(B));
+    let holds = world.at(C).sessions.iter().rev();
+    let holds = holds.filter(|(_, change)| matches!(change, SessionChange::Holds(_)));
+    assert_eq!(holds.count(), 1);
+    assert_eq!(world.at(C).reports.len(), 1);
 }
