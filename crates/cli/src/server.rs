@@ -8,14 +8,15 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use kapell_model::config::{
-    LOG_FORMAT, SERVER_GRACE, SERVER_INSECURE, SERVER_LISTEN, SERVER_REQUEST_RATE,
-    SERVER_REQUIRE_TOKEN, SERVER_TLS_CERT, SERVER_TLS_KEY, SERVER_TLS_NAMES,
+    LOG_FORMAT, SERVER_ADVERTISE, SERVER_GRACE, SERVER_INSECURE, SERVER_LISTEN, SERVER_NODE_LEASE,
+    SERVER_REQUEST_RATE, SERVER_REQUIRE_TOKEN, SERVER_TLS_CERT, SERVER_TLS_KEY, SERVER_TLS_NAMES,
     SERVER_TLS_SELF_SIGNED,
 };
-use kapell_model::{Error, ErrorCode};
+use kapell_model::{Error, ErrorCode, limits};
 use kapell_server::local::{self, Listen, Local, Opened, Tls, Want};
 use kapell_server::net::TlsFiles;
 use kapell_server::workers::OwnQueues;
+use kapell_server::{NodeOptions, Options};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 
@@ -88,7 +89,10 @@ fn open(
     printer: &mut Printer,
 ) -> Result<Option<Box<Local>>, Error> {
     let queues = config.queues(&server.queues)?;
-    let options = config.options();
+    let options = Options {
+        node: node(server, config)?,
+        ..config.options()
+    };
     let mut said = false;
     loop {
         let work = session::work(config, server.slots, own_queues(&queues));
@@ -156,6 +160,40 @@ fn listen(server: &Server, settings: &Settings) -> Result<Listen, Error> {
         require_token: server.require_token || settings.is_on(&SERVER_REQUIRE_TOKEN),
         request_rate: rate.unwrap_or(local::REQUEST_RATE),
     })
+}
+
+/// What this server says of itself to others, if it is to share a database with them.
+fn node(server: &Server, config: &Config) -> Result<Option<NodeOptions>, Error> {
+    let settings = &config.settings;
+    let said = server.advertise.clone();
+    let Some(address) = said.or_else(|| settings.some_text(&SERVER_ADVERTISE)) else {
+        return Ok(None);
+    };
+    if config.store.is_none() {
+        return Err(bad(
+            "several servers cannot share the data directory of one".to_owned(),
+            "`--advertise` goes with a store in PostgreSQL: `--store postgres://…`",
+        ));
+    }
+    let is_url = address.starts_with("http://") || address.starts_with("https://");
+    if !is_url || address.len() > limits::NODE_ADDRESS_BYTES {
+        return Err(bad(
+            format!("`{address}` is no address of a server"),
+            "a URL, as http://10.0.0.7:7420",
+        ));
+    }
+    let lease = settings.duration(&SERVER_NODE_LEASE);
+    if !(Duration::from_secs(1)..=Duration::from_mins(5)).contains(&lease) {
+        return Err(bad(
+            "`server.node_lease` is out of its range".to_owned(),
+            "from 1s to 5m",
+        ));
+    }
+    Ok(Some(NodeOptions {
+        address,
+        lease,
+        ca: config.ca().map(Into::into),
+    }))
 }
 
 /// Whose certificate is shown: as the flags say, else the configuration.

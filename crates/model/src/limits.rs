@@ -267,6 +267,13 @@ pub const NODE_MESSAGE_BYTES: usize = 16 << 20;
 pub const NODE_REQUESTS: usize = 4_096;
 /// Hints from one node that wait to be sent to another.
 pub const NODE_HINTS: usize = 1_024;
+/// Bytes about attempts at workers of another node that wait to be sent to it; beyond that the connection starts
+/// anew.
+pub const NODE_WORK_BYTES: usize = 256 << 20;
+/// Messages of that.
+pub const NODE_WORK: usize = 1 << 18;
+/// Bytes of the address of a node.
+pub const NODE_ADDRESS_BYTES: usize = 512;
 /// Nodes of one cluster that a node talks to.
 pub const NODES: usize = 1_000;
 /// Runs that one call starts.

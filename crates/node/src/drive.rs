@@ -36,8 +36,8 @@ mod tests;
 
 pub use membership::{Heard, Join};
 use membership::{Membership, ToMembers, Until};
-use route::Router;
 pub use route::{FromPeer, Owner, PATIENCE, Peers, Unanswered};
+use route::{Router, too_many};
 
 /// Where attempts go. Calls must not wait.
 pub trait Workers: Send + Sync {
@@ -45,10 +45,13 @@ pub trait Workers: Send + Sync {
     fn offer(&self, tasks: Vec<Task>);
     /// Stop attempts.
     fn stop(&self, attempts: &[(RunId, Place, Offer)]);
-    /// Another owner may have handed out attempts of shards that are owned here from now on: says to the node
-    /// which sessions may hold some, before this returns, and asks them which. Called where reads are made: it may
-    /// wait for the store.
+    /// Another owner may have handed out attempts of shards that are owned here in a moment: says to the node
+    /// which sessions may hold some, before this returns. Called where reads are made: it may wait for the store.
     fn took(&self, _leases: &[Lease]) {}
+    /// The node has heard that it owns these shards: asks all sessions what they hold.
+    fn ask(&self, _leases: &[Lease]) {}
+    /// These shards are given away: said before others can take them.
+    fn gave(&self, _shards: &BTreeSet<Shard>) {}
     /// What waits for workers here, for those who lend theirs.
     fn wants(&self, _wants: Wants) {}
     /// What was said of the ends of these attempts need not be said again.
@@ -97,6 +100,8 @@ pub struct Node {
     metrics: Arc<Metrics>,
     /// Finds the owners of requests, where there are other nodes.
     router: Arc<OnceLock<Arc<Router>>>,
+    /// Until when it may act, where there are other nodes.
+    until: Arc<OnceLock<Until>>,
 }
 
 /// The threads of a node.
@@ -123,6 +128,7 @@ impl Node {
                 waiting: Arc::default(),
                 metrics: Arc::default(),
                 router: Arc::default(),
+                until: Arc::default(),
             },
             from,
             join: None,
@@ -196,6 +202,11 @@ impl Node {
         router.is_none_or(|router| router.peers.owner(shard) == Owner::Here)
     }
 
+    /// False for a node among others whose lease is over: others act in its place.
+    pub fn may_act(&self) -> bool {
+        self.until.get().is_none_or(|until| !until.is_over())
+    }
+
     /// Requests that wait for an answer.
     pub fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
@@ -255,18 +266,11 @@ impl Node {
     pub fn watch(&self, watcher: Watcher) {
         let _ = self.to_lane.send(Message::Watch(watcher));
     }
-}
 
-impl Node {
     /// Calls `watcher` for each commit, once it is durable.
     pub fn watch_commits(&self, watcher: CommitWatcher) {
         let _ = self.to_lane.send(Message::WatchCommits(watcher));
     }
-}
-
-fn too_many() -> Error {
-    let message = format!("more than {REQUESTS} requests wait for an answer");
-    Error::new(ErrorCode::LimitReached, message).hint("try again in a moment")
 }
 
 fn stopped() -> Error {
@@ -321,6 +325,10 @@ impl Prepared {
         let lease = membership
             .as_ref()
             .map(|members| (members.sender(), members.until.clone()));
+        if let Some((_, until)) = &lease {
+            // It is started once.
+            let _ = self.node.until.set(until.clone());
+        }
         std::thread::Builder::new()
             .name("kapell-read".to_owned())
             .spawn(move || {
@@ -566,15 +574,27 @@ fn read(
 ) {
     let mut plans = Plans::default();
     while let Ok(output) = reads.recv() {
+        if let (Output::Release(leases), Some((_, workers))) = (&output, among) {
+            workers.gave(&leases.iter().map(|lease| lease.shard).collect());
+        }
         let shared = among.map(|(shared, _)| shared);
         let Some(input) = perform::read(store, blobs, &mut plans, shared, output) else {
             continue;
         };
-        if let (Input::Acquired(Ok(leases)), Some((_, workers))) = (&input, among) {
-            workers.took(leases);
-        }
+        let taken = match (&input, among) {
+            (Input::Acquired(Ok(leases)), Some((_, workers))) if !leases.is_empty() => {
+                workers.took(leases);
+                Some((leases.clone(), workers))
+            }
+            _ => None,
+        };
         if answers.send(Message::Input(input)).is_err() {
             return;
+        }
+        // What is said of shards that the lane does not own it leaves to others. Nothing that was in them is
+        // read before this.
+        if let Some((leases, workers)) = taken {
+            workers.ask(&leases);
         }
     }
 }

@@ -99,10 +99,14 @@ impl Lender {
         }
     }
 
-    /// A node is no longer there, or was told nothing yet: it wants nothing until it says so, and is told
-    /// everything again.
+    /// A node is no longer there: it wants nothing until it says so, and is told everything again.
     pub fn forget(&mut self, node: NodeId) {
         self.wants.remove(&node);
+        self.untold_node(node);
+    }
+
+    /// A node may have missed what it was told: it is told everything again.
+    pub fn untold_node(&mut self, node: NodeId) {
         for lent in self.sessions.values_mut() {
             lent.told.remove(&node);
         }

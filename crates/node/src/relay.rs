@@ -13,14 +13,19 @@
 //! handed out until the home has it. So whatever a link loses is said again once it is open: attempts by name, so
 //! that twice is once.
 //!
-//! A node that takes over shards asks every home what its workers hold of them, and until it has heard of a session
+//! A node that takes over shards asks every home what its workers hold, and until it has heard of a session
 //! nothing that stood ready in its queues is granted. A home that was asked hands out nothing more of those shards
-//! that an owner before had granted.
+//! that an owner before had granted. Questions have numbers, and only the answer to the last one counts.
+//!
+//! What was handed out to a worker elsewhere, and neither is there nor on its way when its home says what it has,
+//! was lost on the way: that is decided here, where both are known, and not in the lane.
 //!
 //! - **Crash** of a home: its workers go to other nodes with what they hold; what a worker does not hold then was
 //!   lost on the way. One that comes nowhere within its lease is over.
 //! - **Crash** of an owner: the next one asks; reports wait here meanwhile.
 //! - **Slow link**: bounded by what workers have room for, since nothing else is in flight.
+//! - **Lost word**: all that matters is said again when a way is open again, and each home says now and then
+//!   which sessions it has. Of who is not known to be a node only ends are heard; it is asked to say all once it is.
 //! - **Clock jump**: times are given, on a clock that does not jump.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,14 +34,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kapell_api::task::{Outcome, Place, Report, Task, TaskEvent, TaskResources};
-use kapell_api::worker::Queues;
+use kapell_api::worker::{Holding, Queues};
 use kapell_model::{NodeId, Offer, RunId, SessionId, Shard, Time};
 use kapell_store::Lease;
 
 use crate::lane::{Seat, SessionChange};
 use crate::lend::{Lender, Takes, Wants};
 use crate::members::Instant;
+use far::Given;
 
+mod far;
 mod home;
 #[cfg(test)]
 mod tests;
@@ -47,6 +54,8 @@ pub type Name = (RunId, Place, Offer);
 /// What nodes say to each other of workers.
 #[derive(Clone, Debug)]
 pub enum Word {
+    /// Who speaks has not heard what was said: all that matters is to be said again.
+    Again,
     /// Attempts for workers whose home the other is.
     Offer(Vec<Task>),
     /// These arrived.
@@ -57,12 +66,18 @@ pub enum Word {
     Taken(Vec<Name>),
     /// What workers report of runs that the other owns.
     Reports(Vec<Report>),
+    /// The sessions whose home is who speaks, and no others.
+    Sessions(Vec<SessionId>),
     /// Something of a session whose home is who speaks.
     Session(SessionId, SessionChange),
     /// What waits for workers at who speaks.
     Wants(Wants),
-    /// Who speaks owns these shards from now on: what do the other's workers hold of them?
-    Took(Vec<(Shard, u64)>),
+    /// Who speaks owns these shards from now on: what do the other's workers hold? A question with its number.
+    Took(u64, Vec<(Shard, u64)>),
+    /// What a worker holds, of all runs, in answer to the question with this number.
+    Holds(u64, SessionId, Vec<Holding>),
+    /// That question is answered.
+    Told(u64),
 }
 
 /// What is to be done.
@@ -99,7 +114,7 @@ struct Home {
 struct Far {
     home: NodeId,
     queues: Queues,
-    /// Its home is gone: it is over then, unless it comes to another.
+    /// Its home is gone, or does not know it: it is over then, unless it comes to another.
     until: Option<Instant>,
 }
 
@@ -118,6 +133,9 @@ struct Held {
 /// Between two times that an end is said.
 const AGAIN: Duration = Duration::from_secs(2);
 
+/// Between two times that a home says which sessions it has.
+const SESSIONS_AGAIN: Duration = Duration::from_secs(10);
+
 /// See the module.
 #[derive(Debug)]
 pub struct Relay {
@@ -125,8 +143,9 @@ pub struct Relay {
     lease: Duration,
     now: Instant,
     wall: Time,
-    /// The other nodes.
+    /// The other nodes, once that was said.
     nodes: BTreeSet<NodeId>,
+    knows_nodes: bool,
     lender: Lender,
     homes: BTreeMap<SessionId, Home>,
     held: BTreeMap<Name, Held>,
@@ -135,6 +154,18 @@ pub struct Relay {
     far: BTreeMap<SessionId, Far>,
     /// Handed out to workers of other homes, which have not said that it arrived.
     sent: BTreeMap<NodeId, BTreeMap<Name, Task>>,
+    /// Attempts of runs that are owned here at workers of other homes.
+    given: Given,
+    /// Which of them are to be stopped.
+    stops: BTreeSet<Name>,
+    /// The number of the last question that this node has, that it said, and that each node has answered.
+    asked: u64,
+    told: u64,
+    answered: BTreeMap<NodeId, u64>,
+    /// When it was said last which sessions are here.
+    listed_at: Instant,
+    /// Queues that are for workers which name them, also while none is there.
+    kept: BTreeSet<Arc<str>>,
     /// Ends that other homes reported and that are not taken yet.
     reported: BTreeMap<Name, NodeId>,
     /// What this node owns, with the epochs.
@@ -167,12 +198,20 @@ impl Relay {
             now: Instant::default(),
             wall: Time(0),
             nodes: BTreeSet::new(),
+            knows_nodes: false,
             lender: Lender::new(me),
             homes: BTreeMap::new(),
             held: BTreeMap::new(),
             floors: BTreeMap::new(),
             far: BTreeMap::new(),
             sent: BTreeMap::new(),
+            given: Given::default(),
+            stops: BTreeSet::new(),
+            asked: 0,
+            told: 0,
+            answered: BTreeMap::new(),
+            listed_at: Instant::default(),
+            kept: BTreeSet::new(),
             reported: BTreeMap::new(),
             owns: BTreeMap::new(),
             wants: Wants::new(),
@@ -218,67 +257,48 @@ impl Relay {
             .map(|(id, _)| *id)
             .collect();
         for id in over {
-            self.far.remove(&id);
-            self.out.push(Output::Session(id, SessionChange::Over));
+            self.far_over(id);
             self.out.push(Output::Over(id));
+        }
+        if self.listed_at.plus(SESSIONS_AGAIN) <= now {
+            self.listed_at = now;
+            for node in self.nodes.clone() {
+                self.list(node);
+            }
         }
     }
 
     /// Which other nodes there are.
     pub fn nodes(&mut self, nodes: BTreeSet<NodeId>) {
         let gone: Vec<NodeId> = self.nodes.difference(&nodes).copied().collect();
+        let new: Vec<NodeId> = nodes.difference(&self.nodes).copied().collect();
         self.nodes = nodes;
+        self.knows_nodes = true;
         for node in gone {
             self.lender.forget(node);
             self.sent.remove(&node);
-            let until = self.now.plus(self.lease);
-            for (id, far) in self.far.iter_mut().filter(|(_, far)| far.home == node) {
-                far.until = Some(until);
-                let nothing = SessionChange::Seat(nothing(&far.queues));
-                self.out.push(Output::Session(*id, nothing));
-            }
+            self.answered.remove(&node);
+        }
+        let away: Vec<SessionId> = self
+            .far
+            .iter()
+            .filter(|(_, far)| far.until.is_none() && !self.nodes.contains(&far.home))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in away {
+            self.away(id);
+        }
+        for node in new {
+            self.opened(node);
         }
         self.settle();
     }
 
-    /// The way to a node is open again: what it may have missed is said.
+    /// The way to a node is open, or it was not known before: what it may have missed is said, and what it said
+    /// meanwhile asked for.
     pub fn opened(&mut self, node: NodeId) {
-        self.lender.forget(node);
-        let said = self.homes.iter().map(|(id, home)| {
-            let change = if home.unheard {
-                SessionChange::Unheard(home.queues.clone())
-            } else {
-                SessionChange::Open {
-                    seat: nothing(&home.queues),
-                    holds: self.holds_of(*id, node),
-                    whole: false,
-                }
-            };
-            Output::Tell(node, Word::Session(*id, change))
-        });
-        self.out.extend(said.collect::<Vec<_>>());
-        let owns: Vec<(Shard, u64)> = self
-            .owns
-            .iter()
-            .map(|(shard, epoch)| (*shard, *epoch))
-            .collect();
-        if !owns.is_empty() {
-            self.out.push(Output::Tell(node, Word::Took(owns)));
-        }
-        self.out
-            .push(Output::Tell(node, Word::Wants(self.wants.clone())));
-        let sent = self.sent.get(&node).into_iter().flatten();
-        let sent: Vec<Task> = sent.map(|(_, task)| task.clone()).collect();
-        if !sent.is_empty() {
-            self.out.push(Output::Tell(node, Word::Offer(sent)));
-        }
-        for held in self.held.values_mut() {
-            if let Some((_, said_at)) = &mut held.end {
-                // With the next tick.
-                *said_at = Instant::default();
-            }
-        }
-        self.settle();
+        self.out.push(Output::Tell(node, Word::Again));
+        self.say_all_to(node);
     }
 
     // What the lane says.
@@ -295,11 +315,13 @@ impl Relay {
             }
             match self.far.get(&task.session) {
                 Some(far) => {
+                    let name = (task.run, task.place, task.offer);
+                    self.given.insert(name, task.session);
                     let sent = self.sent.entry(far.home).or_default();
-                    sent.insert((task.run, task.place, task.offer), task.clone());
+                    sent.insert(name, task.clone());
                     there.entry(far.home).or_default().push(task);
                 }
-                None => lost.push(self.lost(&task)),
+                None => lost.push(self.lost((task.run, task.place, task.offer), GONE)),
             }
         }
         self.hand_out(self.me, here);
@@ -313,11 +335,23 @@ impl Relay {
 
     /// Attempts are to be stopped.
     pub fn stop(&mut self, names: &[Name]) {
-        self.out.push(Output::Stop(names.to_vec()));
-        let homes: BTreeSet<NodeId> = self.far.values().map(|far| far.home).collect();
-        for node in homes {
-            self.out
-                .push(Output::Tell(node, Word::Stop(names.to_vec())));
+        let mut here = Vec::new();
+        let mut there: BTreeMap<NodeId, Vec<Name>> = BTreeMap::new();
+        for name in names {
+            if self.given.session(name).is_none() {
+                here.push(*name);
+                continue;
+            }
+            self.stops.insert(*name);
+            if let Some(home) = self.home_of(name) {
+                there.entry(home).or_default().push(*name);
+            }
+        }
+        if !here.is_empty() {
+            self.out.push(Output::Stop(here));
+        }
+        for (node, names) in there {
+            self.out.push(Output::Tell(node, Word::Stop(names)));
         }
     }
 
@@ -337,33 +371,46 @@ impl Relay {
         }
     }
 
-    /// The lane owns these from now on: every session may hold attempts of them, until it has said which.
+    /// The lane is about to own these: every session may hold attempts of them, until it has said which.
     pub fn took(&mut self, leases: &[Lease]) {
+        self.asked += 1;
         for lease in leases {
             self.owns.insert(lease.shard, lease.epoch);
         }
+        let homes = self.homes.iter().map(|(id, home)| (*id, &home.queues));
+        let far = self.far.iter().map(|(id, far)| (*id, &far.queues));
+        let unheard = homes
+            .chain(far)
+            .map(|(id, queues)| Output::Session(id, SessionChange::Unheard(queues.clone())));
+        self.out.extend(unheard.collect::<Vec<_>>());
+    }
+
+    /// The lane has heard that it owns these, and takes what it is told of them: all are asked.
+    pub fn ask(&mut self, leases: &[Lease]) {
+        self.told = self.asked;
         let shards: Vec<(Shard, u64)> = leases
             .iter()
             .map(|lease| (lease.shard, lease.epoch))
             .collect();
-        for (id, far) in &self.far {
-            let change = SessionChange::Unheard(far.queues.clone());
-            self.out.push(Output::Session(*id, change));
-        }
-        self.taken_over(self.me, &shards);
+        self.taken_over(self.me, self.told, &shards);
         for node in self.nodes.clone() {
-            self.out
-                .push(Output::Tell(node, Word::Took(shards.clone())));
+            let took = Word::Took(self.told, shards.clone());
+            self.out.push(Output::Tell(node, took));
         }
     }
 
     /// The lane owns these no more.
-    pub fn gave(&mut self, shards: &[Shard]) {
+    pub fn gave(&mut self, shards: &BTreeSet<Shard>) {
+        let gone = |name: &Name| shards.contains(&name.0.shard());
         for shard in shards {
             self.owns.remove(shard);
         }
-        self.reported
-            .retain(|(run, ..), _| !shards.contains(&run.shard()));
+        for sent in self.sent.values_mut() {
+            sent.retain(|name, _| !gone(name));
+        }
+        self.given.forget(shards);
+        self.stops.retain(|name| !gone(name));
+        self.reported.retain(|name, _| !gone(name));
     }
 
     /// What waits for workers here.
@@ -381,7 +428,13 @@ impl Relay {
 
     /// Another node speaks.
     pub fn hear(&mut self, node: NodeId, word: Word) {
+        if !self.nodes.contains(&node)
+            && !matches!(word, Word::Reports(_) | Word::Got(_) | Word::Taken(_))
+        {
+            return;
+        }
         match word {
+            Word::Again => self.say_all_to(node),
             Word::Offer(tasks) => {
                 let names = tasks
                     .iter()
@@ -407,77 +460,19 @@ impl Relay {
                 }
             }
             Word::Taken(names) => self.over(&names),
-            Word::Reports(reports) => {
-                for report in &reports {
-                    let name = (report.run, report.place, report.offer);
-                    if matches!(report.event, TaskEvent::Ended { .. }) {
-                        self.reported.insert(name, node);
-                    }
-                    if let Some(sent) = self.sent.get_mut(&node) {
-                        sent.remove(&name);
-                    }
-                }
-                self.out.push(Output::Reports(reports));
-            }
+            Word::Reports(reports) => self.far_reports(node, reports),
+            Word::Sessions(sessions) => self.far_sessions(node, &sessions),
             Word::Session(id, change) => self.far_session(node, id, change),
             Word::Wants(wants) => {
                 self.lender.wants(node, wants);
                 self.settle();
             }
-            Word::Took(shards) => self.taken_over(node, &shards),
+            Word::Took(number, shards) => self.taken_over(node, number, &shards),
+            Word::Holds(number, id, holds) => self.far_holds(node, number, id, holds),
+            Word::Told(number) => {
+                self.answered.insert(node, number);
+            }
         }
-    }
-
-    fn far_session(&mut self, node: NodeId, id: SessionId, change: SessionChange) {
-        let change = match change {
-            SessionChange::Open { seat, holds, whole } => {
-                if self.homes.remove(&id).is_some() {
-                    self.lender.remove(id);
-                    self.held.retain(|_, held| held.session != id);
-                    self.out.push(Output::Forget(id));
-                }
-                let far = Far {
-                    home: node,
-                    queues: seat.queues.clone(),
-                    until: None,
-                };
-                let before = self.far.insert(id, far).map(|far| far.home);
-                // What went to its home before and does not come with it was lost on the way.
-                let moved = before.is_none_or(|before| before != node);
-                if let Some(sent) = before
-                    .filter(|_| moved)
-                    .and_then(|home| self.sent.get_mut(&home))
-                {
-                    sent.retain(|_, task| task.session != id);
-                }
-                SessionChange::Open {
-                    seat,
-                    holds,
-                    whole: whole || moved,
-                }
-            }
-            SessionChange::Unheard(queues) => {
-                let far = Far {
-                    home: node,
-                    queues: queues.clone(),
-                    until: None,
-                };
-                self.far.insert(id, far);
-                SessionChange::Unheard(queues)
-            }
-            SessionChange::Over => {
-                self.far.remove(&id);
-                SessionChange::Over
-            }
-            change => {
-                if self.far.get(&id).is_none_or(|far| far.home != node) {
-                    // From a home before: the session has moved.
-                    return;
-                }
-                change
-            }
-        };
-        self.out.push(Output::Session(id, change));
     }
 
     fn report(&mut self, to: NodeId, reports: Vec<Report>) {
@@ -514,18 +509,18 @@ impl Relay {
         }
     }
 
-    /// An attempt whose worker was gone before it began.
-    fn lost(&self, task: &Task) -> Report {
+    /// An attempt that reached no worker.
+    fn lost(&self, (run, place, offer): Name, reason: &str) -> Report {
         Report {
-            run: task.run,
-            place: task.place,
-            offer: task.offer,
+            run,
+            place,
+            offer,
             worker: Arc::default(),
             event: TaskEvent::Ended {
                 started_at: self.wall,
                 ended_at: self.wall,
                 outcome: Outcome::Lost {
-                    reason: "its worker was gone before it began".to_owned(),
+                    reason: reason.to_owned(),
                     explained: true,
                 },
                 usage: None,
@@ -533,6 +528,9 @@ impl Relay {
         }
     }
 }
+
+/// Why an attempt was lost that was handed out to a session which is over.
+const GONE: &str = "its worker was gone before it began";
 
 /// A seat with room for nothing.
 fn nothing(queues: &Queues) -> Seat {

@@ -1,7 +1,8 @@
 //! Who may ask: tokens, what they allow, and the caller that a request came from.
 //!
 //! A token is `kapell_<id>_<secret>`: the id finds it, 256 random bits prove it. Only a hash of those is
-//! stored, as a document of its own; all of them are kept in memory, so that a check asks no store.
+//! stored, as a document of its own; all of them are kept in memory, so that a check asks no store. Where
+//! several servers share a store each reads them again now and then, and when one is shown that it does not know.
 
 mod about;
 mod audit;
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use kapell_api::http::{CreatedToken, NewToken, Scope, TokenPage, TokenView};
 use kapell_model::{Error, ErrorCode, Time, limits};
@@ -37,6 +39,11 @@ const PREFIX: &str = "kapell_";
 /// Bytes of an id and of a secret.
 const ID_BYTES: usize = 8;
 const SECRET_BYTES: usize = 32;
+
+/// Where several servers share a store, how old what is known of tokens may be: so long one that is revoked may
+/// still hold elsewhere. And how old it may be for a token that is not known.
+const READ_AGAIN: Duration = Duration::from_secs(3);
+const READ_UNKNOWN: Duration = Duration::from_millis(500);
 
 /// How long a token that holds no more stays in the list.
 const LISTED_DAYS: i64 = 90;
@@ -172,30 +179,54 @@ impl Caller {
 /// All tokens.
 pub(crate) struct Tokens {
     store: Arc<dyn Store>,
+    /// Other servers make and revoke tokens too.
+    shared: bool,
+    held: RwLock<Held>,
+}
+
+/// The tokens as they were read last.
+#[derive(Default)]
+struct Held {
     /// By id; none until they were read.
-    held: RwLock<Option<BTreeMap<String, Arc<Token>>>>,
+    tokens: Option<BTreeMap<String, Arc<Token>>>,
+    /// On the steady clock.
+    read_at: Option<Instant>,
 }
 
 impl Tokens {
-    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
+    pub(crate) fn new(store: Arc<dyn Store>, shared: bool) -> Self {
         Self {
             store,
-            held: RwLock::new(None),
+            shared,
+            held: RwLock::default(),
         }
     }
 
-    fn read(&self) -> Result<(), Error> {
-        if self.held.read().is_some() {
+    /// Reads them if they were never read, or where they are shared longer ago than this.
+    fn read(&self, age: Duration) -> Result<(), Error> {
+        let is_new = |held: &Held| {
+            let read_at = held.read_at.filter(|_| held.tokens.is_some());
+            read_at.is_some_and(|at| !self.shared || at.elapsed() < age)
+        };
+        if is_new(&self.held.read()) {
             return Ok(());
         }
         let mut held = self.held.write();
-        if held.is_some() {
+        if is_new(&held) {
             return Ok(());
         }
         let rows = self
             .store
-            .documents(&[DOCUMENT], None, Order::Forward, limits::TOKENS + 1)
-            .map_err(failure)?;
+            .documents(&[DOCUMENT], None, Order::Forward, limits::TOKENS + 1);
+        let rows = match rows {
+            Ok(rows) => rows,
+            // What is known lets whoever looks after the store see how it is.
+            Err(_) if held.tokens.is_some() && !age.is_zero() => {
+                held.read_at = Some(clock::steady());
+                return Ok(());
+            }
+            Err(error) => return Err(failure(error)),
+        };
         let mut tokens = BTreeMap::new();
         for (_, text) in rows {
             let token: Token = serde_json::from_str(&text).map_err(|error| {
@@ -206,13 +237,17 @@ impl Tokens {
             })?;
             tokens.insert(token.view.id.clone(), Arc::new(token));
         }
-        *held = Some(tokens);
+        *held = Held {
+            tokens: Some(tokens),
+            read_at: Some(clock::steady()),
+        };
         Ok(())
     }
 
     fn with<T>(&self, look: impl FnOnce(&BTreeMap<String, Arc<Token>>) -> T) -> Result<T, Error> {
-        self.read()?;
-        Ok(look(self.held.read().as_ref().unwrap_or(&BTreeMap::new())))
+        self.read(READ_AGAIN)?;
+        let held = self.held.read();
+        Ok(look(held.tokens.as_ref().unwrap_or(&BTreeMap::new())))
     }
 
     /// True if some token would let somebody in.
@@ -238,7 +273,12 @@ impl Tokens {
                 "the header `Authorization` holds no token of Kapell",
             ));
         };
-        let found = self.with(|tokens| tokens.get(id).cloned())?;
+        let mut found = self.with(|tokens| tokens.get(id).cloned())?;
+        if found.is_none() && self.shared {
+            // Another server may just have made it.
+            self.read(READ_UNKNOWN)?;
+            found = self.with(|tokens| tokens.get(id).cloned())?;
+        }
         let shown = blake3::hash(secret.as_bytes()).to_hex();
         // An unknown id takes as long as a wrong secret.
         let nothing = "0".repeat(shown.len());
@@ -260,9 +300,9 @@ impl Tokens {
     pub(crate) fn create(&self, new: &NewToken) -> Result<CreatedToken, Error> {
         let now = clock::now();
         check_new(new, now)?;
-        self.read()?;
+        self.read(Duration::ZERO)?;
         let mut held = self.held.write();
-        let tokens = held.get_or_insert_default();
+        let tokens = held.tokens.get_or_insert_default();
         let taken = |token: &&Arc<Token>| token.view.name == new.name && token.holds(now);
         if let Some(token) = tokens.values().find(taken) {
             let message = format!("the token `{}` has this name already", token.view.id);
@@ -329,9 +369,9 @@ impl Tokens {
 
     pub(crate) fn revoke(&self, name: &str, by: &str) -> Result<TokenView, Error> {
         let now = clock::now();
-        self.read()?;
+        self.read(Duration::ZERO)?;
         let mut held = self.held.write();
-        let tokens = held.get_or_insert_default();
+        let tokens = held.tokens.get_or_insert_default();
         let found = tokens.get(name).cloned().or_else(|| {
             let named = |token: &&Arc<Token>| token.view.name == name && token.holds(now);
             tokens.values().find(named).cloned()

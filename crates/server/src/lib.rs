@@ -27,6 +27,7 @@ pub mod notify;
 mod options;
 pub mod peers;
 mod register;
+mod relaying;
 mod rows;
 mod search;
 mod secrets;

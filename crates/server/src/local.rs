@@ -17,13 +17,14 @@ use kapell_api::client::{self, Api};
 use kapell_api::http::SOCKET;
 use kapell_model::{Error, ErrorCode, NodeId, Time};
 use kapell_node::clock;
-use kapell_node::drive::{Join, Node, Prepared, Threads};
+use kapell_node::drive::{self, Join, Node, Prepared, Threads};
 use kapell_store::{Cluster, NodeAbout, RunRow, Store};
 
 use crate::logs::RunLogs;
 use crate::net::{self, Listener, Served, TlsFiles, Trust};
 use crate::options::NodeOptions;
 use crate::peers::Nodes;
+use crate::relaying::Relaying;
 use crate::rows::failure;
 use crate::traces::Traces;
 use crate::workers::{Settings, Workers};
@@ -59,6 +60,8 @@ pub struct Local {
     service: Arc<Service>,
     threads: Option<Threads>,
     workers: Option<Arc<Workers>>,
+    /// The other nodes, and what goes to their workers.
+    cluster: Option<(Arc<Nodes>, Arc<Relaying>)>,
     _upkeep: Option<upkeep::Upkeep>,
     notify: Option<notify::Sender>,
     store: Arc<dyn Store>,
@@ -191,9 +194,11 @@ fn assemble(
     let (blobs, kept_blobs) = stores::blobs(data_dir, options)?;
     let logs = stores::logs(data_dir, options)?;
     let secrets = Arc::new(Secrets::new(Arc::clone(&store), options.keys_in(data_dir)));
-    let mut open = |prepared: &Prepared, settings| {
+    let mut others = None;
+    let mut open = |prepared: &Prepared, settings: Settings, relaying| {
         let (store, blobs) = (Arc::clone(&store), Arc::clone(&blobs));
-        let opened = Workers::open(data_dir, prepared.node(), store, blobs, settings)?;
+        let node = (prepared.node(), relaying);
+        let opened = Workers::open(data_dir, node, store, blobs, settings)?;
         opened.write_logs_to(logs.rows());
         *workers = Some(Arc::clone(&opened));
         Ok::<_, Error>(opened)
@@ -202,28 +207,38 @@ fn assemble(
         Want::Look => (None, false),
         Want::Record => {
             let prepared = Node::prepare();
-            open(&prepared, Settings::default())?;
-            (Some(prepared), false)
+            let handed_to = open(&prepared, Settings::default(), None)?;
+            (
+                Some((prepared, handed_to as Arc<dyn drive::Workers>)),
+                false,
+            )
         }
         Want::Work(workers) => {
             let prepared = Node::prepare();
-            let workers = open(&prepared, with_kept(workers, &secrets))?;
-            // The node hears what was lost with the worker before before anything else.
-            workers.hire()?;
-            (Some(prepared), true)
+            let settings = with_kept(workers, &secrets);
+            let started = match cluster.zip(options.node.clone()) {
+                Some((cluster, options)) => {
+                    secrets.agree()?;
+                    let (nodes, join) = joins(&prepared, &store, cluster, options)?;
+                    let (node, shared) = (prepared.node(), Arc::clone(&store));
+                    let (relaying, jobs) = Relaying::new(node, &nodes, shared, settings.lease);
+                    others = Some((nodes, Arc::clone(&relaying)));
+                    let workers = open(&prepared, settings, Some(Arc::clone(&relaying)))?;
+                    relaying.start(jobs, &workers)?;
+                    workers.hire()?;
+                    (prepared.among(join), relaying as Arc<dyn drive::Workers>)
+                }
+                None => {
+                    let workers = open(&prepared, settings, None)?;
+                    // The node hears what was lost with the worker before before anything else.
+                    workers.hire()?;
+                    (prepared, workers as Arc<dyn drive::Workers>)
+                }
+            };
+            (Some(started), true)
         }
     };
-    let handed_to = workers.clone();
-    let mut others = None;
-    let node = match (node, cluster.zip(options.node.clone())) {
-        (Some(prepared), Some((cluster, options))) => {
-            let (nodes, join) = joins(&prepared, &store, cluster, options)?;
-            others = Some(nodes);
-            Some(prepared.among(join))
-        }
-        (prepared, _) => prepared,
-    };
-    let threads = node.zip(handed_to).map(|(prepared, workers)| {
+    let threads = node.map(|(prepared, handed_to)| {
         let config = kapell_node::Config {
             alone: true,
             seed: seed(),
@@ -233,7 +248,7 @@ fn assemble(
         };
         let node = prepared.node();
         let threads = prepared
-            .start(config, Arc::clone(&store), Arc::clone(&blobs), workers)
+            .start(config, Arc::clone(&store), Arc::clone(&blobs), handed_to)
             .map_err(|error| no_thread("the node", &error))?;
         Ok::<_, Error>((node, threads))
     });
@@ -254,8 +269,9 @@ fn assemble(
     if let Some(workers) = &*workers {
         service.set_workers(Arc::clone(workers));
     }
-    if let Some(nodes) = others {
-        service.set_nodes(nodes);
+    let (nodes, relaying) = others.unzip();
+    if let Some(nodes) = &nodes {
+        service.set_nodes(Arc::clone(nodes));
     }
     service.finish_telling()?;
     let traces = traces_of(&service, options).map_err(|error| no_thread("traces", &error))?;
@@ -272,6 +288,7 @@ fn assemble(
         service,
         threads,
         workers: workers.take(),
+        cluster: nodes.zip(relaying),
         socket,
         logs,
         listening: Vec::new(),
@@ -499,11 +516,17 @@ impl Local {
             workers.close();
         }
         self.service.stop();
+        if let Some((_, relaying)) = &self.cluster {
+            relaying.stop();
+        }
         if let Some(threads) = self.threads.take() {
             threads.stop();
         }
         for served in self.listening.drain(..) {
             served.close();
+        }
+        if let Some((nodes, _)) = self.cluster.take() {
+            nodes.stop();
         }
         if let Some(socket) = self.socket.take() {
             socket.close();

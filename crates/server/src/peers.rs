@@ -3,9 +3,10 @@
 //! Start reading at [`Nodes`], which whoever follows the membership tells who is there; then `link`, the way to
 //! one of them, `service`, what answers on the other side, and `secret`, by which nodes know each other.
 //!
-//! A link is opened when there is something to say to a node, and kept until that node is gone. What it
-//! carries is asks with their answers, and hints, which may be lost: mail is looked for each second anyway, and
-//! a link that is opened anew counts as every hint at once.
+//! A link is opened when there is something to say to a node, or at once where attempts are to reach its workers,
+//! and kept until that node is gone. It carries asks with their answers; hints, which may be lost: mail is looked
+//! for each second anyway, and a link that is opened anew counts as every hint at once; and what is said of
+//! attempts ([`crate::relaying`]).
 //!
 //! - **Crash** of a node: its links end at once, or within [`link::SILENCE`] where nobody says so; what was
 //!   asked on them is answered as unknown.
@@ -19,15 +20,17 @@ mod secret;
 mod service;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 
 use kapell_api::nodes::proto::frame::Kind;
 use kapell_model::{Error, ErrorCode, NodeId, SHARDS, Shard, limits};
 use kapell_node::drive::{FromPeer, Node, Owner, Peers, Unanswered};
 use kapell_node::members;
+use kapell_node::relay::Word;
 use kapell_store::{NodeAbout, NodeRow, Store};
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Runtime;
@@ -35,6 +38,8 @@ use tokio::runtime::Runtime;
 use link::Link;
 use secret::Secret;
 pub(crate) use service::routes;
+
+use crate::relaying::Relaying;
 
 /// See the module.
 pub struct Nodes {
@@ -47,6 +52,8 @@ pub struct Nodes {
     known: RwLock<Known>,
     links: Mutex<BTreeMap<NodeId, Arc<Link>>>,
     follow: follow::Follow,
+    /// What sends attempts to workers of other nodes.
+    relaying: Arc<OnceLock<Weak<Relaying>>>,
     /// Runs the links. None once it has ended.
     runtime: Mutex<Option<Runtime>>,
 }
@@ -92,6 +99,7 @@ impl Nodes {
             known: RwLock::default(),
             links: Mutex::default(),
             follow: follow::Follow::default(),
+            relaying: Arc::default(),
             runtime: Mutex::new(Some(runtime)),
         });
         let asked = Arc::downgrade(&nodes);
@@ -119,6 +127,10 @@ impl Nodes {
             .map(|row| (row.about.id, row.about.address.clone()))
             .collect();
         drop(known);
+        let relaying = self.relaying.get().and_then(Weak::upgrade);
+        if let Some(relaying) = &relaying {
+            relaying.nodes(self.others().into_iter().collect());
+        }
         let mut links = self.links.lock();
         let gone: Vec<Arc<Link>> = links
             .extract_if(.., |id, link| {
@@ -130,11 +142,24 @@ impl Nodes {
         for link in gone {
             link.close();
         }
-        if self.follow.is_on() {
-            // Those that came are followed too.
+        if self.follow.is_on() || relaying.is_some() {
+            // Those that came are followed too, and hear of attempts.
             for id in self.others() {
                 self.link(id);
             }
+        }
+    }
+
+    /// Attempts go through this to workers of other nodes, and come through it from others. Once, at the start.
+    pub(crate) fn relay_through(&self, relaying: &Arc<Relaying>) {
+        // Whoever says it twice keeps the first.
+        let _ = self.relaying.set(Arc::downgrade(relaying));
+    }
+
+    /// Says something of attempts to a node.
+    pub(crate) fn tell(&self, node: NodeId, word: Word) {
+        if let Some(link) = self.link(node) {
+            link.work(words::encoded(word));
         }
     }
 
@@ -187,8 +212,8 @@ impl Nodes {
         if links.len() >= limits::NODES {
             return None;
         }
-        let feed = Arc::clone(&self.follow.feed);
-        let link = Arc::new(Link::new((self.me, to), about.address, feed));
+        let hears = (Arc::clone(&self.follow.feed), Arc::clone(&self.relaying));
+        let link = Arc::new(Link::new((self.me, to), about.address, hears));
         if self.follow.is_on() {
             link.hint(&follow::said(true));
         }
@@ -211,7 +236,7 @@ impl Nodes {
         others.filter(|id| *id != self.me).collect()
     }
 
-    fn owner(&self, shard: Shard) -> Owner {
+    pub(crate) fn owner(&self, shard: Shard) -> Owner {
         let known = self.known.read();
         match known.owners.get(usize::from(shard.0 % SHARDS)) {
             Some(Some(id)) if *id == self.me => Owner::Here,

@@ -31,6 +31,9 @@ use sealed::Sealed;
 /// The first byte of the keys of these documents.
 const DOCUMENT: u8 = 70;
 
+/// Says which key nodes of a cluster have, by its id.
+const KEY: &[u8] = &[92];
+
 /// Secrets sealed again in one write.
 const AT_ONCE: usize = 100;
 
@@ -81,6 +84,39 @@ impl Secrets {
         self.store
             .put_documents(&[(key, Some(sealed.to_json()?))])
             .map_err(failure)
+    }
+
+    /// Sees to it that this node of a cluster has the key that the others have: what one seals all must open.
+    ///
+    /// # Errors
+    /// Code `bad-secret-key` if it has another, and those of the store.
+    pub(crate) fn agree(&self) -> Result<()> {
+        let _alone = self.changing.lock();
+        let ring = self.source.ring(self.is_empty()?)?;
+        if self.shared_key()?.is_none() {
+            self.share(&ring.current().id())?;
+        }
+        // Of two nodes that begin at once one is the last to say it.
+        let shared = self.shared_key()?;
+        if shared.is_some_and(|id| ring.find(&id).is_none()) {
+            let message =
+                "this server has another key of secrets than the other nodes of its cluster";
+            return Err(keys::bad_key(message.to_owned()).hint(
+                "give all the same: copy `secret.key` from the data directory of a node, or set KAPELL_SECRETS_KEY",
+            ));
+        }
+        Ok(())
+    }
+
+    fn shared_key(&self) -> Result<Option<String>> {
+        let found = self.store.documents(KEY, None, Order::Forward, 1);
+        let found = found.map_err(failure)?.into_iter().next();
+        Ok(found.filter(|(key, _)| key == KEY).map(|(_, id)| id))
+    }
+
+    fn share(&self, id: &str) -> Result<()> {
+        let row = (KEY.to_vec(), Some(id.to_owned()));
+        self.store.put_documents(&[row]).map_err(failure)
     }
 
     /// Removes a secret.
@@ -166,6 +202,9 @@ impl Secrets {
             }
             sealed_again += changed.len();
             self.store.put_documents(&changed).map_err(failure)?;
+        }
+        if self.shared_key()?.is_some() {
+            self.share(&ring.current().id())?;
         }
         let ring = self.source.change(Change::ForgetOld)?;
         Ok(RotatedSecrets {

@@ -109,7 +109,7 @@ impl Service {
             node.watch_commits(Box::new(move |commit| feed.take(commit)));
         }
         Self {
-            tokens: Tokens::new(Arc::clone(&store)),
+            tokens: Tokens::new(Arc::clone(&store), options.node.is_some()),
             audit: Audit::new(Arc::clone(&store)),
             hooks: Hooks::new(Arc::clone(&store), Arc::clone(&secrets)),
             backing_up: Mutex::default(),

@@ -8,6 +8,9 @@
 //! worker that connects again within the lease goes on with its session. The one inside has no lease:
 //! its session is over when it goes, or when the worker of the next process says hello.
 //!
+//! Where there are several nodes each session has one of them as its home, and what is handed out and reported
+//! goes through [`Relaying`]. A worker that comes to another node goes on with its session there.
+//!
 //! - **Crash**: the sessions' rows say which workers may hold attempts. What stood ready in their
 //!   queues is not handed out again until each has said what it holds, or a whole lease has passed.
 //!   What the worker inside held the next process reads from its slots, and says with its first word.
@@ -15,12 +18,13 @@
 //! - **Slow worker**: what waits for it is bounded; then its connection ends, and it may come again.
 //! - **Clock jump**: leases count on a clock that does not jump.
 
+mod among;
 mod contents;
 mod logs;
 mod opening;
 mod service;
 mod session;
-mod stored;
+pub(crate) mod stored;
 #[cfg(test)]
 mod tests;
 
@@ -42,6 +46,8 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::logs::RowLogs;
+use crate::relaying::Relaying;
+use among::keep_queues;
 use service::inside;
 
 pub use service::routes;
@@ -104,6 +110,8 @@ impl Default for Settings {
 /// See the module.
 pub struct Workers {
     node: Node,
+    /// What stands between the node and its workers where there are several nodes.
+    relaying: Option<Arc<Relaying>>,
     store: Arc<dyn Store>,
     blobs: Arc<dyn Blobs>,
     data_dir: PathBuf,
@@ -130,13 +138,18 @@ impl Workers {
     /// `store-unavailable` and others of the store, if the sessions cannot be read.
     pub(crate) fn open(
         data_dir: &Path,
-        node: Node,
+        (node, relaying): (Node, Option<Arc<Relaying>>),
         store: Arc<dyn Store>,
         blobs: Arc<dyn Blobs>,
         mut settings: Settings,
     ) -> Result<Arc<Self>, Error> {
         let mut sessions = BTreeMap::new();
         for (id, about) in stored::read(&*store)? {
+            if let Some(relaying) = &relaying {
+                // Its home is another node, or one that is gone.
+                relaying.known(id, about.home, about.queues);
+                continue;
+            }
             if about.inside && settings.hire.is_none() {
                 // It died with its process, and the next worker inside says what it held.
                 continue;
@@ -148,12 +161,13 @@ impl Workers {
         let mut named = BTreeSet::new();
         if settings.own == OwnQueues::NeverNamed {
             named = stored::queues(&*store)?;
-            node.keep_queues(named.clone());
+            keep_queues(&node, relaying.as_deref(), &named);
         }
         let (stop, stopped) = mpsc::channel();
         let workers = Arc::new(Self {
             named: Mutex::new(named),
             node,
+            relaying,
             store,
             blobs,
             data_dir: data_dir.to_owned(),
@@ -228,6 +242,12 @@ impl Workers {
         self.stop.lock().take();
         for session in self.sessions.lock().values_mut() {
             session.disconnect();
+        }
+        if self.relaying.is_some() {
+            // Other nodes go on handing out, and to nobody here.
+            for (id, session) in self.sessions.lock().iter() {
+                self.seat(*id, session);
+            }
         }
     }
 
@@ -360,8 +380,7 @@ impl Workers {
     /// Tells the node what a session has to give now.
     fn seat(&self, id: SessionId, session: &Session) {
         if !session.unheard {
-            self.node
-                .session(id, SessionChange::Seat(self.seat_of(session)));
+            self.say(id, SessionChange::Seat(self.seat_of(session)));
         }
     }
 
@@ -377,27 +396,6 @@ impl Workers {
             };
         }
         seat
-    }
-
-    /// A worker names queues: from now on they are for workers that do.
-    fn names(&self, queues: &Queues) -> Result<(), Error> {
-        let (Queues::Named(queues), OwnQueues::NeverNamed) = (queues, &self.settings.own) else {
-            return Ok(());
-        };
-        let mut named = self.named.lock();
-        if named.is_superset(queues) {
-            return Ok(());
-        }
-        let all: BTreeSet<Arc<str>> = named.union(queues).cloned().collect();
-        if all.len() > limits::WORKER_QUEUES {
-            let message = format!("workers named {} queues", limits::WORKER_QUEUES);
-            return Err(Error::new(ErrorCode::LimitReached, message)
-                .hint("let workers share queues, and tell their steps apart by `resources`"));
-        }
-        stored::keep_queues(&*self.store, &all)?;
-        self.node.keep_queues(all.clone());
-        *named = all;
-        Ok(())
     }
 
     /// A session is over: what it held is lost.
@@ -424,8 +422,8 @@ impl Workers {
                 tracing::warn!(worker, lost, reason, "the session of a worker is over");
             }
             // Under the lock: nothing of this session is told to the node afterwards.
-            self.node.reports(lost);
-            self.node.session(id, SessionChange::Over);
+            self.report(lost);
+            self.say(id, SessionChange::Over);
         }
         if let Err(error) = stored::remove(&*self.store, id) {
             tracing::error!(%error, session = %id, "the row of a session was not removed");
@@ -483,7 +481,7 @@ impl kapell_node::drive::Workers for Workers {
                     let name = (task.run, task.place, task.offer);
                     gone(name, now, ("its worker was gone before it began", true))
                 });
-                self.node.reports(lost.collect());
+                self.report(lost.collect());
             }
         }
     }

@@ -44,6 +44,10 @@ pub(crate) struct Server {
     /// worker ever named]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(crate) queues: Vec<String>,
+    /// Where other nodes, clients and workers reach this server; with it several work over one PostgreSQL
+    /// database
+    #[arg(long, value_name = "URL")]
+    pub(crate) advertise: Option<String>,
     /// Seconds that running attempts get to end once it is asked to end [default: 30]
     #[arg(long, value_name = "SECONDS")]
     #[arg(value_parser = clap::value_parser!(u32).range(0..=86_400))]

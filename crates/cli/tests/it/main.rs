@@ -4,6 +4,7 @@
 
 mod bulk;
 mod channels;
+mod cluster;
 mod debugging;
 mod deploy;
 mod directory;

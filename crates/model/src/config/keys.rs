@@ -427,6 +427,27 @@ pub static SERVER_GRACE: Key = Key {
     )
 };
 
+/// `server.advertise`
+pub static SERVER_ADVERTISE: Key = Key {
+    flag: Some("--advertise"),
+    ..key(
+        "server",
+        "advertise",
+        Kind::Text,
+        "",
+        "Where other nodes, clients and workers reach this server, as a URL. With it several servers work over one PostgreSQL database; a server without it works there alone.",
+    )
+};
+
+/// `server.node_lease`
+pub static SERVER_NODE_LEASE: Key = key(
+    "server",
+    "node_lease",
+    Kind::Duration,
+    "5s",
+    "How long other nodes of a cluster wait for one that is not heard of before they take over what it owns: from 1 s to 5 min.",
+);
+
 /// Every key, in the order of the pages.
 pub static KEYS: &[&Key] = &[
     &DATA_DIR,
@@ -441,6 +462,8 @@ pub static KEYS: &[&Key] = &[
     &SERVER_REQUIRE_TOKEN,
     &SERVER_REQUEST_RATE,
     &SERVER_GRACE,
+    &SERVER_ADVERTISE,
+    &SERVER_NODE_LEASE,
     &WORKER_SLOTS,
     &WORKER_QUEUES,
     &WORKER_KEEP_FAILED,

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use kapell_model::{Error, ErrorCode, NodeId, Shard, limits};
 use parking_lot::Mutex;
 
-use super::{Callback, Node, REQUESTS, too_many};
+use super::{Callback, Node, REQUESTS};
 use crate::clock;
 use crate::lane::{not_here, unconfirmed};
 use crate::request::{Answer, ClientRequest, wire};
@@ -300,4 +300,9 @@ fn too_big(bytes: usize) -> Error {
     let message = format!("the request has {bytes} bytes on its way to the node that does it");
     Error::new(ErrorCode::LimitReached, message)
         .hint(format!("at most {most}: give large values as files"))
+}
+
+pub(super) fn too_many() -> Error {
+    let message = format!("more than {REQUESTS} requests wait for an answer");
+    Error::new(ErrorCode::LimitReached, message).hint("try again in a moment")
 }

@@ -22,8 +22,6 @@ pub enum SessionChange {
         seat: Seat,
         /// What it holds.
         holds: Vec<Holding>,
-        /// That is all it holds: what was handed out to it and is not among these was lost on the way.
-        whole: bool,
     },
     /// What it has to give from now on.
     Seat(Seat),
@@ -38,18 +36,15 @@ impl Lane {
         let heard = self.seats.all_heard();
         match change {
             SessionChange::Unheard(queues) => self.seats.expect(session, queues),
-            SessionChange::Open { seat, holds, whole } => {
+            SessionChange::Open { seat, holds } => {
                 self.seats.set(session, seat);
-                if whole {
-                    self.lose_all_but(session, &holds);
-                }
                 self.holds(session, holds);
             }
             SessionChange::Seat(seat) => self.seats.set(session, seat),
             SessionChange::Holds(holds) => self.holds(session, holds),
             SessionChange::Over => {
                 self.seats.remove(session);
-                self.lose_all_but(session, &[]);
+                self.lose_all_of(session);
             }
         }
         if !heard {
@@ -92,13 +87,9 @@ impl Lane {
         }
     }
 
-    /// A session is gone but for these, and with it what else it held.
-    fn lose_all_but(&mut self, session: SessionId, holds: &[Holding]) {
+    /// A session is gone, and with it what it held.
+    fn lose_all_of(&mut self, session: SessionId) {
         let now = self.now;
-        let held: BTreeSet<_> = holds
-            .iter()
-            .map(|held| (held.run, held.place, held.offer))
-            .collect();
         let lost = |(run, place, offer)| Report {
             run,
             place,
@@ -114,8 +105,7 @@ impl Lane {
                 usage: None,
             },
         };
-        let names = self.held.at(session).filter(|name| !held.contains(name));
-        let lost: VecDeque<Report> = names.map(lost).collect();
+        let lost: VecDeque<Report> = self.held.at(session).map(lost).collect();
         if !lost.is_empty() {
             // After what was reported of them.
             self.reports.push_back(lost);

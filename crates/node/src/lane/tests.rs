@@ -92,11 +92,7 @@ fn with_worker(config: Config, now: Time, window: usize) -> Lane {
         share: TaskResources::ALL,
     };
     let holds = Vec::new();
-    let change = SessionChange::Open {
-        seat,
-        holds,
-        whole: false,
-    };
+    let change = SessionChange::Open { seat, holds };
     lane.on(now, Input::Session(NEAR, change));
     lane
 }

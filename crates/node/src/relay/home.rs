@@ -1,30 +1,39 @@
 //! The home of workers: what they report, and what they hold for whom.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use kapell_api::task::{Report, Task, TaskEvent};
 use kapell_api::worker::{Holding, Queues};
 use kapell_model::{NodeId, SessionId, Shard};
 
-use super::{Held, Home, Name, Output, Relay, nothing};
+use super::{GONE, Held, Home, Name, Output, Relay, Word, nothing};
 use crate::lane::SessionChange;
 use crate::lend::Takes;
-use crate::members::Instant;
 
 impl Relay {
     /// Workers report.
     pub fn reports(&mut self, reports: Vec<Report>) {
         let mut to: BTreeMap<NodeId, Vec<Report>> = BTreeMap::new();
-        for report in reports {
+        for mut report in reports {
             let name = (report.run, report.place, report.offer);
             let owner = (self.owner.0)(report.run.shard()).unwrap_or(self.me);
-            if let TaskEvent::Ended { .. } = report.event
-                && let Some(held) = self.held.get_mut(&name)
-            {
-                if held.end.is_none() {
+            if let TaskEvent::Ended { .. } = report.event {
+                // An end of which nothing else is known is kept as well, until it is taken.
+                let held = self.held.entry(name).or_insert_with(|| Held {
+                    session: SessionId(0),
+                    from: owner,
+                    attempt: 0,
+                    takes: Takes::default(),
+                    end: None,
+                });
+                // The first word of it counts.
+                if let Some((first, _)) = &held.end {
+                    report = first.clone();
+                } else {
                     self.lender.gives_back(held.session, held.from, &held.takes);
+                    held.end = Some((report.clone(), self.now));
                 }
-                held.end = Some((report.clone(), self.now));
             }
             to.entry(owner).or_default().push(report);
         }
@@ -37,9 +46,8 @@ impl Relay {
     /// Something is said of a session of a worker here.
     pub fn session(&mut self, id: SessionId, change: SessionChange) {
         match change {
-            SessionChange::Open { seat, holds, whole } => {
-                self.far.remove(&id);
-                let whole = whole || !self.homes.contains_key(&id);
+            SessionChange::Open { seat, holds } => {
+                self.comes_here(id, &holds);
                 let home = Home {
                     queues: seat.queues.clone(),
                     unheard: false,
@@ -49,14 +57,10 @@ impl Relay {
                 for holding in &holds {
                     self.holds(id, holding);
                 }
+                self.name_queues();
                 let all: Vec<NodeId> = self.nodes.iter().copied().chain([self.me]).collect();
                 for node in all {
-                    let change = SessionChange::Open {
-                        seat: nothing(&seat.queues),
-                        holds: self.holds_of(id, node),
-                        whole,
-                    };
-                    self.say(node, id, change);
+                    self.say_open(node, id, &seat.queues);
                     self.lender.untold(id, node);
                 }
                 self.settle();
@@ -74,9 +78,21 @@ impl Relay {
                 self.say_all(id, &SessionChange::Unheard(queues));
             }
             SessionChange::Over => {
+                if let Some(queues) = self.far.get(&id).map(|far| far.queues.clone()) {
+                    // It ends where it came last.
+                    self.comes_here(id, &[]);
+                    let open = SessionChange::Open {
+                        seat: nothing(&queues),
+                        holds: Vec::new(),
+                    };
+                    self.say_all(id, &open);
+                }
                 self.homes.remove(&id);
                 self.lender.remove(id);
-                self.held.retain(|_, held| held.session != id);
+                // Ends are kept until they are taken.
+                self.held
+                    .retain(|_, held| held.session != id || held.end.is_some());
+                self.name_queues();
                 self.say_all(id, &SessionChange::Over);
             }
             // Of one node alone.
@@ -84,15 +100,44 @@ impl Relay {
         }
     }
 
+    /// It is said to a node that a session is here, and what it holds. The room that is lent comes after that.
+    pub(super) fn say_open(&mut self, node: NodeId, id: SessionId, queues: &Queues) {
+        let open = SessionChange::Open {
+            seat: nothing(queues),
+            holds: self.holds_of(id),
+        };
+        self.say(node, id, open);
+        self.say_ends(node, Some(id));
+    }
+
+    /// Ends that are not taken are said again, after what is held: an owner that took one meanwhile would else
+    /// count it as held.
+    fn say_ends(&mut self, node: NodeId, of: Option<SessionId>) {
+        let mut ends = Vec::new();
+        for (name, held) in &mut self.held {
+            if of.is_none_or(|id| id == held.session)
+                && let Some((report, said_at)) = &mut held.end
+                && (self.owner.0)(name.0.shard()).unwrap_or(self.me) == node
+            {
+                *said_at = self.now;
+                ends.push(report.clone());
+            }
+        }
+        self.report(node, ends);
+    }
+
     /// A node has taken over shards: nothing that was granted before goes out, and it hears what is held.
-    pub(super) fn taken_over(&mut self, node: NodeId, shards: &[(Shard, u64)]) {
-        let new: BTreeMap<Shard, u64> = shards.iter().copied().collect();
+    pub(super) fn taken_over(&mut self, node: NodeId, number: u64, shards: &[(Shard, u64)]) {
+        let mut new = BTreeSet::new();
         for (shard, epoch) in shards {
             let floor = self.floors.entry(*shard).or_default();
-            *floor = (*floor).max(*epoch);
+            if *floor <= *epoch {
+                *floor = *epoch;
+                new.insert(*shard);
+            }
         }
         for (name, held) in &mut self.held {
-            if held.from == node || !new.contains_key(&name.0.shard()) {
+            if held.from == node || !new.contains(&name.0.shard()) {
                 continue;
             }
             if held.end.is_none() {
@@ -100,25 +145,20 @@ impl Relay {
                 self.lender.takes(held.session, node, &held.takes);
             }
             held.from = node;
-            if let Some((_, said_at)) = &mut held.end {
-                *said_at = Instant::default();
-            }
         }
-        let sessions: Vec<(SessionId, Queues, bool)> = self
-            .homes
-            .iter()
-            .map(|(id, home)| (*id, home.queues.clone(), home.unheard))
-            .collect();
-        for (id, queues, unheard) in sessions {
-            if node == self.me {
-                self.out
-                    .push(Output::Session(id, SessionChange::Unheard(queues)));
-            }
-            if !unheard {
-                let holds = self.holds_of(id, node);
-                self.say(node, id, SessionChange::Holds(holds));
-            }
+        let heard = self.homes.iter().filter(|(_, home)| !home.unheard);
+        for id in heard.map(|(id, _)| *id).collect::<Vec<_>>() {
+            let holds = self.holds_of(id);
+            self.out.push(if node == self.me {
+                Output::Session(id, SessionChange::Holds(holds))
+            } else {
+                Output::Tell(node, Word::Holds(number, id, holds))
+            });
         }
+        if node != self.me {
+            self.out.push(Output::Tell(node, Word::Told(number)));
+        }
+        self.say_ends(node, None);
         self.settle();
     }
 
@@ -133,7 +173,7 @@ impl Relay {
                 continue;
             }
             if !self.homes.contains_key(&task.session) {
-                lost.push(self.lost(&task));
+                lost.push(self.lost(name, GONE));
                 continue;
             }
             let process = task.work.process();
@@ -160,7 +200,7 @@ impl Relay {
     }
 
     /// A worker that came here holds an attempt.
-    pub(super) fn holds(&mut self, session: SessionId, holding: &Holding) {
+    fn holds(&mut self, session: SessionId, holding: &Holding) {
         let name = (holding.run, holding.place, holding.offer);
         let from = (self.owner.0)(holding.run.shard()).unwrap_or(self.me);
         let takes = Takes {
@@ -180,11 +220,9 @@ impl Relay {
         }
     }
 
-    /// What a session here holds of runs that a node owns.
-    pub(super) fn holds_of(&self, id: SessionId, node: NodeId) -> Vec<Holding> {
-        let held = self.held.iter().filter(|(name, held)| {
-            held.session == id && (self.owner.0)(name.0.shard()).unwrap_or(self.me) == node
-        });
+    /// What a session here holds, whoever owns the runs: who that is may just change.
+    fn holds_of(&self, id: SessionId) -> Vec<Holding> {
+        let held = self.held.iter().filter(|(_, held)| held.session == id);
         let holding = |(name, held): (&Name, &Held)| Holding {
             run: name.0,
             place: name.1,
@@ -204,5 +242,24 @@ impl Relay {
         if !names.is_empty() {
             self.out.push(Output::Taken(names.to_vec()));
         }
+    }
+
+    /// These queues are for workers that name them, also while none is there.
+    pub fn keep_queues(&mut self, names: BTreeSet<Arc<str>>) {
+        self.kept = names;
+        self.name_queues();
+        self.settle();
+    }
+
+    /// Queues that are kept, or that a worker names which is there.
+    pub(super) fn name_queues(&mut self) {
+        let homes = self.homes.values().map(|home| &home.queues);
+        let mut names = self.kept.clone();
+        for queues in homes.chain(self.far.values().map(|far| &far.queues)) {
+            if let Queues::Named(named) = queues {
+                names.extend(named.iter().cloned());
+            }
+        }
+        self.lender.name(names);
     }
 }

@@ -56,6 +56,12 @@ impl World {
         for id in &all {
             let mut relay = Relay::new(*id, LEASE, owner(Arc::clone(nine)));
             relay.nodes(all.iter().copied().filter(|other| other != id).collect());
+            let own = Lease {
+                shard: Shard(u16::try_from(id.0).unwrap()),
+                epoch: 1,
+                seq: 1,
+            };
+            takes(&mut relay, &[own]);
             let node = Node {
                 relay,
                 reports: Vec::new(),
@@ -136,13 +142,15 @@ impl World {
             light_window: 4,
             ..nothing(&Queues::Others)
         };
-        let change = SessionChange::Open {
-            seat,
-            holds,
-            whole: false,
-        };
+        let change = SessionChange::Open { seat, holds };
         self.on(id, |relay| relay.session(S, change));
     }
+}
+
+/// The lane takes shards over.
+fn takes(relay: &mut Relay, leases: &[Lease]) {
+    relay.took(leases);
+    relay.ask(leases);
 }
 
 fn nine() -> Arc<std::sync::Mutex<NodeId>> {
@@ -168,6 +176,10 @@ fn task(shard: u16, number: u128, epoch: u64) -> Task {
 
 fn name(task: &Task) -> Name {
     (task.run, task.place, task.offer)
+}
+
+fn told(report: &Report) -> Name {
+    (report.run, report.place, report.offer)
 }
 
 fn ended(task: &Task) -> Report {
@@ -263,7 +275,7 @@ fn a_new_owner_hears_what_is_held_and_the_one_before_hands_out_nothing_more() {
         seq: 1,
     };
     world.at(C).sessions.clear();
-    world.on(C, |relay| relay.took(&[lease]));
+    world.on(C, |relay| takes(relay, &[lease]));
     let heard = &world.at(C).sessions;
     assert!(
         matches!(&heard[0], (S, SessionChange::Unheard(_))),
@@ -291,8 +303,9 @@ fn an_end_waits_for_an_owner_that_is_away() {
     world.cut.extend([(B, A), (A, B)]);
     world.on(B, |relay| relay.reports(vec![ended(&task)]));
     *nine.lock().unwrap() = C;
+    takes(&mut world.at(C).relay, &[lease(2)]);
     world.pass(3);
-    assert_eq!(world.at(C).reports.len(), 1);
+    assert!(!world.at(C).reports.is_empty());
     world.on(C, |relay| relay.taken(&[name(&task)]));
     assert_eq!(world.at(B).taken, [name(&task)]);
 }
@@ -305,7 +318,7 @@ fn a_worker_that_comes_to_another_node_brings_all_it_holds() {
     let (arrived, lost) = (task(1, 1, 1), task(1, 2, 1));
     world.on(A, |relay| relay.offer(vec![arrived.clone()]));
     world.cut.insert((A, B));
-    world.on(A, |relay| relay.offer(vec![lost]));
+    world.on(A, |relay| relay.offer(vec![lost.clone()]));
     // B dies.
     for id in [A, C] {
         world.on(id, |relay| {
@@ -320,10 +333,17 @@ fn a_worker_that_comes_to_another_node_brings_all_it_holds() {
         .iter()
         .rev()
         .find_map(|(_, change)| match change {
-            SessionChange::Open { holds, whole, .. } => Some((holds.len(), *whole)),
+            SessionChange::Open { holds, .. } => Some(holds.len()),
             _ => None,
         });
-    assert_eq!(open, Some((1, true)));
+    assert_eq!(open, Some(1));
+    let heard: Vec<Name> = world
+        .at(A)
+        .reports
+        .drain(..)
+        .map(|report| told(&report))
+        .collect();
+    assert_eq!(heard, [name(&lost)], "it was lost on the way");
     assert_eq!(world.window(A), 4);
     world.pass(60);
     assert!(world.at(A).over.is_empty(), "it is there");
@@ -373,4 +393,203 @@ fn a_stop_finds_the_worker_and_a_session_that_is_unknown_loses_what_it_gets() {
             ..
         }
     ));
+}
+
+/// The lease of shard 9.
+fn lease(epoch: u64) -> Lease {
+    Lease {
+        shard: Shard(9),
+        epoch,
+        seq: 1,
+    }
+}
+
+#[test]
+fn only_the_answer_to_the_last_question_counts() {
+    let nine = nine();
+    let mut world = World::new(&nine);
+    world.opens(B, Vec::new());
+    let task = task(9, 1, 1);
+    *nine.lock().unwrap() = C;
+    takes(&mut world.at(C).relay, &[lease(2)]);
+    takes(&mut world.at(C).relay, &[lease(3)]);
+    world.at(C).sessions.clear();
+    let holds = |number| Word::Holds(number, S, vec![holding(&task)]);
+    world.at(C).relay.hear(B, holds(2));
+    let heard = |world: &mut World| {
+        for output in world.at(C).relay.outputs() {
+            if let Output::Session(_, SessionChange::Holds(holds)) = output {
+                return holds.len();
+            }
+        }
+        0
+    };
+    assert_eq!(heard(&mut world), 0, "more may have been handed out since");
+    world.at(C).relay.hear(B, holds(3));
+    assert_eq!(heard(&mut world), 1);
+}
+
+#[test]
+fn what_a_session_holds_counts_once_its_home_has_answered() {
+    let mut world = World::new(&nine());
+    takes(&mut world.at(C).relay, &[lease(2)]);
+    let open = |holds| {
+        let seat = nothing(&Queues::Others);
+        Word::Session(S, SessionChange::Open { seat, holds })
+    };
+    world.at(C).relay.hear(B, open(Vec::new()));
+    let hears = |world: &mut World| {
+        let outputs = world.at(C).relay.outputs();
+        outputs
+            .iter()
+            .any(|output| matches!(output, Output::Session(S, SessionChange::Open { .. })))
+    };
+    assert!(!hears(&mut world), "its home may be handed out more");
+    world.at(C).relay.hear(B, Word::Told(2));
+    world.at(C).relay.hear(B, open(Vec::new()));
+    assert!(hears(&mut world));
+}
+
+#[test]
+fn a_session_whose_home_does_not_know_it_is_over_in_the_end() {
+    let mut world = World::new(&nine());
+    world.opens(B, Vec::new());
+    world.cut.insert((B, A));
+    world.on(B, |relay| relay.session(S, SessionChange::Over));
+    world.cut.clear();
+    world.pass(10);
+    assert!(
+        world.at(A).over.is_empty(),
+        "it may be on its way to another"
+    );
+    world.pass(30);
+    assert_eq!(world.at(A).over, [S]);
+}
+
+#[test]
+fn a_home_that_says_itself_again_still_lends_and_an_end_outlives_its_session() {
+    let nine = nine();
+    let mut world = World::new(&nine);
+    world.opens(B, Vec::new());
+    world.on(A, |relay| relay.wants(wants(50)));
+    world.on(B, |relay| relay.opened(A));
+    assert_eq!(world.window(A), 4, "what it wants is known");
+    let task = task(9, 1, 1);
+    world.on(A, |relay| relay.offer(vec![task.clone()]));
+    world.cut.insert((B, A));
+    world.on(B, |relay| relay.reports(vec![ended(&task)]));
+    world.on(B, |relay| relay.session(S, SessionChange::Over));
+    world.cut.clear();
+    world.pass(3);
+    let succeeded = world.at(A).reports.iter().filter(|report| {
+        matches!(
+            report.event,
+            TaskEvent::Ended {
+                outcome: Outcome::Succeeded(_),
+                ..
+            }
+        )
+    });
+    assert_eq!(succeeded.count(), 1);
+}
+
+#[test]
+fn a_stop_that_a_cut_way_lost_is_said_again_until_the_end() {
+    let mut world = World::new(&nine());
+    world.opens(B, Vec::new());
+    world.on(A, |relay| takes(relay, &[lease(1)]));
+    let task = task(9, 1, 1);
+    world.on(A, |relay| relay.offer(vec![task.clone()]));
+    world.cut.insert((A, B));
+    world.on(A, |relay| relay.stop(&[name(&task)]));
+    world.cut.clear();
+    world.on(A, |relay| relay.opened(B));
+    assert_eq!(world.at(B).stops, [name(&task)]);
+    world.on(B, |relay| relay.reports(vec![ended(&task)]));
+    world.on(A, |relay| relay.opened(B));
+    assert_eq!(world.at(B).stops.len(), 1);
+}
+
+#[test]
+fn who_is_not_known_yet_is_asked_to_say_all_again() {
+    let mut world = World::new(&nine());
+    world.on(A, |relay| relay.nodes(BTreeSet::from([C])));
+    world.opens(B, Vec::new());
+    assert!(world.at(A).sessions.is_empty());
+    world.on(A, |relay| relay.nodes(BTreeSet::from([B, C])));
+    let heard = &world.at(A).sessions;
+    let holds = |(id, change): &(SessionId, SessionChange)| {
+        *id == S && matches!(change, SessionChange::Holds(_))
+    };
+    assert!(heard.iter().any(holds), "{heard:?}");
+}
+
+#[test]
+fn an_end_on_its_way_is_said_again_after_what_is_held() {
+    let mut world = World::new(&nine());
+    world.opens(A, Vec::new());
+    let task = task(1, 1, 1);
+    world.on(A, |relay| relay.offer(vec![task.clone()]));
+    world.on(A, |relay| relay.reports(vec![ended(&task)]));
+    world.opens(A, Vec::new());
+    let names: Vec<Name> = world.at(A).reports.iter().map(told).collect();
+    assert_eq!(names, [name(&task), name(&task)]);
+}
+
+#[test]
+fn what_is_held_is_said_once_the_lane_takes_it() {
+    let mut world = World::new(&nine());
+    let task = task(9, 1, 1);
+    for at in [A, B] {
+        world.opens(at, vec![holding(&task)]);
+        world.at(A).sessions.clear();
+        world.on(A, |relay| relay.took(&[lease(2)]));
+        let says = |world: &mut World, holds: usize| {
+            let heard = std::mem::take(&mut world.at(A).sessions);
+            let said = heard.iter().any(|(_, change)| match change {
+                SessionChange::Holds(said) => said.len() == holds,
+                SessionChange::Open { .. } => true,
+                _ => false,
+            });
+            let unheard = matches!(heard.first(), Some((S, SessionChange::Unheard(_))));
+            (unheard, said)
+        };
+        assert_eq!(
+            says(&mut world, 1),
+            (true, false),
+            "it would hear of what it does not own"
+        );
+        world.on(B, |relay| relay.opened(A));
+        world.on(A, |relay| relay.opened(B));
+        assert_eq!(
+            says(&mut world, 1),
+            (false, false),
+            "nor when homes say themselves again"
+        );
+        world.on(A, |relay| relay.ask(&[lease(2)]));
+        assert_eq!(says(&mut world, 1), (false, true));
+    }
+}
+
+#[test]
+fn an_end_counts_once_the_owner_has_heard_what_is_held() {
+    let nine = nine();
+    let mut world = World::new(&nine);
+    world.opens(B, Vec::new());
+    let task = task(9, 1, 1);
+    world.on(A, |relay| relay.offer(vec![task.clone()]));
+    *nine.lock().unwrap() = C;
+    world.cut.insert((C, B));
+    world.on(C, |relay| takes(relay, &[lease(2)]));
+    world.on(B, |relay| relay.reports(vec![ended(&task)]));
+    assert!(
+        world.at(C).reports.is_empty(),
+        "it knows of no such attempt"
+    );
+    world.cut.clear();
+    world.on(C, |relay| relay.opened(B));
+    let holds = world.at(C).sessions.iter().rev();
+    let holds = holds.filter(|(_, change)| matches!(change, SessionChange::Holds(_)));
+    assert_eq!(holds.count(), 1);
+    assert_eq!(world.at(C).reports.len(), 1);
 }

@@ -5,7 +5,7 @@ use kapell_store::MemoryStore;
 use super::*;
 
 fn tokens() -> Tokens {
-    Tokens::new(Arc::new(MemoryStore::default()))
+    Tokens::new(Arc::new(MemoryStore::default()), false)
 }
 
 fn new(name: &str, scopes: &[Scope]) -> NewToken {
@@ -25,11 +25,11 @@ fn peer() -> Peer {
 #[test]
 fn a_token_lets_in_until_it_is_revoked_and_another_process_knows_it() {
     let store = Arc::new(MemoryStore::default());
-    let tokens = Tokens::new(Arc::clone(&store) as Arc<dyn Store>);
+    let tokens = Tokens::new(Arc::clone(&store) as Arc<dyn Store>, false);
     assert!(!tokens.any().unwrap());
     let made = tokens.create(&new("ci", &[Scope::Run])).unwrap();
     let shown = format!("Bearer {}", made.secret);
-    let again = Tokens::new(store);
+    let again = Tokens::new(store, false);
     for tokens in [&tokens, &again] {
         assert_eq!(tokens.check(&shown, peer()).unwrap().name(), Some("ci"));
     }

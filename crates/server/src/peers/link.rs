@@ -1,5 +1,8 @@
 //! The way to one other node: a connection after another, as long as that node is there.
 //!
+//! Where attempts go to workers of other nodes the link is always open, or being opened: what is said of them
+//! arrives in order, or the connection ends and it is said anew on the next one.
+//!
 //! ```text
 //! idle -- something to say --> connecting -- welcome --> open -- it ends --> a pause --> idle
 //!                                   \-- failed: nothing was sent --> a pause --> idle
@@ -7,7 +10,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use hyper::body::Bytes;
@@ -15,7 +18,7 @@ use hyper_util::rt::TokioIo;
 use kapell_api::client::{HttpServer, Target};
 use kapell_api::nodes::proto::frame::Kind;
 use kapell_api::nodes::proto::nodes_client::NodesClient;
-use kapell_api::nodes::proto::{Ask, Frame, Hello};
+use kapell_api::nodes::proto::{Ask, Frame, Hello, Work};
 use kapell_api::nodes::{KEY_HEADER, PROTOCOL};
 use kapell_model::{NodeId, limits};
 use kapell_node::clock;
@@ -28,6 +31,7 @@ use tonic::{Request, Streaming};
 
 use super::secret::Secret;
 use crate::feed::Feed;
+use crate::relaying::Relaying;
 
 /// A connection on which nothing comes for so long is asked whether it still is one, and given up when it does
 /// not say so in that time again. Both together are no longer than the lease of a node.
@@ -49,8 +53,8 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Frames on their way.
 const FRAMES: usize = 8;
 
-/// What one message may have beside what it carries.
-pub(super) const FRAME_BYTES: usize = limits::NODE_MESSAGE_BYTES + (64 << 10);
+/// The most that one message may have: an attempt has as much room here as on its way to a worker.
+pub(super) const FRAME_BYTES: usize = 2 * limits::NODE_MESSAGE_BYTES + (64 << 10);
 
 /// See the module.
 pub(super) struct Link {
@@ -62,6 +66,8 @@ pub(super) struct Link {
     wake: Notify,
     /// What hears of runs that change there.
     feed: Arc<OnceLock<Arc<Feed>>>,
+    /// What sends attempts to its workers.
+    relaying: Arc<OnceLock<Weak<Relaying>>>,
 }
 
 #[derive(Default)]
@@ -76,6 +82,15 @@ struct State {
     hints: Hints,
     /// Runs that change there are to be told.
     follows: bool,
+    /// What is said of attempts, and not sent yet, with its bytes.
+    work: VecDeque<(Work, usize)>,
+    work_bytes: usize,
+    /// A connection is there on which that is said.
+    works: bool,
+    /// Work goes before the next ask.
+    work_first: bool,
+    /// Something was not said: the connection is to end.
+    broken: bool,
     /// The node is gone.
     closed: bool,
 }
@@ -98,7 +113,7 @@ impl Link {
     pub(super) fn new(
         (me, to): (NodeId, NodeId),
         address: String,
-        feed: Arc<OnceLock<Arc<Feed>>>,
+        (feed, relaying): (Arc<OnceLock<Arc<Feed>>>, Arc<OnceLock<Weak<Relaying>>>),
     ) -> Self {
         Self {
             me,
@@ -107,6 +122,7 @@ impl Link {
             state: Mutex::default(),
             wake: Notify::new(),
             feed,
+            relaying,
         }
     }
 
@@ -150,10 +166,40 @@ impl Link {
                 | Kind::Welcome(_)
                 | Kind::Ask(_)
                 | Kind::Answer(_)
-                | Kind::Changed(_) => return,
+                | Kind::Changed(_)
+                | Kind::Work(_) => return,
             }
         }
         self.wake.notify_one();
+    }
+
+    /// From now on work is said, on the connection that is there.
+    pub(super) fn begin_work(&self) {
+        self.state.lock().works = true;
+    }
+
+    /// Says something of attempts, in order. Without a connection it is said anew when there is one.
+    pub(super) fn work(&self, words: Vec<(Work, usize)>) {
+        {
+            let mut state = self.state.lock();
+            if !state.works {
+                return;
+            }
+            for (word, bytes) in words {
+                state.work_bytes += bytes;
+                state.work.push_back((word, bytes));
+            }
+            if state.work_bytes > limits::NODE_WORK_BYTES || state.work.len() > limits::NODE_WORK {
+                state.stop_work();
+                state.broken = true;
+            }
+        }
+        self.wake.notify_one();
+    }
+
+    /// True once something was not said.
+    fn is_broken(&self) -> bool {
+        self.state.lock().broken
     }
 
     /// The node is gone, or this one ends.
@@ -174,7 +220,8 @@ impl Link {
             versions_changed,
             follow,
         } = state.hints;
-        state.closed || rang || versions_changed || follow || !state.queue.is_empty()
+        let relays = self.relaying.get().is_some();
+        state.closed || rang || versions_changed || follow || relays || !state.queue.is_empty()
     }
 
     /// The next frame to send.
@@ -192,6 +239,15 @@ impl Link {
             let kind = Kind::Rang(kapell_api::nodes::proto::Rang {});
             return Some(Frame { kind: Some(kind) });
         }
+        // One after the other, so that neither waits for all of the other.
+        state.work_first = !state.work_first;
+        if (state.work_first || state.queue.is_empty())
+            && let Some((work, bytes)) = state.work.pop_front()
+        {
+            state.work_bytes -= bytes;
+            let kind = Some(Kind::Work(work));
+            return Some(Frame { kind });
+        }
         while let Some((number, request)) = state.queue.pop_front() {
             // Its time may be over.
             if let Some(waiting) = state.asks.get_mut(&number) {
@@ -200,7 +256,10 @@ impl Link {
                 return Some(Frame { kind: Some(kind) });
             }
         }
-        None
+        let (work, bytes) = state.work.pop_front()?;
+        state.work_bytes -= bytes;
+        let kind = Some(Kind::Work(work));
+        Some(Frame { kind })
     }
 
     fn answered(&self, number: u64, answer: &Bytes) {
@@ -216,6 +275,8 @@ impl Link {
         let asks = {
             let mut state = self.state.lock();
             state.queue.clear();
+            state.stop_work();
+            state.broken = false;
             // The next connection says so again.
             state.hints.follow = state.follows;
             std::mem::take(&mut state.asks)
@@ -232,6 +293,14 @@ impl Link {
             over.map(|(_, waiting)| waiting).collect()
         };
         over.into_iter().for_each(Waiting::fails);
+    }
+}
+
+impl State {
+    fn stop_work(&mut self) {
+        self.works = false;
+        self.work.clear();
+        self.work_bytes = 0;
     }
 }
 
@@ -258,6 +327,9 @@ pub(super) async fn keep(link: Arc<Link>, secret: Arc<Secret>, ca: Option<PathBu
         match connect(&link, &secret, ca.clone()).await {
             Ok((to, inbound)) => {
                 (pause, told) = (FIRST_PAUSE, String::new());
+                if let Some(relaying) = link.relaying.get().and_then(Weak::upgrade) {
+                    relaying.opened(link.to, || link.begin_work());
+                }
                 tokio::select! {
                     () = read(&link, inbound) => {}
                     () = write(&link, to) => {}
@@ -356,7 +428,8 @@ async fn read(link: &Link, mut inbound: Streaming<Frame>) {
                 | Kind::Ask(_)
                 | Kind::Rang(_)
                 | Kind::VersionsChanged(_)
-                | Kind::Follow(_),
+                | Kind::Follow(_)
+                | Kind::Work(_),
             )
             | None => {}
         }
@@ -364,7 +437,7 @@ async fn read(link: &Link, mut inbound: Streaming<Frame>) {
 }
 
 async fn write(link: &Link, to: mpsc::Sender<Frame>) {
-    while !link.is_closed() {
+    while !link.is_closed() && !link.is_broken() {
         while let Some(frame) = link.next() {
             if to.send(frame).await.is_err() {
                 return;

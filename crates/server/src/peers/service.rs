@@ -1,7 +1,7 @@
 //! What answers other nodes. It holds no rule: it turns frames into calls and back.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, stream};
@@ -15,8 +15,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::Nodes;
 use super::link::FRAME_BYTES;
+use super::{Nodes, words};
 
 /// How long a node may take to say hello.
 const HELLO_PATIENCE: Duration = Duration::from_secs(3);
@@ -64,7 +64,7 @@ impl nodes_server::Nodes for Face {
         self.0.node.rang();
         self.0.node.versions_changed_elsewhere();
         let (out, frames) = mpsc::unbounded_channel();
-        tokio::spawn(listen(Arc::clone(&self.0), inbound, out));
+        tokio::spawn(listen(Arc::clone(&self.0), from, inbound, out));
         let welcome = Frame {
             kind: Some(Kind::Welcome(Welcome {})),
         };
@@ -90,7 +90,9 @@ impl Face {
 }
 
 /// Hears a node until the connection ends.
-async fn listen(nodes: Arc<Nodes>, mut inbound: Streaming<Frame>, out: Out) {
+async fn listen(nodes: Arc<Nodes>, from: NodeId, mut inbound: Streaming<Frame>, out: Out) {
+    let relaying = nodes.relaying.get().and_then(Weak::upgrade);
+    let relaying = relaying.map(|relaying| (relaying.comes(from), relaying));
     let places = Arc::new(Semaphore::new(limits::NODE_REQUESTS));
     let mut follower = None;
     while let Ok(Some(frame)) = inbound.message().await {
@@ -106,6 +108,25 @@ async fn listen(nodes: Arc<Nodes>, mut inbound: Streaming<Frame>, out: Out) {
                 nodes
                     .follow
                     .follower(&mut follower, follow.on.then(|| out.clone()));
+            }
+            Some(Kind::Work(work)) => {
+                let Some((number, relaying)) = &relaying else {
+                    continue;
+                };
+                match words::decoded(work) {
+                    // What a later version says as well.
+                    Ok(None) => {}
+                    Ok(Some(word)) => {
+                        if !relaying.hear((from, *number), word) {
+                            // A newer connection of the same node counts.
+                            break;
+                        }
+                    }
+                    Err(error) => {
+                        tracing::error!(node = %from, %error, "the connection of a node is ended");
+                        break;
+                    }
+                }
             }
             Some(Kind::Rang(_)) => nodes.node.rang(),
             Some(Kind::VersionsChanged(_)) => nodes.node.versions_changed_elsewhere(),

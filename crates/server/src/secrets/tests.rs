@@ -225,3 +225,21 @@ fn bad_names_values_and_keys_are_refused() {
 }
 
 const BASE64_OF_31: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==";
+
+#[test]
+fn nodes_of_one_cluster_have_one_key() {
+    let world = World::new();
+    let first = world.secrets();
+    first.agree().unwrap();
+    world.secrets().agree().unwrap();
+    let elsewhere = TempDir::new().unwrap();
+    let file = KeySource::File(elsewhere.path().join("secret.key"));
+    let other = Secrets::new(Arc::new(world.store.clone()), file);
+    let refused = other.agree().map_err(|error| error.code);
+    assert_eq!(refused, Err(ErrorCode::BadSecretKey));
+    // A copy of the key is one, also of the key after a rotation.
+    first.rotate().unwrap();
+    let copied = fs::read(world.file()).unwrap();
+    fs::write(elsewhere.path().join("secret.key"), copied).unwrap();
+    other.agree().unwrap();
+}

@@ -54,18 +54,25 @@ impl Workers {
                     .hint("connect again after its restart"),
             );
         }
+        let relaying = self.relaying.as_ref();
         let about = About {
             inside: from == From::Inside,
+            home: relaying.map(|relaying| relaying.me()).unwrap_or_default(),
             ..about(&hello)?
         };
         let holds = holds(&hello)?;
         let previous = SessionId(hello.session);
+        self.adopt(previous, &about, &hello)?;
         if hello.same_process {
             if let Some(opened) = self.resume(previous, &about, &hello, &holds)? {
                 return Ok(opened);
             }
-        } else if about.inside {
+        } else if about.inside && relaying.is_none() {
             self.died(&self.inside(), &hello, &about)?;
+        } else if about.inside {
+            // Those of other nodes live.
+            let before = self.inside().into_iter().filter(|id| *id == previous);
+            self.died(&before.collect::<Vec<_>>(), &hello, &about)?;
         } else if self.is_outside(previous) {
             self.died(&[previous], &hello, &about)?;
         }
@@ -95,7 +102,12 @@ impl Workers {
         session.is_next(hello.number);
         session.draining = hello.draining.then_some(Duration::ZERO);
         let end = session.connect();
-        self.seat(id, session);
+        // Without a connection before this it held nothing.
+        let open = SessionChange::Open {
+            seat: self.seat_of(session),
+            holds: Vec::new(),
+        };
+        self.say(id, open);
         Ok(Opened {
             session: id,
             resumed: false,
@@ -152,17 +164,10 @@ impl Workers {
         let end = session.connect();
         let seat = self.seat_of(session);
         let holds = attached;
-        self.node.session(
-            id,
-            SessionChange::Open {
-                seat,
-                holds,
-                whole: false,
-            },
-        );
+        self.say(id, SessionChange::Open { seat, holds });
         let now = clock::now();
         let lost = |name| gone(name, now, ("it did not arrive at its worker", true));
-        self.node.reports(missing.into_iter().map(lost).collect());
+        self.report(missing.into_iter().map(lost).collect());
         session.say_again();
         if let Some(grace) = session.draining.filter(|_| !hello.draining) {
             session.send(ToWorker::Drain(grace));
@@ -179,7 +184,7 @@ impl Workers {
     }
 
     /// How long a session lasts that is not heard of.
-    fn lease_of(&self, about: &About) -> Option<Duration> {
+    pub(super) fn lease_of(&self, about: &About) -> Option<Duration> {
         (!about.inside).then_some(self.settings.lease)
     }
 
@@ -217,7 +222,7 @@ impl Workers {
         if !reports.is_empty() {
             let lost = reports.len();
             tracing::warn!(lost, "attempts were lost with the worker before this one");
-            self.node.reports(reports);
+            self.report(reports);
         }
         for id in ids {
             self.end(*id, "its worker died", true);
@@ -245,7 +250,8 @@ impl Workers {
         };
         session.received(message.received);
         let mut open = true;
-        if message.beat > 0 {
+        // A node whose own lease is over keeps no worker alive: others wait for its workers' leases to end.
+        if message.beat > 0 && self.node.may_act() {
             session.deadline = deadline(self.lease_of(&session.about));
             open &= session.send(ToWorker::Beat(message.beat));
         }
@@ -281,7 +287,7 @@ impl Workers {
         }
         // Under the lock, so that they come before word of the session's end.
         if !known.is_empty() {
-            self.node.reports(known);
+            self.report(known);
             if let Some(rows) = self.log_rows.get() {
                 rows.write_soon();
             }
@@ -450,6 +456,7 @@ fn about(hello: &proto::Hello) -> Result<About, Error> {
         runtimes: hello.runtimes.clone(),
         opened_at: clock::now(),
         inside: false,
+        home: kapell_model::NodeId::default(),
     })
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use foldhash::{HashMap, HashMapExt};
 use kapell_api::task::{Place, SecretText, Task, TaskResources, TextPart, Work};
 use kapell_api::worker::{Holding, Queues};
-use kapell_model::{Offer, RunId, SessionId, Time, limits};
+use kapell_model::{NodeId, Offer, RunId, SessionId, Time, limits};
 use kapell_node::lane::Seat;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -42,6 +42,9 @@ pub(crate) struct About {
     /// It is in the server's process, and cannot be lost while that lives.
     #[serde(default)]
     pub inside: bool,
+    /// The node that it is connected to; 0 for one that is alone.
+    #[serde(default)]
+    pub home: NodeId,
 }
 
 /// An attempt that the worker has.
@@ -191,6 +194,11 @@ impl Session {
             logs_taken: 0,
             contents: Arc::new(Semaphore::new(limits::SESSION_CONTENTS)),
         }
+    }
+
+    /// It was in this session at another node, and has batches up to this number: the next one follows it.
+    pub(crate) fn follows(&mut self, received: u64) {
+        self.batch = received;
     }
 
     /// Hears a hello with this number; false for one that was said before another that was heard.

@@ -60,6 +60,22 @@ pub(crate) fn keep_queues(store: &dyn Store, queues: &BTreeSet<Arc<str>>) -> Res
         .map_err(failure)
 }
 
+/// The row of a session.
+pub(crate) fn find(store: &dyn Store, session: SessionId) -> Result<Option<About>, Error> {
+    let key = key(session);
+    let found = store
+        .documents(&key, None, Order::Forward, 1)
+        .map_err(failure)?;
+    let own = found.into_iter().find(|(found, _)| *found == key);
+    let Some((_, text)) = own else {
+        return Ok(None);
+    };
+    serde_json::from_str(&text).map(Some).map_err(|error| {
+        let message = format!("the row of session {session}: {error}");
+        Error::new(ErrorCode::StoreCorrupt, message)
+    })
+}
+
 /// Every session that was not over when the process before ended.
 pub(crate) fn read(store: &dyn Store) -> Result<Vec<(SessionId, About)>, Error> {
     let rows = store

@@ -45,7 +45,7 @@ fn open_with(
         hire: None,
     };
     let node = kapell_node::drive::Node::prepare().node();
-    Workers::open(data_dir, node, Arc::clone(store), blobs, settings).unwrap()
+    Workers::open(data_dir, (node, None), Arc::clone(store), blobs, settings).unwrap()
 }
 
 fn memory() -> Arc<dyn Store> {
@@ -457,7 +457,7 @@ fn open_with_worker(store: &Arc<dyn Store>, lease: Duration) -> Arc<Workers> {
     let nowhere = Path::new("/nowhere");
     Workers::open(
         nowhere,
-        node,
+        (node, None),
         Arc::clone(store),
         Arc::new(NoBlobs),
         settings,

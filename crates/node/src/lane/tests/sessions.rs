@@ -59,14 +59,7 @@ impl World {
     }
 
     fn open(&mut self, session: SessionId, seat: Seat, holds: Vec<Holding>) {
-        self.say(
-            session,
-            SessionChange::Open {
-                seat,
-                holds,
-                whole: false,
-            },
-        );
+        self.say(session, SessionChange::Open { seat, holds });
     }
 
     /// The process dies and another one begins, which knows of these sessions.
