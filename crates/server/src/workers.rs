@@ -5,8 +5,8 @@
 //!
 //! A session begins when a worker says hello, and is over when the worker goes, or when it was not
 //! heard of for its lease; then what it held is reported lost, and what it says later is refused. A
-//! worker that connects again within the lease goes on with its session. The one inside has no lease:
-//! its session is over when it goes, or when the worker of the next process says hello.
+//! worker that connects again within the lease goes on with its session. The one inside has no lease
+//! where the node is alone: its session is over when it goes, or when the worker of the next process says hello.
 //!
 //! Where there are several nodes each session has one of them as its home, and what is handed out and reported
 //! goes through [`Relaying`]. A worker that comes to another node goes on with its session there.

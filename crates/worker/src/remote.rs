@@ -2,7 +2,7 @@
 //!
 //! Start reading at [`Remote`], then `connection` (one connection, and what follows its end), `outbox`
 //! (what the server must still hear) and `lease`. Both kinds speak the same messages and keep the same
-//! promises. The one inside has no connection under its calls and needs no lease, and reads and writes
+//! promises. The one inside has no connection under its calls and may need no lease, and reads and writes
 //! contents and logs as files of the directory that it shares with the server.
 //!
 //! ```text

@@ -183,9 +183,11 @@ impl Workers {
         }))
     }
 
-    /// How long a session lasts that is not heard of.
+    /// How long a session lasts that is not heard of. The worker inside needs no lease where nobody else would
+    /// do again what it does: among several nodes others do, once this one is cut off.
     pub(super) fn lease_of(&self, about: &About) -> Option<Duration> {
-        (!about.inside).then_some(self.settings.lease)
+        let needs = !about.inside || self.relaying.is_some();
+        needs.then_some(self.settings.lease)
     }
 
     /// The sessions of workers inside: of processes before this one, until its own worker says hello.
