@@ -15,21 +15,19 @@ use std::time::Duration;
 use axum::Router;
 use kapell_api::client::{self, Api};
 use kapell_api::http::SOCKET;
-use kapell_model::{Error, ErrorCode, NodeId, Time};
+use kapell_model::{Error, ErrorCode, Time};
 use kapell_node::clock;
-use kapell_node::drive::{self, Join, Node, Prepared, Threads};
-use kapell_store::{Cluster, NodeAbout, RunRow, Store};
+use kapell_node::drive::{self, Node, Prepared, Threads};
+use kapell_store::{RunRow, Store};
 
 use crate::logs::RunLogs;
 use crate::net::{self, Listener, Served, TlsFiles, Trust};
-use crate::options::NodeOptions;
-use crate::peers::Nodes;
-use crate::relaying::Relaying;
 use crate::rows::failure;
 use crate::traces::Traces;
 use crate::workers::{Settings, Workers};
 use crate::{Options, SecretSource, Secrets, Service, contents, http, notify, stores};
 
+mod among;
 mod upkeep;
 
 /// What is wanted of a data directory.
@@ -61,7 +59,7 @@ pub struct Local {
     threads: Option<Threads>,
     workers: Option<Arc<Workers>>,
     /// The other nodes, and what goes to their workers.
-    cluster: Option<(Arc<Nodes>, Arc<Relaying>)>,
+    cluster: Option<among::Others>,
     _upkeep: Option<upkeep::Upkeep>,
     notify: Option<notify::Sender>,
     store: Arc<dyn Store>,
@@ -216,25 +214,18 @@ fn assemble(
         Want::Work(workers) => {
             let prepared = Node::prepare();
             let settings = with_kept(workers, &secrets);
-            let started = match cluster.zip(options.node.clone()) {
-                Some((cluster, options)) => {
-                    secrets.agree()?;
-                    let (nodes, join) = joins(&prepared, &store, cluster, options)?;
-                    let (node, shared) = (prepared.node(), Arc::clone(&store));
-                    let (relaying, jobs) = Relaying::new(node, &nodes, shared, settings.lease);
-                    others = Some((nodes, Arc::clone(&relaying)));
-                    let workers = open(&prepared, settings, Some(Arc::clone(&relaying)))?;
-                    relaying.start(jobs, &workers)?;
-                    workers.hire()?;
-                    (prepared.among(join), relaying as Arc<dyn drive::Workers>)
-                }
-                None => {
-                    let workers = open(&prepared, settings, None)?;
-                    // The node hears what was lost with the worker before before anything else.
-                    workers.hire()?;
-                    (prepared, workers as Arc<dyn drive::Workers>)
-                }
-            };
+            let lease = settings.lease;
+            let shared = cluster.zip(options.node.clone()).map(|with| {
+                secrets.agree()?;
+                among::joins(&prepared, &store, with, lease)
+            });
+            let shared = shared.transpose()?;
+            let relaying = shared.as_ref().map(|shared| Arc::clone(&shared.relaying));
+            let workers = open(&prepared, settings, relaying)?;
+            let (started, joined) = among::begins(prepared, shared, &workers)?;
+            others = joined;
+            // The node hears what was lost with the worker before before anything else.
+            workers.hire()?;
             (Some(started), true)
         }
     };
@@ -360,34 +351,6 @@ fn traces_of(service: &Arc<Service>, options: &Options) -> std::io::Result<Optio
         }
         _ => Ok(None),
     }
-}
-
-/// What a node says of itself when it joins others.
-fn joins(
-    prepared: &Prepared,
-    store: &Arc<dyn Store>,
-    cluster: Arc<dyn Cluster>,
-    options: NodeOptions,
-) -> Result<(Arc<Nodes>, Join), Error> {
-    let id = NodeId(seed());
-    let nodes = Nodes::start(id, Arc::clone(store), prepared.node(), options.ca)?;
-    let hears = Arc::downgrade(&nodes);
-    let join = Join {
-        cluster,
-        about: NodeAbout {
-            id,
-            address: options.address,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            leaving: false,
-        },
-        lease: options.lease,
-        heard: Box::new(move |rows| {
-            if let Some(nodes) = hears.upgrade() {
-                nodes.heard(rows);
-            }
-        }),
-    };
-    Ok((nodes, join))
 }
 
 /// From the system's randomness; from the time and the process where there is none.

@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use kapell_store::MemoryStore;
 
 use super::*;
@@ -51,6 +49,25 @@ fn a_token_lets_in_until_it_is_revoked_and_another_process_knows_it() {
     // The name is free again, and the id still means the first.
     tokens.create(&new("ci", &[Scope::Run])).unwrap();
     assert_eq!(tokens.revoke(&made.token.id, "eve").unwrap(), revoked);
+}
+
+#[test]
+fn what_another_server_makes_and_revokes_is_known() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    let here = Tokens::new(Arc::clone(&store), true);
+    let there = Tokens::new(store, true);
+    assert!(!there.any().unwrap());
+    let made = here.create(&new("ci", &[Scope::Run])).unwrap();
+    let shown = format!("Bearer {}", made.secret);
+    let becomes = |let_in: bool| {
+        let is_so = || there.check(&shown, peer()).is_ok() == let_in;
+        let tries = (0..2_000).take_while(|_| !is_so());
+        tries.for_each(|_| std::thread::park_timeout(Duration::from_millis(10)));
+        assert!(is_so());
+    };
+    becomes(true);
+    here.revoke("ci", "bob").unwrap();
+    becomes(false);
 }
 
 #[test]

@@ -56,6 +56,9 @@ const FRAMES: usize = 8;
 /// The most that one message may have: an attempt has as much room here as on its way to a worker.
 pub(super) const FRAME_BYTES: usize = 2 * limits::NODE_MESSAGE_BYTES + (64 << 10);
 
+/// What hears of runs that change at the other node, and what of its workers; once there is any.
+type Hears = (Arc<OnceLock<Arc<Feed>>>, Arc<OnceLock<Weak<Relaying>>>);
+
 /// See the module.
 pub(super) struct Link {
     me: NodeId,
@@ -85,14 +88,22 @@ struct State {
     /// What is said of attempts, and not sent yet, with its bytes.
     work: VecDeque<(Work, usize)>,
     work_bytes: usize,
-    /// A connection is there on which that is said.
-    works: bool,
+    way: Way,
     /// Work goes before the next ask.
     work_first: bool,
-    /// Something was not said: the connection is to end.
-    broken: bool,
     /// The node is gone.
     closed: bool,
+}
+
+/// Whether work is said.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Way {
+    /// There is no connection for it.
+    #[default]
+    Away,
+    Open,
+    /// Something was not said: the connection is to end.
+    Broken,
 }
 
 struct Waiting {
@@ -113,7 +124,7 @@ impl Link {
     pub(super) fn new(
         (me, to): (NodeId, NodeId),
         address: String,
-        (feed, relaying): (Arc<OnceLock<Arc<Feed>>>, Arc<OnceLock<Weak<Relaying>>>),
+        (feed, relaying): Hears,
     ) -> Self {
         Self {
             me,
@@ -175,14 +186,14 @@ impl Link {
 
     /// From now on work is said, on the connection that is there.
     pub(super) fn begin_work(&self) {
-        self.state.lock().works = true;
+        self.state.lock().way = Way::Open;
     }
 
     /// Says something of attempts, in order. Without a connection it is said anew when there is one.
     pub(super) fn work(&self, words: Vec<(Work, usize)>) {
         {
             let mut state = self.state.lock();
-            if !state.works {
+            if state.way != Way::Open {
                 return;
             }
             for (word, bytes) in words {
@@ -190,8 +201,7 @@ impl Link {
                 state.work.push_back((word, bytes));
             }
             if state.work_bytes > limits::NODE_WORK_BYTES || state.work.len() > limits::NODE_WORK {
-                state.stop_work();
-                state.broken = true;
+                state.stop_work(Way::Broken);
             }
         }
         self.wake.notify_one();
@@ -199,7 +209,7 @@ impl Link {
 
     /// True once something was not said.
     fn is_broken(&self) -> bool {
-        self.state.lock().broken
+        self.state.lock().way == Way::Broken
     }
 
     /// The node is gone, or this one ends.
@@ -275,8 +285,7 @@ impl Link {
         let asks = {
             let mut state = self.state.lock();
             state.queue.clear();
-            state.stop_work();
-            state.broken = false;
+            state.stop_work(Way::Away);
             // The next connection says so again.
             state.hints.follow = state.follows;
             std::mem::take(&mut state.asks)
@@ -297,8 +306,8 @@ impl Link {
 }
 
 impl State {
-    fn stop_work(&mut self) {
-        self.works = false;
+    fn stop_work(&mut self, way: Way) {
+        self.way = way;
         self.work.clear();
         self.work_bytes = 0;
     }

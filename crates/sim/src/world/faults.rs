@@ -55,14 +55,7 @@ impl World<'_> {
             share: TaskResources::ALL,
         };
         let holds = Vec::new();
-        Input::Session(
-            NEAR,
-            SessionChange::Open {
-                seat,
-                holds,
-                whole: false,
-            },
-        )
+        Input::Session(NEAR, SessionChange::Open { seat, holds })
     }
 
     pub(super) fn fault(&mut self, fault: &Fault) {
