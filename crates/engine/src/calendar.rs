@@ -280,5 +280,8 @@ fn goes_by_elapsed_time(text: &str) -> bool {
     }
 }
 
+mod hours;
 #[cfg(test)]
 mod tests;
+
+pub use hours::Hours;

@@ -61,29 +61,8 @@ pub(crate) struct Key {
     pub(crate) required: bool,
     /// Says what a step does, or what a trigger waits for: each has exactly one.
     pub(crate) verb: bool,
-    /// How much of it this version does.
-    pub(crate) stage: Stage,
-}
-
-/// How much of a key this version does.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stage {
-    /// All of it.
-    Works,
-    /// Checked and kept, and nothing comes of it.
-    NoEffect,
-    /// Nothing: using it is an error.
-    Later,
-}
-
-impl Stage {
-    /// What readers of the reference and of the schema must know, or nothing.
-    pub(crate) fn note(self) -> &'static str {
-        match self {
-            Self::Works | Self::Later => "",
-            Self::NoEffect => " Checked and kept, without effect in this version.",
-        }
-    }
+    /// Using it is an error in this version.
+    later: bool,
 }
 
 /// The form of a value.
@@ -150,17 +129,13 @@ impl Key {
             default: "",
             required: false,
             verb: false,
-            stage: Stage::Works,
+            later: false,
         }
     }
 
     /// True if using it is an error in this version.
     pub(crate) fn is_later(&self) -> bool {
-        self.stage == Stage::Later
-    }
-
-    const fn stage(self, stage: Stage) -> Self {
-        Self { stage, ..self }
+        self.later
     }
 
     const fn required(self) -> Self {
@@ -186,7 +161,7 @@ impl Key {
             default: "",
             required: false,
             verb: false,
-            stage: Stage::Later,
+            later: true,
         }
     }
 }

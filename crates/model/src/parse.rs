@@ -106,8 +106,6 @@ pub(crate) struct Context<'t> {
     /// How many of each severity, those beyond the bound not counted.
     errors: usize,
     warnings: usize,
-    /// Keys that do not work yet and were warned of: once for each.
-    warned: HashSet<&'static str>,
     reported: HashSet<(Span, String)>,
     /// Templates by their text: equal texts compile once.
     templates: HashMap<Arc<str>, template::Compiled>,
@@ -143,7 +141,6 @@ impl<'t> Context<'t> {
             diagnostics: Vec::new(),
             errors: 0,
             warnings: 0,
-            warned: HashSet::new(),
             reported: HashSet::new(),
             templates: HashMap::new(),
             inner: HashMap::new(),
@@ -233,11 +230,6 @@ impl<'t> Context<'t> {
     /// Whether so many errors are known that further ones are not kept.
     pub(crate) fn full(&self) -> bool {
         self.errors > limits::DIAGNOSTICS
-    }
-
-    /// Whether it is the first time that this is asked of a key.
-    pub(crate) fn first_use(&mut self, key: &'static str) -> bool {
-        self.warned.insert(key)
     }
 
     /// The name most like `name`, if any is like it at all.

@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kapell_engine::Run;
+use kapell_engine::run::demand::Demand as Wanted;
+use kapell_engine::run::ready::Pick;
 use kapell_model::{RunId, Time};
 
 mod line;
@@ -34,7 +36,20 @@ pub(crate) struct Turn {
     pub id: RunId,
     /// Attempts that it may have.
     pub share: usize,
+    /// All that it has waiting in the queue has the turn, not only what has its fairness key.
+    whole: bool,
     place: Place,
+}
+
+impl Turn {
+    /// Which of the run's work has the turn.
+    pub(crate) fn pick(&self) -> Pick<'_> {
+        match &self.place.share {
+            _ if self.whole => Pick::All,
+            Share::Key(key) => Pick::Key(Some(key)),
+            Share::Run(_) => Pick::Key(None),
+        }
+    }
 }
 
 /// Runs with work that waits for workers.
@@ -42,11 +57,34 @@ pub(crate) struct Turn {
 pub(crate) struct Demand {
     settings: Settings,
     queues: BTreeMap<Arc<str>, Line>,
-    stands: BTreeMap<RunId, Vec<(Arc<str>, Place)>>,
+    stands: BTreeMap<RunId, Vec<Stand>>,
+    /// The run that has its turn: what left its queue before does not come back by it.
+    granting: Option<RunId>,
 }
 
-fn rank(run: &Run, queue: &str) -> u8 {
-    100 - run.demand_priority(queue).unwrap_or(0).min(100)
+/// Work of a run in one queue.
+#[derive(Debug)]
+struct Stand {
+    queue: Arc<str>,
+    place: Place,
+    /// It has left its line until the run says again what it wants.
+    left: bool,
+}
+
+fn rank(priority: u8) -> u8 {
+    100 - priority.min(100)
+}
+
+/// What a run wants: by queue and fairness key, or by queue alone, each with its highest priority.
+fn demands(run: &Run, by_key: bool) -> impl Iterator<Item = Wanted<'_>> {
+    let mut demands = run.demands().peekable();
+    std::iter::from_fn(move || {
+        let mut first = demands.next()?;
+        while !by_key && let Some(next) = demands.next_if(|next| next.queue == first.queue) {
+            first.priority = first.priority.max(next.priority);
+        }
+        Some(first)
+    })
 }
 
 impl Demand {
@@ -61,53 +99,82 @@ impl Demand {
     /// Takes note of what a run wants now.
     pub(crate) fn update(&mut self, id: RunId, run: &Run, now: Time) {
         let mut stands = self.stands.get(&id).into_iter().flatten();
-        let same = run.demand().all(|queue| {
-            stands
-                .next()
-                .is_some_and(|(stood, place)| stood == queue && place.rank == rank(run, queue))
+        let fair = self.settings.order == Order::Fair;
+        let granting = self.granting == Some(id);
+        let same = demands(run, fair).all(|demand| {
+            stands.next().is_some_and(|stand| {
+                stand.queue == *demand.queue
+                    && stand.place.rank == rank(demand.priority)
+                    && (!fair || stand.place.share.is_of(demand.key))
+                    && (granting || !stand.left)
+            })
         });
         if same && stands.next().is_none() {
             return;
         }
-        self.remove(id);
-        for queue in run.demand() {
-            let place = self.place_of(id, run, queue);
-            self.insert(id, queue, place, now);
+        let before = self.take_out(id);
+        let mut stands = Vec::new();
+        for demand in demands(run, fair) {
+            let place = self.place_of(id, run, &demand);
+            let left = granting
+                && before.iter().any(|stand| {
+                    stand.left && stand.queue == *demand.queue && stand.place.share == place.share
+                });
+            if !left {
+                let line = match self.queues.get_mut(demand.queue) {
+                    Some(line) => line,
+                    None => self.queues.entry(demand.queue.clone()).or_default(),
+                };
+                line.enter(id, &place, &self.settings, now);
+            }
+            stands.push(Stand {
+                queue: demand.queue.clone(),
+                place,
+                left,
+            });
+        }
+        if !stands.is_empty() {
+            self.stands.insert(id, stands);
         }
     }
 
-    fn place_of(&self, id: RunId, run: &Run, queue: &str) -> Place {
+    /// A run has its turn from now on; none: it is over.
+    pub(crate) fn granting(&mut self, id: Option<RunId>) {
+        self.granting = id;
+    }
+
+    fn place_of(&self, id: RunId, run: &Run, demand: &Wanted<'_>) -> Place {
         let shared = || Arc::from("");
-        let (namespace, share) = match self.settings.order {
-            Order::Fair => (run.state.meta.namespace.clone(), Share::Run(id)),
-            Order::RoundRobin => (shared(), Share::Run(id)),
-            Order::Age => (shared(), Share::Key(shared())),
+        let own = || run.state.meta.namespace.clone();
+        let (namespace, share, weight) = match (self.settings.order, demand.key) {
+            (Order::Fair, None) => (own(), Share::Run(id), 1),
+            (Order::Fair, Some(key)) => (own(), Share::Key(key.clone()), run.weight(demand)),
+            (Order::RoundRobin, _) => (shared(), Share::Run(id), 1),
+            (Order::Age, _) => (shared(), Share::Key(shared()), 1),
         };
         Place {
-            rank: rank(run, queue),
+            rank: rank(demand.priority),
             namespace,
             share,
+            weight,
             made_at: run.state.meta.created_at,
         }
     }
 
-    fn insert(&mut self, id: RunId, queue: &Arc<str>, place: Place, now: Time) {
-        let line = match self.queues.get_mut(queue) {
-            Some(line) => line,
-            None => self.queues.entry(queue.clone()).or_default(),
-        };
-        line.enter(id, &place, &self.settings, now);
-        let stands = self.stands.entry(id).or_default();
-        stands.push((queue.clone(), place));
-    }
-
     /// Forgets a run.
     pub(crate) fn remove(&mut self, id: RunId) {
-        for (queue, place) in self.stands.remove(&id).unwrap_or_default() {
-            if let Some(line) = self.queues.get_mut(&queue) {
-                line.leave(id, &place);
+        self.take_out(id);
+    }
+
+    /// Forgets a run; returns where it stood.
+    fn take_out(&mut self, id: RunId) -> Vec<Stand> {
+        let stands = self.stands.remove(&id).unwrap_or_default();
+        for stand in stands.iter().filter(|stand| !stand.left) {
+            if let Some(line) = self.queues.get_mut(&stand.queue) {
+                line.leave(id, &stand.place);
             }
         }
+        stands
     }
 
     /// Queues in which work waits.
@@ -126,19 +193,15 @@ impl Demand {
 
     /// Whose turn it is in a queue.
     pub(crate) fn first(&self, queue: &str) -> Option<Turn> {
-        let id = self.queues.get(queue)?.first(&self.settings)?;
-        let place = self.stand(id, queue)?.clone();
+        let (id, share) = self.queues.get(queue)?.first(&self.settings)?;
+        let mut stands = self.stands.get(&id)?.iter();
+        let stand = stands.find(|stand| &*stand.queue == queue && stand.place.share == *share)?;
         Some(Turn {
             id,
             share: SHARE,
-            place,
+            whole: self.settings.order != Order::Fair,
+            place: stand.place.clone(),
         })
-    }
-
-    fn stand(&self, id: RunId, queue: &str) -> Option<&Place> {
-        let mut stands = self.stands.get(&id)?.iter();
-        let stand = stands.find(|(other, _)| &**other == queue);
-        stand.map(|(_, place)| place)
     }
 
     /// A run had its turn in a queue, and was granted so many attempts.
@@ -153,23 +216,29 @@ impl Demand {
         }
     }
 
-    /// Takes a run out of one queue until it says again what it wants.
-    pub(crate) fn leave(&mut self, id: RunId, queue: &Arc<str>) {
+    /// Takes what had its turn out of the queue until its run says again what it wants.
+    pub(crate) fn leave(&mut self, turn: &Turn, queue: &Arc<str>) {
+        let id = turn.id;
         let Some(stands) = self.stands.get_mut(&id) else {
             return;
         };
-        let Some(at) = stands.iter().position(|(other, _)| other == queue) else {
+        let mut stands = stands.iter_mut();
+        let Some(stand) = stands.find(|stand| {
+            stand.queue == *queue && stand.place.share == turn.place.share && !stand.left
+        }) else {
             return;
         };
-        let (queue, place) = stands.swap_remove(at);
-        if let Some(line) = self.queues.get_mut(&queue) {
-            line.leave(id, &place);
+        stand.left = true;
+        if let Some(line) = self.queues.get_mut(queue) {
+            line.leave(id, &stand.place);
         }
     }
 
     /// The priority that a run's work has in a queue, and to which it has risen meanwhile.
     pub(crate) fn priority(&self, id: RunId, queue: &str, now: Time) -> Option<(u8, u8)> {
-        let rank = self.stand(id, queue)?.rank;
+        let stands = self.stands.get(&id)?.iter();
+        let stands = stands.filter(|stand| &*stand.queue == queue);
+        let rank = stands.map(|stand| stand.place.rank).min()?;
         let risen = self.queues.get(queue)?.risen(rank, &self.settings, now);
         Some((100 - rank, 100 - rank + risen))
     }

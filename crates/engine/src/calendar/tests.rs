@@ -341,3 +341,48 @@ proptest! {
         prop_assert_eq!(calendar.previous(Time(next.0 + 1)), Some(next));
     }
 }
+
+fn hours(from: &str, to: &str, zone: &str) -> Hours {
+    let off_peak = kapell_model::spec::OffPeak {
+        from: from.parse().unwrap(),
+        to: to.parse().unwrap(),
+        timezone: Some(zone.into()),
+    };
+    Hours::new(&off_peak, "UTC").unwrap()
+}
+
+#[test]
+fn hours_over_midnight_begin_each_evening() {
+    let night = hours("22:00", "06:00", BERLIN);
+    let opening = |text: &str| night.opening(at(text));
+    assert_eq!(
+        opening("2026-01-10T20:59:59Z"),
+        Some(at("2026-01-10T21:00:00Z"))
+    );
+    assert_eq!(opening("2026-01-10T21:00:00Z"), None);
+    assert_eq!(opening("2026-01-11T04:59:59Z"), None);
+    assert_eq!(
+        opening("2026-01-11T05:00:00Z"),
+        Some(at("2026-01-11T21:00:00Z"))
+    );
+    // In summer an hour earlier.
+    assert_eq!(
+        opening("2026-07-10T19:00:00Z"),
+        Some(at("2026-07-10T20:00:00Z"))
+    );
+}
+
+#[test]
+fn hours_of_which_a_change_of_the_clock_leaves_nothing_begin_on_the_next_day() {
+    let early = hours("02:10", "02:50", BERLIN);
+    assert_eq!(
+        early.opening(at("2026-03-29T00:00:00Z")),
+        Some(at("2026-03-30T00:10:00Z"))
+    );
+    let half = hours("02:30", "03:30", BERLIN);
+    assert_eq!(
+        half.opening(at("2026-03-29T00:59:59Z")),
+        Some(at("2026-03-29T01:00:00Z"))
+    );
+    assert_eq!(half.opening(at("2026-03-29T01:29:59Z")), None);
+}

@@ -7,7 +7,7 @@ use prost::Message;
 use super::{Stored, StoredError, UnitRef};
 
 /// See [`super::Fact::UnitReady`].
-#[derive(Clone, Copy, PartialEq, Eq, Message)]
+#[derive(Clone, PartialEq, Eq, Message)]
 pub struct UnitReady {
     /// The unit.
     #[prost(message, required, tag = "1")]
@@ -24,6 +24,9 @@ pub struct UnitReady {
     /// Its own priority plus one; 0 takes the run's.
     #[prost(uint32, tag = "5")]
     pub priority: u32,
+    /// What its queue is shared between, if it says so.
+    #[prost(string, optional, tag = "6")]
+    pub fairness: Option<String>,
 }
 
 /// See [`super::Fact::AttemptStarted`].
@@ -212,6 +215,12 @@ pub struct ForeachExpanded {
     /// Its own priority plus one; 0 takes the run's.
     #[prost(uint32, tag = "7")]
     pub priority: u32,
+    /// What its queue is shared between, where all items have one key.
+    #[prost(string, optional, tag = "8")]
+    pub fairness: Option<String>,
+    /// Its items start one by one, also where neither verb nor locks ask for it.
+    #[prost(bool, tag = "9")]
+    pub opens: bool,
 }
 
 /// What a scope is an instance of. Numbers are stored.

@@ -1,7 +1,7 @@
 //! Items of a foreach.
 
 use kapell_api::task::{Place, TaskError};
-use kapell_expr::Value;
+use kapell_expr::{Template, Value};
 use kapell_model::spec::{Dyn, FailurePolicy, Foreach, MinSuccess, Step};
 use kapell_model::{StepStatus, limits};
 
@@ -12,6 +12,9 @@ use crate::event::{Fact, ForeachExpanded, ForeachStopped, ItemsEnded, PageClosed
 
 /// Items that are started one by one and have not ended, where the user set no bound.
 const OPEN_ITEMS: u32 = 10_000;
+
+/// The same where each has a fairness key, which is looked at whenever the run changes.
+const OPEN_KEYED: u32 = 1_000;
 
 /// Items started in one step of deciding.
 const OPEN_BATCH: u32 = 256;
@@ -86,6 +89,11 @@ impl Decider<'_> {
             Some(total) => self.duration(total, &names)?.map_or(0, Self::micros),
             None => 0,
         };
+        let own_keys = keys_of_items(foreach, step);
+        let fairness = match &step.fairness {
+            Some(fairness) if !own_keys => Some(self.text(&fairness.key, &names)?),
+            _ => None,
+        };
         let lists = lists.iter().map(|list| self.stored(list)).collect();
         self.emit(Fact::ForeachExpanded(ForeachExpanded {
             unit: place.into(),
@@ -97,6 +105,8 @@ impl Decider<'_> {
             priority: priority.map_or(0, |priority| {
                 u32::try_from(priority.clamp(0, 100)).unwrap_or(0) + 1
             }),
+            fairness,
+            opens: own_keys || step.off_peak.is_some(),
         }));
         Ok(())
     }
@@ -363,17 +373,19 @@ impl Decider<'_> {
             let Some(foreach) = &step.foreach else {
                 return Ok(());
             };
-            let bound = if foreach.concurrency > 0 {
-                foreach.concurrency
-            } else {
-                OPEN_ITEMS
+            let plan = self.run.state.plan_step(&self.run.plan, place);
+            let keyed = plan.is_some_and(|plan| plan.step.fairness.is_some());
+            let bound = match foreach.concurrency {
+                0 if keyed => OPEN_KEYED,
+                0 => OPEN_ITEMS,
+                bound => bound,
             };
             if !foreach.has_more() || foreach.open >= bound {
                 self.done_looking_unless_ended(place);
                 return Ok(());
             }
             let item = foreach.again.first().copied().unwrap_or(foreach.next);
-            self.start_unit(Place { item, ..place }, false)?;
+            self.start_unit(Place { item, ..place })?;
         }
         Ok(())
     }
@@ -398,6 +410,18 @@ impl Decider<'_> {
             number,
         }));
     }
+}
+
+/// True if each item has a fairness key of its own.
+fn keys_of_items(foreach: &Foreach, step: &Step) -> bool {
+    let key = step.fairness.as_ref().map(|fairness| &fairness.key);
+    let programs = key.into_iter().flat_map(Template::programs);
+    let mut paths = programs.flat_map(kapell_expr::Program::references);
+    paths.any(|path| {
+        path.first().is_some_and(|name| {
+            &**name == "index" || foreach.vars.iter().any(|(var, _)| var == name)
+        })
+    })
 }
 
 /// How many of `count` items must succeed.

@@ -6,6 +6,7 @@ use kapell_api::task::{Place, Task, TaskError, TaskResources, Work};
 use kapell_model::spec::Verb;
 use kapell_model::{Offer, RunStatus, SessionId, StepStatus, Time};
 
+use super::ready::Pick;
 use super::{Decider, Decision, Effect, Flight, Run, Stop};
 use crate::event::{AttemptStarted, Fact};
 
@@ -174,16 +175,16 @@ impl Run {
 
     /// The priority of the first work that waits in a queue.
     pub fn demand_priority(&self, queue: &str) -> Option<u8> {
-        let (rank, _) = self.state.ready.get(queue)?.first()?;
+        let rank = self.state.ready.get(queue)?.next_rank(Pick::All, None)?;
         Some(100 - rank)
     }
 
-    /// Grants up to `max` attempts that wait in `queue` and fit the room, which they take: highest
+    /// Grants up to `max` attempts that wait in `queue`, are of `pick` and fit the room, which they take: highest
     /// priority first, and within one priority a fair share to each step. Returns how many; fewer
     /// than `max` with room left means that no more can be granted now.
     pub fn grant(
         &mut self,
-        queue: &str,
+        (queue, pick): (&str, Pick<'_>),
         max: usize,
         room: &mut Room,
         now: Time,
@@ -201,7 +202,7 @@ impl Run {
             offers,
             tasks: Vec::new(),
         };
-        decider.grant_classes(queue, &mut granting);
+        decider.grant_classes((queue, pick), &mut granting);
         let tasks = granting.tasks;
         let granted = tasks.len();
         if !tasks.is_empty() {
@@ -221,7 +222,7 @@ struct Granting<'a> {
 }
 
 impl Decider<'_> {
-    fn grant_classes(&mut self, queue: &str, granting: &mut Granting<'_>) {
+    fn grant_classes(&mut self, (queue, pick): (&str, Pick<'_>), granting: &mut Granting<'_>) {
         if matches!(self.run.state.status, RunStatus::Paused | RunStatus::Queued) {
             return;
         }
@@ -230,20 +231,11 @@ impl Decider<'_> {
             let Some(ready) = self.run.state.ready.get(queue) else {
                 return;
             };
-            let Some(rank) = ready
-                .iter()
-                .map(|(rank, _)| *rank)
-                .find(|rank| after.is_none_or(|after| *rank > after))
-            else {
+            let Some(rank) = ready.next_rank(pick, after) else {
                 return;
             };
-            let class: Vec<Place> = ready
-                .iter()
-                .skip_while(|(other, _)| *other < rank)
-                .take_while(|(other, _)| *other == rank)
-                .take(granting.max)
-                .map(|(_, place)| *place)
-                .collect();
+            let class = ready.at_rank(pick, rank);
+            let class: Vec<Place> = class.take(granting.max).collect();
             self.grant_class(&class, granting);
             if granting.tasks.len() >= granting.max || !self.run.live.needs.is_empty() {
                 return;
@@ -357,6 +349,9 @@ impl Decider<'_> {
         let attempts = unit.map_or(0, |unit| unit.attempts);
         let alone = unit.is_some_and(|unit| unit.deliveries > 0);
         if unit.is_some_and(|unit| unit.status.ended() || unit.status == StepStatus::Retrying) {
+            return true;
+        }
+        if step.off_peak.is_some() && self.waits_for_hours(place, &step) {
             return true;
         }
         let work = match self.work(place) {

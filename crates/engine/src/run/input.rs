@@ -371,7 +371,7 @@ impl Decider<'_> {
 
     fn timer(&mut self, place: Place, kind: TimerKind) -> Taken {
         match kind {
-            TimerKind::Retry | TimerKind::NotBefore => self.start_unit(place, true)?,
+            TimerKind::Retry | TimerKind::NotBefore => self.start_unit(place)?,
             TimerKind::Wait => self.end(place, StepStatus::Succeeded, Value::Null, None),
             TimerKind::Iteration => self.next_iteration(place),
             TimerKind::QueueTimeout => {

@@ -28,15 +28,17 @@ mod child;
 mod cycle;
 mod deadline;
 mod decider;
-mod demand;
+pub mod demand;
 mod finish;
 mod foreach;
 mod fork;
 pub mod grant;
+mod hours;
 mod input;
 mod locks;
 mod names;
 mod people;
+pub mod ready;
 mod render;
 mod request;
 mod settle;
@@ -565,7 +567,7 @@ impl State {
 }
 
 /// Changes whenever the layout of [`State`] does.
-const SNAPSHOT_LAYOUT: u8 = 5;
+const SNAPSHOT_LAYOUT: u8 = 6;
 
 impl Live {
     /// A page that left memory.

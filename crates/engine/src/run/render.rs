@@ -110,7 +110,7 @@ impl Decider<'_> {
         })
     }
 
-    fn text(&self, template: &Template, names: &At<'_>) -> Result<String, Stop> {
+    pub(super) fn text(&self, template: &Template, names: &At<'_>) -> Result<String, Stop> {
         match self.render(template, names)? {
             Value::Null => Ok(String::new()),
             Value::Blob(blob) => Err(Stop::from(kapell_expr::EvalError::Need(blob))),

@@ -224,7 +224,7 @@ impl Decider<'_> {
                 Ok(()) => Ok(()),
                 Err(stop) => self.failed_by(place, "foreach", stop),
             },
-            None => self.start_unit(place, false),
+            None => self.start_unit(place),
         }
     }
 
@@ -284,8 +284,8 @@ impl Decider<'_> {
         }
     }
 
-    /// Starts a unit: what it does begins, or it waits for what it needs. `again` after a wait.
-    pub(super) fn start_unit(&mut self, place: Place, again: bool) -> Result<(), Stop> {
+    /// Starts a unit: what it does begins, or it waits for what it needs.
+    pub(super) fn start_unit(&mut self, place: Place) -> Result<(), Stop> {
         let Some(plan) = self.run.state.plan_step(&self.run.plan, place) else {
             return Ok(());
         };
@@ -295,13 +295,20 @@ impl Decider<'_> {
             Ok(total) => total,
             Err(stop) => return self.failed_by(place, "timeout", stop),
         };
+        let held = match self.held_until(place, &step) {
+            Ok(held) => held,
+            Err(stop) => return self.failed_by(place, "the step's settings", stop),
+        };
+        if held.is_some() {
+            return self.ready(place, &step, total, held);
+        }
         match &step.verb {
             Verb::Shell { .. }
             | Verb::Exec { .. }
             | Verb::Python { .. }
             | Verb::Http(_)
             | Verb::Noop
-            | Verb::Fail { .. } => self.ready(place, &step, total, again),
+            | Verb::Fail { .. } => self.ready(place, &step, total, None),
             Verb::Steps { .. } => {
                 self.open(place, ScopeKind::Body, inner[0], total);
                 Ok(())
@@ -331,39 +338,41 @@ impl Decider<'_> {
         place: Place,
         step: &kapell_model::spec::Step,
         total: i64,
-        again: bool,
+        held: Option<Time>,
     ) -> Result<(), Stop> {
         let names = At::unit(self.run, place, self.now);
         let rendered = (|| {
             let queue = match &step.timeout.queue {
-                Some(timeout) => self.duration(timeout, &names)?.map_or(0, Self::micros),
-                None => 0,
+                Some(timeout) if held.is_none() => {
+                    self.duration(timeout, &names)?.map_or(0, Self::micros)
+                }
+                _ => 0,
             };
             let priority = match &step.priority {
                 Some(Dyn::Fixed(priority)) => Some(*priority),
                 Some(Dyn::Expr(program)) => self.eval(program, &names)?.as_int(),
                 None => None,
             };
-            let not_before = match &step.not_before {
-                Some(template) => self.instant(template, &names)?.filter(|at| *at > self.now),
+            let fairness = match &step.fairness {
+                Some(fairness) => Some(self.text(&fairness.key, &names)?),
                 None => None,
             };
-            Ok::<_, Stop>((queue, priority, not_before))
+            Ok::<_, Stop>((queue, priority, fairness))
         })();
-        let (queue, priority, not_before) = match rendered {
+        let (queue, priority, fairness) = match rendered {
             Ok(rendered) => rendered,
             Err(stop) => return self.failed_by(place, "the step's settings", stop),
         };
         let priority = priority.map_or(0, |priority| {
             u32::try_from(priority.clamp(0, 100)).unwrap_or(0) + 1
         });
-        let _ = again;
         self.emit(Fact::UnitReady(UnitReady {
             unit: place.into(),
             total,
             queue,
-            not_before: not_before.map_or(0, |at| self.relative(at)),
+            not_before: held.map_or(0, |at| self.relative(at)),
             priority,
+            fairness,
         }));
         Ok(())
     }

@@ -10,6 +10,7 @@ use kapell_model::spec::StepIndex;
 use kapell_model::{EntityKey, Offer, RunId, RunStatus, StepStatus, Time, limits};
 use serde::{Deserialize, Serialize};
 
+use super::ready::Ready;
 use super::waiting::{Break, Waiting};
 use crate::event::{BreakAt, ScopeKind};
 use crate::message::StartClass;
@@ -56,9 +57,10 @@ pub struct State {
     pub next_page: u32,
     /// What must be decided next.
     pub todo: BTreeSet<Todo>,
-    /// Units that wait for a worker, by queue, then by priority (highest first), then by place. A
-    /// foreach stands here as one.
-    pub ready: BTreeMap<Arc<str>, BTreeSet<(u8, Place)>>,
+    /// Units that wait for a worker, by queue. A foreach stands here as one.
+    pub ready: BTreeMap<Arc<str>, Ready>,
+    /// Fairness keys of units that have one and have not ended.
+    pub keys: BTreeMap<Place, Arc<str>>,
     /// What happens by itself, and when.
     pub timers: Timers,
     /// Locks that units hold or ask for.
@@ -343,6 +345,10 @@ pub struct ForeachState {
     pub enough: bool,
     /// The items, page by page.
     pub pages: Vec<Page>,
+    /// The fairness key that all items have.
+    pub key: Option<Arc<str>>,
+    /// Its items start one by one, also where neither verb nor locks ask for it.
+    pub opens: bool,
 }
 
 /// Items `n * FOREACH_PAGE` and up.

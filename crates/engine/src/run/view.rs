@@ -365,7 +365,7 @@ impl Run {
                     return Some(format!("the lock `{name}`"));
                 }
                 if let Some(at) = timer(TimerKind::NotBefore) {
-                    return Some(format!("its `not_before`, {at}"));
+                    return Some(self.held_reason(place, at));
                 }
                 if let Some(at) = timer(TimerKind::Iteration) {
                     return Some(format!("the loop's delay, until {at}"));
@@ -377,7 +377,8 @@ impl Run {
                     .flight(place)
                     .is_none_or(|flight| self.waits_in_worker(place, flight, now)) =>
             {
-                Some(self.worker_reason(place).1)
+                self.hours_reason(place, now)
+                    .or_else(|| Some(self.worker_reason(place).1))
             }
             StepStatus::Running => match unit.inner {
                 Inner::Child(child) => Some(format!("run {child} to end")),

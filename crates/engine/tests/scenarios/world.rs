@@ -16,6 +16,7 @@ use kapell_api::task::{Place, Report};
 use kapell_engine::event::{Event, decode_chunk, encode_chunk};
 use kapell_engine::lock::Lock;
 use kapell_engine::run::grant::{Offers, Room, Seat};
+use kapell_engine::run::ready::Pick;
 use kapell_engine::run_queue::RunQueue;
 use kapell_engine::{Decision, Effect, Input, Message, Plan, Ref, Refusal, Run, SmallInput};
 use kapell_expr::Value;
@@ -446,7 +447,7 @@ impl World {
             };
             let run = &mut self.runs[index].run;
             let (granted, decision) = run.grant(
-                &queue,
+                (&queue, Pick::All),
                 limits::GRANT_BATCH,
                 &mut room,
                 self.now,

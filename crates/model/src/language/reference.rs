@@ -94,8 +94,8 @@ fn table(out: &mut String, keys: &[&'static Key]) {
             (false, "") => String::new(),
             (false, default) => default.to_owned(),
         };
-        let doc = format!("{}{}", key.doc, key.stage.note());
-        let cells = [describe(&key.shape), default, doc].map(|cell| cell.replace('|', "\\|"));
+        let cells = [describe(&key.shape), default, key.doc.to_owned()]
+            .map(|cell| cell.replace('|', "\\|"));
         let _ = writeln!(
             out,
             "| `{}` | {} | {} | {} |",

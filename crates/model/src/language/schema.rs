@@ -57,8 +57,8 @@ fn section(of: &'static Section, definitions: &mut Map<String, Value>) -> Value 
 fn property(key: &'static Key, definitions: &mut Map<String, Value>) -> Value {
     let mut schema = form(&key.shape, definitions);
     let doc = match key.default {
-        "" => format!("{}{}", key.doc, key.stage.note()),
-        default => format!("{} Default: {default}.{}", key.doc, key.stage.note()),
+        "" => key.doc.to_owned(),
+        default => format!("{} Default: {default}.", key.doc),
     };
     if let Some(fields) = schema.as_object_mut() {
         fields.insert("description".into(), doc.into());

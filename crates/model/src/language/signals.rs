@@ -1,4 +1,4 @@
-//! Signals, and what tells people or spreads load: maps that are checked before this version does them.
+//! Signals, and what tells people or spreads load.
 
 use super::{Key, Others, Section, Shape};
 
@@ -46,7 +46,7 @@ pub(crate) static NOTIFY: Section = Section {
 pub(crate) static OFF_PEAK: Section = Section {
     name: "`off_peak`",
     title: "off-peak",
-    doc: "The quiet hours of each day. The step starts inside them, and else waits for the next; what has started goes on.",
+    doc: "The quiet hours of each day. An attempt starts inside them, and else waits for the next; what has started goes on.",
     example: "off_peak: { from: \"22:00\", to: \"06:00\", timezone: Europe/Berlin }\n",
     others: Others::Refused,
     keys: &[
@@ -69,7 +69,7 @@ pub(crate) static OFF_PEAK: Section = Section {
 pub(crate) static FAIRNESS: Section = Section {
     name: "`fairness`",
     title: "fairness",
-    doc: "Tasks of one priority in a queue are taken in turn from each key, so that a burst of one key does not hold up the others. A key alone is short for `{ key }`.",
+    doc: "Tasks of one priority and namespace in a queue are taken in turn from each key, whatever run they are of, so that a burst of one key does not hold up the others. A key alone is short for `{ key }`.",
     example: "fairness: { key: \"${{ params.customer }}\", weight: 2 }\n",
     others: Others::Refused,
     keys: &[

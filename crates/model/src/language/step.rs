@@ -3,7 +3,7 @@
 use super::settings::{ARTIFACTS, LOCK, OUTPUTS, RESOURCES, RETRY, TIMEOUT};
 use super::signals::{AWAIT, EMIT, FAIRNESS, OFF_PEAK};
 use super::triggers::APPROVAL;
-use super::{Key, Others, Section, Shape, Stage};
+use super::{Key, Others, Section, Shape};
 
 pub(crate) static STEP: Section = Section {
     name: "a step",
@@ -53,8 +53,8 @@ pub(crate) static STEP: Section = Section {
         Key::new("idempotent", Shape::Bool, "False: never repeated once an attempt may have begun.").default("true"),
         Key::new("once", Shape::Bool, "True: never handed out twice.").default("false"),
         Key::new("emit", Shape::OneOrMany(&Shape::Section(&EMIT)), "Signals sent when the step ends. At most 16."),
-        Key::new("fairness", Shape::AnyOf(&[Shape::Text, Shape::Section(&FAIRNESS)]), "Shares its queue fairly between keys. Of a foreach each item has its own.").stage(Stage::NoEffect),
-        Key::new("off_peak", Shape::Section(&OFF_PEAK), "Starts in the quiet hours.").stage(Stage::NoEffect),
+        Key::new("fairness", Shape::AnyOf(&[Shape::Text, Shape::Section(&FAIRNESS)]), "Shares its queue fairly between keys, within its namespace and priority. Of a foreach each item has its own."),
+        Key::new("off_peak", Shape::Section(&OFF_PEAK), "Starts in the quiet hours, and waits for them."),
         Key::new("breakpoint", Shape::AnyOf(&[Shape::Choice(&["before", "after", "on_failure"]), Shape::Condition]), "Stops the run before or after the step, once it has failed, or before it if a condition holds, until a person lets it go on."),
         Key::new("labels", Shape::Map(&Shape::Text), "Shown with the step."),
         Key::later("cache", "Keeps results of equal work."),

@@ -1,6 +1,6 @@
 //! Maps with known keys: what is unknown, missing, or not of this version is said here.
 
-use crate::language::{Key, Others, Section, Shape, Stage};
+use crate::language::{Key, Others, Section, Shape};
 use crate::yaml::{Entry, Kind, Node, Span};
 
 use super::Context;
@@ -127,28 +127,12 @@ impl Context<'_> {
                         "give it one, or leave the key out",
                     );
                 }
-                self.not_yet(entry, key);
             }
             None => match section.others {
                 Others::Extensions if name.starts_with("x-") => {}
                 Others::Names(_) => {}
                 Others::Refused | Others::Extensions => self.unknown_key(entry, section),
             },
-        }
-    }
-
-    /// Warns of what is checked and does not work, once for each key.
-    fn not_yet(&mut self, entry: &Entry, key: &'static Key) {
-        let name = key.name;
-        match key.stage {
-            Stage::Works | Stage::Later => {}
-            Stage::NoEffect if !self.first_use(name) => {}
-            Stage::NoEffect => self.warn(
-                "not-yet",
-                entry.key_span,
-                format!("`{name}` has no effect in this version"),
-                "it is checked and kept with the version",
-            ),
         }
     }
 

@@ -446,12 +446,6 @@ fn many_warnings_do_not_make_a_definition_invalid() {
 }
 
 #[test]
-fn what_does_not_work_yet_is_said_once_for_each_key() {
-    let text = "workflow: w\nsteps:\n  a: { noop: , fairness: x }\n  b: { noop: , fairness: x, off_peak: { from: 22:00, to: 06:00 } }\n";
-    assert_eq!(codes(text), ["not-yet", "not-yet"]);
-}
-
-#[test]
 fn a_mistake_in_the_text_hides_only_its_own_entry() {
     let text = "workflow: w\nsteps:\n  a: { shell: x, env: { A: b }\n  b: { needs: a, shell: x, env: { B: \"${{ steps.a.output }}\" }, bogus: 1 }\n";
     assert_eq!(codes(text), ["yaml", "unknown-key"]);

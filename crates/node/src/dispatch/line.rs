@@ -21,13 +21,25 @@ pub(super) enum Share {
     Key(Arc<str>),
 }
 
+impl Share {
+    /// True for the share of work with this fairness key, or with none.
+    pub(super) fn is_of(&self, key: Option<&Arc<str>>) -> bool {
+        match self {
+            Self::Run(_) => key.is_none(),
+            Self::Key(own) => key == Some(own),
+        }
+    }
+}
+
 /// Where the work of a run stands in its queue.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Place {
     /// 0 is the highest priority.
     pub rank: u8,
     pub namespace: Arc<str>,
     pub share: Share,
+    /// Of its share, beside the others of its namespace.
+    pub weight: u32,
     /// When the run was made.
     pub made_at: Time,
 }
@@ -40,11 +52,13 @@ struct Space {
 }
 
 impl Space {
-    fn first(&self) -> Option<RunId> {
-        match self.shares.first()? {
-            Share::Run(id) => Some(*id),
-            Share::Key(key) => self.keyed.get(key)?.first().map(|(_, id)| *id),
-        }
+    fn first(&self) -> Option<(RunId, &Share)> {
+        let share = self.shares.first()?;
+        let id = match share {
+            Share::Run(id) => *id,
+            Share::Key(key) => self.keyed.get(key)?.first()?.1,
+        };
+        Some((id, share))
     }
 }
 
@@ -78,7 +92,7 @@ impl Line {
             None => class.spaces.entry(namespace.clone()).or_default(),
         };
         let tie = place.made_at.0;
-        space.shares.enter(place.share.clone(), 1, tie);
+        space.shares.enter(place.share.clone(), place.weight, tie);
         if let Share::Key(key) = &place.share {
             let runs = space.keyed.entry(key.clone()).or_default();
             runs.insert((place.made_at, id));
@@ -129,8 +143,8 @@ impl Line {
         waits.map(|(rank, _)| *rank)
     }
 
-    /// The run whose turn it is.
-    pub(super) fn first(&self, settings: &Settings) -> Option<RunId> {
+    /// The run whose turn it is, and whose share that counts on.
+    pub(super) fn first(&self, settings: &Settings) -> Option<(RunId, &Share)> {
         let (_, class) = self.best(settings)?;
         class.spaces.get(class.namespaces.first()?)?.first()
     }
@@ -151,7 +165,7 @@ impl Line {
         let weight = settings.weight(&place.namespace);
         class.namespaces.charge(&place.namespace, weight, cost);
         if let Some(space) = class.spaces.get_mut(&place.namespace) {
-            space.shares.charge(&place.share, 1, cost);
+            space.shares.charge(&place.share, place.weight, cost);
         }
     }
 

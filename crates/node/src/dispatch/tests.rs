@@ -16,6 +16,7 @@ fn place(rank: u8, namespace: &str, share: Share, made: i64) -> Place {
         rank,
         namespace: namespace.into(),
         share,
+        weight: 1,
         made_at: Time(made),
     }
 }
@@ -44,7 +45,7 @@ impl Queue {
     }
 
     fn grant(&mut self, cost: u64) -> u128 {
-        let id = self.line.first(&self.settings).expect("work waits");
+        let (id, _) = self.line.first(&self.settings).expect("work waits");
         let place = &self.places[&id];
         self.line.charge(place, cost, &self.settings, self.now);
         id.0
@@ -97,13 +98,27 @@ fn one_key_has_one_share_and_its_oldest_run_goes_first() {
 }
 
 #[test]
+fn a_key_has_its_weight_whatever_it_is_beside() {
+    let mut queue = Queue::new(Settings::default());
+    let heavy = Place {
+        weight: 3,
+        ..place(50, "n", key("a"), 7)
+    };
+    queue.add(1, heavy);
+    queue.add(2, place(50, "n", key("b"), 9));
+    queue.add(3, place(50, "n", own(3), 1));
+    let had = queue.shares(100);
+    assert_eq!(had, BTreeMap::from([(1, 60), (2, 20), (3, 20)]));
+}
+
+#[test]
 fn a_share_is_of_attempts_not_of_turns() {
     let mut queue = Queue::new(Settings::default());
     queue.add(1, place(50, "a", own(1), 0));
     queue.add(2, place(50, "b", own(2), 0));
     let mut had = [0; 3];
     for _ in 0..5_100 {
-        let id = usize::try_from(queue.line.first(&queue.settings).unwrap().0).unwrap();
+        let id = usize::try_from(queue.line.first(&queue.settings).unwrap().0.0).unwrap();
         let cost = if id == 1 { 50 } else { 1 };
         had[id] += cost;
         queue.grant(cost);

@@ -10,6 +10,7 @@ use kapell_model::{EntityKey, Error, ErrorCode, Offer, RunId, Time};
 use kapell_store::{Commit, EntityWrite};
 
 use crate::batch::Batch;
+use crate::dispatch::Turn;
 use crate::entity::Entity;
 use crate::perform::Size;
 use crate::rows;
@@ -94,20 +95,20 @@ impl Lane {
             };
             let id = turn.id;
             if self.owns.gives(id.shard()) {
-                self.demand.leave(id, queue);
+                self.demand.leave(&turn, queue);
                 continue;
             }
             if unheard && self.stood_before(id) {
-                self.demand.leave(id, queue);
+                self.demand.leave(&turn, queue);
                 self.parked.insert(id);
                 continue;
             }
             room.short = false;
             room.unfit = false;
-            let granted = self.grant(id, queue, turn.share, &mut room);
+            let granted = self.grant(&turn, queue, &mut room);
             self.demand.charge(&turn, queue, granted, self.now);
             if granted < turn.share {
-                self.demand.leave(id, queue);
+                self.demand.leave(&turn, queue);
                 if room.short {
                     short.push(id);
                 } else if room.unfit {
@@ -126,13 +127,8 @@ impl Lane {
     }
 
     /// Grants a run its share of a queue's work; returns how many attempts.
-    pub(super) fn grant(
-        &mut self,
-        id: RunId,
-        queue: &Arc<str>,
-        share: usize,
-        room: &mut Room,
-    ) -> usize {
+    fn grant(&mut self, turn: &Turn, queue: &Arc<str>, room: &mut Room) -> usize {
+        let id = turn.id;
         let key = EntityKey::Run(id);
         let epoch = self.leases.get(&id.shard()).map_or(0, |lease| lease.epoch);
         let Some(slot) = self.slots.get_mut(&key) else {
@@ -148,9 +144,12 @@ impl Lane {
                 counter: self.offers,
             },
         };
-        let (granted, decision) = run.grant(queue, share, room, self.now, &mut offers);
+        let pick = (&**queue, turn.pick());
+        let (granted, decision) = run.grant(pick, turn.share, room, self.now, &mut offers);
         self.offers = offers.next.counter;
+        self.demand.granting(Some(id));
         self.absorb(&key, decision);
+        self.demand.granting(None);
         granted
     }
 

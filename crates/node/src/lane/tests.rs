@@ -11,6 +11,7 @@ use super::*;
 use crate::perform::{self, Plans};
 use crate::request::StartRun;
 
+mod fairness;
 mod full;
 mod queues;
 mod sessions;

@@ -165,9 +165,10 @@ impl State {
         self.todo.remove(&Todo::Fail(number));
         if scope.left > 0 {
             self.ready.retain(|_, places| {
-                places.retain(|(_, place)| place.scope != number);
+                places.retain(|place| place.scope != number);
                 !places.is_empty()
             });
+            self.keys.retain(|place, _| place.scope != number);
         }
         let mut inner = Vec::new();
         for (index, step) in scope.steps.iter().enumerate() {

@@ -1,13 +1,16 @@
 //! Units: ready, attempted, ended; items of a foreach.
 
+use std::sync::Arc;
+
 use kapell_api::task::{Place, TaskError};
 use kapell_expr::Value;
 use kapell_model::spec::FailurePolicy;
 use kapell_model::{StepStatus, Time};
 
+use super::super::ready::Ready;
 use super::super::state::{ForeachState, Inner, Page, RunError, State, TimerKind, Todo, split};
 use crate::event::{AttemptEnded, AttemptResult, Event, ForeachExpanded, Next, Stored, UnitReady};
-use crate::plan::Plan;
+use crate::plan::{Plan, StepPlan};
 
 use super::reopen::forget_discarded;
 use super::{count_retry, error, value};
@@ -22,13 +25,20 @@ impl State {
             self.timers
                 .set(place, TimerKind::QueueTimeout, event.time(ready.queue));
         }
+        let at = Time(event.at);
+        let waits = ready.not_before > 0;
+        if waits {
+            // What has waited for a worker until now does so no longer.
+            self.forget_attempt(plan, place);
+        }
         if let Some(step) = self.step_mut(place.scope, place.step)
             && ready.priority > 0
         {
             step.priority = u8::try_from(ready.priority).unwrap_or(101);
         }
-        let at = Time(event.at);
-        let waits = ready.not_before > 0;
+        if let Some(key) = &ready.fairness {
+            self.keys.insert(place, key.as_str().into());
+        }
         if waits {
             self.timers
                 .set(place, TimerKind::NotBefore, event.time(ready.not_before));
@@ -105,12 +115,17 @@ impl State {
         }
     }
 
-    pub(super) fn ready_key(&self, place: Place) -> (u8, Place) {
-        let own = self
-            .step(place.scope, place.step)
-            .map_or(0, |step| step.priority);
+    fn ready_key(&self, place: Place) -> (Option<Arc<str>>, (u8, Place)) {
+        let step = self.step(place.scope, place.step);
+        let own = step.map_or(0, |step| step.priority);
         let priority = if own > 0 { own - 1 } else { self.meta.priority };
-        (100 - priority.min(100), place)
+        let foreach = step.and_then(|step| step.foreach.as_ref());
+        let key = match foreach {
+            Some(foreach) if place.item == Place::NO_ITEM => foreach.key.clone(),
+            _ if self.keys.is_empty() => None,
+            _ => self.keys.get(&place).cloned(),
+        };
+        (key, (100 - priority.min(100), place))
     }
 
     pub(in crate::run) fn enter_ready(&mut self, plan: &Plan, place: Place) {
@@ -125,12 +140,12 @@ impl State {
 
     /// Puts a place among what waits for workers.
     pub(super) fn stand_ready(&mut self, plan: &Plan, stands: Place) {
-        let key = self.ready_key(stands);
+        let (key, unit) = self.ready_key(stands);
         if let Some(step) = self.plan_step(plan, stands) {
             self.ready
                 .entry(step.step.queue.clone())
                 .or_default()
-                .insert(key);
+                .insert(key, unit);
         }
     }
 
@@ -145,12 +160,12 @@ impl State {
                 return;
             }
         }
-        let key = self.ready_key(stands);
+        let (key, unit) = self.ready_key(stands);
         let Some(step) = self.plan_step(plan, place) else {
             return;
         };
         if let Some(queue) = self.ready.get_mut(&step.step.queue) {
-            queue.remove(&key);
+            queue.remove(key.as_deref(), unit);
             if queue.is_empty() {
                 self.ready.remove(&step.step.queue);
             }
@@ -161,8 +176,8 @@ impl State {
         let places: Vec<Place> = self
             .ready
             .values()
-            .flatten()
-            .map(|(_, place)| *place)
+            .flat_map(Ready::units)
+            .map(|(_, place)| place)
             .collect();
         self.ready.clear();
         for place in places {
@@ -289,6 +304,9 @@ impl State {
         self.forget_attempt(plan, place);
         self.forget_passed(place);
         self.timers.clear(place);
+        if !self.keys.is_empty() {
+            self.keys.remove(&place);
+        }
         if status.good() || status == StepStatus::Skipped {
             self.drop_items(place);
         }
@@ -434,9 +452,15 @@ impl State {
 
     /// True if items of this step are started one by one, not by grants.
     pub(in crate::run) fn items_open(&self, plan: &Plan, place: Place) -> bool {
-        self.plan_step(plan, place).is_some_and(|step| {
-            !step.is_task() || !step.step.locks.is_empty() || step.step.not_before.is_some()
-        })
+        let Some(plan) = self.plan_step(plan, place) else {
+            return false;
+        };
+        opens(plan)
+            || (plan.step.off_peak.is_some() || plan.step.fairness.is_some()) && {
+                let step = self.step(place.scope, place.step);
+                let foreach = step.and_then(|step| step.foreach.as_ref());
+                foreach.is_some_and(|foreach| foreach.opens)
+            }
     }
 
     pub(super) fn foreach_expanded(
@@ -449,7 +473,7 @@ impl State {
         self.todo.remove(&Todo::Step(place.scope, place.step));
         self.set_total(place, event, expanded.total);
         let count = expanded.count;
-        let opens = self.items_open(plan, place);
+        let opens = expanded.opens || self.plan_step(plan, place).is_some_and(opens);
         let Some(step) = self.step_mut(place.scope, place.step) else {
             return;
         };
@@ -466,6 +490,8 @@ impl State {
             concurrency: expanded.concurrency,
             min_success: expanded.min_success,
             pages: vec![Page::Untouched; pages],
+            key: expanded.fairness.as_deref().map(Arc::from),
+            opens: expanded.opens,
             ..ForeachState::default()
         }));
         self.counts[2] += u64::from(count);
@@ -475,4 +501,9 @@ impl State {
             self.stand_ready(plan, place);
         }
     }
+}
+
+/// True if items of the step start one by one whatever the foreach says.
+fn opens(plan: &StepPlan) -> bool {
+    !plan.is_task() || !plan.step.locks.is_empty() || plan.step.not_before.is_some()
 }

@@ -3,6 +3,7 @@ use kapell_model::SessionId;
 
 use super::*;
 use crate::run::grant::{Offers, Room, Seat};
+use crate::run::ready::Pick;
 use crate::run::{Effect, Input, Request, testing};
 
 /// A run that has begun, at second 1.
@@ -18,7 +19,7 @@ fn second(second: i64) -> Time {
 /// Grants what fits.
 fn grant(run: &mut Run, room: &mut Room) -> Vec<Task> {
     let mut offers = Offers::default();
-    let (_, decision) = run.grant("default", 1_000, room, second(1), &mut offers);
+    let (_, decision) = run.grant(("default", Pick::All), 1_000, room, second(1), &mut offers);
     let tasks = decision
         .effects
         .into_iter()
