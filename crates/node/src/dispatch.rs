@@ -234,6 +234,19 @@ impl Demand {
         }
     }
 
+    /// What left a queue waits there again. What its run wants of other queues is as it was: if that were said again,
+    /// two queues in which nothing can be granted would take turns in asking for room.
+    pub(crate) fn wait(&mut self, turn: &Turn, queue: &Arc<str>, now: Time) {
+        let stands = self.stands.get_mut(&turn.id).into_iter().flatten();
+        let mut left = stands.filter(|stand| stand.left && stand.queue == *queue);
+        let Some(stand) = left.find(|stand| stand.place.share == turn.place.share) else {
+            return;
+        };
+        stand.left = false;
+        let line = self.queues.entry(queue.clone()).or_default();
+        line.enter(turn.id, &stand.place, &self.settings, now);
+    }
+
     /// The priority that a run's work has in a queue, and to which it has risen meanwhile.
     pub(crate) fn priority(&self, id: RunId, queue: &str, now: Time) -> Option<(u8, u8)> {
         let stands = self.stands.get(&id)?.iter();

@@ -96,7 +96,14 @@ pub struct Members {
     /// Since when each heartbeat was answered in time.
     reached_since: Option<Instant>,
     wanted: ShardSet,
+    /// The nodes by which that was found, and whether this one was leaving.
+    wanted_by: (Vec<NodeId>, bool),
     holds: ShardSet,
+    /// What the store may say is its own although it holds it not: it owned that when its lease ended, or was
+    /// taking it. It takes that too, to give away what is not to be its own: nobody else can while it lives.
+    doubtful: ShardSet,
+    /// What it is taking.
+    taking: ShardSet,
     /// A request to the lane is under way.
     asked: bool,
     next_take: Instant,
@@ -117,7 +124,10 @@ impl Members {
             until: None,
             reached_since: None,
             wanted: ShardSet::default(),
+            wanted_by: (Vec::new(), false),
             holds: ShardSet::default(),
+            doubtful: ShardSet::default(),
+            taking: ShardSet::default(),
             asked: false,
             next_take: now,
             left: false,
@@ -136,6 +146,8 @@ impl Members {
             Input::Holds(shards) => {
                 self.holds = shards;
                 self.asked = false;
+                let taken = std::mem::take(&mut self.taking);
+                self.doubtful = self.doubtful.without(&taken);
             }
             Input::Leave => {
                 if !self.config.about.leaving {
@@ -254,6 +266,11 @@ impl Members {
     fn want(&mut self) {
         let me = self.config.about.id;
         let candidates: Vec<NodeId> = self.candidates().map(|about| about.id).collect();
+        let by = (candidates.clone(), self.config.about.leaving);
+        if self.wanted_by == by {
+            return;
+        }
+        self.wanted_by = by;
         if self.config.about.leaving && candidates.contains(&me) {
             // Nobody is left to give them to.
             self.wanted = ShardSet::default();
@@ -269,7 +286,13 @@ impl Members {
     }
 
     fn lacks(&self) -> bool {
-        !self.wanted.without(&self.holds).is_empty()
+        !self.lacking().is_empty()
+    }
+
+    fn lacking(&self) -> ShardSet {
+        let mut lacking = self.wanted.clone();
+        lacking.extend(self.doubtful.iter());
+        lacking.without(&self.holds)
     }
 
     /// The lease is over before the store answered.
@@ -277,11 +300,14 @@ impl Members {
         self.until = None;
         self.reached_since = None;
         self.wanted = ShardSet::default();
+        self.wanted_by = (Vec::new(), false);
         self.asked = false;
         if !self.holds.is_empty() {
             tracing::error!("the store was not reached for a whole lease: nothing is acted on");
         }
-        self.holds = ShardSet::default();
+        self.doubtful.extend(std::mem::take(&mut self.holds).iter());
+        self.doubtful
+            .extend(std::mem::take(&mut self.taking).iter());
         self.out.push(Output::Stop);
     }
 
@@ -304,8 +330,9 @@ impl Members {
         if self.next_take <= self.now && self.lacks() && !self.left {
             self.asked = true;
             self.next_take = self.now.plus(RETRY);
-            let lacks = self.wanted.without(&self.holds);
-            self.out.push(Output::Take(lacks, self.dead.clone()));
+            self.taking = self.lacking();
+            let take = Output::Take(self.taking.clone(), self.dead.clone());
+            self.out.push(take);
         }
     }
 }

@@ -110,14 +110,14 @@ impl Lane {
             if granted < turn.share {
                 self.demand.leave(&turn, queue);
                 if room.short {
-                    short.push(id);
+                    short.push(turn);
                 } else if room.unfit {
                     self.parked.insert(id);
                 }
             }
         }
-        for id in short {
-            self.wants(id);
+        for turn in short {
+            self.demand.wait(&turn, queue, self.now);
         }
     }
 

@@ -127,10 +127,19 @@ impl Lane {
                 } else {
                     tracing::error!(%error, "shards could not be acquired; trying again");
                 }
-                if !self.recovering {
+                if self.recovering {
+                    return;
+                }
+                match self.owns.taking.clone() {
+                    // They may have been taken: until that is known nothing is said of them.
+                    Some((shards, dead)) if !self.store_is_full() => {
+                        self.read_again(Output::Acquire(shards, dead));
+                    }
                     // Whoever wants them asks again.
-                    self.owns.taking = None;
-                    self.tell_held();
+                    _ => {
+                        self.owns.taking = None;
+                        self.tell_held();
+                    }
                 }
                 return;
             }
@@ -139,7 +148,10 @@ impl Lane {
             .extend(leases.into_iter().map(|lease| (lease.shard, lease)));
         if !self.owns.alone {
             self.owns.taking = None;
-            self.owns.shards = self.leases.keys().copied().collect();
+            let owned = self.leases.keys().copied().collect();
+            let lost = self.owns.shards.without(&owned);
+            self.held.forget(&lost, &mut self.seats);
+            self.owns.shards = owned;
             // Others may have listened to ends of runs since these were read.
             self.heard.forget();
             self.out.push(Output::FindHeard);
@@ -239,6 +251,8 @@ impl Lane {
 
     /// The right to act is over: nothing is owned.
     fn stop(&mut self) {
+        // Others may own them before this one does again: then it is told anew what workers hold.
+        self.held.forget(&ShardSet::all(), &mut self.seats);
         self.owns = Owns {
             stale_commits: self.owns.stale_commits + usize::from(self.committing.is_some()),
             ..Owns::new(false)

@@ -82,11 +82,19 @@ pub(super) struct Seats {
 }
 
 impl Seats {
-    /// What a session has to give from now on.
-    pub(super) fn set(&mut self, session: SessionId, seat: Seat) {
+    /// What a session has to give from now on. True if something may fit that did not: how much of it is lent here
+    /// at the moment changes nothing of that.
+    pub(super) fn set(&mut self, session: SessionId, seat: Seat) -> bool {
         if let Some(taken) = self.taken.get_mut(&session) {
+            let lent = Seat {
+                process_window: taken.seat.process_window,
+                light_window: taken.seat.light_window,
+                share: taken.seat.share,
+                ..seat.clone()
+            };
+            let fits = lent != taken.seat;
             taken.seat = seat;
-            return;
+            return fits;
         }
         let taken = Taken {
             seat,
@@ -97,6 +105,7 @@ impl Seats {
             ahead: 0,
         };
         self.taken.insert(session, taken);
+        true
     }
 
     /// These queues are for workers that name them.
@@ -109,9 +118,9 @@ impl Seats {
         self.unheard.insert(session, queues);
     }
 
-    /// A session has said what it holds.
-    pub(super) fn hear(&mut self, session: SessionId) {
-        self.unheard.remove(&session);
+    /// A session has said what it holds. True if it had not.
+    pub(super) fn hear(&mut self, session: SessionId) -> bool {
+        self.unheard.remove(&session).is_some()
     }
 
     /// A session is over.
@@ -128,6 +137,11 @@ impl Seats {
     /// True if every session has said what it holds.
     pub(super) fn all_heard(&self) -> bool {
         self.unheard.is_empty()
+    }
+
+    /// How many have not said what they hold.
+    pub(super) fn not_heard(&self) -> usize {
+        self.unheard.len()
     }
 
     /// True if attempts of this queue may be at a session that has not said what it holds.

@@ -33,24 +33,32 @@ pub enum SessionChange {
 
 impl Lane {
     pub(super) fn session(&mut self, session: SessionId, change: SessionChange) {
-        let heard = self.seats.all_heard();
-        match change {
-            SessionChange::Unheard(queues) => self.seats.expect(session, queues),
+        let unheard = self.seats.not_heard();
+        let look = match change {
+            SessionChange::Unheard(queues) => {
+                self.seats.expect(session, queues);
+                false
+            }
             SessionChange::Open { seat, holds } => {
-                self.seats.set(session, seat);
-                self.holds(session, holds);
+                let fits = self.seats.set(session, seat);
+                self.holds(session, holds) || fits
             }
             SessionChange::Seat(seat) => self.seats.set(session, seat),
             SessionChange::Holds(holds) => self.holds(session, holds),
             SessionChange::Over => {
                 self.seats.remove(session);
                 self.lose_all_of(session);
+                true
             }
-        }
-        if !heard {
+        };
+        if self.seats.not_heard() < unheard {
             self.heard_of_one();
         }
-        self.look_again();
+        // Where only the room lent here changes, nothing else fits: if it were looked at again it would want
+        // room and give it back for ever.
+        if look {
+            self.look_again();
+        }
     }
 
     /// These queues are left to workers that name them.
@@ -66,9 +74,15 @@ impl Lane {
         }
     }
 
-    /// A session has said which attempts it holds.
-    fn holds(&mut self, session: SessionId, holds: Vec<Holding>) {
-        self.seats.hear(session);
+    /// A session has said which attempts it holds. True if that was not known.
+    fn holds(&mut self, session: SessionId, holds: Vec<Holding>) -> bool {
+        let new = self.seats.hear(session);
+        self.attach(session, holds);
+        new
+    }
+
+    /// Attempts that a session has are taken over.
+    fn attach(&mut self, session: SessionId, holds: Vec<Holding>) {
         let mut runs = BTreeSet::new();
         for holding in holds {
             if !self.leases.contains_key(&holding.run.shard()) {

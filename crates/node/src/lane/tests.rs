@@ -185,6 +185,7 @@ impl World {
             Output::Stop(stops) => self.stops.extend(stops),
             Output::Taken(taken) => self.taken.extend(taken),
             Output::Holds(shards) => self.holds.push(shards),
+            Output::Wants(_) => {}
             Output::RowsChanged(_, steps) => self.steps.extend(steps),
             output if self.deaf => self.unread.push(output),
             output => self.read(output),

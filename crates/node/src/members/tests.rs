@@ -252,3 +252,20 @@ fn a_node_that_comes_during_a_takeover_leaves_the_living_alone() {
     assert_eq!(world.held(), ALL);
     assert_eq!(world.shares().len(), 3);
 }
+
+#[test]
+fn what_a_node_owned_when_its_lease_ended_is_free_for_others_once_it_is_back() {
+    let mut world = World::new(1);
+    world.pass(15);
+    assert!(world.nodes[&NodeId(1)].holds().is_all());
+    world.cut.push(NodeId(1));
+    world.pass(7);
+    assert!(world.nodes[&NodeId(1)].holds().is_empty());
+    // Another comes, and cannot take from one whom it may not judge yet.
+    world.join(NodeId(2));
+    world.pass(1);
+    world.cut.clear();
+    world.pass(10);
+    let held: usize = world.nodes.values().map(|node| node.holds().len()).sum();
+    assert_eq!(held, usize::from(SHARDS));
+}

@@ -180,3 +180,32 @@ fn messages_are_looked_for_each_second() {
     one.pass(1_000_000);
     assert_eq!(one.offers.len(), 1);
 }
+
+#[test]
+fn what_fits_nowhere_does_not_ask_for_room_each_time_that_some_is_lent() {
+    let big = "workflow: w\nsteps:\n  a: { shell: 'true', resources: { cpu: 8 } }\n";
+    let (mut one, _) = two(big);
+    one.own(take(ShardSet::all()));
+    let total = TaskResources {
+        cpu_millis: 1_000,
+        ..TaskResources::ALL
+    };
+    let seat = |window| Seat {
+        queues: Queues::Others,
+        process_window: window,
+        light_window: window,
+        total,
+        share: total,
+    };
+    let lent = |window| Input::Session(NEAR, SessionChange::Seat(seat(window)));
+    one.lane.on(one.now, lent(10));
+    one.started("w");
+    for window in [0, 10] {
+        one.lane.on(one.now, lent(window));
+        let outputs = one.lane.flush(one.now);
+        let asks = outputs
+            .iter()
+            .any(|output| matches!(output, Output::Wants(_)));
+        assert!(!asks, "with room for {window}");
+    }
+}
