@@ -12,7 +12,7 @@ BENCH   ?= $(CARGO) run --quiet --release -p kapell-bench
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
 .NOTPARALLEL:
-.PHONY: help quickstart test check bench bench-pg sim docs format lint build tidy unit examples api \
+.PHONY: help quickstart test check bench bench-pg sim docs format lint build tidy unit examples api deploy \
         needs-build needs-python promtool postgresql
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo 'make sim SEEDS=n     the simulation alone, over n seeds'
 	@echo 'make bench           the benchmarks'
 	@echo 'make bench-pg        those over a PostgreSQL server of this machine'
+	@echo 'make deploy          what is in deploy/: the Helm chart, alerts, the dashboard, the Compose file'
 	@echo 'make docs            write the generated pages of docs/'
 
 quickstart: needs-build needs-python
@@ -38,6 +39,7 @@ endif
 	$(MAKE) sim
 	$(MAKE) examples
 	$(MAKE) api
+	$(MAKE) deploy
 
 check: format lint build tidy unit
 
@@ -71,6 +73,9 @@ examples: build needs-python
 
 api: build needs-python
 	$(XTASK) api --bin $(KAPELL)
+
+deploy: build needs-python
+	$(XTASK) deploy --bin $(KAPELL)
 
 bench: needs-build
 	$(CARGO) build --release -p kapell-cli

@@ -3,6 +3,7 @@
 //! Start reading at [`main`]; each task is one module and one command. None of this is in the product.
 
 mod api;
+mod deploy;
 mod examples;
 mod reference;
 mod tidy;
@@ -21,6 +22,7 @@ tasks:
   examples [--bin PATH] [NAME...]
                               run the examples through the built binary and check what they give
   api [--bin PATH] [PHASES]   test the API of a real server against its document
+  deploy [--bin PATH]         check what is in deploy/: chart, alerts, dashboard, Compose file
   reference                   write docs/reference/ from the code
 ";
 
@@ -46,6 +48,7 @@ fn task(out: &mut dyn Write) -> Result<()> {
         Some(("tidy", [])) => tidy::run(&root, out),
         Some(("examples", rest)) => examples::run(&root, rest, out),
         Some(("api", rest)) => api::run(&root, rest, out),
+        Some(("deploy", rest)) => deploy::run(&root, rest, out),
         Some(("reference", [])) => reference::write(&root, out),
         Some(("help" | "--help" | "-h", [])) => Ok(out.write_all(USAGE.as_bytes())?),
         Some(_) | None => bail!("{USAGE}"),
