@@ -13,7 +13,7 @@ BENCH   ?= $(CARGO) run --quiet --release -p kapell-bench
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
 .NOTPARALLEL:
-.PHONY: help quickstart test check bench bench-pg sim chaos cluster docs format lint build tidy unit examples api \
+.PHONY: help quickstart test check bench bench-pg sim chaos cluster docs format lint build tidy unit examples api deploy \
         needs-build needs-python promtool postgresql
 
 help:
@@ -25,6 +25,7 @@ help:
 	@echo 'make cluster         three nodes and two workers run the flights; some are killed'
 	@echo 'make bench           the benchmarks'
 	@echo 'make bench-pg        those over a PostgreSQL server of this machine'
+	@echo 'make deploy          what is in deploy/: the Helm chart, alerts, the dashboard, the Compose file'
 	@echo 'make docs            write the generated pages of docs/'
 
 quickstart: needs-build needs-python
@@ -42,6 +43,7 @@ endif
 	$(MAKE) chaos
 	$(MAKE) examples
 	$(MAKE) api
+	$(MAKE) deploy
 
 check: format lint build tidy unit
 
@@ -78,12 +80,15 @@ api: build needs-python
 
 # Needs the right to make networks and mounts (root), and says so where that is missing.
 chaos: needs-build postgresql
-	MINUTES=$(MINUTES) $(CARGO) test --quiet -p kapell-cli --test chaos_cluster -- --ignored --nocapture
+	MINUTES=$(MINUTES) $(CARGO) test --quiet --workspace --test chaos_cluster -- --ignored --nocapture
 
 cluster: needs-build needs-python postgresql
 	$(CARGO) build --release -p kapell-cli
 	$(CARGO) build --quiet -p kapell-xtask
 	$(XTASK) cluster --bin $(RELEASE)
+
+deploy: build needs-python
+	$(XTASK) deploy --bin $(KAPELL)
 
 bench: needs-build
 	$(CARGO) build --release -p kapell-cli

@@ -4,6 +4,7 @@
 
 mod api;
 mod cluster;
+mod deploy;
 mod examples;
 mod reference;
 mod tidy;
@@ -24,6 +25,7 @@ tasks:
   api [--bin PATH] [PHASES]   test the API of a real server against its document
   cluster [--bin PATH] [--store URL] [-p NAME=VALUE]...
                               run the flights example on a cluster of this machine, and kill some of it
+  deploy [--bin PATH]         check what is in deploy/: chart, alerts, dashboard, Compose file
   reference                   write docs/reference/ from the code
 ";
 
@@ -50,6 +52,7 @@ fn task(out: &mut dyn Write) -> Result<()> {
         Some(("examples", rest)) => examples::run(&root, rest, out),
         Some(("api", rest)) => api::run(&root, rest, out),
         Some(("cluster", rest)) => cluster::run(&root, rest, out),
+        Some(("deploy", rest)) => deploy::run(&root, rest, out),
         Some(("reference", [])) => reference::write(&root, out),
         Some(("help" | "--help" | "-h", [])) => Ok(out.write_all(USAGE.as_bytes())?),
         Some(_) | None => bail!("{USAGE}"),
