@@ -68,7 +68,7 @@ const CASES: &[Case] = &[
         then: &[],
         says: &[
             "a  waits for a worker in queue `default` with the label `zone=mars`: none there has the label `zone=mars`",
-            "b  waits for a worker in queue `default` that has 3 `license`; the closest there now has nothing",
+            "b  waits for a worker in queue `default` that has 3 `license`; the closest there",
         ],
     },
     Case {
