@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use kapell_api::task::{Outcome, Place, Report, Task, TaskEvent, TaskResources};
 use kapell_api::worker::Queues;
+use kapell_engine::run::room::Labels;
 use kapell_model::{NodeId, Offer, RunId, SessionId, Shard, Time};
 use kapell_store::Lease;
 
@@ -542,5 +543,7 @@ fn nothing(queues: &Queues) -> Seat {
         light_window: 0,
         total: TaskResources::ALL,
         share: TaskResources::ALL,
+        labels: Labels::default(),
+        spot: false,
     }
 }
