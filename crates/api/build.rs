@@ -11,6 +11,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .build_transport(false)
         .bytes(".kapell.nodes.v1")
+        .boxed(".kapell.nodes.v1.Work.word.session")
         .extern_path(".kapell.worker.v1", "crate::worker::proto")
         .compile_fds(protox::compile(files, ["proto"])?)?;
     tonic_prost_build::configure()

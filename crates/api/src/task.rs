@@ -1,5 +1,6 @@
 //! Tasks, as nodes hand them to workers, and what workers report.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -177,7 +178,7 @@ impl SecretText {
 }
 
 /// What an attempt takes of its worker while it runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct TaskResources {
     /// Thousandths of a core; 0 takes a slot and no core of its own.
     pub cpu_millis: u64,
@@ -185,27 +186,115 @@ pub struct TaskResources {
     pub memory_bytes: u64,
     /// Devices.
     pub gpus: u32,
+    /// Of kinds that users name.
+    #[serde(default, skip_serializing_if = "Custom::is_empty")]
+    #[schema(value_type = std::collections::BTreeMap<String, u64>)]
+    pub custom: Custom,
+}
+
+/// Amounts of resources that users name. Hardly anything asks for some: none take a pointer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Custom(Option<Arc<BTreeMap<Arc<str>, u64>>>);
+
+impl FromIterator<(Arc<str>, u64)> for Custom {
+    fn from_iter<T: IntoIterator<Item = (Arc<str>, u64)>>(amounts: T) -> Self {
+        let amounts: BTreeMap<_, _> = amounts.into_iter().collect();
+        Self((!amounts.is_empty()).then(|| Arc::new(amounts)))
+    }
+}
+
+impl Custom {
+    /// None.
+    pub const NONE: Self = Self(None);
+
+    /// True if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Each name with its amount.
+    pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, u64)> {
+        let amounts = self.0.iter().flat_map(|amounts| amounts.iter());
+        amounts.map(|(name, amount)| (name, *amount))
+    }
+
+    /// How much of one there is.
+    pub fn of(&self, name: &str) -> u64 {
+        let amounts = self.0.as_ref();
+        amounts
+            .and_then(|amounts| amounts.get(name).copied())
+            .unwrap_or(0)
+    }
+
+    /// True if there is enough for these needs.
+    pub fn covers(&self, needs: &Self) -> bool {
+        needs.iter().all(|(name, amount)| amount <= self.of(name))
+    }
+
+    fn changed(self, by: &Self, change: impl Fn(u64, u64) -> u64) -> Self {
+        if by.is_empty() {
+            return self;
+        }
+        let mut amounts = self.0.unwrap_or_default();
+        let all = Arc::make_mut(&mut amounts);
+        for (name, amount) in by.iter() {
+            let had = all.entry(name.clone()).or_default();
+            *had = change(*had, amount);
+        }
+        all.retain(|_, amount| *amount > 0);
+        Self((!all.is_empty()).then_some(amounts))
+    }
+
+    /// What is left beside these needs; never below zero.
+    #[must_use]
+    pub fn less(self, needs: &Self) -> Self {
+        self.changed(needs, u64::saturating_sub)
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn more(self, needs: &Self) -> Self {
+        self.changed(needs, u64::saturating_add)
+    }
 }
 
 impl TaskResources {
-    /// More than anything asks for.
+    /// More than anything asks for, but for what users name.
     pub const ALL: Self = Self {
         cpu_millis: u64::MAX,
         memory_bytes: u64::MAX,
         gpus: u32::MAX,
+        custom: Custom::NONE,
     };
+
+    /// True for [`TaskResources::ALL`], whatever there is of what users name.
+    pub fn is_all(&self) -> bool {
+        (self.cpu_millis, self.memory_bytes, self.gpus) == (u64::MAX, u64::MAX, u32::MAX)
+    }
+
+    /// [`TaskResources::ALL`] with what there is of what users name.
+    #[must_use]
+    pub fn all_with(custom: Custom) -> Self {
+        Self {
+            custom,
+            ..Self::ALL
+        }
+    }
 
     /// True if there is enough for these needs.
     pub fn covers(&self, needs: &Self) -> bool {
         needs.cpu_millis <= self.cpu_millis
             && needs.memory_bytes <= self.memory_bytes
             && needs.gpus <= self.gpus
+            && self.custom.covers(&needs.custom)
     }
 
     /// What is left beside these needs; never below zero.
     #[must_use]
     pub fn less(self, needs: &Self) -> Self {
         Self {
+            custom: self.custom.less(&needs.custom),
             cpu_millis: self.cpu_millis.saturating_sub(needs.cpu_millis),
             memory_bytes: self.memory_bytes.saturating_sub(needs.memory_bytes),
             gpus: self.gpus.saturating_sub(needs.gpus),
@@ -216,6 +305,7 @@ impl TaskResources {
     #[must_use]
     pub fn more(self, needs: &Self) -> Self {
         Self {
+            custom: self.custom.more(&needs.custom),
             cpu_millis: self.cpu_millis.saturating_add(needs.cpu_millis),
             memory_bytes: self.memory_bytes.saturating_add(needs.memory_bytes),
             gpus: self.gpus.saturating_add(needs.gpus),

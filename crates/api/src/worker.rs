@@ -54,7 +54,7 @@ impl Queues {
 }
 
 /// An attempt that a worker has: it waits or runs there, or its result is not acknowledged yet.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Holding {
     /// The run.
     pub run: RunId,

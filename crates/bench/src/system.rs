@@ -173,6 +173,8 @@ fn hire(dir: &Path, slots: usize, own: &OwnQueues) -> Hire {
             },
             name: "bench".to_owned(),
             labels: BTreeMap::new(),
+            resources: BTreeMap::new(),
+            spot: false,
             queues,
             version: "bench".to_owned(),
         };

@@ -224,6 +224,36 @@ impl Config {
         Ok(names)
     }
 
+    /// What is said of the worker of this process: as the flag says, else the configuration.
+    pub(crate) fn labels(&self, flag: &[String]) -> Vec<String> {
+        match flag {
+            [] => self.settings.list(&keys::WORKER_LABELS),
+            flag => flag.to_vec(),
+        }
+    }
+
+    /// What the worker of this process offers: as the flag says, else the configuration.
+    pub(crate) fn resources(&self, flag: &[String]) -> Result<BTreeMap<String, u64>, Error> {
+        let given = match flag {
+            [] => self.settings.list(&keys::WORKER_RESOURCES),
+            flag => flag.to_vec(),
+        };
+        let resource = |text: &String| {
+            let (name, amount) = text.split_once('=')?;
+            let amount = amount.trim().parse().ok()?;
+            (!name.is_empty()).then(|| (name.trim().to_owned(), amount))
+        };
+        let resources = given.iter().map(|text| {
+            resource(text).ok_or_else(|| {
+                let message = format!("`{text}` is no resource of a worker");
+                Error::new(ErrorCode::BadRequest, message).hint(
+                    "as in `--resource license=4`, or `worker.resources` of the configuration",
+                )
+            })
+        });
+        resources.collect()
+    }
+
     /// What `http` steps may reach.
     pub(crate) fn http_rules(&self) -> HttpRules {
         self.http.clone()

@@ -1,7 +1,6 @@
 //! How a command reaches the engine: in this process, in the one that holds the data directory, or at a
 //! server.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -126,6 +125,8 @@ pub(crate) fn work(config: &Config, slots: Option<u16>, own: OwnQueues) -> Setti
         OwnQueues::Free | OwnQueues::NeverNamed => Vec::new(),
         OwnQueues::Named(names) => names.iter().map(ToString::to_string).collect(),
     };
+    let labels = worker::labels(&config.labels(&[]));
+    let resources = config.resources(&[]);
     let hire: Hire = Box::new(move |calls, blobs, logs_here| {
         let held = worker::hold(&worker.data_dir)?;
         let server = RemoteConfig {
@@ -135,7 +136,9 @@ pub(crate) fn work(config: &Config, slots: Option<u16>, own: OwnQueues) -> Setti
                 logs_here,
             },
             name: config::host(),
-            labels: BTreeMap::new(),
+            labels: labels?,
+            resources: resources?,
+            spot: false,
             queues,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };

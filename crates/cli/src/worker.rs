@@ -38,7 +38,9 @@ pub(crate) fn worker(worker: &Worker, config: &Config, printer: &mut Printer) ->
     let remote = RemoteConfig {
         server: Server::At(Target::Http(Box::new(server))),
         name: worker.name.clone().unwrap_or_else(config::host),
-        labels: labels(&worker.label)?,
+        labels: labels(&config.labels(&worker.label))?,
+        resources: config.resources(&worker.resource)?,
+        spot: worker.spot,
         queues: config.queues(&worker.queues)?,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
@@ -173,7 +175,7 @@ pub(crate) fn hold(data_dir: &Path) -> Result<File, Error> {
     }
 }
 
-fn labels(given: &[String]) -> Result<BTreeMap<String, String>, Error> {
+pub(crate) fn labels(given: &[String]) -> Result<BTreeMap<String, String>, Error> {
     let label = |text: &String| match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err(
@@ -226,10 +228,21 @@ fn lines(worker: &WorkerView, now: kapell_model::Time) -> Vec<Line> {
         .iter()
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
-    let place = if worker.inside {
-        "  inside the server"
+    let place = match (worker.inside, worker.spot) {
+        (true, _) => "  inside the server",
+        (false, true) => "  spot",
+        (false, false) => "",
+    };
+    let offers: Vec<String> = worker
+        .capacity
+        .custom
+        .iter()
+        .map(|(name, amount)| format!("{amount} {name}"))
+        .collect();
+    let offers = if offers.is_empty() {
+        String::new()
     } else {
-        ""
+        format!("  offers {}", offers.join(", "))
     };
     let mut lines = vec![
         Line::default()
@@ -246,7 +259,7 @@ fn lines(worker: &WorkerView, now: kapell_model::Time) -> Vec<Line> {
                     list::ago(worker.opened_at, now)
                 ),
             ),
-        Line::default().with(DIM, format!("  serves {queues}")),
+        Line::default().with(DIM, format!("  serves {queues}{offers}")),
     ];
     for attempt in &worker.attempts {
         lines.push(

@@ -149,6 +149,10 @@ pub const DUE_STRETCHES: usize = 1_000;
 pub const DUE_CARRIED: usize = 10_000;
 /// Due times whose failure a trigger remembers; the oldest go first.
 pub const DUE_FAILURES: usize = 10_000;
+/// Custom resources, labels that are needed, or labels that are preferred: of each so many in one step.
+pub const RESOURCE_NAMES: usize = 16;
+/// Of one custom resource.
+pub const RESOURCE_AMOUNT: i64 = 1_000_000_000;
 /// Locks and rates one step names.
 pub const LOCKS: usize = 16;
 /// Labels of a run.

@@ -16,6 +16,7 @@ mod graph;
 mod names;
 mod params;
 mod read;
+mod resources;
 mod scope;
 mod settings;
 mod signals;

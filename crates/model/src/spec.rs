@@ -500,6 +500,18 @@ pub struct Resources {
     pub gpu: Option<Dyn<i64>>,
     /// May run on capacity that can be taken away.
     pub spot: bool,
+    /// After so many times that it was taken away an attempt goes elsewhere, where there is such.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preemptions: Option<u32>,
+    /// Of kinds that users name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub custom: Named<Dyn<i64>>,
+    /// What the worker is labelled with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Named<Template>,
+    /// What the worker is labelled with if one that has room is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prefer: Named<Template>,
 }
 
 /// A name held for an attempt.

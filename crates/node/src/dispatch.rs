@@ -22,7 +22,7 @@ mod tests;
 
 pub use settings::{Order, Settings};
 
-use line::{Line, Place, Share};
+use line::{Blocked, Line, Place, Share};
 
 use crate::lend::Wants;
 
@@ -58,6 +58,8 @@ pub(crate) struct Demand {
     settings: Settings,
     queues: BTreeMap<Arc<str>, Line>,
     stands: BTreeMap<RunId, Vec<Stand>>,
+    /// Namespaces whose quotas are used up.
+    blocked: Blocked,
     /// The run that has its turn: what left its queue before does not come back by it.
     granting: Option<RunId>,
 }
@@ -187,13 +189,16 @@ impl Demand {
     pub(crate) fn wants(&self) -> Wants {
         let queues = self.queues.iter();
         queues
-            .filter_map(|(queue, line)| Some((queue.clone(), 100 - line.highest()?)))
+            .filter_map(|(queue, line)| Some((queue.clone(), 100 - line.highest(&self.blocked)?)))
             .collect()
     }
 
     /// Whose turn it is in a queue.
     pub(crate) fn first(&self, queue: &str) -> Option<Turn> {
-        let (id, share) = self.queues.get(queue)?.first(&self.settings)?;
+        let (id, share) = self
+            .queues
+            .get(queue)?
+            .first(&self.settings, &self.blocked)?;
         let mut stands = self.stands.get(&id)?.iter();
         let stand = stands.find(|stand| &*stand.queue == queue && stand.place.share == *share)?;
         Some(Turn {
@@ -212,8 +217,27 @@ impl Demand {
             Order::Fair | Order::Age => granted as u64,
         };
         if let Some(line) = self.queues.get_mut(queue) {
-            line.charge(&turn.place, cost, &self.settings, now);
+            line.charge(&turn.place, cost, (&self.settings, &self.blocked), now);
         }
+    }
+
+    /// Nothing of a namespace starts until it is let go; false if that has no namespaces to tell apart.
+    pub(crate) fn block(&mut self, namespace: &Arc<str>) -> bool {
+        let fair = self.settings.order == Order::Fair;
+        if fair {
+            self.blocked.insert(namespace.clone());
+        }
+        fair
+    }
+
+    /// True if nothing of a namespace starts.
+    pub(crate) fn is_blocked(&self, namespace: &str) -> bool {
+        self.blocked.contains(namespace)
+    }
+
+    /// A namespace has less in flight than before.
+    pub(crate) fn unblock(&mut self, namespace: &str) {
+        self.blocked.remove(namespace);
     }
 
     /// Takes what had its turn out of the queue until its run says again what it wants.
@@ -258,6 +282,7 @@ impl Demand {
 
     /// Forgets everything.
     pub(crate) fn clear(&mut self) {
+        self.blocked.clear();
         self.queues.clear();
         self.stands.clear();
     }

@@ -65,6 +65,7 @@ mod intake;
 mod measure;
 mod own;
 mod post;
+mod quotas;
 mod read;
 mod report;
 mod seats;
@@ -283,6 +284,8 @@ pub struct Lane {
     wants: Wants,
     /// Runs with work that no worker can take: looked at again when workers change.
     parked: BTreeSet<RunId>,
+    /// Runs that wait for the quota of their namespace, where [`Demand`] does not tell those apart.
+    over: BTreeMap<Arc<str>, BTreeSet<RunId>>,
     /// Which queue is looked at first.
     turn: usize,
     seats: Seats,
@@ -330,8 +333,10 @@ struct Committing {
 impl Lane {
     /// A lane that holds nothing yet: its first outputs ask for shards and for what is due.
     pub fn new(config: Config, now: Time) -> Self {
+        let seats = Seats::new(config.dispatch.quotas.clone());
         let mut lane = Self {
             owns: Owns::new(config.alone),
+            over: BTreeMap::new(),
             demand: Demand::new(config.dispatch.clone()),
             config,
             now,
@@ -350,7 +355,7 @@ impl Lane {
             wants: Wants::new(),
             parked: BTreeSet::new(),
             turn: 0,
-            seats: Seats::default(),
+            seats,
             offers: 0,
             ids: 0,
             heard: Heard::default(),

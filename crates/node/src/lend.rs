@@ -22,7 +22,7 @@ use crate::lane::Seat;
 pub type Wants = BTreeMap<Arc<str>, u8>;
 
 /// What an attempt takes at a worker.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Takes {
     /// It starts nothing.
     pub light: bool,
@@ -31,7 +31,7 @@ pub struct Takes {
 }
 
 /// What a node has in flight at a worker.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Used {
     processes: usize,
     lights: usize,
@@ -127,7 +127,7 @@ impl Lender {
                 used.lights += 1;
             } else {
                 used.processes += 1;
-                used.resources = used.resources.more(&takes.needs);
+                used.resources = std::mem::take(&mut used.resources).more(&takes.needs);
             }
         }
     }
@@ -142,7 +142,7 @@ impl Lender {
             used.lights = used.lights.saturating_sub(1);
         } else {
             used.processes = used.processes.saturating_sub(1);
-            used.resources = used.resources.less(&takes.needs);
+            used.resources = std::mem::take(&mut used.resources).less(&takes.needs);
         }
     }
 
@@ -218,11 +218,13 @@ impl Lent {
             let even = shared / group.len() + usize::from(place < shared % group.len());
             even.min(window.saturating_sub(of_others(count)))
         };
-        let mut resources = self.seat.total;
-        if self.seat.total != TaskResources::ALL {
-            for (_, used) in self.used.iter().filter(|(other, _)| **other != node) {
-                resources = resources.less(&used.resources);
-            }
+        let mut resources = self.seat.total.clone();
+        let all = resources.is_all();
+        for (_, used) in self.used.iter().filter(|(other, _)| **other != node) {
+            resources = resources.less(&used.resources);
+        }
+        if all {
+            resources = TaskResources::all_with(resources.custom);
         }
         Seat {
             process_window: part(self.seat.process_window, |used| used.processes),

@@ -33,5 +33,6 @@ pub mod upkeep;
 pub use blobs::BlobFolder;
 pub use dispatch::{Order, Settings as DispatchSettings};
 pub use entity::Entity;
+pub use kapell_engine::run::room::Quota;
 pub use lane::{Config, Input, Lane, Output};
 pub use request::{Answer, ClientRequest, ReplyId, StartRun};

@@ -35,6 +35,7 @@ use std::time::Duration;
 
 use kapell_api::task::{Outcome, Place, Report, Task, TaskEvent, TaskResources};
 use kapell_api::worker::{Holding, Queues};
+use kapell_engine::run::room::Labels;
 use kapell_model::{NodeId, Offer, RunId, SessionId, Shard, Time};
 use kapell_store::Lease;
 
@@ -540,5 +541,7 @@ fn nothing(queues: &Queues) -> Seat {
         light_window: 0,
         total: TaskResources::ALL,
         share: TaskResources::ALL,
+        labels: Labels::default(),
+        spot: false,
     }
 }

@@ -390,8 +390,8 @@ impl Workers {
         let seat = session.seat();
         if self.is_alone(&session.about) {
             return Seat {
-                total: TaskResources::ALL,
-                share: TaskResources::ALL,
+                total: TaskResources::all_with(seat.total.custom),
+                share: TaskResources::all_with(seat.share.custom),
                 ..seat
             };
         }
@@ -563,7 +563,8 @@ fn view(id: SessionId, session: &Session) -> WorkerView {
             Queues::Named(names) => names.iter().map(ToString::to_string).collect(),
             Queues::Others => Vec::new(),
         },
-        capacity: about.capacity,
+        capacity: about.capacity.clone(),
+        spot: about.spot,
         slots: about.slots,
         runtimes: about.runtimes.clone(),
         opened_at: about.opened_at,

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use kapell_api::task::{Outcome, Place, Report, Task, TaskEvent, TaskResources};
 use kapell_api::worker::{Holding, Queues};
+use kapell_engine::run::room::Labels;
 use kapell_model::{Offer, RunId, SessionId, Time, limits};
 use kapell_node::lane::Seat;
 
@@ -97,7 +98,9 @@ pub fn holding(task: &Task) -> Holding {
         offer: task.offer,
         attempt: task.attempt,
         light: process.is_none(),
-        needs: process.map(|process| process.resources).unwrap_or_default(),
+        needs: process
+            .map(|process| process.resources.clone())
+            .unwrap_or_default(),
     }
 }
 
@@ -161,7 +164,7 @@ impl Session {
     pub fn offer(&mut self, tasks: &[Task]) -> Down {
         let tasks: Vec<Holding> = tasks.iter().map(holding).collect();
         self.held
-            .extend(tasks.iter().map(|held| (name(held), *held)));
+            .extend(tasks.iter().map(|held| (name(held), held.clone())));
         self.batch += 1;
         self.unreceived.push_back((self.batch, tasks.clone()));
         Down::Tasks(self.batch, tasks)
@@ -200,8 +203,8 @@ impl Session {
             .collect();
         let mut attached = Vec::new();
         for held in holds {
-            if self.held.insert(name(held), *held).is_none() {
-                attached.push(*held);
+            if self.held.insert(name(held), held.clone()).is_none() {
+                attached.push(held.clone());
             }
         }
         self.unheard = false;
@@ -250,6 +253,8 @@ impl Session {
             light_window: if open { 64 } else { 0 },
             total: TaskResources::ALL,
             share: TaskResources::ALL,
+            labels: Labels::default(),
+            spot: false,
         }
     }
 }
@@ -319,7 +324,7 @@ impl Far {
             session: self.session,
             same_process: self.same_process,
             lost: self.lost.clone(),
-            holds: self.held.values().copied().collect(),
+            holds: self.held.values().cloned().collect(),
             received: self.received,
             draining: self.draining.is_some(),
         }

@@ -114,6 +114,6 @@ fn is_process(task: &Task) -> bool {
 fn needs(task: &Task) -> TaskResources {
     task.work
         .process()
-        .map(|process| process.resources)
+        .map(|process| process.resources.clone())
         .unwrap_or_default()
 }

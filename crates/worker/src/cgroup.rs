@@ -119,7 +119,7 @@ impl Cgroups {
     }
 
     /// A group with no process in it and these bounds.
-    pub(crate) fn take(&self, resources: TaskResources) -> io::Result<Group> {
+    pub(crate) fn take(&self, resources: &TaskResources) -> io::Result<Group> {
         let bounded = resources.memory_bytes > 0 || is_weighted(resources);
         let mut group = Group {
             unified: self.take_unified(bounded)?,
@@ -155,7 +155,7 @@ impl Cgroups {
         }))
     }
 
-    fn bound(&self, group: &mut Group, resources: TaskResources) -> io::Result<()> {
+    fn bound(&self, group: &mut Group, resources: &TaskResources) -> io::Result<()> {
         let memory = resources.memory_bytes;
         // Ten thousandths of a core's weight: 100 is the kernel's default, ours for one core.
         let weight = (resources.cpu_millis / 10).clamp(1, 10_000);
@@ -244,7 +244,7 @@ impl Cgroups {
 }
 
 /// True if the task asks for another share of the CPU than a group has by itself.
-fn is_weighted(resources: TaskResources) -> bool {
+fn is_weighted(resources: &TaskResources) -> bool {
     !matches!(resources.cpu_millis, 0 | PLAIN_CPU_MILLIS)
 }
 

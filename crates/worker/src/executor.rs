@@ -554,7 +554,7 @@ pub(crate) fn too_big(task: &Task, total: crate::config::Capacity) -> Outcome {
     let needs = task
         .work
         .process()
-        .map(|process| process.resources)
+        .map(|process| process.resources.clone())
         .unwrap_or_default();
     let mut lacks = Vec::new();
     if needs.cpu_millis > total.cpu_millis {

@@ -151,7 +151,7 @@ pub(crate) fn prepare(shared: &Shared, job: &Job) -> Result<Prepared, Box<TaskEr
     }
     plan.env = shared.env.with(&variables);
     plan.search = search;
-    plan.resources = process.resources;
+    plan.resources = process.resources.clone();
     Ok(Prepared {
         plan,
         has_input,
@@ -373,7 +373,7 @@ pub(crate) fn start(
     let (stderr, err) = pipe().map_err(|error| system(&error))?;
     let group = shared
         .cgroups
-        .take(plan.resources)
+        .take(&plan.resources)
         .map_err(|error| system(&error))?;
     let mut fds = vec![shared.nothing.as_fd(), out.as_fd(), err.as_fd()];
     fds.extend_from_slice(extra);

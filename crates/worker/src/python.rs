@@ -231,7 +231,7 @@ fn host_plan(shared: &Shared, ready: &Ready, number: u64) -> Result<HostPlan, Bo
     let resources = TaskResources {
         cpu_millis,
         memory_bytes,
-        gpus: 0,
+        ..TaskResources::default()
     };
     let env = shared.env.with(&variables);
     let plan = Plan {

@@ -81,6 +81,10 @@ pub struct RemoteConfig {
     pub name: String,
     /// What its owner says of it.
     pub labels: BTreeMap<String, String>,
+    /// What it offers under names of its owner's.
+    pub resources: BTreeMap<String, u64>,
+    /// It can be taken away at any time.
+    pub spot: bool,
     /// The queues that it serves; none is every queue that no worker names.
     pub queues: Vec<String>,
     /// Its Kapell.

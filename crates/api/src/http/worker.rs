@@ -10,6 +10,10 @@ use super::schema;
 use crate::task::TaskResources;
 
 /// A worker.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a field of the answer by itself"
+)]
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct WorkerView {
     /// Its session.
@@ -28,6 +32,9 @@ pub struct WorkerView {
     pub slots: u32,
     /// Verbs that it can do.
     pub runtimes: Vec<String>,
+    /// True if it can be taken away at any time: it gets only steps that allow it.
+    #[serde(default)]
+    pub spot: bool,
     /// When its session began.
     #[serde(with = "crate::stamp")]
     #[schema(value_type = schema::Timestamp)]

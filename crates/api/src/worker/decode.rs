@@ -51,6 +51,11 @@ pub fn resources(resources: Option<proto::Resources>) -> TaskResources {
         cpu_millis: resources.cpu_millis,
         memory_bytes: resources.memory_bytes,
         gpus: resources.gpus,
+        custom: resources
+            .custom
+            .iter()
+            .map(|(name, amount)| (name.as_str().into(), *amount))
+            .collect(),
     }
 }
 
@@ -79,7 +84,7 @@ pub fn holding(held: &proto::Holding) -> Result<Holding> {
         offer,
         attempt: held.number,
         light: held.light,
-        needs: resources(held.needs),
+        needs: resources(held.needs.clone()),
     })
 }
 

@@ -34,6 +34,11 @@ pub fn resources(resources: &TaskResources) -> proto::Resources {
         cpu_millis: resources.cpu_millis,
         memory_bytes: resources.memory_bytes,
         gpus: resources.gpus,
+        custom: resources
+            .custom
+            .iter()
+            .map(|(name, amount)| (name.to_string(), amount))
+            .collect(),
     }
 }
 

@@ -46,6 +46,7 @@ fn process() -> Process {
             cpu_millis: 500,
             memory_bytes: 1 << 30,
             gpus: 2,
+            custom: [("license".into(), 3)].into_iter().collect(),
         },
         output_file: Some("out.json".into()),
         artifacts_in: vec![(

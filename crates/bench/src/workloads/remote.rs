@@ -78,6 +78,8 @@ pub(crate) fn work(url: &str, dir: &str) -> Result<()> {
         server: Server::At(Target::Http(Box::new(HttpServer::new(url, None, None)?))),
         name: "bench".to_owned(),
         labels: std::collections::BTreeMap::new(),
+        resources: std::collections::BTreeMap::new(),
+        spot: false,
         queues: vec!["far".to_owned()],
         version: "bench".to_owned(),
     };

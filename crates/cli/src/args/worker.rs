@@ -9,9 +9,16 @@ pub(crate) struct Worker {
     /// worker names]
     #[arg(long, alias = "queue", value_name = "NAMES", value_delimiter = ',')]
     pub(crate) queues: Vec<String>,
-    /// What to say of this worker, to whoever lists them
+    /// What to say of this worker: steps may ask for it by `resources.labels` [env: KAPELL_WORKER_LABELS]
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) label: Vec<String>,
+    /// What this worker has to give besides cores, memory and GPUs: steps ask for it by `resources.custom`
+    /// [env: KAPELL_WORKER_RESOURCES]
+    #[arg(long, value_name = "NAME=AMOUNT")]
+    pub(crate) resource: Vec<String>,
+    /// It may be taken away at any time: it gets only steps with `resources.spot`
+    #[arg(long)]
+    pub(crate) spot: bool,
     /// What to call this worker [default: the machine's name]
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,

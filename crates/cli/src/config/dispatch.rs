@@ -1,9 +1,10 @@
 //! In which order work is granted, as the configuration says.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kapell_model::config::{self as keys, Value};
-use kapell_node::{DispatchSettings, Order};
+use kapell_node::{DispatchSettings, Order, Quota};
 
 use super::Settings;
 
@@ -21,10 +22,26 @@ pub(super) fn of(settings: &Settings) -> DispatchSettings {
         }
         _ => None,
     });
+    let mut quotas: BTreeMap<Arc<str>, Quota> = BTreeMap::new();
+    for (namespace, key, value) in settings.named("dispatch.namespaces") {
+        let Value::Number(bound) = value else {
+            continue;
+        };
+        let mut of = |set: fn(&mut Quota) -> &mut Option<u64>, bound: u64| {
+            *set(quotas.entry(namespace.into()).or_default()) = Some(bound);
+        };
+        match key {
+            "steps" => of(|quota| &mut quota.steps, *bound),
+            "cpu" => of(|quota| &mut quota.cpu_millis, bound.saturating_mul(1_000)),
+            "gpu" => of(|quota| &mut quota.gpus, *bound),
+            _ => {}
+        }
+    }
     let aging = settings.span(&keys::DISPATCH_AGING);
     DispatchSettings {
         order,
         weights: weights.collect(),
+        quotas,
         aging_micros: i64::try_from(aging.as_micros()).unwrap_or(i64::MAX),
     }
 }
@@ -49,16 +66,23 @@ mod tests {
             DispatchSettings::default().aging_micros
         );
         assert!(dispatch.weights.is_empty());
+        assert!(dispatch.quotas.is_empty());
     }
 
     #[test]
     fn order_aging_and_weights_are_taken() {
         let dispatch = read(
             "[dispatch]\norder = \"age\"\naging = \"0s\"\n\
-             [dispatch.namespaces.etl]\nweight = 3\n",
+             [dispatch.namespaces.etl]\nweight = 3\nsteps = 20\ncpu = 16\ngpu = 0\n",
         );
         assert_eq!(dispatch.order, Order::Age);
         assert_eq!(dispatch.aging_micros, 0);
         assert_eq!(dispatch.weights[&Arc::from("etl")], 3);
+        let quota = Quota {
+            steps: Some(20),
+            cpu_millis: Some(16_000),
+            gpus: Some(0),
+        };
+        assert_eq!(dispatch.quotas[&Arc::from("etl")], quota);
     }
 }

@@ -63,6 +63,21 @@ const CASES: &[Case] = &[
         ],
     },
     Case {
+        name: "labelled",
+        text: "steps:\n  a: { shell: x, resources: { labels: { zone: mars } } }\n  b: { shell: x, resources: { custom: { license: 3 } } }\n",
+        then: &[],
+        says: &[
+            "a  waits for a worker in queue `default` with the label `zone=mars`: none there has the label `zone=mars`",
+            "b  waits for a worker in queue `default` that has 3 `license`; the closest there",
+        ],
+    },
+    Case {
+        name: "nightly",
+        text: "steps:\n  a: { shell: x, not_before: \"2199-01-01T12:00:00Z\", off_peak: { from: \"03:00\", to: \"04:00\" } }\n",
+        then: &[],
+        says: &["a  waits for its quiet hours (03:00 to 04:00 in UTC), <when>"],
+    },
+    Case {
         name: "signalled",
         text: "steps:\n  f: { foreach: { i: [1, 2] }, await: { signal: go } }\n  g: { await: { signal: stop } }\n",
         then: &[],

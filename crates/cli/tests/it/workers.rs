@@ -16,6 +16,7 @@ workflow: hold
 steps:
   far:
     queue: far
+    resources: { custom: { license: 2 }, labels: { zone: eu } }
     shell: |
       echo at $PWD
       touch $HERE/begun-$KAPELL_ATTEMPT_NUMBER
@@ -155,6 +156,8 @@ impl World {
             name,
             "--label",
             "zone=eu",
+            "--resource",
+            "license=2",
             "--slots",
             "2",
         ]);
@@ -269,7 +272,7 @@ fn a_worker_does_the_work_of_its_queue() {
     let worker = world.worker("a");
     let listed = world.good(&["workers"]).out;
     assert!(
-        listed.contains("zone=eu") && listed.contains("serves far"),
+        listed.contains("zone=eu") && listed.contains("serves far  offers 2 license"),
         "{listed}"
     );
     world.good(&["run", "far.yaml", "--detach"]);

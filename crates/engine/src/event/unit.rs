@@ -104,6 +104,9 @@ pub struct AttemptEnded {
     /// The loss says nothing of this step.
     #[prost(bool, tag = "14")]
     pub explained: bool,
+    /// Its worker was one that can be taken away, and was.
+    #[prost(bool, tag = "15")]
+    pub preempted: bool,
     /// Name of the worker that ran it; empty for the one in the process of the node.
     #[prost(string, tag = "30")]
     pub worker: String,

@@ -78,6 +78,16 @@ impl Decider<'_> {
             }
             return Ok(());
         }
+        // That a worker which can be taken away is gone says nothing of the step.
+        let flight = self.run.flight(place);
+        let spot = flight.is_some_and(|flight| flight.offer == offer && flight.spot);
+        let (outcome, preempted) = match outcome {
+            Outcome::Lost { reason, .. } if spot => {
+                let explained = true;
+                (Outcome::Lost { reason, explained }, true)
+            }
+            outcome => (outcome, false),
+        };
         let unit = self.run.state.unit(place).cloned().unwrap_or_default();
         let verdict = self.verdict(place, &unit, &outcome)?;
         fact.result = match &outcome {
@@ -88,13 +98,8 @@ impl Decider<'_> {
         if matches!(outcome, Outcome::Lost { .. }) {
             (fact.epoch, fact.counter) = (offer.epoch, offer.counter);
         }
-        fact.explained = matches!(
-            outcome,
-            Outcome::Lost {
-                explained: true,
-                ..
-            }
-        );
+        fact.explained = explained(&outcome);
+        fact.preempted = preempted;
         self.run.land(place);
         self.release(place);
         match verdict {
@@ -189,14 +194,7 @@ impl Decider<'_> {
                     }),
                 ));
             }
-            let explained = matches!(
-                outcome,
-                Outcome::Lost {
-                    explained: true,
-                    ..
-                }
-            );
-            if !explained && u32::from(unit.deliveries) + 1 >= limits::POISON_DELIVERIES {
+            if !explained(outcome) && u32::from(unit.deliveries) + 1 >= limits::POISON_DELIVERIES {
                 let message = format!(
                     "it took its worker down {} times",
                     u32::from(unit.deliveries) + 1
@@ -659,6 +657,17 @@ fn failure(outcome: &Outcome) -> Option<TaskError> {
             ..TaskError::default()
         }),
     }
+}
+
+/// True for a loss that says nothing of the step.
+fn explained(outcome: &Outcome) -> bool {
+    matches!(
+        outcome,
+        Outcome::Lost {
+            explained: true,
+            ..
+        }
+    )
 }
 
 /// `initial * factor ^ tries`, at most `max`; with jitter 50 to 100 % of it by `random`.

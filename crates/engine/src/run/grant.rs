@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
-use kapell_api::task::{Place, Task, TaskError, TaskResources, Work};
-use kapell_model::spec::Verb;
-use kapell_model::{Offer, RunStatus, SessionId, StepStatus, Time};
+use kapell_api::task::{Place, Task, TaskError};
+use kapell_expr::Template;
+use kapell_model::spec::{Named, Resources};
+use kapell_model::{Offer, RunStatus, StepStatus, Time};
 
+use super::names::At;
 use super::ready::Pick;
+use super::render::named;
+use super::room::{Refused, Room, Spot, Wish};
 use super::{Decider, Decision, Effect, Flight, Run, Stop};
 use crate::event::{AttemptStarted, Fact};
 
@@ -15,147 +19,6 @@ use crate::event::{AttemptStarted, Fact};
 pub struct Offers {
     /// The next to be given.
     pub next: Offer,
-}
-
-/// What one worker has room for. Verbs that start nothing have room of their own, so that thousands
-/// of them do not wait behind a few processes.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Seat {
-    /// Whose.
-    pub session: SessionId,
-    /// Attempts that start a process or a request.
-    pub process: usize,
-    /// Attempts that start nothing.
-    pub light: usize,
-    /// What attempts may take of it now.
-    pub free: TaskResources,
-    /// What it has to give in all.
-    pub total: TaskResources,
-}
-
-impl Seat {
-    /// A worker that itself sees to it that no more starts than it has the means for.
-    pub const fn unmeasured(session: SessionId, process: usize, light: usize) -> Self {
-        Self {
-            session,
-            process,
-            light,
-            free: TaskResources::ALL,
-            total: TaskResources::ALL,
-        }
-    }
-}
-
-/// What the workers of a queue have room for.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Room {
-    /// Those that serve it.
-    pub seats: Vec<Seat>,
-    /// Set when something was not granted for want of room.
-    pub short: bool,
-    /// Set when something was not granted because it asks for more than any of them has in all.
-    pub unfit: bool,
-}
-
-impl Room {
-    /// True if nothing fits.
-    pub fn is_empty(&self) -> bool {
-        self.seats
-            .iter()
-            .all(|seat| seat.process == 0 && seat.light == 0)
-    }
-
-    /// True if some worker may take an attempt of this verb, whatever it asks for.
-    fn may_take(&mut self, verb: &Verb) -> bool {
-        let light = matches!(verb, Verb::Noop | Verb::Fail { .. });
-        let room = |seat: &Seat| if light { seat.light } else { seat.process };
-        let some = self.seats.iter().any(|seat| room(seat) > 0);
-        self.short |= !some;
-        some
-    }
-
-    /// Takes room for an attempt at the worker that has most of it; none if it has to wait.
-    fn take(&mut self, work: &Work) -> Option<SessionId> {
-        let Some(process) = work.process() else {
-            let seat = self.seats.iter_mut().max_by_key(|seat| seat.light)?;
-            seat.light = seat.light.checked_sub(1)?;
-            return Some(seat.session);
-        };
-        let needs = process.resources;
-        let seats = self.seats.iter_mut();
-        let seat = seats
-            .filter(|seat| seat.process > 0 && seat.free.covers(&needs))
-            .max_by_key(|seat| seat.process);
-        let Some(seat) = seat else {
-            let possible = self.seats.iter().any(|seat| seat.total.covers(&needs));
-            self.short |= possible;
-            self.unfit |= !possible;
-            return None;
-        };
-        seat.process -= 1;
-        seat.free = seat.free.less(&needs);
-        Some(seat.session)
-    }
-
-    /// What is to be said of an attempt that asks for more than any worker has in all; none if some
-    /// worker has enough.
-    fn unfit_for(&self, work: &Work, queue: &str) -> Option<String> {
-        let needs = work.process()?.resources;
-        let totals = self.seats.iter().map(|seat| seat.total);
-        if self.seats.is_empty() || totals.clone().any(|total| total.covers(&needs)) {
-            return None;
-        }
-        let largest = totals.max_by_key(|total| {
-            let enough = [
-                total.cpu_millis >= needs.cpu_millis,
-                total.memory_bytes >= needs.memory_bytes,
-                total.gpus >= needs.gpus,
-            ];
-            let enough = enough.iter().filter(|enough| **enough).count();
-            (enough, total.memory_bytes, total.cpu_millis)
-        })?;
-        Some(format!(
-            "a worker in queue `{queue}` that has {}; the closest there now has {}",
-            amounts(&needs),
-            amounts(&largest)
-        ))
-    }
-}
-
-/// Resources in words: `2 cores, 20 GiB of memory and 1 GPU`.
-fn amounts(of: &TaskResources) -> String {
-    let mut parts = Vec::new();
-    if of.cpu_millis > 0 {
-        let (whole, thousandths) = (of.cpu_millis / 1_000, of.cpu_millis % 1_000);
-        let part = format!("{whole}.{thousandths:03}");
-        let number = part.trim_end_matches('0').trim_end_matches('.');
-        let word = if of.cpu_millis == 1_000 {
-            "core"
-        } else {
-            "cores"
-        };
-        parts.push(format!("{number} {word}"));
-    }
-    if of.memory_bytes > 0 {
-        let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
-        let unit = units.iter().find(|(shift, _)| of.memory_bytes >> shift > 0);
-        let (shift, name) = unit.copied().unwrap_or((0, "bytes"));
-        let tenths = (u128::from(of.memory_bytes) * 10) >> shift;
-        let number = format!("{}.{}", tenths / 10, tenths % 10);
-        parts.push(format!(
-            "{} {name} of memory",
-            number.trim_end_matches(".0")
-        ));
-    }
-    if of.gpus > 0 {
-        let word = if of.gpus == 1 { "GPU" } else { "GPUs" };
-        parts.push(format!("{} {word}", of.gpus));
-    }
-    match parts.split_last() {
-        None => "nothing".to_owned(),
-        Some((last, [])) => last.clone(),
-        Some((last, others)) => format!("{} and {last}", others.join(", ")),
-    }
 }
 
 impl Offers {
@@ -212,6 +75,9 @@ impl Run {
         (granted, decider.out)
     }
 }
+
+/// Preemptions after which an attempt goes to workers that cannot be taken away, where nothing is said.
+const PREEMPTIONS: u32 = 2;
 
 /// Granting in progress.
 struct Granting<'a> {
@@ -354,7 +220,9 @@ impl Decider<'_> {
         if step.off_peak.is_some() && self.waits_for_hours(place, &step) {
             return true;
         }
-        let work = match self.work(place) {
+        let work = self.work(place);
+        let work = work.and_then(|work| Ok((work, self.wish(place, &step.resources)?)));
+        let (work, wish) = match work {
             Ok(work) => work,
             Err(Stop::Need(need)) => {
                 self.run.live.needs.push(need);
@@ -371,11 +239,15 @@ impl Decider<'_> {
             }
         };
         let of = (place.scope, place.step);
-        let Some(session) = granting.room.take(&work) else {
-            if let Some(why) = granting.room.unfit_for(&work, &step.queue) {
-                self.run.live.unfit.insert(of, why);
+        let taken = match granting.room.take(&work, wish.as_ref()) {
+            Ok(taken) => taken,
+            Err(Refused::Quota) => return false,
+            Err(Refused::Room) => {
+                if let Some(why) = granting.room.unfit_for(&work, wish.as_ref(), &step.queue) {
+                    self.run.live.unfit.insert(of, why);
+                }
+                return false;
             }
-            return false;
         };
         if !self.run.live.unfit.is_empty() {
             self.run.live.unfit.remove(&of);
@@ -386,6 +258,7 @@ impl Decider<'_> {
             Flight {
                 offer,
                 granted_at: self.now,
+                spot: taken.spot,
             },
         );
         if self.durable_grant(place) {
@@ -399,7 +272,7 @@ impl Decider<'_> {
         }
         granting.tasks.push(Task {
             offer,
-            session,
+            session: taken.session,
             queue: step.queue.clone(),
             run: self.run.state.meta.id,
             place,
@@ -419,5 +292,33 @@ impl Decider<'_> {
                 let step = &step.step;
                 !step.locks.is_empty() || step.once || !step.idempotent || step.retry.platform == 0
             })
+    }
+
+    /// What a unit's next attempt asks of its worker besides resources; none if nothing.
+    fn wish(&self, place: Place, resources: &Resources) -> Result<Option<Wish>, Stop> {
+        if resources.labels.is_empty() && resources.prefer.is_empty() && !resources.spot {
+            return Ok(None);
+        }
+        let names = At::unit(self.run, place, self.now);
+        let labels = |what: &str, labels: &Named<Template>| -> Result<Vec<_>, Stop> {
+            let label = |(name, value): &(Arc<str>, Template)| {
+                let text = self.text(value, &names);
+                let text = text.map_err(|stop| named(&format!("resources.{what}.{name}"), stop))?;
+                Ok((name.clone(), Arc::from(text)))
+            };
+            labels.iter().map(label).collect()
+        };
+        let preempted = self.run.state.preempted.get(&place).copied();
+        let most = resources.preemptions.unwrap_or(PREEMPTIONS);
+        let spot = match resources.spot {
+            false => Spot::Never,
+            true if preempted.unwrap_or(0) >= most => Spot::Last,
+            true => Spot::First,
+        };
+        Ok(Some(Wish {
+            labels: labels("labels", &resources.labels)?,
+            prefer: labels("prefer", &resources.prefer)?,
+            spot,
+        }))
     }
 }

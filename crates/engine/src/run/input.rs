@@ -222,6 +222,7 @@ impl Decider<'_> {
             place,
             offer,
             attempt,
+            spot,
         } in held
         {
             let open = match self.run.state.unit(*place) {
@@ -232,16 +233,15 @@ impl Decider<'_> {
                 continue;
             }
             still.insert((*place, *offer));
-            let known = self
-                .run
-                .flight(*place)
-                .is_some_and(|flight| flight.offer == *offer);
-            if !known {
+            let known = self.run.flight(*place);
+            let known = known.filter(|flight| flight.offer == *offer);
+            if known.is_none_or(|known| *spot && !known.spot) {
                 self.run.take_off(
                     *place,
                     Flight {
                         offer: *offer,
-                        granted_at: self.now,
+                        granted_at: known.map_or(self.now, |known| known.granted_at),
+                        spot: *spot,
                     },
                 );
             }

@@ -41,6 +41,7 @@ mod people;
 pub mod ready;
 mod render;
 mod request;
+pub mod room;
 mod settle;
 mod signals;
 pub mod state;
@@ -104,6 +105,8 @@ pub struct Live {
     pub risen: BTreeMap<Arc<str>, u8>,
     /// What steps wait for that ask for more than any worker of their queue has in all.
     pub unfit: BTreeMap<(u32, u16), String>,
+    /// What the quota of its namespace is, and who uses it, if nothing is granted because of that.
+    pub quota: Option<String>,
 }
 
 /// An attempt handed out.
@@ -113,6 +116,8 @@ pub struct Flight {
     pub offer: Offer,
     /// When it was granted.
     pub granted_at: Time,
+    /// Its worker can be taken away.
+    pub spot: bool,
 }
 
 /// An attempt that a worker holds, as the owner before handed it out.
@@ -124,6 +129,8 @@ pub struct Holding {
     pub offer: Offer,
     /// From 1: one that is counted already is over.
     pub attempt: u32,
+    /// Its worker can be taken away.
+    pub spot: bool,
 }
 
 /// Items of a foreach in flight.
@@ -385,6 +392,7 @@ impl Run {
                 Flight {
                     offer,
                     granted_at: at,
+                    spot: false,
                 },
             );
         }

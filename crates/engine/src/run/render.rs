@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kapell_api::task::{
-    Artifact, HttpCredentials, HttpRequest, Input, Place, Process, SecretText, TaskResources,
-    TextPart, Work,
+    Artifact, Custom, HttpCredentials, HttpRequest, Input, Place, Process, SecretText,
+    TaskResources, TextPart, Work,
 };
 use kapell_expr::{Part, Template, Value};
 use kapell_model::limits;
@@ -46,7 +46,7 @@ fn place_artifacts(
     Ok(())
 }
 
-fn named(name: &str, stop: Stop) -> Stop {
+pub(super) fn named(name: &str, stop: Stop) -> Stop {
     match stop {
         Stop::Failed(message) => Stop::Failed(format!("{name}: {message}")),
         Stop::Need(need) => Stop::Need(need),
@@ -266,6 +266,7 @@ impl Decider<'_> {
             cpu_millis: 0,
             memory_bytes: 0,
             gpus: 0,
+            custom: Custom::NONE,
         };
         if let Some(cpu) = &resources.cpu {
             let cores = match cpu {
@@ -290,6 +291,15 @@ impl Decider<'_> {
         if let Some(gpu) = &resources.gpu {
             needs.gpus =
                 u32::try_from(self.whole("resources.gpu", gpu, names)?).unwrap_or(u32::MAX);
+        }
+        if !resources.custom.is_empty() {
+            let amount = |(name, amount): &(Arc<str>, Dyn<i64>)| {
+                let what = format!("resources.custom.{name}");
+                Ok((name.clone(), self.whole(&what, amount, names)?))
+            };
+            let amounts: Result<Vec<_>, Stop> = resources.custom.iter().map(amount).collect();
+            let needed = amounts?.into_iter().filter(|(_, amount)| *amount > 0);
+            needs.custom = needed.collect();
         }
         Ok(needs)
     }

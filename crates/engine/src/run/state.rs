@@ -59,6 +59,8 @@ pub struct State {
     pub todo: BTreeSet<Todo>,
     /// Units that wait for a worker, by queue. A foreach stands here as one.
     pub ready: BTreeMap<Arc<str>, Ready>,
+    /// How often a worker that can be taken away was, of units that have not ended.
+    pub preempted: BTreeMap<Place, u32>,
     /// Fairness keys of units that have one and have not ended.
     pub keys: BTreeMap<Place, Arc<str>>,
     /// What happens by itself, and when.

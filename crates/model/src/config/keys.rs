@@ -83,6 +83,31 @@ pub static WORKER_QUEUES: Key = Key {
     )
 };
 
+/// `worker.labels`
+pub static WORKER_LABELS: Key = Key {
+    flag: Some("--label"),
+    ..key(
+        "worker",
+        "labels",
+        Kind::List,
+        "",
+        "What is said of the worker, each as `zone=eu`: steps may ask for it by `resources.labels`.",
+    )
+};
+
+/// `worker.resources`
+pub static WORKER_RESOURCES: Key = Key {
+    flag: Some("--resource"),
+    ..key(
+        "worker",
+        "resources",
+        Kind::List,
+        "",
+        "What the worker has to give besides cores, memory and GPUs, each as `license=4`: steps ask for it by \
+         `resources.custom`.",
+    )
+};
+
 /// `worker.keep_failed`
 pub static WORKER_KEEP_FAILED: Key = key(
     "worker",
@@ -121,6 +146,34 @@ pub static NAMESPACE_WEIGHT: Key = key(
     "1",
     "How many attempts the namespace of this name has granted for one of a namespace with weight 1, while \
      work of both waits with one priority in one queue.",
+);
+
+/// `dispatch.namespaces.*.steps`
+pub static NAMESPACE_STEPS: Key = key(
+    "dispatch.namespaces.*",
+    "steps",
+    Kind::Count(0, 1_000_000),
+    "1000000",
+    "How many attempts of the namespace that start a process or a request may be in flight at once. Without it there is no \
+     bound.",
+);
+
+/// `dispatch.namespaces.*.cpu`
+pub static NAMESPACE_CPU: Key = key(
+    "dispatch.namespaces.*",
+    "cpu",
+    Kind::Count(0, 1_000_000),
+    "1000000",
+    "How many cores the attempts of the namespace that are in flight may ask for together. Without it there is no bound.",
+);
+
+/// `dispatch.namespaces.*.gpu`
+pub static NAMESPACE_GPU: Key = key(
+    "dispatch.namespaces.*",
+    "gpu",
+    Kind::Count(0, 1_000_000),
+    "1000000",
+    "How many GPUs they may ask for together. Without it there is no bound.",
 );
 
 /// `retention.age`
@@ -466,10 +519,15 @@ pub static KEYS: &[&Key] = &[
     &SERVER_NODE_LEASE,
     &WORKER_SLOTS,
     &WORKER_QUEUES,
+    &WORKER_LABELS,
+    &WORKER_RESOURCES,
     &WORKER_KEEP_FAILED,
     &DISPATCH_ORDER,
     &DISPATCH_AGING,
     &NAMESPACE_WEIGHT,
+    &NAMESPACE_STEPS,
+    &NAMESPACE_CPU,
+    &NAMESPACE_GPU,
     &RETENTION_AGE,
     &RETENTION_RUNS,
     &SIGNALS_KEEP,

@@ -1,6 +1,7 @@
 //! Maps with known keys that workflows and steps share.
 
 use super::{Key, Others, Section, Shape};
+use crate::limits;
 
 pub(crate) static PARAM: Section = Section {
     name: "a parameter",
@@ -181,7 +182,7 @@ pub(crate) static RESOURCES: Section = Section {
     name: "`resources`",
     title: "resources",
     doc: "What an attempt needs of its worker. Expressions may use `error` and `attempt`: more memory after running out of it.",
-    example: "resources: { cpu: 0.5, memory: 512Mi }\n",
+    example: "resources: { cpu: 0.5, memory: 512Mi, custom: { license: 1 }, labels: { zone: eu } }\n",
     others: Others::Refused,
     keys: &[
         Key::new("cpu", Shape::Dyn(&Shape::Number(0.0)), "Cores."),
@@ -194,9 +195,30 @@ pub(crate) static RESOURCES: Section = Section {
         Key::new(
             "spot",
             Shape::Bool,
-            "May run on capacity that can be taken away.",
+            "May run on workers that can be taken away (`kapell worker --spot`), and does so rather than elsewhere. Without it none of them gets it.",
         )
         .default("false"),
+        Key::new(
+            "preemptions",
+            Shape::Int(0, 1_000),
+            "After so many attempts whose spot worker was gone the others go to workers that are none, if there are such.",
+        )
+        .default("2"),
+        Key::new(
+            "custom",
+            Shape::Map(&Shape::Dyn(&Shape::Int(0, limits::RESOURCE_AMOUNT))),
+            "Of what workers offer under names of yours (`kapell worker --resource license=4`). At most 16.",
+        ),
+        Key::new(
+            "labels",
+            Shape::Map(&Shape::Text),
+            "Labels that the worker must have (`kapell worker --label zone=eu`). At most 16.",
+        ),
+        Key::new(
+            "prefer",
+            Shape::Map(&Shape::Text),
+            "Labels of the workers that get it first, while one of them has room; of several that fit in part, the one with the most. At most 16.",
+        ),
     ],
 };
 

@@ -8,8 +8,8 @@ use kapell_expr::{Object, Type};
 use crate::language;
 use crate::limits;
 use crate::spec::{
-    Artifacts, Backoff, Debounce, Dyn, LockBounds, LockUse, Named, Outputs, Resources, Retention,
-    Retry, Strategy, StrategyMode, Timeouts,
+    Artifacts, Backoff, Debounce, Dyn, LockBounds, LockUse, Named, Outputs, Retention, Retry,
+    Strategy, StrategyMode, Timeouts,
 };
 use crate::yaml::{Entry, Kind, Node, Span};
 
@@ -194,41 +194,6 @@ impl Context<'_> {
             format!("`{what}` is longer than nothing"),
             "for no bound leave the key out",
         );
-    }
-
-    pub(crate) fn resources(&mut self, node: &Node, failed: &Scope<'_>) -> Resources {
-        let Some(fields) = self.fields(node, &language::RESOURCES) else {
-            return Resources::default();
-        };
-        let cpu = fields.get("cpu").and_then(|node| {
-            self.dynamic(
-                node,
-                "cpu",
-                failed,
-                &[Type::Int, Type::Float],
-                |cx, node| cx.number(node, "cpu", 0.0),
-            )
-        });
-        let memory = fields.get("memory").and_then(|node| {
-            self.dynamic(
-                node,
-                "memory",
-                failed,
-                &[Type::Int, Type::String],
-                |cx, node| cx.size(node, "memory"),
-            )
-        });
-        Resources {
-            cpu,
-            memory,
-            gpu: fields
-                .get("gpu")
-                .and_then(|node| self.dynamic_int(node, "gpu", failed, (0, 1_000))),
-            spot: fields
-                .get("spot")
-                .and_then(|node| self.bool(node, "spot"))
-                .unwrap_or(false),
-        }
     }
 
     pub(crate) fn locks(&mut self, node: &Node, scope: &Scope<'_>) -> Vec<LockUse> {

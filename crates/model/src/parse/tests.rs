@@ -446,6 +446,23 @@ fn many_warnings_do_not_make_a_definition_invalid() {
 }
 
 #[test]
+fn what_a_step_asks_of_its_worker_is_read_and_merged_with_the_defaults() {
+    let spec = spec(
+        "workflow: w\ndefaults: { resources: { custom: { license: 1 }, labels: { zone: eu, disk: ssd } } }\nsteps:\n  a: { shell: x, resources: { spot: true, preemptions: 4, labels: { zone: \"${{ 'us' }}\" }, prefer: { rack: 3 } } }\n",
+    );
+    let own = &step(&spec, "a").resources;
+    assert_eq!((own.spot, own.preemptions), (true, Some(4)));
+    let names = |of: &[(std::sync::Arc<str>, Template)]| -> Vec<String> {
+        let mut names: Vec<String> = of.iter().map(|(name, _)| name.to_string()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&own.labels), ["disk", "zone"]);
+    assert_eq!(names(&own.prefer), ["rack"]);
+    assert!(matches!(own.custom.as_slice(), [(name, Dyn::Fixed(1))] if &**name == "license"));
+}
+
+#[test]
 fn a_mistake_in_the_text_hides_only_its_own_entry() {
     let text = "workflow: w\nsteps:\n  a: { shell: x, env: { A: b }\n  b: { needs: a, shell: x, env: { B: \"${{ steps.a.output }}\" }, bogus: 1 }\n";
     assert_eq!(codes(text), ["yaml", "unknown-key"]);

@@ -71,6 +71,19 @@ struct Class {
     since: Time,
 }
 
+/// Namespaces of which nothing may start: their quotas are used up.
+pub(super) type Blocked = BTreeSet<Arc<str>>;
+
+impl Class {
+    /// The namespace whose turn it is.
+    fn first(&self, blocked: &Blocked) -> Option<&Arc<str>> {
+        if blocked.is_empty() {
+            return self.namespaces.first();
+        }
+        self.namespaces.first_of(|name| !blocked.contains(name))
+    }
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Line {
@@ -123,9 +136,9 @@ impl Line {
     }
 
     /// The class whose turn it is: of two that rose equally high, the one of the higher priority.
-    fn best(&self, settings: &Settings) -> Option<(u8, &Class)> {
+    fn best(&self, settings: &Settings, blocked: &Blocked) -> Option<(u8, &Class)> {
         let waiting = self.classes.iter();
-        let waiting = waiting.filter(|(_, class)| !class.namespaces.is_empty());
+        let waiting = waiting.filter(|(_, class)| class.first(blocked).is_some());
         let (rank, class) = waiting.min_by_key(|(rank, class)| {
             let head_start = i64::from(**rank).saturating_mul(settings.aging_micros);
             match settings.aging_micros {
@@ -137,21 +150,27 @@ impl Line {
     }
 
     /// The rank of the highest priority that waits.
-    pub(super) fn highest(&self) -> Option<u8> {
+    pub(super) fn highest(&self, blocked: &Blocked) -> Option<u8> {
         let mut classes = self.classes.iter();
-        let waits = classes.find(|(_, class)| !class.namespaces.is_empty());
+        let waits = classes.find(|(_, class)| class.first(blocked).is_some());
         waits.map(|(rank, _)| *rank)
     }
 
     /// The run whose turn it is, and whose share that counts on.
-    pub(super) fn first(&self, settings: &Settings) -> Option<(RunId, &Share)> {
-        let (_, class) = self.best(settings)?;
-        class.spaces.get(class.namespaces.first()?)?.first()
+    pub(super) fn first(&self, settings: &Settings, blocked: &Blocked) -> Option<(RunId, &Share)> {
+        let (_, class) = self.best(settings, blocked)?;
+        class.spaces.get(class.first(blocked)?)?.first()
     }
 
     /// Work that stood there was granted.
-    pub(super) fn charge(&mut self, place: &Place, cost: u64, settings: &Settings, now: Time) {
-        let highest = self.highest();
+    pub(super) fn charge(
+        &mut self,
+        place: &Place,
+        cost: u64,
+        (settings, blocked): (&Settings, &Blocked),
+        now: Time,
+    ) {
+        let highest = self.highest(blocked);
         let Some(class) = self.classes.get_mut(&place.rank) else {
             return;
         };

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use kapell_engine::run::room::Quota;
+
 /// Who is first among runs whose work has the same priority.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {
@@ -22,6 +24,8 @@ pub struct Settings {
     pub order: Order,
     /// Shares of namespaces under [`Order::Fair`]; 1 where nothing is said.
     pub weights: BTreeMap<Arc<str>, u32>,
+    /// What namespaces may have in flight.
+    pub quotas: BTreeMap<Arc<str>, Quota>,
     /// Work that waits and has none granted rises by one priority each time that long, in
     /// microseconds. 0: never.
     pub aging_micros: i64,
@@ -43,6 +47,7 @@ impl Default for Settings {
         Self {
             order: Order::default(),
             weights: BTreeMap::new(),
+            quotas: BTreeMap::new(),
             aging_micros: AGING_MICROS,
         }
     }

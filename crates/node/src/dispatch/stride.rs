@@ -81,6 +81,12 @@ impl<K: Ord + Clone> Turns<K> {
         self.waiting.first().map(|(_, _, who)| who)
     }
 
+    /// Whose turn it is among some.
+    pub(super) fn first_of(&self, which: impl Fn(&K) -> bool) -> Option<&K> {
+        let mut waiting = self.waiting.iter().map(|(_, _, who)| who);
+        waiting.find(|who| which(who))
+    }
+
     /// Somebody had `cost` attempts, whether it waits for more or not.
     pub(super) fn charge(&mut self, who: &K, weight: u32, cost: u64) {
         let clock = self.clock;

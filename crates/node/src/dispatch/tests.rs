@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use kapell_model::{RunId, Time};
 
-use super::line::{Line, Place, Share};
+use super::line::{Blocked, Line, Place, Share};
 use super::settings::Settings;
 use super::stride::Turns;
 
@@ -26,6 +26,7 @@ struct Queue {
     line: Line,
     settings: Settings,
     places: BTreeMap<RunId, Place>,
+    blocked: Blocked,
     now: Time,
 }
 
@@ -35,6 +36,7 @@ impl Queue {
             line: Line::default(),
             settings,
             places: BTreeMap::new(),
+            blocked: Blocked::default(),
             now: Time(0),
         }
     }
@@ -45,9 +47,13 @@ impl Queue {
     }
 
     fn grant(&mut self, cost: u64) -> u128 {
-        let (id, _) = self.line.first(&self.settings).expect("work waits");
+        let (id, _) = self
+            .line
+            .first(&self.settings, &self.blocked)
+            .expect("work waits");
         let place = &self.places[&id];
-        self.line.charge(place, cost, &self.settings, self.now);
+        self.line
+            .charge(place, cost, (&self.settings, &self.blocked), self.now);
         id.0
     }
 
@@ -89,6 +95,19 @@ fn namespaces_share_by_weight_however_many_runs_they_have() {
 }
 
 #[test]
+fn a_namespace_whose_quota_is_used_up_holds_up_no_other() {
+    let mut queue = Queue::new(Settings::default());
+    queue.add(1, place(0, "full", own(1), 0));
+    queue.add(2, place(50, "full", own(2), 0));
+    queue.add(3, place(50, "free", own(3), 0));
+    queue.blocked.insert("full".into());
+    assert_eq!(queue.shares(10), BTreeMap::from([(3, 10)]));
+    assert_eq!(queue.line.highest(&queue.blocked), Some(50));
+    queue.blocked.clear();
+    assert_eq!(queue.grant(1), 1);
+}
+
+#[test]
 fn one_key_has_one_share_and_its_oldest_run_goes_first() {
     let mut queue = Queue::new(Settings::default());
     queue.add(1, place(50, "n", key("a"), 7));
@@ -118,7 +137,15 @@ fn a_share_is_of_attempts_not_of_turns() {
     queue.add(2, place(50, "b", own(2), 0));
     let mut had = [0; 3];
     for _ in 0..5_100 {
-        let id = usize::try_from(queue.line.first(&queue.settings).unwrap().0.0).unwrap();
+        let id = usize::try_from(
+            queue
+                .line
+                .first(&queue.settings, &queue.blocked)
+                .unwrap()
+                .0
+                .0,
+        )
+        .unwrap();
         let cost = if id == 1 { 50 } else { 1 };
         had[id] += cost;
         queue.grant(cost);
@@ -228,7 +255,7 @@ fn a_queue_in_which_nothing_waits_is_forgotten() {
     queue.add(1, at.clone());
     assert!(queue.line.tidy());
     queue.line.leave(RunId(1), &at);
-    assert_eq!(queue.line.first(&queue.settings), None);
+    assert_eq!(queue.line.first(&queue.settings, &queue.blocked), None);
     assert!(!queue.line.tidy());
 }
 

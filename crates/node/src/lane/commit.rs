@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use kapell_api::task::{Report, TaskEvent};
 use kapell_engine::Run;
-use kapell_engine::run::grant::{Offers, Room};
+use kapell_engine::run::grant::Offers;
+use kapell_engine::run::room::{Allowance, Room};
 use kapell_model::{EntityKey, Error, ErrorCode, Offer, RunId, Time};
 use kapell_store::{Commit, EntityWrite};
 
@@ -74,6 +75,7 @@ impl Lane {
         if self.recovering {
             return;
         }
+        self.look_at_quotas();
         let mut queues = self.demand.queues();
         if !queues.is_empty() {
             // Queues that share a worker take turns.
@@ -105,8 +107,15 @@ impl Lane {
             }
             room.short = false;
             room.unfit = false;
+            room.over = false;
+            if !self.seats.quotas.is_empty() {
+                room.quota = self.allowance(id);
+            }
             let granted = self.grant(&turn, queue, &mut room);
             self.demand.charge(&turn, queue, granted, self.now);
+            if room.over && self.waits_for_quota(&turn, queue) {
+                continue;
+            }
             if granted < turn.share {
                 self.demand.leave(&turn, queue);
                 if room.short {
@@ -119,6 +128,41 @@ impl Lane {
         for turn in short {
             self.demand.wait(&turn, queue, self.now);
         }
+    }
+
+    /// Namespaces that have less in flight than before may start something.
+    fn look_at_quotas(&mut self) {
+        for namespace in self.seats.quotas.freed() {
+            self.demand.unblock(&namespace);
+            for id in self.over.remove(&namespace).unwrap_or_default() {
+                self.wants(id);
+            }
+        }
+    }
+
+    /// What the namespace of a run may have in flight besides what it has.
+    fn allowance(&self, id: RunId) -> Option<Allowance> {
+        let namespace = self.namespace_of(id)?;
+        self.seats.quotas.allowance(namespace, self.leases.len())
+    }
+
+    pub(super) fn namespace_of(&self, id: RunId) -> Option<&Arc<str>> {
+        match self.slots.get(&id.into()).map(|slot| &slot.entity) {
+            Some(Entity::Run(run)) => Some(&run.state.meta.namespace),
+            _ => None,
+        }
+    }
+
+    /// Nothing of a run's namespace starts until it has less in flight.
+    fn waits_for_quota(&mut self, turn: &Turn, queue: &Arc<str>) -> bool {
+        let Some(namespace) = self.namespace_of(turn.id).cloned() else {
+            return false;
+        };
+        if !self.demand.block(&namespace) {
+            self.demand.leave(turn, queue);
+            self.over.entry(namespace).or_default().insert(turn.id);
+        }
+        true
     }
 
     fn stood_before(&self, id: RunId) -> bool {
@@ -371,7 +415,7 @@ impl Lane {
         // Reports that will be taken again still hold their attempts until then.
         for (report, landed) in &reports {
             if let Some(grant) = landed {
-                self.held.take_back(report, *grant, &mut self.seats);
+                self.held.take_back(report, grant.clone(), &mut self.seats);
             }
         }
         let untaken = waiting.iter().filter_map(|input| input.report().cloned());
@@ -391,6 +435,7 @@ impl Lane {
         self.drop_mail(error);
         self.demand.clear();
         self.parked.clear();
+        self.over.clear();
         self.holds = 0;
         self.looked_due = false;
         self.reports.push_front(reports);

@@ -1,5 +1,7 @@
 //! Attempts handed out whose end was not taken: they outlive the lane's memory.
 
+use std::sync::Arc;
+
 use kapell_api::task::{Place, Report, Task, TaskResources};
 use kapell_api::worker;
 use kapell_engine::PlaceMap;
@@ -9,7 +11,7 @@ use kapell_model::{Offer, RunId, SessionId, ShardSet};
 use super::seats::Seats;
 
 /// An attempt handed out.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Grant {
     /// Names this handing-out.
     pub offer: Offer,
@@ -21,6 +23,10 @@ pub struct Grant {
     pub session: SessionId,
     /// What it takes of that.
     pub needs: TaskResources,
+    /// That worker can be taken away.
+    pub spot: bool,
+    /// Its namespace, if that has a quota that it counts on.
+    pub namespace: Option<Arc<str>>,
 }
 
 /// See the module.
@@ -38,8 +44,13 @@ impl Held {
             attempt: task.attempt,
             light: process.is_none(),
             session: task.session,
-            needs: process.map(|process| process.resources).unwrap_or_default(),
+            needs: process
+                .map(|process| process.resources.clone())
+                .unwrap_or_default(),
+            spot: seats.is_spot(task.session),
+            namespace: process.and_then(|process| seats.quotas.bounded(&process.namespace)),
         };
+        seats.warms(task);
         self.insert(task.run, task.place, grant, seats);
     }
 
@@ -58,10 +69,35 @@ impl Held {
             attempt: holding.attempt,
             light: holding.light,
             session,
-            needs: holding.needs,
+            needs: holding.needs.clone(),
+            spot: seats.is_spot(session),
+            namespace: None,
         };
         self.insert(holding.run, holding.place, grant, seats);
         true
+    }
+
+    /// The namespace of a run is known: what workers said that they hold of it counts on its quota.
+    pub(super) fn name(&mut self, run: RunId, namespace: &Arc<str>, seats: &mut Seats) {
+        let Some(namespace) = seats.quotas.bounded(namespace) else {
+            return;
+        };
+        let held = self.places.of(run);
+        let unnamed = held.filter(|(_, grant)| !grant.light && grant.namespace.is_none());
+        let unnamed: Vec<(Place, Grant)> = unnamed
+            .map(|(place, grant)| (place, grant.clone()))
+            .collect();
+        for (place, grant) in unnamed {
+            let namespace = Some(namespace.clone());
+            self.insert(run, place, Grant { namespace, ..grant }, seats);
+        }
+    }
+
+    /// The run of each attempt that is held of a namespace with a quota.
+    pub(super) fn of_namespace(&self, namespace: &str) -> impl Iterator<Item = RunId> {
+        let held = self.places.iter();
+        held.filter(move |(_, _, grant)| grant.namespace.as_deref() == Some(namespace))
+            .map(|(run, _, _)| run)
     }
 
     /// The report of its end will be taken again: until then it is held as before.
@@ -112,6 +148,7 @@ impl Held {
             place,
             offer: grant.offer,
             attempt: grant.attempt,
+            spot: grant.spot,
         })
         .collect()
     }

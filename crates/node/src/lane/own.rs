@@ -163,6 +163,7 @@ impl Lane {
 
     /// Whoever says what to own hears what is owned.
     fn tell_held(&mut self) {
+        self.seats.quotas.shards_changed();
         self.out.push(Output::Holds(self.owns.shards.clone()));
     }
 

@@ -7,12 +7,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use kapell_api::task::TaskResources;
+use kapell_api::task::{Task, TaskResources};
 use kapell_api::worker::Queues;
-use kapell_engine::run::grant::{Room, Seat as Free};
+use kapell_engine::run::room::{Labels, Quota, Room, Seat as Free, environment};
 use kapell_model::SessionId;
 
 use super::held::Grant;
+use super::quotas::Quotas;
+
+/// Environments remembered of one worker.
+const WARM: usize = 32;
 
 /// Attempts handed out ahead at most.
 const AHEAD: usize = 1_024;
@@ -32,6 +36,10 @@ pub struct Seat {
     /// What of it attempts from here may take in all: less than the worker has while attempts of other nodes take
     /// of it.
     pub share: TaskResources,
+    /// What its owner says of it.
+    pub labels: Labels,
+    /// It can be taken away at any time.
+    pub spot: bool,
 }
 
 /// A seat and what is taken of it.
@@ -45,6 +53,10 @@ struct Taken {
     landed: usize,
     /// Attempts handed out ahead of the worker's room, so that it does not wait for commits.
     ahead: usize,
+    /// Environments that ran there last, the latest at the end.
+    warm: Vec<u64>,
+    /// The same, for granting.
+    warm_set: Arc<BTreeSet<u64>>,
 }
 
 impl Taken {
@@ -58,16 +70,22 @@ impl Taken {
     fn free(&self, session: SessionId) -> Free {
         let process = self.process_window().saturating_sub(self.processes);
         let light = self.seat.light_window.saturating_sub(self.lights);
-        let total = self.seat.total;
-        if total == TaskResources::ALL {
-            return Free::unmeasured(session, process, light);
-        }
+        let total = self.seat.total.clone();
+        let free = self.seat.share.clone().less(&self.used);
+        let free = if total.is_all() {
+            TaskResources::all_with(free.custom)
+        } else {
+            free
+        };
         Free {
             session,
             process,
             light,
-            free: self.seat.share.less(&self.used),
+            free,
             total,
+            labels: Arc::clone(&self.seat.labels),
+            spot: self.seat.spot,
+            warm: Arc::clone(&self.warm_set),
         }
     }
 }
@@ -79,9 +97,19 @@ pub(super) struct Seats {
     unheard: BTreeMap<SessionId, Queues>,
     /// Queues that are not for workers that name none.
     kept: BTreeSet<Arc<str>>,
+    /// What namespaces have in flight.
+    pub(super) quotas: Quotas,
 }
 
 impl Seats {
+    /// No workers yet; these are the quotas of namespaces.
+    pub(super) fn new(quotas: BTreeMap<Arc<str>, Quota>) -> Self {
+        Self {
+            quotas: Quotas::new(quotas),
+            ..Self::default()
+        }
+    }
+
     /// What a session has to give from now on. True if something may fit that did not: how much of it is lent here
     /// at the moment changes nothing of that.
     pub(super) fn set(&mut self, session: SessionId, seat: Seat) -> bool {
@@ -89,7 +117,7 @@ impl Seats {
             let lent = Seat {
                 process_window: taken.seat.process_window,
                 light_window: taken.seat.light_window,
-                share: taken.seat.share,
+                share: taken.seat.share.clone(),
                 ..seat.clone()
             };
             let fits = lent != taken.seat;
@@ -103,6 +131,8 @@ impl Seats {
             used: TaskResources::default(),
             landed: 0,
             ahead: 0,
+            warm: Vec::new(),
+            warm_set: Arc::default(),
         };
         self.taken.insert(session, taken);
         true
@@ -184,24 +214,51 @@ impl Seats {
 
     /// An attempt takes its place.
     pub(super) fn take(&mut self, grant: &Grant) {
+        self.quotas.take(grant);
         if let Some(taken) = self.taken.get_mut(&grant.session) {
             if grant.light {
                 taken.lights += 1;
             } else {
                 taken.processes += 1;
-                taken.used = taken.used.more(&grant.needs);
+                taken.used = std::mem::take(&mut taken.used).more(&grant.needs);
             }
         }
     }
 
+    /// True for the session of a worker that can be taken away.
+    pub(super) fn is_spot(&self, session: SessionId) -> bool {
+        let taken = self.taken.get(&session);
+        taken.is_some_and(|taken| taken.seat.spot)
+    }
+
+    /// A task goes to its worker, which installs what it needs and keeps it.
+    pub(super) fn warms(&mut self, task: &Task) {
+        let Some(environment) = environment(&task.work) else {
+            return;
+        };
+        let Some(taken) = self.taken.get_mut(&task.session) else {
+            return;
+        };
+        if taken.warm.last() == Some(&environment) {
+            return;
+        }
+        taken.warm.retain(|other| *other != environment);
+        if taken.warm.len() == WARM {
+            taken.warm.remove(0);
+        }
+        taken.warm.push(environment);
+        taken.warm_set = Arc::new(taken.warm.iter().copied().collect());
+    }
+
     /// An attempt gives its place back.
     pub(super) fn give_back(&mut self, grant: &Grant) {
+        self.quotas.give_back(grant);
         if let Some(taken) = self.taken.get_mut(&grant.session) {
             if grant.light {
                 taken.lights = taken.lights.saturating_sub(1);
             } else {
                 taken.processes = taken.processes.saturating_sub(1);
-                taken.used = taken.used.less(&grant.needs);
+                taken.used = std::mem::take(&mut taken.used).less(&grant.needs);
             }
         }
     }

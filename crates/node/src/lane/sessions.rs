@@ -164,6 +164,9 @@ impl Lane {
         };
         let key = EntityKey::Run(id);
         self.deliver(&key, ToEntity::Run(Box::new(input)), false);
+        if let Some(namespace) = self.namespace_of(id).cloned() {
+            self.held.name(id, &namespace, &mut self.seats);
+        }
         let Some(Slot {
             entity: Entity::Run(run),
             ..
@@ -219,6 +222,17 @@ impl Lane {
             (risen > own).then(|| (queue.clone(), risen))
         });
         run.live.risen = risen.collect();
+        let namespace = &run.state.meta.namespace;
+        let waits = demand.is_blocked(namespace)
+            || self
+                .over
+                .get(namespace)
+                .is_some_and(|runs| runs.contains(id));
+        let why = || {
+            let held = self.held.of_namespace(namespace);
+            seats.quotas.why(namespace, self.config.alone, held)
+        };
+        run.live.quota = waits.then(why).flatten();
         run.live.held_up = held_up;
     }
 }

@@ -3,6 +3,7 @@ use std::path::Path;
 
 use kapell_api::task::{Blobs, Outcome, TaskEvent, TaskResources, Usage};
 use kapell_api::worker::Queues;
+use kapell_engine::run::room::Labels;
 use kapell_expr::Value;
 use kapell_model::limits;
 use kapell_store::{MemoryStore, Store as _, VersionRow};
@@ -14,6 +15,7 @@ use crate::request::StartRun;
 mod fairness;
 mod full;
 mod queues;
+mod quotas;
 mod sessions;
 mod signals;
 mod steps;
@@ -91,6 +93,8 @@ fn with_worker(config: Config, now: Time, window: usize) -> Lane {
         light_window: window,
         total: TaskResources::ALL,
         share: TaskResources::ALL,
+        labels: Labels::default(),
+        spot: false,
     };
     let holds = Vec::new();
     let change = SessionChange::Open { seat, holds };

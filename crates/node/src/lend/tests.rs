@@ -1,4 +1,5 @@
 use super::*;
+use kapell_engine::run::room::Labels;
 
 const HOME: NodeId = NodeId(1);
 const OTHER: NodeId = NodeId(2);
@@ -19,6 +20,8 @@ fn seat(queues: Queues, window: usize) -> Seat {
         light_window: window * 2,
         total: TaskResources::ALL,
         share: TaskResources::ALL,
+        labels: Labels::default(),
+        spot: false,
     }
 }
 

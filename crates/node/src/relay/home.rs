@@ -179,7 +179,9 @@ impl Relay {
             let process = task.work.process();
             let takes = Takes {
                 light: process.is_none(),
-                needs: process.map(|process| process.resources).unwrap_or_default(),
+                needs: process
+                    .map(|process| process.resources.clone())
+                    .unwrap_or_default(),
             };
             self.lender.takes(task.session, from, &takes);
             let held = Held {
@@ -205,7 +207,7 @@ impl Relay {
         let from = (self.owner.0)(holding.run.shard()).unwrap_or(self.me);
         let takes = Takes {
             light: holding.light,
-            needs: holding.needs,
+            needs: holding.needs.clone(),
         };
         if !self.held.contains_key(&name) {
             self.lender.takes(session, from, &takes);
@@ -229,7 +231,7 @@ impl Relay {
             offer: name.2,
             attempt: held.attempt,
             light: held.takes.light,
-            needs: held.takes.needs,
+            needs: held.takes.needs.clone(),
         };
         held.map(holding).collect()
     }

@@ -37,7 +37,7 @@ pub(super) fn encoded(word: Word) -> Vec<(Work, usize)> {
                 session: id.0,
                 change,
             };
-            one(Said::Session(session), size)
+            one(Said::Session(Box::new(session)), size)
         }
         Word::Wants(wants) => {
             let size = wants.keys().map(|queue| queue.len() + 8).sum();
@@ -164,6 +164,12 @@ fn seated(seat: &Seat) -> proto::Seat {
         light_window: seat.light_window as u64,
         total: Some(encode::resources(&seat.total)),
         share: Some(encode::resources(&seat.share)),
+        labels: seat
+            .labels
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.to_string()))
+            .collect(),
+        spot: seat.spot,
     }
 }
 
@@ -258,6 +264,13 @@ fn seat_of(seat: Option<proto::Seat>) -> Result<Seat, Malformed> {
         light_window: window(seat.light_window),
         total: decode::resources(seat.total),
         share: decode::resources(seat.share),
+        labels: Arc::new(
+            seat.labels
+                .into_iter()
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
+        ),
+        spot: seat.spot,
     })
 }
 

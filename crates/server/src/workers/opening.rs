@@ -150,14 +150,14 @@ impl Workers {
         if hello.draining && session.draining.is_none() {
             session.draining = Some(Duration::ZERO);
         }
-        let list: Vec<Holding> = holds.iter().map(|(held, _)| *held).collect();
+        let list: Vec<Holding> = holds.iter().map(|(held, _)| held.clone()).collect();
         let missing = session.missing(&list);
         let mut attached = Vec::new();
         for (held, task) in holds {
             let name = (held.run, held.place, held.offer);
             if let Entry::Vacant(place) = session.held.entry(name) {
                 place.insert(task.clone());
-                attached.push(*held);
+                attached.push(held.clone());
             }
         }
         session.unheard = false;
@@ -423,10 +423,20 @@ fn about(hello: &proto::Hello) -> Result<About, Error> {
             limits::NAME_CHARS
         ));
     }
-    let names = [hello.queues.len(), hello.labels.len(), hello.runtimes.len()];
+    let custom = hello.capacity.as_ref().map(|capacity| &capacity.custom);
+    let custom_names = || custom.into_iter().flat_map(|custom| custom.keys());
+    if let Some(name) = custom_names().find(|name| !is_name(name)) {
+        return refused(format!("`{name}` is no name of a resource"));
+    }
+    let names = [
+        hello.queues.len(),
+        hello.labels.len(),
+        hello.runtimes.len(),
+        custom_names().count(),
+    ];
     if names.iter().any(|count| *count > limits::SESSION_NAMES) {
         return refused(format!(
-            "the worker `{}` has more than {} queues, labels or runtimes",
+            "the worker `{}` has more than {} queues, labels, runtimes or resources",
             hello.name,
             limits::SESSION_NAMES
         ));
@@ -453,12 +463,13 @@ fn about(hello: &proto::Hello) -> Result<About, Error> {
         } else {
             Queues::Named(queues)
         },
-        capacity: decode::resources(hello.capacity),
+        capacity: decode::resources(hello.capacity.clone()),
         slots: hello.slots,
         runtimes: hello.runtimes.clone(),
         opened_at: clock::now(),
         inside: false,
         home: kapell_model::NodeId::default(),
+        spot: hello.spot,
     })
 }
 

@@ -45,6 +45,9 @@ pub(crate) struct About {
     /// The node that it is connected to; 0 for one that is alone.
     #[serde(default)]
     pub home: NodeId,
+    /// It can be taken away at any time.
+    #[serde(default)]
+    pub spot: bool,
 }
 
 /// An attempt that the worker has.
@@ -327,13 +330,17 @@ impl Session {
     pub(crate) fn seat(&self) -> Seat {
         let open = self.link.is_some() && self.draining.is_none();
         let slots = usize::try_from(self.about.slots).unwrap_or(usize::MAX);
+        let labels = self.about.labels.iter();
+        let labels = labels.map(|(name, value)| (name.as_str().into(), value.as_str().into()));
         Seat {
             queues: self.about.queues.clone(),
             // A few more than run, so that the next one is there when a slot is free.
             process_window: if open { slots + slots.div_ceil(4) } else { 0 },
             light_window: if open { LIGHT_WINDOW } else { 0 },
-            total: self.about.capacity,
-            share: self.about.capacity,
+            total: self.about.capacity.clone(),
+            share: self.about.capacity.clone(),
+            labels: Arc::new(labels.collect()),
+            spot: self.about.spot,
         }
     }
 }

@@ -289,7 +289,8 @@ impl World<'_> {
                 let is_new = |held: &Holding| !far.held.contains_key(&name(held));
                 let new: Vec<Holding> = tasks.into_iter().filter(is_new).collect();
                 far.received = far.received.max(batch);
-                far.held.extend(new.iter().map(|held| (name(held), *held)));
+                far.held
+                    .extend(new.iter().map(|held| (name(held), held.clone())));
                 let may_run = far.may_run(now) && far.draining.is_none();
                 let names: Vec<Name> = new.iter().map(name).collect();
                 if may_run {

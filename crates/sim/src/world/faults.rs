@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use kapell_api::task::TaskResources;
 use kapell_api::worker::Queues;
+use kapell_engine::run::room::Labels;
 use kapell_model::Shard;
 use kapell_node::Lane;
 use kapell_node::lane::{Config, Input, Seat, SessionChange};
@@ -53,6 +54,8 @@ impl World<'_> {
             light_window: self.scenario.knobs.light_window,
             total: TaskResources::ALL,
             share: TaskResources::ALL,
+            labels: Labels::default(),
+            spot: false,
         };
         let holds = Vec::new();
         Input::Session(NEAR, SessionChange::Open { seat, holds })

@@ -30,7 +30,7 @@ fn needs(cpu_millis: u64, memory_bytes: u64) -> TaskResources {
     TaskResources {
         cpu_millis,
         memory_bytes,
-        gpus: 0,
+        ..TaskResources::default()
     }
 }
 
@@ -38,7 +38,7 @@ fn needs(cpu_millis: u64, memory_bytes: u64) -> TaskResources {
 fn bounds_are_written_as_version_2_wants_them() {
     let root = tempfile::tempdir().unwrap();
     let (cgroups, mut group) = version2(root.path());
-    cgroups.bound(&mut group, needs(2500, 48 << 20)).unwrap();
+    cgroups.bound(&mut group, &needs(2500, 48 << 20)).unwrap();
     let read = |file: &str| fs::read_to_string(root.path().join("0").join(file)).unwrap();
     assert_eq!(read("memory.max"), "50331648");
     assert_eq!(read("memory.swap.max"), "0");
@@ -51,7 +51,7 @@ fn bounds_are_written_as_version_2_wants_them() {
 fn a_kill_for_want_of_memory_and_the_peak_are_read() {
     let root = tempfile::tempdir().unwrap();
     let (cgroups, mut group) = version2(root.path());
-    cgroups.bound(&mut group, needs(0, 48 << 20)).unwrap();
+    cgroups.bound(&mut group, &needs(0, 48 << 20)).unwrap();
     let write = |file: &str, text: &str| fs::write(root.path().join("0").join(file), text).unwrap();
     write(
         "memory.events",

@@ -191,6 +191,7 @@ impl Inner {
             cpu_millis: self.capacity.cpu_millis,
             memory_bytes: self.capacity.memory_bytes,
             gpus: self.capacity.gpus,
+            custom: self.config.resources.clone().into_iter().collect(),
         };
         let mut hello = proto::Hello {
             protocol: PROTOCOL,
@@ -204,6 +205,7 @@ impl Inner {
             session: session.id.0,
             same_process: session.same_process,
             lost: lost.collect(),
+            spot: self.config.spot,
             number: self.hellos.fetch_add(1, Ordering::Relaxed) + 1,
             ..proto::Hello::default()
         };

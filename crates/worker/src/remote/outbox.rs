@@ -88,7 +88,9 @@ impl Outbox {
                     offer: task.offer,
                     attempt: task.attempt,
                     light: process.is_none(),
-                    needs: process.map(|process| process.resources).unwrap_or_default(),
+                    needs: process
+                        .map(|process| process.resources.clone())
+                        .unwrap_or_default(),
                 },
                 path: text(process.map(|process| &process.path)),
                 workflow: text(process.map(|process| &process.workflow)),

@@ -169,6 +169,7 @@ impl State {
                 !places.is_empty()
             });
             self.keys.retain(|place, _| place.scope != number);
+            self.preempted.retain(|place, _| place.scope != number);
         }
         let mut inner = Vec::new();
         for (index, step) in scope.steps.iter().enumerate() {

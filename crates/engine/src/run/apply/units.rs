@@ -246,6 +246,9 @@ impl State {
                 },
             );
         }
+        if ended.preempted {
+            *self.preempted.entry(place).or_default() += 1;
+        }
         let Some(unit) = self.unit_mut(place) else {
             return;
         };
@@ -306,6 +309,9 @@ impl State {
         self.timers.clear(place);
         if !self.keys.is_empty() {
             self.keys.remove(&place);
+        }
+        if !self.preempted.is_empty() {
+            self.preempted.remove(&place);
         }
         if status.good() || status == StepStatus::Skipped {
             self.drop_items(place);

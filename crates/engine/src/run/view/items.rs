@@ -337,6 +337,10 @@ impl Run {
                 format!("one of the run's {flying} attempts in flight to end (`max_parallelism`)");
             return (ItemsWait::Turn, what);
         }
+        let granted = self.flight(place).is_some();
+        if let Some(why) = self.live.quota.as_ref().filter(|_| !granted) {
+            return (ItemsWait::Worker, why.clone());
+        }
         if let Some(why) = self.live.unfit.get(&(place.scope, place.step)) {
             return (ItemsWait::Worker, why.clone());
         }

@@ -2,8 +2,9 @@ use kapell_api::task::{Outcome, Report, Task, TaskEvent, TaskResources, Usage};
 use kapell_model::SessionId;
 
 use super::*;
-use crate::run::grant::{Offers, Room, Seat};
+use crate::run::grant::Offers;
 use crate::run::ready::Pick;
+use crate::run::room::{Room, Seat};
 use crate::run::{Effect, Input, Request, testing};
 
 /// A run that has begun, at second 1.
@@ -202,10 +203,10 @@ fn what_no_worker_has_in_all_is_said_with_what_the_closest_has() {
     let total = TaskResources {
         cpu_millis: 4_000,
         memory_bytes: 8 << 30,
-        gpus: 0,
+        ..TaskResources::default()
     };
-    let seat = |total| Seat {
-        free: total,
+    let seat = |total: TaskResources| Seat {
+        free: total.clone(),
         total,
         ..Seat::unmeasured(SessionId(1), 4, 4)
     };

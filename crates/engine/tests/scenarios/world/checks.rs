@@ -33,6 +33,7 @@ impl World {
                     place: *place,
                     offer: flying.offer,
                     attempt: flying.number,
+                    spot: false,
                 })
                 .collect();
             let _ = self.input(

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use kapell_engine::run::room::Labels;
+
 use super::*;
 
 /// Items of a key each, of which there are three.
@@ -29,6 +31,8 @@ impl World {
             light_window: 0,
             total: TaskResources::ALL,
             share: TaskResources::ALL,
+            labels: Labels::default(),
+            spot: false,
         };
         self.lane
             .on(self.now, Input::Session(NEAR, SessionChange::Seat(seat)));
@@ -96,14 +100,16 @@ steps:
     let small = TaskResources {
         cpu_millis: 1_000,
         memory_bytes: 1 << 30,
-        gpus: 0,
+        ..TaskResources::default()
     };
     let seat = Seat {
         queues: Queues::Others,
         process_window: 5,
         light_window: 0,
-        total: small,
+        total: small.clone(),
         share: small,
+        labels: Labels::default(),
+        spot: false,
     };
     let change = SessionChange::Seat(seat);
     world.lane.on(world.now, Input::Session(NEAR, change));

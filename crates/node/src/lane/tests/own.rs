@@ -194,8 +194,10 @@ fn what_fits_nowhere_does_not_ask_for_room_each_time_that_some_is_lent() {
         queues: Queues::Others,
         process_window: window,
         light_window: window,
-        total,
-        share: total,
+        total: total.clone(),
+        share: total.clone(),
+        labels: kapell_engine::run::room::Labels::default(),
+        spot: false,
     };
     let lent = |window| Input::Session(NEAR, SessionChange::Seat(seat(window)));
     one.lane.on(one.now, lent(10));

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use kapell_api::task::{TaskResources, Work};
 use kapell_api::worker::{Holding, Queues};
+use kapell_engine::run::room::Labels;
 use kapell_model::StepStatus;
 
 use super::*;
@@ -20,6 +21,7 @@ const HAS: TaskResources = TaskResources {
     cpu_millis: 4_000,
     memory_bytes: 1 << 30,
     gpus: 0,
+    custom: kapell_api::task::Custom::NONE,
 };
 
 fn seat(queue: &str, window: usize) -> Seat {
@@ -29,10 +31,12 @@ fn seat(queue: &str, window: usize) -> Seat {
         light_window: 10,
         total: HAS,
         share: HAS,
+        labels: Labels::default(),
+        spot: false,
     }
 }
 
-fn holding(task: &Task) -> Holding {
+pub(super) fn holding(task: &Task) -> Holding {
     Holding {
         run: task.run,
         place: task.place,
@@ -58,18 +62,15 @@ impl World {
         self.go();
     }
 
-    fn open(&mut self, session: SessionId, seat: Seat, holds: Vec<Holding>) {
+    pub(super) fn open(&mut self, session: SessionId, seat: Seat, holds: Vec<Holding>) {
         self.say(session, SessionChange::Open { seat, holds });
     }
 
     /// The process dies and another one begins, which knows of these sessions.
-    fn restart(&mut self, unheard: &[(SessionId, Queues)]) {
+    pub(super) fn restart(&mut self, unheard: &[(SessionId, Queues)]) {
         let config = Config {
             seed: 8,
-            alone: true,
-            idle_micros: 60_000_000,
-            keeps: kapell_engine::topic::Keeps::default(),
-            dispatch: crate::DispatchSettings::default(),
+            ..self.lane.config.clone()
         };
         self.offers.clear();
         self.taken.clear();
@@ -86,6 +87,19 @@ impl World {
         self.go();
         match self.answer(reply) {
             Some(Ok(Answer::View(view))) => view.steps[0].waits_for.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What the items of the first step wait for.
+    pub(super) fn items_wait_for(&mut self, run: RunId) -> String {
+        let reply = self.ask(ClientRequest::View { run });
+        self.go();
+        match self.answer(reply) {
+            Some(Ok(Answer::View(view))) => {
+                let items = view.steps[0].items.as_ref().unwrap();
+                items.waiting[0].waits_for.clone()
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -166,6 +180,8 @@ fn what_needs_more_than_a_worker_has_goes_to_another() {
     let more = Seat {
         total: TaskResources::ALL,
         share: TaskResources::ALL,
+        labels: Labels::default(),
+        spot: false,
         ..seat("far", 3)
     };
     world.open(SessionId(8), more, Vec::new());

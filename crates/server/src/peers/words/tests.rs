@@ -55,7 +55,10 @@ fn seat(queues: Queues) -> Seat {
             cpu_millis: 1,
             memory_bytes: 2,
             gpus: 3,
+            custom: [("license".into(), 4)].into_iter().collect(),
         },
+        labels: Arc::new([("zone".into(), "a".into())].into()),
+        spot: true,
     }
 }
 
