@@ -51,15 +51,20 @@ impl Town {
             .args(["token", "create", "chaos", "--scope", "admin", "--store"])
             .arg(town.database.url())
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .output();
         let made = made.map_err(|error| error.to_string())?;
         let said = String::from_utf8_lossy(&made.stdout);
         let token = said
             .split_whitespace()
             .find(|word| word.starts_with("kapell_"));
-        token
-            .ok_or("no token was made")?
-            .clone_into(&mut town.token);
+        let why = || {
+            format!(
+                "no token was made: {}",
+                String::from_utf8_lossy(&made.stderr)
+            )
+        };
+        token.ok_or_else(why)?.clone_into(&mut town.token);
         for number in 0..NODES {
             town.start_node(number);
         }
