@@ -40,7 +40,6 @@ else
 	$(CARGO) test --quiet --workspace
 endif
 	$(MAKE) sim
-	$(MAKE) chaos
 	$(MAKE) examples
 	$(MAKE) api
 	$(MAKE) deploy

@@ -48,7 +48,7 @@ impl Town {
         };
         let made = town
             .kapell(Command::new(env!("CARGO_BIN_EXE_kapell")), "first")
-            .args(["token", "create", "chaos", "--scope", "admin", "--store"])
+            .args(["token", "create", "ann", "--scope", "admin", "--store"])
             .arg(town.database.url())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

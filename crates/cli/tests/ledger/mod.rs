@@ -61,7 +61,7 @@ steps:
 
 const ASKED: &str = r"workflow: asked
 steps:
-  ask: { approval: { by: [ann] } }
+  ask: { approval: { by: [ann], allow_self: true } }
   then: { needs: [ask], noop: {} }
 ";
 

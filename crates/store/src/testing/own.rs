@@ -48,10 +48,10 @@ impl OwnServer {
         Ok(server)
     }
 
-    /// The URL of its database.
+    /// The URL of its database. It speaks no TLS.
     pub fn url(&self) -> String {
         let (address, port) = &self.address;
-        format!("postgres://postgres@{address}:{port}/postgres")
+        format!("postgres://postgres@{address}:{port}/postgres?sslmode=disable")
     }
 
     /// Ends it as a crash would, without a word to those who are connected, and starts it again.
