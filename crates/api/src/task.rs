@@ -412,6 +412,32 @@ pub struct Report {
     pub event: TaskEvent,
 }
 
+impl Report {
+    /// An attempt that is gone without a word of its worker: when it began, and ended at the latest; and why, with
+    /// whether that explains it ([`Outcome::Lost`]).
+    pub fn lost(
+        (run, place, offer): (RunId, Place, Offer),
+        (started_at, ended_at): (Time, Time),
+        (reason, explained): (&str, bool),
+    ) -> Self {
+        Self {
+            run,
+            place,
+            offer,
+            worker: Arc::default(),
+            event: TaskEvent::Ended {
+                started_at,
+                ended_at,
+                outcome: Outcome::Lost {
+                    reason: reason.to_owned(),
+                    explained,
+                },
+                usage: None,
+            },
+        }
+    }
+}
+
 /// What happened to a task.
 #[derive(Clone, Debug)]
 pub enum TaskEvent {
@@ -512,4 +538,26 @@ pub trait Blobs: Send + Sync {
     fn get(&self, blob: &BlobRef, limit: u64) -> io::Result<Vec<u8>>;
     /// Writes the content to a new file.
     fn get_file(&self, blob: &BlobRef, path: &Path) -> io::Result<()>;
+}
+
+/// Takes nothing and has nothing: for whoever has no contents to keep, as tests.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoBlobs;
+
+impl Blobs for NoBlobs {
+    fn put(&self, _: &[u8]) -> io::Result<BlobRef> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn put_file(&self, _: &Path) -> io::Result<BlobRef> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn get(&self, _: &BlobRef, _: u64) -> io::Result<Vec<u8>> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn get_file(&self, _: &BlobRef, _: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::NotFound.into())
+    }
 }

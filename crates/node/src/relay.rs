@@ -33,7 +33,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kapell_api::task::{Outcome, Place, Report, Task, TaskEvent, TaskResources};
+use kapell_api::task::{Place, Report, Task, TaskResources};
 use kapell_api::worker::{Holding, Queues};
 use kapell_engine::run::room::Labels;
 use kapell_model::{NodeId, Offer, RunId, SessionId, Shard, Time};
@@ -511,22 +511,8 @@ impl Relay {
     }
 
     /// An attempt that reached no worker.
-    fn lost(&self, (run, place, offer): Name, reason: &str) -> Report {
-        Report {
-            run,
-            place,
-            offer,
-            worker: Arc::default(),
-            event: TaskEvent::Ended {
-                started_at: self.wall,
-                ended_at: self.wall,
-                outcome: Outcome::Lost {
-                    reason: reason.to_owned(),
-                    explained: true,
-                },
-                usage: None,
-            },
-        }
+    fn lost(&self, name: Name, reason: &str) -> Report {
+        Report::lost(name, (self.wall, self.wall), (reason, true))
     }
 }
 

@@ -35,7 +35,7 @@ use std::sync::{Arc, OnceLock, Weak, mpsc};
 use std::time::Duration;
 
 use kapell_api::http::{StepWorker, WorkerAttempt, WorkerView};
-use kapell_api::task::{Blobs, Outcome, Place, Report, Task, TaskEvent, TaskResources};
+use kapell_api::task::{Blobs, Place, Report, Task, TaskResources};
 use kapell_api::worker::{self, Queues};
 use kapell_model::{Error, ErrorCode, Offer, RunId, SessionId, Time, limits};
 use kapell_node::clock;
@@ -517,23 +517,8 @@ impl kapell_node::drive::Workers for Workers {
 
 /// An attempt whose worker is gone, with when it was handed out, if that is known: what its run recorded of
 /// its start goes before that.
-fn gone((run, place, offer): Name, started_at: Time, (reason, explained): (&str, bool)) -> Report {
-    let now = clock::now();
-    Report {
-        run,
-        place,
-        offer,
-        worker: std::sync::Arc::default(),
-        event: TaskEvent::Ended {
-            started_at,
-            ended_at: now,
-            outcome: Outcome::Lost {
-                reason: reason.to_owned(),
-                explained,
-            },
-            usage: None,
-        },
-    }
+fn gone(name: Name, started_at: Time, why: (&str, bool)) -> Report {
+    Report::lost(name, (started_at, clock::now()), why)
 }
 
 fn view(id: SessionId, session: &Session) -> WorkerView {

@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use kapell_api::task::{Outcome, Place, Report, Task, TaskEvent, TaskResources};
+use kapell_api::task::{Place, Report, Task, TaskEvent, TaskResources};
 use kapell_api::worker::{Holding, Queues};
 use kapell_engine::run::room::Labels;
 use kapell_model::{Offer, RunId, SessionId, Time, limits};
@@ -110,23 +110,8 @@ pub fn name(held: &Holding) -> Name {
 }
 
 /// An attempt whose worker is gone.
-pub fn gone((run, place, offer): Name, at: Time, explained: bool) -> Report {
-    let outcome = Outcome::Lost {
-        reason: "its worker is gone".to_owned(),
-        explained,
-    };
-    Report {
-        run,
-        place,
-        offer,
-        worker: std::sync::Arc::default(),
-        event: TaskEvent::Ended {
-            started_at: at,
-            ended_at: at,
-            outcome,
-            usage: None,
-        },
-    }
+pub fn gone(name: Name, at: Time, explained: bool) -> Report {
+    Report::lost(name, (at, at), ("its worker is gone", explained))
 }
 
 /// One session, as the server knows it.

@@ -384,17 +384,9 @@ impl Worker {
 }
 
 fn lost(attempt: &Attempt, wall: Time) -> Report {
-    let outcome = Outcome::Lost {
-        reason: "the worker died".to_owned(),
-        explained: false,
-    };
-    Report {
-        run: attempt.run,
-        place: attempt.place,
-        offer: attempt.offer,
-        worker: std::sync::Arc::default(),
-        event: ended(attempt.started_at.unwrap_or(wall), wall, outcome),
-    }
+    let name = (attempt.run, attempt.place, attempt.offer);
+    let since = attempt.started_at.unwrap_or(wall);
+    Report::lost(name, (since, wall), ("the worker died", false))
 }
 
 fn ended(started_at: Time, ended_at: Time, outcome: Outcome) -> TaskEvent {

@@ -7,16 +7,15 @@
     reason = "a program of its own"
 )]
 
-use std::io::{self, BufRead, BufReader};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use kapell_api::task::{
-    Blobs, Input, Outcome, Place, Process, Report, Task, TaskEvent, TaskResources, Work,
+    Input, NoBlobs, Outcome, Place, Process, Report, Task, TaskEvent, TaskResources, Work,
 };
-use kapell_expr::BlobRef;
 use kapell_model::{FailureKind, Offer, RunId, SessionId, Time};
 use kapell_worker::{Capacity, Config, LostAttempt, Worker};
 
@@ -55,23 +54,6 @@ fn main() {
                 }
             }
         }
-    }
-}
-
-struct NoBlobs;
-
-impl Blobs for NoBlobs {
-    fn put(&self, _: &[u8]) -> io::Result<BlobRef> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn put_file(&self, _: &Path) -> io::Result<BlobRef> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn get(&self, _: &BlobRef, _: u64) -> io::Result<Vec<u8>> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn get_file(&self, _: &BlobRef, _: &Path) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
     }
 }
 

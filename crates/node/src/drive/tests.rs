@@ -1,15 +1,13 @@
 //! Two nodes over one store, each with half of the shards, and what connects them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::path::Path;
 use std::sync::{Arc, Weak};
 
-use kapell_api::task::{Blobs, Task};
+use kapell_api::task::{NoBlobs, Task};
 use kapell_engine::Ask;
 use kapell_engine::run_queue::{Activate, Change};
 use kapell_engine::topic::Keeps;
-use kapell_expr::{BlobRef, Value};
+use kapell_expr::Value;
 use kapell_model::{EntityKey, Error, ErrorCode, NodeId, Offer, RunId, Shard, ShardSet, Time};
 use kapell_store::testing::half::Half;
 use kapell_store::{MemoryStore, Store, VersionRow};
@@ -20,21 +18,6 @@ use crate::lane::Config;
 use crate::request::{Answer, ClientRequest, StartRun, wire};
 
 struct Nothing;
-
-impl Blobs for Nothing {
-    fn put(&self, _: &[u8]) -> io::Result<BlobRef> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn put_file(&self, _: &Path) -> io::Result<BlobRef> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn get(&self, _: &BlobRef, _: u64) -> io::Result<Vec<u8>> {
-        Err(io::ErrorKind::NotFound.into())
-    }
-    fn get_file(&self, _: &BlobRef, _: &Path) -> io::Result<()> {
-        Err(io::ErrorKind::NotFound.into())
-    }
-}
 
 impl Workers for Nothing {
     fn offer(&self, _: Vec<Task>) {}
@@ -154,7 +137,7 @@ impl World {
             let started = prepared.start(
                 config(id),
                 Arc::new(half),
-                Arc::new(Nothing),
+                Arc::new(NoBlobs),
                 Arc::new(Nothing),
             );
             threads.push(started.unwrap());

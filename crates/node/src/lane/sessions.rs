@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use kapell_api::task::{Outcome, Report, TaskEvent};
+use kapell_api::task::Report;
 use kapell_api::worker::{Holding, Queues};
 use kapell_model::{EntityKey, RunId, SessionId};
 
@@ -104,21 +104,7 @@ impl Lane {
     /// A session is gone, and with it what it held.
     fn lose_all_of(&mut self, session: SessionId) {
         let now = self.now;
-        let lost = |(run, place, offer)| Report {
-            run,
-            place,
-            offer,
-            worker: Arc::default(),
-            event: TaskEvent::Ended {
-                started_at: now,
-                ended_at: now,
-                outcome: Outcome::Lost {
-                    reason: "its worker is gone".to_owned(),
-                    explained: false,
-                },
-                usage: None,
-            },
-        };
+        let lost = |name| Report::lost(name, (now, now), ("its worker is gone", false));
         let lost: VecDeque<Report> = self.held.at(session).map(lost).collect();
         if !lost.is_empty() {
             // After what was reported of them.

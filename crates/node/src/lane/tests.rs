@@ -1,7 +1,4 @@
-use std::io;
-use std::path::Path;
-
-use kapell_api::task::{Blobs, Outcome, TaskEvent, TaskResources, Usage};
+use kapell_api::task::{NoBlobs, Outcome, TaskEvent, TaskResources, Usage};
 use kapell_api::worker::Queues;
 use kapell_engine::run::room::Labels;
 use kapell_expr::Value;
@@ -19,23 +16,6 @@ mod quotas;
 mod sessions;
 mod signals;
 mod steps;
-
-struct NoBlobs;
-
-impl Blobs for NoBlobs {
-    fn put(&self, _: &[u8]) -> io::Result<BlobRef> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn put_file(&self, _: &Path) -> io::Result<BlobRef> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn get(&self, _: &BlobRef, _: u64) -> io::Result<Vec<u8>> {
-        Err(io::ErrorKind::NotFound.into())
-    }
-    fn get_file(&self, _: &BlobRef, _: &Path) -> io::Result<()> {
-        Err(io::ErrorKind::NotFound.into())
-    }
-}
 
 /// What becomes of commits.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use kapell_api::task::Work;
+use kapell_api::task::{Outcome, TaskEvent, Work};
 use kapell_api::worker::Holding;
 use kapell_expr::Value;
 

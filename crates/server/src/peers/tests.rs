@@ -1,17 +1,15 @@
 //! Two nodes over one store, each with half of the shards, and real links over the loopback between them.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::net::TcpListener;
-use std::path::Path;
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
-use kapell_api::task::{Blobs, Place, Task};
+use kapell_api::task::{NoBlobs, Place, Task};
 use kapell_engine::Ask;
 use kapell_engine::run_queue::Change;
 use kapell_engine::topic::Keeps;
-use kapell_expr::{BlobRef, Value};
+use kapell_expr::Value;
 use kapell_model::{EntityKey, Offer, RunId, ShardSet, Time};
 use kapell_node::drive::{Threads, Workers};
 use kapell_node::{Answer, ClientRequest, StartRun};
@@ -25,21 +23,6 @@ use crate::net::{Listener, Served, Trust};
 mod cluster;
 
 struct Nothing;
-
-impl Blobs for Nothing {
-    fn put(&self, _: &[u8]) -> io::Result<BlobRef> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn put_file(&self, _: &Path) -> io::Result<BlobRef> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn get(&self, _: &BlobRef, _: u64) -> io::Result<Vec<u8>> {
-        Err(io::ErrorKind::NotFound.into())
-    }
-    fn get_file(&self, _: &BlobRef, _: &Path) -> io::Result<()> {
-        Err(io::ErrorKind::NotFound.into())
-    }
-}
 
 impl Workers for Nothing {
     fn offer(&self, _: Vec<Task>) {}
@@ -69,7 +52,7 @@ impl One {
         };
         let half = Arc::new(Half::new(Arc::new(store.clone()), shards));
         let threads = prepared
-            .start(config, half, Arc::new(Nothing), Arc::new(Nothing))
+            .start(config, half, Arc::new(NoBlobs), Arc::new(Nothing))
             .unwrap();
         let mut one = Self::of(id, store, node);
         one.threads = Some(threads);

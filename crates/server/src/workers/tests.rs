@@ -1,31 +1,12 @@
-use std::io;
 use std::path::Path;
 
-use kapell_api::task::{Process, SecretText, TaskResources, TextPart, Work};
+use kapell_api::task::{NoBlobs, Process, SecretText, TaskResources, TextPart, Work};
 use kapell_api::worker::{Holding, PROTOCOL, encode, proto};
-use kapell_expr::BlobRef;
 use kapell_node::drive::Workers as _;
 use kapell_store::MemoryStore;
 
 use super::opening::{From, Opened};
 use super::*;
-
-struct NoBlobs;
-
-impl Blobs for NoBlobs {
-    fn put(&self, _: &[u8]) -> io::Result<BlobRef> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn put_file(&self, _: &Path) -> io::Result<BlobRef> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn get(&self, _: &BlobRef, _: u64) -> io::Result<Vec<u8>> {
-        Err(io::ErrorKind::NotFound.into())
-    }
-    fn get_file(&self, _: &BlobRef, _: &Path) -> io::Result<()> {
-        Err(io::ErrorKind::NotFound.into())
-    }
-}
 
 /// A process of a server over a store that outlives it. The node is prepared, and not started.
 fn open(store: &Arc<dyn Store>, lease: Duration) -> Arc<Workers> {

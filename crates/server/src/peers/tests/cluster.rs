@@ -71,7 +71,7 @@ fn member(id: u64, store: &MemoryStore) -> One {
         .start(
             config,
             Arc::new(store.clone()),
-            Arc::new(Nothing),
+            Arc::new(NoBlobs),
             Arc::new(Nothing),
         )
         .unwrap();
