@@ -39,6 +39,7 @@ use crate::message::Message;
 use crate::small::{Decided, Small, SmallInput};
 
 mod account;
+mod fact;
 mod fire;
 mod hear;
 mod listen;
@@ -46,9 +47,10 @@ mod room;
 mod show;
 mod state;
 
+pub use fact::{Fact, TriggerEvent};
 pub use fire::Coming;
 pub(crate) use fire::Wanted;
-pub use state::{Fact, State, TriggerEvent};
+pub use state::State;
 
 /// A trigger in memory.
 #[derive(Clone, Debug, Default)]

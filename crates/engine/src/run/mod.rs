@@ -48,6 +48,7 @@ pub mod state;
 mod tell;
 #[cfg(test)]
 mod testing;
+mod told;
 pub mod view;
 pub mod waiting;
 
@@ -554,28 +555,6 @@ impl Run {
         Some(flight)
     }
 }
-
-impl State {
-    /// The state as bytes.
-    pub fn snapshot(&self) -> Vec<u8> {
-        let mut bytes = vec![SNAPSHOT_LAYOUT];
-        bytes.extend(postcard::to_stdvec(self).unwrap_or_default());
-        bytes
-    }
-
-    /// Reads [`State::snapshot`]; an unknown layout is an error, and history is replayed instead.
-    pub fn from_snapshot(bytes: &[u8]) -> Result<Self, String> {
-        match bytes.split_first() {
-            Some((&SNAPSHOT_LAYOUT, rest)) => {
-                postcard::from_bytes(rest).map_err(|error| error.to_string())
-            }
-            _ => Err("a snapshot of another layout".to_owned()),
-        }
-    }
-}
-
-/// Changes whenever the layout of [`State`] does.
-const SNAPSHOT_LAYOUT: u8 = 6;
 
 impl Live {
     /// A page that left memory.

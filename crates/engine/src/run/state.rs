@@ -3,19 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use jiff::SignedDuration;
 use kapell_api::task::{Place, TaskError};
-use kapell_expr::{BlobRef, Value};
+use kapell_expr::Value;
 use kapell_model::spec::StepIndex;
 use kapell_model::{EntityKey, Offer, RunId, RunStatus, StepStatus, Time, limits};
 use serde::{Deserialize, Serialize};
 
 use super::ready::Ready;
+mod meta;
+mod timers;
+
+pub use meta::{Deadline, Kept, KeptItems, Meta, ParentUnit};
+pub use timers::{TimerKind, Timers};
+
 use super::waiting::{Break, Waiting};
 use crate::event::{BreakAt, ScopeKind};
-use crate::message::StartClass;
 use crate::plan::{GraphId, Plan};
-use crate::run_queue::pace::Pace;
 
 /// The durable state of a run: events alone make it, so replaying its history gives the same.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -83,134 +86,6 @@ pub struct State {
     pub stepping: bool,
     /// Breakpoints that units have passed, until they begin or end.
     pub passed: BTreeSet<(Place, BreakAt)>,
-}
-
-/// When a run should have ended.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Deadline {
-    /// Then.
-    pub at: Time,
-    /// When it will be known that it probably misses it.
-    pub risk_at: Option<Time>,
-    /// What half of the last successes took at most, in microseconds; 0 is unknown.
-    pub usual: i64,
-    /// What nine in ten of them took at most.
-    pub slow: i64,
-    /// It was said that it probably misses it.
-    pub at_risk: bool,
-    /// It was said that it has missed it.
-    pub missed: bool,
-}
-
-impl Deadline {
-    /// How long such runs take, if that is known.
-    pub fn pace(&self) -> Option<Pace> {
-        (self.slow > 0).then(|| Pace {
-            usual: SignedDuration::from_micros(self.usual),
-            slow: SignedDuration::from_micros(self.slow),
-        })
-    }
-}
-
-/// What a run was made with.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Meta {
-    /// Its id.
-    pub id: RunId,
-    /// Namespace of the workflow.
-    pub namespace: Arc<str>,
-    /// Name of the workflow.
-    pub workflow: Arc<str>,
-    /// Version.
-    pub version: u32,
-    /// Bound parameters, a map.
-    pub params: Value,
-    /// What made it.
-    pub trigger: Arc<str>,
-    /// Who asked for it.
-    pub by: Arc<str>,
-    /// Who asked for the run above all those that led to it; empty is `by`.
-    pub root_by: Arc<str>,
-    /// When it was made.
-    pub created_at: Time,
-    /// Its due time.
-    pub scheduled_at: Time,
-    /// IANA name.
-    pub timezone: Arc<str>,
-    /// The unit that made it.
-    pub parent: Option<ParentUnit>,
-    /// How many runs are above it.
-    pub depth: u32,
-    /// Labels, a map of text.
-    pub labels: Value,
-    /// 0 to 100.
-    pub priority: u8,
-    /// The run queue it holds or waits for a place in.
-    pub queue: Option<(Arc<str>, Arc<str>, Arc<str>)>,
-    /// Queues that runs above it hold places in.
-    pub held_queues: Vec<(Arc<str>, Arc<str>, Arc<str>)>,
-    /// The run it was forked from.
-    pub forked_from: Option<RunId>,
-    /// Steps kept by a fork, until its first graph opens.
-    pub kept: Vec<Kept>,
-    /// The files that go with the version.
-    pub bundle: Option<BlobRef>,
-    /// The last success of the same workflow and key when it started, a map.
-    pub last_success: Value,
-    /// `run.trigger.name`.
-    pub trigger_name: Arc<str>,
-    /// `run.interval`.
-    pub interval: (Time, Time),
-    /// How many runs, each started by a signal of the one before, led to it.
-    pub hops: u32,
-    /// How its run queue takes it.
-    pub class: StartClass,
-    /// The backfill that is told how it ends.
-    pub backfill: Option<Arc<str>>,
-}
-
-impl Meta {
-    /// Who is behind it: whoever asked for it, or for the run above all those that led to it.
-    pub fn person(&self) -> &Arc<str> {
-        if self.root_by.is_empty() {
-            &self.by
-        } else {
-            &self.root_by
-        }
-    }
-}
-
-/// A step kept by a fork.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Kept {
-    /// Which.
-    pub step: StepIndex,
-    /// How it had ended.
-    pub status: StepStatus,
-    /// Its output.
-    pub output: Value,
-    /// What its items had come to, if it is a foreach.
-    pub items: Option<Box<KeptItems>>,
-}
-
-/// What the items of a foreach kept by a fork had come to.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct KeptItems {
-    /// Items that did not succeed, ascending: of each stretch the first, and the one after the last.
-    pub others: Vec<(u32, u32)>,
-    /// A list of index, label and error of each item that failed.
-    pub failures: Value,
-}
-
-/// The unit that made a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ParentUnit {
-    /// Its run.
-    pub run: RunId,
-    /// Its place.
-    pub place: Place,
-    /// It waits for the end.
-    pub waits: bool,
 }
 
 /// The error of a run: the first of its steps, or its own.
@@ -446,112 +321,6 @@ pub enum Todo {
     Scope(u32),
 }
 
-/// What a timer does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum TimerKind {
-    /// Tries the unit again.
-    Retry,
-    /// The unit may start now.
-    NotBefore,
-    /// The unit's wait is over.
-    Wait,
-    /// The loop's next iteration starts.
-    Iteration,
-    /// The unit waited too long for a worker.
-    QueueTimeout,
-    /// The unit took too long in all.
-    TotalTimeout,
-    /// A stopped attempt stays silent.
-    GiveUp,
-}
-
-/// Timers by time and by unit.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Timers {
-    by_time: BTreeSet<(Time, Place, TimerKind)>,
-    by_unit: BTreeMap<(Place, TimerKind), Time>,
-}
-
-impl Timers {
-    /// Sets the timer of this kind of a unit.
-    pub fn set(&mut self, place: Place, kind: TimerKind, at: Time) {
-        self.unset(place, kind);
-        self.by_time.insert((at, place, kind));
-        self.by_unit.insert((place, kind), at);
-    }
-
-    /// Drops the timer of this kind of a unit.
-    pub fn unset(&mut self, place: Place, kind: TimerKind) {
-        if let Some(at) = self.by_unit.remove(&(place, kind)) {
-            self.by_time.remove(&(at, place, kind));
-        }
-    }
-
-    /// Drops every timer of a unit.
-    pub fn clear(&mut self, place: Place) {
-        if self.by_unit.is_empty() {
-            return;
-        }
-        let kinds: Vec<TimerKind> = self
-            .by_unit
-            .range((place, TimerKind::Retry)..=(place, TimerKind::GiveUp))
-            .map(|((_, kind), _)| *kind)
-            .collect();
-        for kind in kinds {
-            self.unset(place, kind);
-        }
-    }
-
-    /// When the timer of this kind of a unit ends.
-    pub fn get(&self, place: Place, kind: TimerKind) -> Option<Time> {
-        self.by_unit.get(&(place, kind)).copied()
-    }
-
-    /// The timers of the items of a step.
-    pub fn of_items(&self, step: Place) -> impl Iterator<Item = (Place, TimerKind, Time)> + '_ {
-        let from = (Place { item: 0, ..step }, TimerKind::Retry);
-        let last = Place {
-            item: Place::NO_ITEM - 1,
-            ..step
-        };
-        self.by_unit
-            .range(from..=(last, TimerKind::GiveUp))
-            .map(|((place, kind), at)| (*place, *kind, *at))
-    }
-
-    /// The first that is due at `now`; while paused of those that start nothing.
-    pub fn due_of(&self, now: Time, paused: bool) -> Option<(Time, Place, TimerKind)> {
-        self.first_of(paused).filter(|(at, _, _)| *at <= now)
-    }
-
-    /// The first; while paused the first of those that start nothing.
-    pub fn first_of(&self, paused: bool) -> Option<(Time, Place, TimerKind)> {
-        let ends = |kind| {
-            matches!(
-                kind,
-                TimerKind::TotalTimeout | TimerKind::GiveUp | TimerKind::Wait
-            )
-        };
-        self.by_time
-            .iter()
-            .find(|(_, _, kind)| !paused || ends(*kind))
-            .copied()
-    }
-
-    /// The first that is due at `now`.
-    pub fn due(&self, now: Time) -> Option<(Time, Place, TimerKind)> {
-        self.by_time
-            .first()
-            .filter(|(at, _, _)| *at <= now)
-            .copied()
-    }
-
-    /// When the first is due.
-    pub fn next(&self) -> Option<Time> {
-        self.by_time.first().map(|(at, _, _)| *at)
-    }
-}
-
 /// Locks of a unit, taken one after another in name order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockState {
@@ -696,3 +465,25 @@ impl State {
         self.status.ended()
     }
 }
+
+impl State {
+    /// The state as bytes.
+    pub fn snapshot(&self) -> Vec<u8> {
+        let mut bytes = vec![SNAPSHOT_LAYOUT];
+        bytes.extend(postcard::to_stdvec(self).unwrap_or_default());
+        bytes
+    }
+
+    /// Reads [`State::snapshot`]; an unknown layout is an error, and history is replayed instead.
+    pub fn from_snapshot(bytes: &[u8]) -> Result<Self, String> {
+        match bytes.split_first() {
+            Some((&SNAPSHOT_LAYOUT, rest)) => {
+                postcard::from_bytes(rest).map_err(|error| error.to_string())
+            }
+            _ => Err("a snapshot of another layout".to_owned()),
+        }
+    }
+}
+
+/// Changes whenever the layout of [`State`] does.
+const SNAPSHOT_LAYOUT: u8 = 6;

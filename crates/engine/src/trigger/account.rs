@@ -6,7 +6,8 @@
 
 use kapell_model::{Time, limits};
 
-use super::state::{Ended, State, Stretch};
+use super::fact::Ended;
+use super::state::{State, Stretch};
 use crate::calendar::Calendar;
 
 impl State {

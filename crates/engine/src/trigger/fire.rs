@@ -6,7 +6,7 @@ use kapell_expr::{Budget, Map, MapScope, Value};
 use kapell_model::spec::{Catchup, Schedule};
 use kapell_model::{EntityKey, RunId, Time, limits};
 
-use super::state::{Declined, Due, Fact, Missed, Started};
+use super::fact::{Declined, Due, Fact, Missed, Started};
 use super::{Deciding, Made, Names, Trigger, room};
 use crate::calendar::Calendar;
 use crate::message::{Message, StartClass, StartTriggered};

@@ -7,8 +7,8 @@ use kapell_model::spec::{self, TriggerKind};
 use kapell_model::{EntityKey, Error, ErrorCode, RunStatus, Time, limits};
 
 use super::account::carried;
+use super::fact::{ByPerson, Due, Ended, Fact, Flag, Nothing, Refused, Removed, Set};
 use super::room::Taken;
-use super::state::{ByPerson, Due, Ended, Fact, Flag, Nothing, Refused, Removed, Set};
 use super::{Deciding, Made, unknown};
 use crate::backfill::{self, AskBackfill, Only};
 use crate::message::{Message, TriggerSet};

@@ -7,8 +7,9 @@ use kapell_expr::{Budget, EvalError, Map, MapScope, Template, Value};
 use kapell_model::spec::{SignalSource, TriggerKind};
 use kapell_model::{EntityKey, Error, ErrorCode, RunId, Time, limits};
 
+use super::fact::{Declined, Fact, Missed, Started, Used};
 use super::fire::params;
-use super::state::{Declined, Fact, Missed, Pending, Seen, Started, Used};
+use super::state::{Pending, Seen};
 use super::{Deciding, Made};
 use crate::event::run_id;
 use crate::message::{Message, Signal, StartClass, StartTriggered, Subscribe};

@@ -17,7 +17,8 @@ use kapell_expr::Value;
 use kapell_model::spec::TriggerKind;
 use kapell_model::{Time, limits};
 
-use super::state::{Fact, Nothing, Refused, Started, State};
+use super::fact::{Fact, Nothing, Refused, Started};
+use super::state::State;
 use super::{Deciding, Trigger};
 use crate::event::run_id;
 use crate::message::{Message, StartClass, StartTriggered};

@@ -282,7 +282,7 @@ fn a_request_from_outside_starts_a_run_and_the_same_request_none() {
 fn a_call_is_remembered_for_as_long_as_it_can_be_sent_again() {
     let mut state = State::default();
     let see = |state: &mut State, number: u64, at: i64| {
-        let started = super::super::state::Started {
+        let started = super::super::fact::Started {
             seen: number.to_be_bytes().to_vec(),
             ..Default::default()
         };
