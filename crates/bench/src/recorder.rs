@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use kapell_model::{EntityKey, RunId, RunStatus, ShardSet, Time};
-use kapell_node::engine::event::{AttemptResult, Event, Fact, decode_chunk};
+use kapell_node::engine::event::{AttemptResult, Event, Fact};
 use kapell_store::{Commit, EntityWrite, Mail, RunRow, Store, VersionRow};
 use parking_lot::Mutex;
 
@@ -92,7 +92,7 @@ impl Gate {
         let ended: usize = commit
             .entities
             .iter()
-            .filter_map(|write| decode_chunk(&write.chunk).ok())
+            .filter_map(|write| kapell_node::engine::chunk::decode::<Event>(&write.chunk).ok())
             .map(|events| events.iter().filter(|event| succeeded(event)).count())
             .sum();
         let mut left = self.left.lock();

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use kapell_engine::event::{AttemptResult, Fact, Next, decode_chunk};
+use kapell_engine::event::{AttemptResult, Fact, Next};
 use kapell_model::{EntityKey, RunStatus};
 use kapell_store::{RunFilter, SqliteStore, Store};
 
@@ -120,7 +120,9 @@ fn check(data: &Path, ledger: &Path) {
         .history(&EntityKey::Run(runs[0].id), 1, usize::MAX)
         .expect("history is read");
     for (_, chunk) in history {
-        for event in decode_chunk(&chunk).expect("events are read") {
+        for event in kapell_engine::chunk::decode::<kapell_engine::event::Event>(&chunk)
+            .expect("events are read")
+        {
             let Some(Fact::AttemptEnded(ended)) = &event.fact else {
                 continue;
             };

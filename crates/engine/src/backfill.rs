@@ -18,6 +18,7 @@ use kapell_model::{EntityKey, Error, ErrorCode, RunId, RunStatus, Time, limits};
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 
+use crate::chunk;
 use crate::event::run_id;
 use crate::message::{Message, StartClass};
 use crate::small::{Ask, Decided, Small, SmallInput, misdirected};
@@ -280,18 +281,6 @@ impl Deciding<'_> {
     }
 }
 
-/// The facts of a chunk.
-///
-/// # Errors
-/// Bytes that are none.
-pub fn decode_chunk(mut bytes: &[u8]) -> Result<Vec<BackfillEvent>, prost::DecodeError> {
-    let mut events = Vec::new();
-    while !bytes.is_empty() {
-        events.push(BackfillEvent::decode_length_delimited(&mut bytes)?);
-    }
-    Ok(events)
-}
-
 impl Small for Backfill {
     fn decide(&mut self, key: &EntityKey, input: SmallInput, now: Time) -> Result<Decided, Error> {
         let mut deciding = Deciding {
@@ -311,13 +300,8 @@ impl Small for Backfill {
         let Deciding {
             events, messages, ..
         } = deciding;
-        let mut chunk = Vec::new();
-        for event in &events {
-            // Encoding into a vector only fails for want of room, which a vector makes.
-            let _ = event.encode_length_delimited(&mut chunk);
-        }
         Ok(Decided {
-            chunk,
+            chunk: chunk::encode(&events),
             messages,
             answer,
             ..Decided::default()
@@ -325,7 +309,7 @@ impl Small for Backfill {
     }
 
     fn replay(&mut self, chunk: &[u8]) -> Result<(), prost::DecodeError> {
-        for event in decode_chunk(chunk)? {
+        for event in chunk::decode(chunk)? {
             self.apply(&event);
         }
         Ok(())

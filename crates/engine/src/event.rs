@@ -171,30 +171,6 @@ impl Event {
     }
 }
 
-/// Encodes events as one chunk: each with its length before it.
-pub fn encode_chunk(events: &[Event]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(events.len() * 40);
-    encode_chunk_into(&mut bytes, events);
-    bytes
-}
-
-/// Appends events to a chunk.
-pub fn encode_chunk_into(bytes: &mut Vec<u8>, events: &[Event]) {
-    for event in events {
-        // Encoding into a vector only fails for want of room, which a vector makes.
-        let _ = event.encode_length_delimited(bytes);
-    }
-}
-
-/// Reads what [`encode_chunk`] wrote.
-pub fn decode_chunk(mut bytes: &[u8]) -> Result<Vec<Event>, prost::DecodeError> {
-    let mut events = Vec::new();
-    while !bytes.is_empty() {
-        events.push(Event::decode_length_delimited(&mut bytes)?);
-    }
-    Ok(events)
-}
-
 /// The id in stored bytes; zero if they are not one.
 pub fn run_id(bytes: &[u8]) -> RunId {
     bytes.try_into().map(RunId::from_bytes).unwrap_or_default()

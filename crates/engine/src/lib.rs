@@ -12,6 +12,7 @@
 
 pub mod backfill;
 pub mod calendar;
+pub mod chunk;
 pub mod event;
 pub mod lock;
 pub mod message;

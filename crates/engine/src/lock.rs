@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use kapell_api::task::Place;
 use kapell_model::{EntityKey, Error, RunId, Time, limits};
-use prost::Message as _;
 
+use crate::chunk;
 use crate::event::UnitRef;
 use crate::message::{LockRefusal, Message};
 use crate::small::{Ask, Decided, Small, SmallInput, misdirected};
@@ -253,25 +253,6 @@ fn fact(at: Time, kind: u32, (run, place): Holder) -> LockEvent {
     }
 }
 
-/// Encodes events as one chunk.
-pub fn encode_chunk(events: &[LockEvent]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for event in events {
-        // Encoding into a vector only fails for want of room, which a vector makes.
-        let _ = event.encode_length_delimited(&mut bytes);
-    }
-    bytes
-}
-
-/// Reads what [`encode_chunk`] wrote.
-pub fn decode_chunk(mut bytes: &[u8]) -> Result<Vec<LockEvent>, prost::DecodeError> {
-    let mut events = Vec::new();
-    while !bytes.is_empty() {
-        events.push(LockEvent::decode_length_delimited(&mut bytes)?);
-    }
-    Ok(events)
-}
-
 impl Small for Lock {
     fn decide(&mut self, key: &EntityKey, input: SmallInput, now: Time) -> Result<Decided, Error> {
         let EntityKey::Lock { name, .. } = key else {
@@ -290,14 +271,14 @@ impl Small for Lock {
         };
         let decided = Self::decide(self, name, message.as_ref(), now);
         Ok(Decided {
-            chunk: encode_chunk(&decided.events),
+            chunk: chunk::encode(&decided.events),
             messages: decided.messages,
             ..Decided::default()
         })
     }
 
     fn replay(&mut self, chunk: &[u8]) -> Result<(), prost::DecodeError> {
-        for event in decode_chunk(chunk)? {
+        for event in chunk::decode(chunk)? {
             self.apply(&event);
         }
         Ok(())

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 use kapell_expr::Value;
 use kapell_model::{EntityKey, Error, ErrorCode, Time, limits};
-use prost::Message as _;
 use serde::{Deserialize, Serialize};
 
+use crate::chunk;
 use crate::message::Message;
 use crate::small::{Ask, Decided, Small, SmallInput, misdirected};
 
@@ -383,25 +383,6 @@ fn failure(at: Time, kind: Kind, number: u64, error: String) -> ChannelEvent {
     }
 }
 
-/// Encodes events as one chunk.
-pub fn encode_chunk(events: &[ChannelEvent]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for event in events {
-        // Encoding into a vector only fails for want of room, which a vector makes.
-        let _ = event.encode_length_delimited(&mut bytes);
-    }
-    bytes
-}
-
-/// Reads what [`encode_chunk`] wrote.
-pub fn decode_chunk(mut bytes: &[u8]) -> Result<Vec<ChannelEvent>, prost::DecodeError> {
-    let mut events = Vec::new();
-    while !bytes.is_empty() {
-        events.push(ChannelEvent::decode_length_delimited(&mut bytes)?);
-    }
-    Ok(events)
-}
-
 impl Small for Channel {
     fn decide(&mut self, _: &EntityKey, input: SmallInput, now: Time) -> Result<Decided, Error> {
         let now = now.max(self.last_at);
@@ -419,14 +400,14 @@ impl Small for Channel {
             SmallInput::Ask(_) => return Err(misdirected()),
         };
         Ok(Decided {
-            chunk: encode_chunk(&events),
+            chunk: chunk::encode(&events),
             answer,
             ..Decided::default()
         })
     }
 
     fn replay(&mut self, chunk: &[u8]) -> Result<(), prost::DecodeError> {
-        for event in decode_chunk(chunk)? {
+        for event in chunk::decode(chunk)? {
             self.apply(&event);
         }
         Ok(())

@@ -11,6 +11,7 @@ use kapell_model::spec::{Strategy, StrategyMode};
 use kapell_model::{EntityKey, Error, ErrorCode, RunId, Time, limits};
 use serde::{Deserialize, Serialize};
 
+use crate::chunk;
 use crate::message::{Message, StartClass};
 use crate::small::{Ask, Decided, Small, SmallInput, misdirected};
 
@@ -24,7 +25,7 @@ mod snapshot;
 mod view;
 
 use event::mode_number;
-pub use event::{Kind, QueueEvent, decode_chunk, encode_chunk};
+pub use event::{Kind, QueueEvent};
 use index::Index;
 pub use settings::{Activate, Bounds, Change, Mark, Settings};
 pub use view::LinesAsk;
@@ -323,7 +324,7 @@ fn not_blocked(workflow: &str, key: &str) -> Error {
 impl From<QueueDecision> for Decided {
     fn from(decided: QueueDecision) -> Self {
         Self {
-            chunk: encode_chunk(&decided.events),
+            chunk: chunk::encode(&decided.events),
             messages: decided.messages,
             activated: decided.activated,
             ..Self::default()
@@ -377,7 +378,7 @@ impl Small for RunQueue {
     }
 
     fn replay(&mut self, chunk: &[u8]) -> Result<(), prost::DecodeError> {
-        for event in decode_chunk(chunk)? {
+        for event in chunk::decode(chunk)? {
             self.apply(&event);
         }
         Ok(())

@@ -27,6 +27,7 @@ use kapell_api::task::Place;
 use kapell_expr::Value;
 use kapell_model::{EntityKey, Error, Time, limits};
 
+use crate::chunk;
 use crate::message::{Equal, Message, Signal, Subscribe};
 use crate::small::{Ask, Decided, Small, SmallInput};
 
@@ -417,7 +418,7 @@ impl Small for Topic {
         }
         deciding.expire();
         Ok(Decided {
-            chunk: event::encode_chunk(&deciding.events),
+            chunk: chunk::encode(&deciding.events),
             messages: deciding.messages,
             answer,
             ..Decided::default()
@@ -425,7 +426,7 @@ impl Small for Topic {
     }
 
     fn replay(&mut self, chunk: &[u8]) -> Result<(), prost::DecodeError> {
-        for event in event::decode_chunk(chunk)? {
+        for event in chunk::decode(chunk)? {
             self.apply(&event);
         }
         Ok(())

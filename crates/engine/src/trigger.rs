@@ -35,6 +35,7 @@ use kapell_model::{EntityKey, Error, ErrorCode, Time};
 use prost::Message as _;
 
 use crate::calendar::Calendar;
+use crate::chunk;
 use crate::message::Message;
 use crate::small::{Decided, Small, SmallInput};
 
@@ -197,18 +198,6 @@ impl Trigger {
     }
 }
 
-/// The facts of a chunk.
-///
-/// # Errors
-/// Bytes that are none.
-pub fn decode_chunk(mut bytes: &[u8]) -> Result<Vec<TriggerEvent>, prost::DecodeError> {
-    let mut events = Vec::new();
-    while !bytes.is_empty() {
-        events.push(TriggerEvent::decode_length_delimited(&mut bytes)?);
-    }
-    Ok(events)
-}
-
 impl Small for Trigger {
     fn decide(&mut self, key: &EntityKey, input: SmallInput, now: Time) -> Result<Decided, Error> {
         let Some(of) = Names::of(key) else {
@@ -227,13 +216,8 @@ impl Small for Trigger {
         let Deciding {
             events, messages, ..
         } = deciding;
-        let mut chunk = Vec::new();
-        for event in &events {
-            // Encoding into a vector only fails for want of room, which a vector makes.
-            let _ = event.encode_length_delimited(&mut chunk);
-        }
         Ok(Decided {
-            chunk,
+            chunk: chunk::encode(&events),
             messages,
             answer,
             ..Decided::default()
@@ -241,7 +225,7 @@ impl Small for Trigger {
     }
 
     fn replay(&mut self, chunk: &[u8]) -> Result<(), prost::DecodeError> {
-        for event in decode_chunk(chunk)? {
+        for event in chunk::decode(chunk)? {
             self.apply(&event);
         }
         Ok(())

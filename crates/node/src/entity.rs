@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kapell_engine::backfill::Backfill;
-use kapell_engine::event;
+use kapell_engine::chunk;
 use kapell_engine::lock::Lock;
 use kapell_engine::notice::Channel;
 use kapell_engine::run_queue::RunQueue;
@@ -45,7 +45,7 @@ impl Entity {
             EntityKey::Run(id) => {
                 let plan = plan.ok_or_else(|| format!("the version of run {id} is gone"))?;
                 let chunks = chunks
-                    .map(event::decode_chunk)
+                    .map(chunk::decode)
                     .collect::<Result<Vec<_>, _>>()
                     .map_err(|error| error.to_string())?;
                 Run::restore(plan, snapshot, chunks).map(|run| Self::Run(Box::new(run)))

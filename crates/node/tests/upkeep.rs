@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use kapell_api::task::{Place, Task};
 use kapell_engine::Message;
-use kapell_engine::run_queue::{Entry, Rule, RunQueue, Settings, encode_chunk};
+use kapell_engine::run_queue::{Entry, Rule, RunQueue, Settings};
 use kapell_expr::Value;
 use kapell_model::spec::{Retention, StrategyMode};
 use kapell_model::{EntityKey, Offer, RunId, RunStatus, Shard, Time};
@@ -361,7 +361,7 @@ fn a_run_that_others_wait_for_is_kept_until_it_blocks_no_more() {
     };
     for message in [Message::Enqueue(Box::new(strict)), failed] {
         let decided = queue.decide(Some(&message), Time(1));
-        write(encode_chunk(&decided.events));
+        write(kapell_engine::chunk::encode(&decided.events));
     }
     let kept = |store: &Arc<dyn Store>| {
         let directory = tempfile::tempdir().unwrap();
@@ -378,7 +378,7 @@ fn a_run_that_others_wait_for_is_kept_until_it_blocks_no_more() {
     };
     assert_eq!(kept(&store), (101, true));
     let freed = queue.dismiss(run(7), Time(2)).unwrap();
-    write(encode_chunk(&freed.events));
+    write(kapell_engine::chunk::encode(&freed.events));
     assert_eq!(kept(&store), (100, false));
 }
 

@@ -185,10 +185,11 @@ impl Checks {
     }
 
     fn run_written(&mut self, id: RunId, chunk: &[u8], worker: &Worker) -> Verdict {
-        let events = event::decode_chunk(chunk).map_err(|error| Failure {
-            what: "history",
-            detail: format!("{id}: {error}"),
-        })?;
+        let events =
+            kapell_engine::chunk::decode::<event::Event>(chunk).map_err(|error| Failure {
+                what: "history",
+                detail: format!("{id}: {error}"),
+            })?;
         for event in &events {
             if let Some(Fact::RunCreated(created)) = &event.fact {
                 if self.runs.contains_key(&id) {
@@ -300,10 +301,13 @@ impl Checks {
     }
 
     fn queue_written(&mut self, key: &EntityKey, chunk: &[u8]) -> Verdict {
-        let events = run_queue::decode_chunk(chunk).map_err(|error| Failure {
-            what: "history",
-            detail: format!("{key:?}: {error}"),
-        })?;
+        let events =
+            kapell_engine::chunk::decode::<run_queue::QueueEvent>(chunk).map_err(|error| {
+                Failure {
+                    what: "history",
+                    detail: format!("{key:?}: {error}"),
+                }
+            })?;
         let several = match key {
             EntityKey::RunQueue { workflow, .. } => self.plans.contains_key(&(workflow.clone(), 2)),
             _ => false,
@@ -325,10 +329,11 @@ impl Checks {
     }
 
     fn lock_written(&mut self, key: &EntityKey, chunk: &[u8]) -> Verdict {
-        let events = lock::decode_chunk(chunk).map_err(|error| Failure {
-            what: "history",
-            detail: format!("{key:?}: {error}"),
-        })?;
+        let events =
+            kapell_engine::chunk::decode::<lock::LockEvent>(chunk).map_err(|error| Failure {
+                what: "history",
+                detail: format!("{key:?}: {error}"),
+            })?;
         for event in &events {
             let lock = self.locks.entry(key.clone()).or_default();
             lock.apply(event);

@@ -189,8 +189,9 @@ pub(crate) fn chain(base: &Base, dir: &Path, n: usize) -> Result<Figures> {
 }
 
 fn ends_of(chunk: &[u8]) -> Result<Vec<i64>> {
-    use kapell_node::engine::event::{Fact, decode_chunk};
-    Ok(decode_chunk(chunk)?
+    use kapell_node::engine::chunk;
+    use kapell_node::engine::event::{Event, Fact};
+    Ok(chunk::decode::<Event>(chunk)?
         .into_iter()
         .filter_map(|event| match event.fact {
             Some(Fact::AttemptEnded(ended)) => Some(event.at + ended.ended),

@@ -14,7 +14,8 @@ use anyhow::{Context, Result, ensure};
 use kapell_expr::Value;
 use kapell_model::limits;
 use kapell_node::clock;
-use kapell_node::engine::event::decode_chunk;
+use kapell_node::engine::chunk;
+use kapell_node::engine::event::Event;
 use kapell_server::workers::OwnQueues;
 use kapell_store::{RunFilter, RunRow, SqliteStore, Store};
 
@@ -123,7 +124,7 @@ pub(crate) fn recover(dir: &Path, case: Case, n: usize) -> Result<Figures> {
     let mut first = None::<i64>;
     each_run(&store, |run| {
         for (_, chunk) in store.history(&run.id.into(), 1, usize::MAX)? {
-            let ends = decode_chunk(&chunk)?
+            let ends = chunk::decode::<Event>(&chunk)?
                 .into_iter()
                 .filter(|event| event.at > started_at.0 && succeeded(event))
                 .map(|event| event.at);

@@ -2,7 +2,8 @@ use kapell_expr::Value;
 use kapell_model::{EntityKey, Time, limits};
 use proptest::prelude::*;
 
-use super::{Channel, Notice, NoticeAsk, decode_chunk};
+use super::{Channel, Notice, NoticeAsk};
+use crate::chunk;
 use crate::message::Message;
 use crate::small::{Ask, Small, SmallInput};
 
@@ -16,7 +17,7 @@ fn key() -> EntityKey {
 fn give(channel: &mut Channel, input: SmallInput, now: i64) -> Value {
     let mut copy = channel.clone();
     let decided = channel.decide(&key(), input, Time(now)).unwrap();
-    for event in decode_chunk(&decided.chunk).unwrap() {
+    for event in chunk::decode(&decided.chunk).unwrap() {
         copy.apply(&event);
     }
     assert_eq!(copy, *channel, "facts make another state");

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use kapell_model::spec::StrategyMode;
 use kapell_model::{RunId, Time};
-use prost::Message as _;
 
 use super::{Entry, Rule};
 use crate::message::StartClass;
@@ -147,23 +146,4 @@ pub(super) fn mode_number(mode: StrategyMode) -> u32 {
     place
         .and_then(|place| u32::try_from(place).ok())
         .unwrap_or(0)
-}
-
-/// Encodes events as one chunk.
-pub fn encode_chunk(events: &[QueueEvent]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for event in events {
-        // Encoding into a vector only fails for want of room, which a vector makes.
-        let _ = event.encode_length_delimited(&mut bytes);
-    }
-    bytes
-}
-
-/// Reads what [`encode_chunk`] wrote.
-pub fn decode_chunk(mut bytes: &[u8]) -> Result<Vec<QueueEvent>, prost::DecodeError> {
-    let mut events = Vec::new();
-    while !bytes.is_empty() {
-        events.push(QueueEvent::decode_length_delimited(&mut bytes)?);
-    }
-    Ok(events)
 }

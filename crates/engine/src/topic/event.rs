@@ -231,25 +231,6 @@ pub(super) fn listener(stored: &StoredListener) -> Option<(u64, Listener)> {
     Some((stored.number, listener))
 }
 
-/// Encodes events as one chunk.
-pub(super) fn encode_chunk(events: &[TopicEvent]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for event in events {
-        // Encoding into a vector only fails for want of room, which a vector makes.
-        let _ = event.encode_length_delimited(&mut bytes);
-    }
-    bytes
-}
-
-/// Reads what [`encode_chunk`] wrote.
-pub(super) fn decode_chunk(mut bytes: &[u8]) -> Result<Vec<TopicEvent>, prost::DecodeError> {
-    let mut events = Vec::new();
-    while !bytes.is_empty() {
-        events.push(TopicEvent::decode_length_delimited(&mut bytes)?);
-    }
-    Ok(events)
-}
-
 impl Topic {
     /// The topic as bytes.
     pub fn snapshot(&self) -> Vec<u8> {

@@ -20,7 +20,7 @@ use kapell_engine::lock::Lock;
 use kapell_engine::run::State;
 use kapell_engine::run_queue::RunQueue;
 use kapell_engine::topic::Topic;
-use kapell_engine::{Plan, Run, Small, event, lock, run_queue};
+use kapell_engine::{Plan, Run, Small, chunk, event};
 use kapell_model::spec::Spec;
 
 use crate::page::{Page, Scenario};
@@ -145,19 +145,19 @@ impl Replayed {
     fn read(&mut self, chunk: &[u8]) -> Vec<u8> {
         match self {
             Self::Run(plan, state) => {
-                for event in event::decode_chunk(chunk).unwrap() {
+                for event in chunk::decode(chunk).unwrap() {
                     state.apply(plan, &event);
                 }
                 state.snapshot()
             }
             Self::Lock(lock) => {
-                for event in lock::decode_chunk(chunk).unwrap() {
+                for event in chunk::decode(chunk).unwrap() {
                     lock.apply(&event);
                 }
                 lock.snapshot()
             }
             Self::Queue(queue) => {
-                for event in run_queue::decode_chunk(chunk).unwrap() {
+                for event in chunk::decode(chunk).unwrap() {
                     queue.apply(&event);
                 }
                 queue.snapshot()
@@ -192,7 +192,7 @@ impl Replayed {
 
 /// The workflow of a run that a chunk creates.
 fn workflow(chunk: &[u8]) -> String {
-    let events = event::decode_chunk(chunk).unwrap();
+    let events = chunk::decode::<event::Event>(chunk).unwrap();
     match &events.first().unwrap().fact {
         Some(event::Fact::RunCreated(created)) => created.workflow.clone(),
         other => panic!("a history begins with {other:?}"),

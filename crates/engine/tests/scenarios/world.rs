@@ -13,7 +13,8 @@ use crate::script::{Attempt, Command, Script};
 use crate::timeline::{After, Timeline};
 use jiff::SignedDuration;
 use kapell_api::task::{Place, Report};
-use kapell_engine::event::{Event, decode_chunk, encode_chunk};
+use kapell_engine::chunk;
+use kapell_engine::event::Event;
 use kapell_engine::lock::Lock;
 use kapell_engine::run::grant::Offers;
 use kapell_engine::run::ready::Pick;
@@ -318,8 +319,8 @@ impl World {
     fn lock(&mut self, name: &Arc<str>, message: Option<&Message>) {
         let (lock, replayed) = self.locks.entry(name.clone()).or_default();
         let decided = lock.decide(name, message, self.now);
-        let chunk = kapell_engine::lock::encode_chunk(&decided.events);
-        for event in kapell_engine::lock::decode_chunk(&chunk).unwrap_or_default() {
+        let chunk = chunk::encode(&decided.events);
+        for event in chunk::decode(&chunk).unwrap_or_default() {
             replayed.apply(&event);
         }
         if !chunk.is_empty() {
@@ -331,8 +332,8 @@ impl World {
     fn queue(&mut self, name: &Arc<str>, message: Option<&Message>) {
         let (queue, replayed) = self.queues.entry(name.clone()).or_default();
         let decided = queue.decide(message, self.now);
-        let chunk = kapell_engine::run_queue::encode_chunk(&decided.events);
-        for event in kapell_engine::run_queue::decode_chunk(&chunk).unwrap_or_default() {
+        let chunk = chunk::encode(&decided.events);
+        for event in chunk::decode(&chunk).unwrap_or_default() {
             replayed.apply(&event);
         }
         if !chunk.is_empty() {
@@ -388,8 +389,8 @@ impl World {
         for (page, bytes) in decision.pages {
             self.pages.insert((id, page), bytes);
         }
-        let chunk = encode_chunk(&decision.events);
-        let events: Vec<Event> = decode_chunk(&chunk).map_err(|error| error.to_string())?;
+        let chunk = chunk::encode(&decision.events);
+        let events: Vec<Event> = chunk::decode(&chunk).map_err(|error| error.to_string())?;
         if !chunk.is_empty() {
             self.chunks.push((format!("run {id}"), chunk));
         }

@@ -1,6 +1,7 @@
 use kapell_api::task::Place;
 use kapell_engine::Message;
-use kapell_engine::event::{self, RunCreated};
+use kapell_engine::chunk;
+use kapell_engine::event::RunCreated;
 use kapell_engine::run_queue::{Entry, Rule};
 use kapell_model::{RunId, RunStatus, Shard};
 use kapell_store::{Commit, EntityWrite, MemoryStore, RunRow, Store, VersionRow};
@@ -118,7 +119,7 @@ fn store_with_a_run(snapshot: impl FnOnce(&Run) -> Vec<u8>) -> MemoryStore {
                 entities: vec![EntityWrite {
                     key: id().into(),
                     seq,
-                    chunk: event::encode_chunk(&events),
+                    chunk: chunk::encode(&events),
                     wake_at: None,
                     snapshot,
                     forget: false,

@@ -232,7 +232,7 @@ impl Lane {
         if !decision.events.is_empty() || !decision.pages.is_empty() {
             let touched = self.open.touched.entry(key.clone()).or_default();
             let before = touched.chunk.len();
-            kapell_engine::event::encode_chunk_into(&mut touched.chunk, &decision.events);
+            kapell_engine::chunk::encode_into(&mut touched.chunk, &decision.events);
             touched.pages.extend(decision.pages);
             self.open.bytes += touched.chunk.len() - before;
         }

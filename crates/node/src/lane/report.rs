@@ -48,7 +48,7 @@ impl Lane {
             let needs = !run.live.needs.is_empty();
             match decided {
                 Ok(Ok(()) | Err(Refusal::Stale | Refusal::Reject(_))) => {
-                    kapell_engine::event::encode_chunk_into(&mut chunk, &decision.events);
+                    kapell_engine::chunk::encode_into(&mut chunk, &decision.events);
                     decision.events.clear();
                     self.taken(kept);
                     if needs {

@@ -12,9 +12,10 @@ use kapell_api::http::{
     Started, StepView,
 };
 use kapell_api::record::Record;
+use kapell_engine::event::Event;
 use kapell_engine::record::Fold;
 use kapell_engine::run as engine;
-use kapell_engine::{Request, event};
+use kapell_engine::{Request, chunk};
 use kapell_expr::Value;
 use kapell_model::spec::Approval;
 use kapell_model::{Error, ErrorCode, RunId, RunStatus, Time, limits};
@@ -397,7 +398,7 @@ impl RunCalls for Service {
             };
             from = last + 1;
             for (seq, chunk) in &chunks {
-                let events = event::decode_chunk(chunk).map_err(|error| {
+                let events = chunk::decode::<Event>(chunk).map_err(|error| {
                     Error::new(
                         ErrorCode::StoreCorrupt,
                         format!("chunk {seq} of run {run}: {error}"),

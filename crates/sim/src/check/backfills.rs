@@ -136,10 +136,13 @@ impl Filling {
 
 impl Checks {
     pub(super) fn backfill_written(&mut self, key: &EntityKey, chunk: &[u8]) -> Verdict {
-        let events = backfill::decode_chunk(chunk).map_err(|error| Failure {
-            what: "history",
-            detail: format!("{key:?}: {error}"),
-        })?;
+        let events =
+            kapell_engine::chunk::decode::<backfill::BackfillEvent>(chunk).map_err(|error| {
+                Failure {
+                    what: "history",
+                    detail: format!("{key:?}: {error}"),
+                }
+            })?;
         for fact in events.iter().filter_map(|event| event.fact.as_ref()) {
             match (self.backfills.known.get_mut(key), fact) {
                 (None, Fact::Made(made)) => {

@@ -195,10 +195,13 @@ fn micros(span: jiff::SignedDuration) -> i64 {
 
 impl Checks {
     pub(super) fn trigger_written(&mut self, key: &EntityKey, chunk: &[u8]) -> Verdict {
-        let events = trigger::decode_chunk(chunk).map_err(|error| Failure {
-            what: "history",
-            detail: format!("{key:?}: {error}"),
-        })?;
+        let events =
+            kapell_engine::chunk::decode::<trigger::TriggerEvent>(chunk).map_err(|error| {
+                Failure {
+                    what: "history",
+                    detail: format!("{key:?}: {error}"),
+                }
+            })?;
         let fresh = || Entity::Trigger(Box::default());
         let shadow = self.smalls.entry(key.clone()).or_insert_with(fresh);
         let Entity::Trigger(trigger) = shadow else {

@@ -277,31 +277,37 @@ pub(crate) fn facts(commit: &Commit) -> Vec<String> {
     let mut lines = Vec::new();
     for write in &commit.entities {
         let facts: Vec<String> = match &write.key {
-            EntityKey::Run(_) => event::decode_chunk(&write.chunk)
+            EntityKey::Run(_) => kapell_engine::chunk::decode::<event::Event>(&write.chunk)
                 .unwrap_or_default()
                 .iter()
                 .map(|event| format!("{:?}", event.fact))
                 .collect(),
-            EntityKey::RunQueue { .. } => run_queue::decode_chunk(&write.chunk)
+            EntityKey::RunQueue { .. } => {
+                kapell_engine::chunk::decode::<run_queue::QueueEvent>(&write.chunk)
+                    .unwrap_or_default()
+                    .iter()
+                    .map(|event| format!("{event:?}"))
+                    .collect()
+            }
+            EntityKey::Lock { .. } => kapell_engine::chunk::decode::<lock::LockEvent>(&write.chunk)
                 .unwrap_or_default()
                 .iter()
                 .map(|event| format!("{event:?}"))
                 .collect(),
-            EntityKey::Lock { .. } => lock::decode_chunk(&write.chunk)
-                .unwrap_or_default()
-                .iter()
-                .map(|event| format!("{event:?}"))
-                .collect(),
-            EntityKey::Trigger { .. } => trigger::decode_chunk(&write.chunk)
-                .unwrap_or_default()
-                .iter()
-                .map(|event| format!("{event:?}"))
-                .collect(),
-            EntityKey::Backfill { .. } => backfill::decode_chunk(&write.chunk)
-                .unwrap_or_default()
-                .iter()
-                .map(|event| format!("{event:?}"))
-                .collect(),
+            EntityKey::Trigger { .. } => {
+                kapell_engine::chunk::decode::<trigger::TriggerEvent>(&write.chunk)
+                    .unwrap_or_default()
+                    .iter()
+                    .map(|event| format!("{event:?}"))
+                    .collect()
+            }
+            EntityKey::Backfill { .. } => {
+                kapell_engine::chunk::decode::<backfill::BackfillEvent>(&write.chunk)
+                    .unwrap_or_default()
+                    .iter()
+                    .map(|event| format!("{event:?}"))
+                    .collect()
+            }
             EntityKey::Topic { .. } | EntityKey::Channel { .. } => {
                 vec![format!("{} bytes", write.chunk.len())]
             }

@@ -241,7 +241,7 @@ fn a_start_by_hand_stands_for_the_last_interval_of_the_first_schedule() {
     let meta = world.runs()[0].clone();
     assert_eq!(&*meta.trigger, "manual");
     let chunks = world.store.history(&meta.id.into(), 0, 10).unwrap();
-    let events = kapell_engine::event::decode_chunk(&chunks[0].1).unwrap();
+    let events = kapell_engine::chunk::decode::<kapell_engine::event::Event>(&chunks[0].1).unwrap();
     let Some(kapell_engine::event::Fact::RunCreated(created)) = &events[0].fact else {
         panic!("{events:?}")
     };
