@@ -19,6 +19,17 @@ const STEPS_NAMED: usize = 20;
 /// first; `finally` last).
 pub type GraphId = u32;
 
+/// What defaults of parameters, labels and `strategy.key` ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Early {
+    /// Nothing of the run.
+    Nothing,
+    /// `run`, without its last success.
+    Run,
+    /// `run.last_success`.
+    LastSuccess,
+}
+
 /// A spec made ready to run.
 #[derive(Debug)]
 pub struct Plan {
@@ -34,8 +45,8 @@ pub struct Plan {
     pub watermark: bool,
     /// Its run queue keeps how long its runs take and whether the last one failed.
     pub paced: bool,
-    /// Already what is evaluated before the run is made asks for it.
-    pub early_watermark: bool,
+    /// What is evaluated before a run is made.
+    pub early: Early,
     /// Due times of its first schedule: a start by hand stands for the last interval of it.
     pub calendar: Option<Calendar>,
 }
@@ -158,7 +169,8 @@ impl Plan {
             .as_ref()
             .map(|graph| number(graph, &mut graphs));
         let graphs = graphs.into_iter().flatten().collect();
-        let watermark = asks_for_last_success(&*spec);
+        let watermark = asks_for(LAST_SUCCESS, &*spec);
+        let early = (&spec.params, &spec.labels, &spec.strategy.key);
         Self {
             rule: Rule::of(&spec.strategy).or(watermark.then(Rule::default)),
             watermark,
@@ -167,8 +179,13 @@ impl Plan {
                     .notify
                     .iter()
                     .any(|notify| notify.on.contains(&NotifyOn::Recovered)),
-            early_watermark: watermark
-                && asks_for_last_success(&(&spec.params, &spec.labels, &spec.strategy)),
+            early: if asks_for(LAST_SUCCESS, &early) {
+                Early::LastSuccess
+            } else if asks_for("run", &early) {
+                Early::Run
+            } else {
+                Early::Nothing
+            },
             calendar: spec
                 .triggers
                 .iter()
@@ -193,8 +210,11 @@ impl Plan {
     }
 }
 
-fn asks_for_last_success(definition: &impl serde::Serialize) -> bool {
-    serde_json::to_string(definition).is_ok_and(|text| text.contains("last_success"))
+const LAST_SUCCESS: &str = "last_success";
+
+/// True if its text names that, if only in passing.
+fn asks_for(name: &str, definition: &impl serde::Serialize) -> bool {
+    serde_json::to_string(definition).is_ok_and(|text| text.contains(name))
 }
 
 fn number(graph: &Graph, graphs: &mut Vec<Option<GraphPlan>>) -> GraphId {

@@ -1,5 +1,6 @@
 //! Identities: of runs, of the other entities, of shards and of offers.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -20,7 +21,12 @@ pub struct Shard(pub u16);
 impl Shard {
     /// The shard of a name: FNV-1a of its bytes, so it is the same everywhere and for ever.
     pub fn of(name: &[u8]) -> Self {
-        let hash = name.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        Self::of_parts(&[name])
+    }
+
+    fn of_parts(parts: &[&[u8]]) -> Self {
+        let bytes = parts.iter().copied().flatten();
+        let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
         });
         Self(u16::try_from((hash ^ hash >> 32) % u64::from(SHARDS)).unwrap_or(0))
@@ -29,7 +35,8 @@ impl Shard {
     /// The shard of a workflow: its runs, its run queue, its triggers and backfills and the topics that
     /// tell how its runs end live there, so that what they decide on each other is decided at one place.
     pub fn of_workflow(namespace: &str, workflow: &str) -> Self {
-        Self::of(&joined(2, &[namespace, workflow]))
+        // As `joined` has it.
+        Self::of_parts(&[&[2], namespace.as_bytes(), &[0], workflow.as_bytes()])
     }
 }
 
@@ -174,7 +181,7 @@ impl FromStr for SessionId {
 }
 
 /// Anything that must be remembered: the unit of the one mechanism.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum EntityKey {
     /// One execution of a workflow.
     Run(RunId),
@@ -229,31 +236,59 @@ pub enum EntityKey {
     },
 }
 
+/// By kind, then by names. Nearly all comparisons are of runs: what is looked up most is found in a map of these.
+impl Ord for EntityKey {
+    #[inline]
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (Self::Run(one), Self::Run(two)) => one.cmp(two),
+            _ => self.named().cmp(&other.named()),
+        }
+    }
+}
+
+impl PartialOrd for EntityKey {
+    #[inline]
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 impl EntityKey {
-    /// The key in the store: a kind byte, then the names with a zero byte between them. Runs sort
-    /// by time. Names never hold a zero byte.
-    pub fn to_bytes(&self) -> Vec<u8> {
+    /// Its kind and its names, as they are stored; a run has none.
+    fn named(&self) -> (u8, &str, &str, &str) {
         match self {
-            Self::Run(id) => [&[1_u8][..], &id.to_bytes()].concat(),
+            Self::Run(_) => (1, "", "", ""),
             Self::RunQueue {
                 namespace,
                 workflow,
                 key,
-            } => joined(2, &[namespace, workflow, key]),
-            Self::Lock { namespace, name } => joined(3, &[namespace, name]),
+            } => (2, namespace, workflow, key),
+            Self::Lock { namespace, name } => (3, namespace, name, ""),
             Self::Trigger {
                 namespace,
                 workflow,
                 name,
-            } => joined(4, &[namespace, workflow, name]),
-            Self::Topic { namespace, name } => joined(5, &[namespace, name]),
+            } => (4, namespace, workflow, name),
+            Self::Topic { namespace, name } => (5, namespace, name, ""),
             Self::Backfill {
                 namespace,
                 workflow,
                 id,
-            } => joined(6, &[namespace, workflow, id]),
-            Self::Channel { namespace, name } => joined(7, &[namespace, name]),
+            } => (6, namespace, workflow, id),
+            Self::Channel { namespace, name } => (7, namespace, name, ""),
         }
+    }
+
+    /// The key in the store: a kind byte, then the names with a zero byte between them. Runs sort
+    /// by time. Names never hold a zero byte.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        if let Self::Run(id) = self {
+            return [&[1_u8][..], &id.to_bytes()].concat();
+        }
+        let (kind, first, second, third) = self.named();
+        let names = [first, second, third];
+        joined(kind, &names[..names_of(kind)])
     }
 
     /// Reads [`EntityKey::to_bytes`]; `None` if it is not one.
@@ -266,9 +301,7 @@ impl EntityKey {
                 .map(|id| Self::Run(RunId::from_bytes(id)));
         }
         let mut names = rest
-            .splitn(if matches!(kind, 3 | 5 | 7) { 2 } else { 3 }, |byte| {
-                *byte == 0
-            })
+            .splitn(names_of(*kind), |byte| *byte == 0)
             .map(|name| std::str::from_utf8(name).ok().map(Arc::<str>::from));
         match kind {
             2 => Some(Self::RunQueue {
@@ -334,6 +367,11 @@ impl EntityKey {
 fn finished_workflow(topic: &str) -> Option<&str> {
     let (workflow, _how) = topic.strip_prefix(FINISHED)?.rsplit_once('.')?;
     Some(workflow)
+}
+
+/// How many names a key of this kind has.
+fn names_of(kind: u8) -> usize {
+    if matches!(kind, 3 | 5 | 7) { 2 } else { 3 }
 }
 
 /// A kind, then names with a zero byte between them.

@@ -7,6 +7,7 @@ use super::{
 use kapell_engine::Plan;
 use kapell_engine::event::StoredBreak;
 use kapell_engine::message::{StartClass, StartTriggered};
+use kapell_engine::plan::Early;
 use kapell_engine::run_queue::Entry;
 use kapell_expr::Value;
 use kapell_model::limits;
@@ -133,7 +134,11 @@ impl Lane {
             making.interval = Some(last.unwrap_or((at, at)));
         }
         let last_success = self.last_success(&making, &plan, &queue);
-        let run = run_value(&making, &plan.spec, last_success, now);
+        let run = if plan.early > Early::Nothing {
+            run_value(&making, &plan.spec, last_success, now)
+        } else {
+            Value::Null
+        };
         let ready = ready(&making, &plan.spec, rule, &run).map(|(params, labels, queue)| Ready {
             version,
             params,
@@ -168,7 +173,10 @@ impl Lane {
         let Some(Slot {
             entity: Entity::Queue(queue),
             ..
-        }) = self.slots.get(queue).filter(|_| plan.early_watermark)
+        }) = self
+            .slots
+            .get(queue)
+            .filter(|_| plan.early == Early::LastSuccess)
         else {
             return Value::Null;
         };
