@@ -75,7 +75,7 @@ impl Kapell {
     }
 
     /// Seconds of CPU that it has used, to a hundredth.
-    fn cpu(&self) -> Result<f64> {
+    pub(crate) fn cpu(&self) -> Result<f64> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id()))?;
         // The name may hold anything; what follows its bracket are numbers.
         let (_, fields) = stat.rsplit_once(')').context("no such line")?;

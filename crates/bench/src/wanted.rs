@@ -90,6 +90,14 @@ const PARKED_MEMORY: (f64, f64) = (500.0, 100.0);
 /// Over a PostgreSQL on this machine: only where that is asked for.
 pub(crate) const POSTGRES: &str = "pg";
 
+const PG_FANOUT: (&str, usize) = ("pg-fanout", 100_000);
+const PG_RUNS: (&str, usize) = ("pg-runs", 20_000);
+/// At the speed that is wanted it takes ten minutes.
+const PG_LONG: (&str, usize) = ("pg-long", 5_000_000);
+
+/// Shown, and nothing is wanted of it.
+const WRITTEN: (f64, f64) = (f64::INFINITY, f64::INFINITY);
+
 pub(crate) const WANTED: &[Wanted] = &[
     row(
         "pg fanout",
@@ -120,6 +128,42 @@ pub(crate) const WANTED: &[Wanted] = &[
     )
     .pick(Pick::Other("dead")),
     row("pg chain", ("pg-chain", 1_000), "us", (770.0, 400.0)),
+    row("pg fanout", ("pg-fanout", 10_000), "steps/s", (0.0, 0.0)).up(),
+    row(
+        "pg fanout",
+        ("pg-fanout", 1_000_000),
+        "steps/s",
+        (50_000.0, 100_000.0),
+    )
+    .up(),
+    row("pg rows a step", PG_FANOUT, "rows", WRITTEN).pick(Pick::Other("rows")),
+    row("pg bytes a step", PG_FANOUT, "B", WRITTEN).pick(Pick::Other("bytes")),
+    row("pg WAL a step", PG_FANOUT, "B", WRITTEN).pick(Pick::Other("wal")),
+    row("pg rows a run", PG_RUNS, "rows", WRITTEN).pick(Pick::Other("rows")),
+    row("pg bytes a run", PG_RUNS, "B", WRITTEN).pick(Pick::Other("bytes")),
+    row("pg WAL a run", PG_RUNS, "B", WRITTEN).pick(Pick::Other("wal")),
+    row("pg runs for long", PG_LONG, "runs/s", (8_000.0, 20_000.0))
+        .up()
+        .once(),
+    row("pg growth", PG_LONG, "times", (1.2, 1.1))
+        .pick(Pick::Other("growth"))
+        .once(),
+    row("pg dead rows under load", PG_LONG, "rows", (1_000.0, 100.0))
+        .pick(Pick::Other("dead"))
+        .once(),
+    row("pg 1 node", ("pg-nodes1", 400_000), "s/M steps", WRITTEN),
+    row("pg 2 nodes", ("pg-nodes2", 400_000), "s/M steps", WRITTEN),
+    row("pg 4 nodes", ("pg-nodes4", 400_000), "s/M steps", WRITTEN),
+    row("pg 3 idle nodes", ("pg-idle", 3), "% core", (1.0, 0.5)).once(),
+    row("pg idle statements", ("pg-idle", 3), "1/s", (10.0, 5.0))
+        .pick(Pick::Other("statements"))
+        .once(),
+    row(
+        "pg takeover after lease",
+        ("pg-takeover", 3),
+        "s",
+        (1.0, 0.5),
+    ),
     row("fanout", ("fanout", 1_000), "steps/s", (0.0, 0.0)).up(),
     row("fanout", ("fanout", 10_000), "steps/s", FANOUT).up(),
     row("fanout", ("fanout", 100_000), "steps/s", FANOUT).up(),

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::kapell;
 
 mod api;
+mod cluster;
 mod flow;
 mod parked;
 mod process;
@@ -54,6 +55,12 @@ pub(crate) fn run(name: &str, n: usize) -> Result<Figures> {
         "list" => api::list(dir, n),
         "event" => api::event(dir, n),
         "server" => api::idle(dir, n),
+        "pg-long" => flow::long(&flow::Base::of(name)?, dir, n),
+        "pg-nodes1" => cluster::cost(dir, 1, n),
+        "pg-nodes2" => cluster::cost(dir, 2, n),
+        "pg-nodes4" => cluster::cost(dir, 4, n),
+        "pg-idle" => cluster::idle(dir, n),
+        "pg-takeover" => cluster::takeover(dir, n),
         "remote" => remote::remote(dir, n),
         "parked" => parked::parked(dir, n),
         _ => bail!("there is no workload `{name}`"),

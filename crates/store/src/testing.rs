@@ -36,6 +36,17 @@ pub struct TestSchema {
     url: PostgresUrl,
 }
 
+/// What a server has written.
+#[derive(Clone, Copy, Debug)]
+pub struct Written {
+    /// Bytes of its log, of all schemas.
+    pub wal: u64,
+    /// Rows of the schema that were written or written anew.
+    pub rows: u64,
+    /// Bytes of its tables and indexes.
+    pub bytes: u64,
+}
+
 impl TestSchema {
     /// An empty one; none, with the reason on standard error, where there is no server and none can be
     /// started.
@@ -120,6 +131,29 @@ impl TestSchema {
             .first()
             .and_then(|dead| dead.parse().ok())
             .unwrap_or(0))
+    }
+
+    /// What the server has written in all, and the schema holds.
+    ///
+    /// # Errors
+    /// Whatever the server says.
+    pub fn written(&self) -> Result<Written> {
+        let schema = self.url.schema();
+        let ask = |what: &str| -> Result<u64> {
+            let found = self.run(&format!("SELECT {what}"))?;
+            let number = found.first().and_then(|number| number.parse().ok());
+            Ok(number.unwrap_or(0))
+        };
+        let of_tables = |sum: &str| {
+            ask(&format!(
+                "coalesce(sum({sum}), 0)::bigint FROM pg_stat_user_tables WHERE schemaname = '{schema}'"
+            ))
+        };
+        Ok(Written {
+            wal: ask("(pg_current_wal_insert_lsn() - '0/0')::bigint")?,
+            rows: of_tables("n_tup_ins + n_tup_upd")?,
+            bytes: of_tables("pg_total_relation_size(relid)")?,
+        })
     }
 
     fn drop_it(&self) -> Result<()> {

@@ -80,7 +80,7 @@ fn said(child: &mut Child) -> Result<SocketAddr> {
 }
 
 /// Puts workflows in force.
-fn deploy(client: &Client, sources: impl IntoIterator<Item = String>) -> Result<()> {
+pub(crate) fn deploy(client: &Client, sources: impl IntoIterator<Item = String>) -> Result<()> {
     let files = sources.into_iter().enumerate();
     let workflows = files.map(|(number, source)| RegisterWorkflow {
         file: format!("bench-{number}.yaml"),
@@ -96,7 +96,7 @@ fn deploy(client: &Client, sources: impl IntoIterator<Item = String>) -> Result<
     Ok(())
 }
 
-fn start_of(workflow: &str) -> StartRun {
+pub(crate) fn start_of(workflow: &str) -> StartRun {
     StartRun {
         workflow: workflow.to_owned(),
         by: "bench".to_owned(),
@@ -105,7 +105,7 @@ fn start_of(workflow: &str) -> StartRun {
 }
 
 /// Waits until so many runs of a workflow have succeeded.
-fn succeeded(client: &Client, workflow: &str, n: usize) -> Result<()> {
+pub(crate) fn succeeded(client: &Client, workflow: &str, n: usize) -> Result<()> {
     let since = Instant::now();
     loop {
         let page = client.workflows("", 1_000)?;

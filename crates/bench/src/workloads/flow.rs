@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use kapell_expr::Value;
@@ -10,12 +10,21 @@ use kapell_model::EntityKey;
 use kapell_store::Store;
 
 use super::{Figures, figures, lines, peak_memory, per_second};
-use kapell_store::testing::TestSchema;
+use kapell_store::testing::{TestSchema, Written};
 use kapell_store::{PostgresStore, SqliteStore};
 
 use crate::raw::{replay, replay_by_hand};
 use crate::recorder::Recorded;
 use crate::system::{SLOTS, System};
+
+/// When all that connections have counted is seen.
+const SETTLED: Duration = Duration::from_millis(1_500);
+
+/// Runs that go on at a time where they go on for long.
+const IN_FLIGHT: usize = 20_000;
+
+/// Parts of a long workload: the first is to warm up.
+const PARTS: usize = 25;
 
 fn recorded(system: &System) -> Vec<Recorded> {
     std::mem::take(&mut *system.store.commits.lock())
@@ -55,13 +64,38 @@ impl Base {
         }
     }
 
-    /// What is left of rows that were written anew.
-    fn with_dead_rows(&self, figures: Figures) -> Result<Figures> {
-        let Self::Postgres(schema) = self else {
-            return Ok(figures);
-        };
-        let dead = schema.dead_rows()?;
-        Ok(figures.with("dead", dead as f64))
+    /// Rows that were written anew and are still there.
+    fn dead_rows(&self) -> Result<f64> {
+        match self {
+            Self::Sqlite => Ok(0.0),
+            Self::Postgres(schema) => Ok(schema.dead_rows()? as f64),
+        }
+    }
+
+    /// What a server has written until now.
+    fn written(&self) -> Result<Option<Written>> {
+        match self {
+            Self::Sqlite => Ok(None),
+            Self::Postgres(schema) => Ok(Some(schema.written()?)),
+        }
+    }
+
+    /// What is left of rows that were written anew, and what a step wrote.
+    fn with_written(
+        &self,
+        steps: usize,
+        before: Option<Written>,
+        mut figures: Figures,
+    ) -> Result<Figures> {
+        if let (Some(before), Some(after)) = (before, self.written()?) {
+            figures = figures.with("dead", self.dead_rows()?);
+            let each = |after: u64, before: u64| after.saturating_sub(before) as f64 / steps as f64;
+            figures = figures
+                .with("wal", each(after.wal, before.wal))
+                .with("rows", each(after.rows, before.rows))
+                .with("bytes", each(after.bytes, before.bytes));
+        }
+        Ok(figures)
     }
 }
 
@@ -78,6 +112,7 @@ fn measured(
         .iter()
         .map(|text| system.register(text))
         .collect::<Result<Vec<_>>>()?;
+    let before = base.written()?;
     let started = Instant::now();
     start(&system, &workflows);
     system.wait(runs)?;
@@ -85,12 +120,14 @@ fn measured(
     let commits = recorded(&system);
     drop(system);
     let peak = peak_memory().unwrap_or(0);
+    // The server counts rows when connections have ended.
+    std::thread::sleep(SETTLED);
+    let figures = base.with_written(steps, before, figures(value))?;
     let raw = steps as f64 / base.raw(dir, commits)?;
-    // The server counts dead rows when connections have ended: long before the raw reference has.
-    base.with_dead_rows(Figures {
+    Ok(Figures {
         raw: Some(raw),
         peak,
-        ..figures(value)
+        ..figures
     })
 }
 
@@ -134,9 +171,49 @@ pub(crate) fn many(base: &Base, dir: &Path, runs: usize) -> Result<Figures> {
     )
 }
 
+const THREE: &str = "workflow: three\nsteps:\n  a: { noop: {} }\n  b: { needs: [a], noop: {} }\n  c: { needs: [b], noop: {} }\n";
+
+/// Runs of three steps for minutes, from an empty store to one that holds them all: how much longer one takes in the
+/// end, and the most rows that were dead at any time.
+pub(crate) fn long(base: &Base, dir: &Path, runs: usize) -> Result<Figures> {
+    let system = base.open(&dir.join("data"))?;
+    let workflow = system.register(THREE)?;
+    let (part, mut dead) = ((runs / PARTS).max(1), Vec::new());
+    let started = Instant::now();
+    for _ in 0..IN_FLIGHT.min(runs) {
+        system.start(&workflow, Value::Null);
+    }
+    let (mut asked, mut parts) = (IN_FLIGHT.min(runs), Vec::new());
+    let mut since = started;
+    for ended in 1..=runs {
+        system.wait(1)?;
+        if asked < runs {
+            system.start(&workflow, Value::Null);
+            asked += 1;
+        }
+        if ended % part == 0 {
+            parts.push(per_second(part, since));
+            since = Instant::now();
+            dead.push(base.dead_rows()?);
+        }
+        if ended % IN_FLIGHT == 0 {
+            // Nobody writes it again, and it would fill the memory.
+            recorded(&system);
+        }
+    }
+    let value = per_second(runs, started);
+    let (first, last) = (parts.get(1).or(parts.first()), parts.last());
+    let growth = first.context("no part")? / last.context("no part")?;
+    let most = dead.iter().copied().fold(0.0, f64::max);
+    Ok(figures(value)
+        .with("growth", growth)
+        .with("dead", super::median(dead))
+        .with("most dead", most)
+        .with("seconds", started.elapsed().as_secs_f64()))
+}
+
 pub(crate) fn runs(base: &Base, dir: &Path, runs: usize) -> Result<Figures> {
-    let text = "workflow: three\nsteps:\n  a: { noop: {} }\n  b: { needs: [a], noop: {} }\n  c: { needs: [b], noop: {} }\n";
-    measured((base, dir), runs, runs, &[text], |system, workflows| {
+    measured((base, dir), runs, runs, &[THREE], |system, workflows| {
         for _ in 0..runs {
             system.start(&workflows[0], Value::Null);
         }
