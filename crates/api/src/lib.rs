@@ -19,4 +19,5 @@ pub mod record;
 mod stamp;
 pub mod task;
 pub mod trace;
+pub mod words;
 pub mod worker;

@@ -14,14 +14,21 @@ pub(crate) fn serialize<S: Serializer>(at: &Time, serializer: S) -> Result<S::Ok
 
 pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Time, D::Error> {
     let text = String::deserialize(deserializer)?;
-    text.parse::<Timestamp>()
-        .map(Time::from)
-        .map_err(de::Error::custom)
+    read(&text)
+}
+
+fn read<E: de::Error>(text: &str) -> Result<Time, E> {
+    let at = text.parse::<Timestamp>().map(Time::from);
+    at.map_err(|_| {
+        E::custom(format!(
+            "`{text}` is no instant with its zone, such as `2026-03-29T02:30:00Z`"
+        ))
+    })
 }
 
 /// The same for an instant that may be missing.
 pub(crate) mod option {
-    use super::{Deserialize, Deserializer, Serialize, Serializer, Time, Timestamp, de};
+    use super::{Deserialize, Deserializer, Serialize, Serializer, Time};
 
     #[expect(clippy::ref_option, reason = "the form that serde calls")]
     pub(crate) fn serialize<S: Serializer>(
@@ -36,11 +43,6 @@ pub(crate) mod option {
         deserializer: D,
     ) -> Result<Option<Time>, D::Error> {
         let text: Option<String> = Option::deserialize(deserializer)?;
-        text.map(|text| {
-            text.parse::<Timestamp>()
-                .map(Time::from)
-                .map_err(de::Error::custom)
-        })
-        .transpose()
+        text.map(|text| super::read(&text)).transpose()
     }
 }

@@ -255,6 +255,6 @@ fn go_on(run: &str, action: &Action, work: &Work, config: &Config, printer: &mut
         return follow::recorded(session, run, work, printer);
     }
     let others = unfinished.into_iter().filter(|other| *other != run).count();
-    follow::announce(others, work, printer);
+    follow::announce(&session, others, work, printer);
     follow::to_the_end(session, vec![run], work, config, printer)
 }

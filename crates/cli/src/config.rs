@@ -141,7 +141,7 @@ impl Config {
                 .unwrap_or_else(|| settings.text(&keys::DATA_DIR).into()),
             user: variable("USER")
                 .or_else(|| variable("LOGNAME"))
-                .unwrap_or_else(|| "somebody".to_owned()),
+                .unwrap_or_else(kapell_server::auth::own_name),
             color: color(terminal),
             error_color: color(std::io::stderr().is_terminal()),
             terminal: terminal && variable("TERM").is_none_or(|term| term != "dumb"),

@@ -108,9 +108,16 @@ fn lines(plan: &DeployPlan) -> Vec<Line> {
         .iter()
         .filter(|change| change.action != DeployAction::Keep)
         .count();
+    let deleted = plan.changes.iter();
+    let deleted = deleted.filter(|change| change.action == DeployAction::Delete).count();
     let what = words::count(changed as u64, "workflow");
     let last = match (changed, plan.applied) {
         (0, _) => "nothing changes".to_owned(),
+        (_, true) if deleted == changed => format!("{what} deleted"),
+        (_, true) if deleted > 0 => {
+            let put = words::count((changed - deleted) as u64, "workflow");
+            format!("{put} deployed, {deleted} deleted")
+        }
         (_, true) => format!("{what} deployed"),
         (_, false) => format!("{what} would change; nothing was changed"),
     };

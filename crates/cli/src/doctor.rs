@@ -122,7 +122,7 @@ fn of_server(server: HttpServer) -> Vec<Check> {
         Ok(()) => ok(NAME, format!("{url} takes requests")),
         Err(error) => failed(NAME, error),
     }];
-    if !url.starts_with("https:") {
+    if !url.starts_with("https:") && !is_here(&url) {
         checks.push(warn(
             "encryption",
             "none: others on the way can read along",
@@ -466,4 +466,12 @@ fn time() -> Check {
             now.timestamp().strftime("%H:%M:%S")
         ),
     )
+}
+
+/// True for an address that nobody else is on the way to.
+fn is_here(url: &str) -> bool {
+    let host = url.split_once("//").map_or(url, |(_, rest)| rest);
+    let host = host.split('/').next().unwrap_or_default();
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    name == "localhost" || name == "[::1]" || name.starts_with("127.")
 }

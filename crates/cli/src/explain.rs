@@ -8,50 +8,6 @@ use crate::paint::{BOLD, Line, PLAIN};
 use crate::printer::Printer;
 use crate::{Ended, Exit};
 
-macro_rules! page {
-    ($code:literal) => {
-        (
-            $code,
-            include_str!(concat!("../../../docs/errors/", $code, ".md")),
-        )
-    };
-}
-
-/// The pages of `docs/errors`, by code.
-const PAGES: [(&str, &str); 31] = [
-    page!("bad-config"),
-    page!("bad-definition"),
-    page!("bad-params"),
-    page!("bad-request"),
-    page!("bad-secret-key"),
-    page!("directory-held"),
-    page!("directory-unusable"),
-    page!("disk-full"),
-    page!("file-not-found"),
-    page!("idempotency-key-reused"),
-    page!("internal"),
-    page!("limit-reached"),
-    page!("not-allowed-now"),
-    page!("not-authenticated"),
-    page!("not-available"),
-    page!("not-here"),
-    page!("not-permitted"),
-    page!("not-yours"),
-    page!("run-failed"),
-    page!("run-not-found"),
-    page!("secret-not-found"),
-    page!("server-unreachable"),
-    page!("step-not-found"),
-    page!("store-corrupt"),
-    page!("store-too-new"),
-    page!("store-unavailable"),
-    page!("token-not-found"),
-    page!("too-many-requests"),
-    page!("trigger-not-found"),
-    page!("worker-not-found"),
-    page!("workflow-not-found"),
-];
-
 pub(crate) fn explain(explain: &Explain, printer: &mut Printer) -> Ended {
     let Some(name) = &explain.code else {
         return list(explain, printer);
@@ -72,19 +28,12 @@ pub(crate) fn explain(explain: &Explain, printer: &mut Printer) -> Ended {
             "exit_status": code.exit_status(),
             "http_status": code.http_status(),
             "retryable": code.retryable(),
-            "page": page(*code),
+            "page": code.page(),
         }))?;
     } else {
-        printer.text(page(*code))?;
+        printer.text(code.page())?;
     }
     Ok(Exit::Success)
-}
-
-fn page(code: ErrorCode) -> &'static str {
-    PAGES
-        .iter()
-        .find(|(name, _)| *name == code.name())
-        .map_or(code.meaning(), |(_, page)| page)
 }
 
 fn list(explain: &Explain, printer: &mut Printer) -> Ended {
@@ -96,11 +45,13 @@ fn list(explain: &Explain, printer: &mut Printer) -> Ended {
         printer.json(&all)?;
         return Ok(Exit::Success);
     }
+    let names = ErrorCode::ALL.iter().map(|code| code.name().len());
+    let width = names.max().unwrap_or(0) + 2;
     let lines: Vec<Line> = ErrorCode::ALL
         .iter()
         .map(|code| {
             let mut line = Line::default().with(BOLD, code.name());
-            line.pad(20);
+            line.pad(width);
             line.with(PLAIN, code.meaning().trim())
         })
         .collect();
@@ -115,7 +66,7 @@ mod tests {
     #[test]
     fn every_code_has_its_page() {
         for code in ErrorCode::ALL {
-            let text = page(*code);
+            let text = code.page();
             assert!(text.starts_with(&format!("# {code}\n")), "{code}: {text}");
         }
     }

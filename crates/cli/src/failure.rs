@@ -335,18 +335,9 @@ fn advice(view: &RunView, printed: Option<(RunId, String)>) -> Vec<Line> {
     );
     if let Some((run, step)) = printed {
         say(
-            format!("kapell logs {} {}", words::short(run), quoted(&step)),
+            format!("kapell logs {} {}", words::short(run), words::quoted(&step)),
             "shows all that it printed",
         );
     }
     lines
-}
-
-/// A path as a shell takes it: brackets would be a pattern, `#` a comment.
-pub(crate) fn quoted(path: &str) -> String {
-    if path.contains(['[', '#']) {
-        format!("'{path}'")
-    } else {
-        path.to_owned()
-    }
 }

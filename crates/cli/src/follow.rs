@@ -61,9 +61,9 @@ pub(crate) fn in_status(session: &Session, statuses: &[RunStatus]) -> Result<Vec
     Ok(runs)
 }
 
-/// Says that runs from before go on too.
-pub(crate) fn announce(others: usize, work: &Work, printer: &mut Printer) {
-    if others > 0 && !work.json {
+/// Says that runs from before go on too, in the directory that this process holds.
+pub(crate) fn announce(session: &Session, others: usize, work: &Work, printer: &mut Printer) {
+    if others > 0 && !work.json && !session.is_server() {
         let what = words::count(others as u64, "unfinished run");
         let verb = if others == 1 { "goes" } else { "go" };
         printer.notes(&[
@@ -76,14 +76,19 @@ pub(crate) fn announce(others: usize, work: &Work, printer: &mut Printer) {
 pub(crate) fn recorded(session: Session, run: RunId, work: &Work, printer: &mut Printer) -> Ended {
     let holder = session.holder().cloned();
     let summary = session.api().wait(run, Duration::ZERO)?;
+    let discarded = match summary.status {
+        RunStatus::Discarded => session.api().view(run)?.failure,
+        _ => None,
+    };
     session.stop(Duration::ZERO);
     if work.json {
         printer.json(&summary)?;
         return Ok(Exit::Success);
     }
-    let next = match holder {
-        Some(holder) => format!("{holder} does the work"),
-        None => "`kapell resume` does the work".to_owned(),
+    let next = match (discarded, holder) {
+        (Some(why), _) => why.message,
+        (None, Some(holder)) => format!("{holder} does the work"),
+        (None, None) => "`kapell resume` does the work".to_owned(),
     };
     let (sign, style) = paint::run(summary.status);
     printer.line(Line::default().with(style, sign).with(

@@ -100,6 +100,9 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// Exit status of a command whose reader had gone: what a shell gives for a program that a closed pipe ends.
+const PIPE_CLOSED: u8 = 141;
+
 fn main() -> ExitCode {
     without_huge_pages();
     let arguments = match Arguments::try_parse() {
@@ -119,8 +122,9 @@ fn main() -> ExitCode {
     let ended = dispatch(arguments.command, &config, &mut printer);
     match ended {
         Ok(exit) => exit.into(),
-        // Whoever reads the output has seen enough.
-        Err(_) if printer.is_closed() => ExitCode::SUCCESS,
+        // Whoever reads the output has seen enough. How it would have ended nobody knows: as a shell says of a
+        // program that ended so.
+        Err(_) if printer.is_closed() => ExitCode::from(PIPE_CLOSED),
         Err(error) => {
             printer.error(&error);
             ExitCode::from(error.code.exit_status())

@@ -42,6 +42,6 @@ pub(crate) fn run(run: &Run, config: &Config, printer: &mut Printer) -> Ended {
         .into_iter()
         .filter(|other| *other != started)
         .count();
-    follow::announce(others, &run.work, printer);
+    follow::announce(&session, others, &run.work, printer);
     follow::to_the_end(session, vec![started], &run.work, config, printer)
 }

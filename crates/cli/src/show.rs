@@ -109,11 +109,12 @@ pub(crate) fn whole(record: &Record, now: Time, past: bool) -> Vec<Line> {
     let by = match (&record.parent, &record.forked_from) {
         (_, Some(run)) => format!("by {}, forked from run {}", record.by, words::short(*run)),
         (Some(run), None) => format!("by run {}", words::short(*run)),
+        (None, None) if record.by.is_empty() => String::new(),
         (None, None) => format!("by {}", record.by),
     };
     lines.push(Line::default().with(
         DIM,
-        format!("  made {} {by}", words::moment(record.created_at)),
+        format!("  made {} {by}", words::moment(record.created_at)).trim_end(),
     ));
     if let Some(text) = what_for(record) {
         lines.push(Line::default().with(DIM, format!("  {text}")));

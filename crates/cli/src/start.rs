@@ -40,6 +40,6 @@ pub(crate) fn start(start: &Start, config: &Config, printer: &mut Printer) -> En
         return follow::recorded(session, run, &work, printer);
     }
     let others = unfinished.into_iter().filter(|other| *other != run).count();
-    follow::announce(others, &work, printer);
+    follow::announce(&session, others, &work, printer);
     follow::to_the_end(session, vec![run], &work, config, printer)
 }

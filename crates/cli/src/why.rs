@@ -2,7 +2,7 @@
 
 use kapell_api::client::Api;
 use kapell_api::http::{ItemCounts, RunView, StepView};
-use kapell_model::{Error, ErrorCode, RunId, RunStatus, StepStatus, Time};
+use kapell_model::{Error, ErrorCode, RunStatus, StepStatus, Time};
 use kapell_node::clock;
 use serde::Serialize;
 
@@ -188,7 +188,7 @@ fn reasons(view: &RunView, session: &Session, now: Time) -> Vec<Because> {
     let of_run = |why: String| Because {
         step: String::new(),
         status: view.summary.status.name().to_owned(),
-        why: commands(&why, view.summary.run, None),
+        why: words::commands(&why, view.summary.run, None),
         items: None,
         failed: None,
     };
@@ -258,24 +258,10 @@ fn because(step: &StepView, view: &RunView, now: Time) -> Because {
     Because {
         step: step.path.clone(),
         status: step.status.name().to_owned(),
-        why: commands(&why, view.summary.run, Some(&step.path)),
+        why: words::commands(&why, view.summary.run, Some(&step.path)),
         items: step.items.clone(),
         failed: None,
     }
-}
-
-/// Commands in a sentence with the run and the step that they are about.
-fn commands(why: &str, run: RunId, step: Option<&str>) -> String {
-    let short = words::short(run);
-    let mut why = why.replace("`kapell resume`", &format!("`kapell resume {short}`"));
-    if let Some(step) = step {
-        let step = failure::quoted(step);
-        for command in ["continue", "approve"] {
-            let said = format!("`kapell {command}`");
-            why = why.replace(&said, &format!("`kapell {command} {short} {step}`"));
-        }
-    }
-    why
 }
 
 /// How many items have ended, run, and wait for what.

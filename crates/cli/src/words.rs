@@ -1,9 +1,10 @@
 //! Times, spans and counts as people read them.
 
+pub(crate) use kapell_api::words::{commands, quoted, short};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use kapell_model::{Error, ErrorCode, RunId, Time};
+use kapell_model::{Error, ErrorCode, Time};
 
 /// A span: `12ms`, `3.4s`, `2m 05s`, `1h 02m`, `3d 4h`.
 pub(crate) fn span(span: Duration) -> String {
@@ -83,12 +84,6 @@ pub(crate) fn grouped(number: u64) -> String {
         out.push(digit);
     }
     out
-}
-
-/// The end of an id: enough to name a run.
-pub(crate) fn short(run: RunId) -> String {
-    let id = run.to_string();
-    id[id.len() - 8..].to_owned()
 }
 
 /// The end of a path, at most so many characters.
@@ -253,16 +248,6 @@ pub(crate) fn local(text: &str, now: Time) -> String {
         out.push_str(&word[instant.len()..]);
     }
     out
-}
-
-/// A word as a shell takes it.
-pub(crate) fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "-_.:/=@+,".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
 }
 
 /// What a run waits for, as a sentence.

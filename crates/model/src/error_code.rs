@@ -20,6 +20,11 @@ macro_rules! codes {
                 match self { $(Self::$name => $text,)+ }
             }
 
+            /// Its page of `docs/errors/`, as Markdown.
+            pub fn page(self) -> &'static str {
+                match self { $(Self::$name => include_str!(concat!("../../../docs/errors/", $text, ".md")),)+ }
+            }
+
             /// The HTTP status that goes with it.
             pub fn http_status(self) -> u16 {
                 match self { $(Self::$name => $http,)+ }

@@ -36,3 +36,4 @@ pub use parse::{Parsed, mentions_workflow, nearest, parse, top_level, values};
 pub use shards::ShardSet;
 pub use status::{FailureKind, RunStatus, StepStatus};
 pub use time::Time;
+pub use yaml::written;

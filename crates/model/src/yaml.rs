@@ -12,6 +12,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use saphyr_parser::Parser;
+use serde_json::Value;
 
 use build::Builder;
 
@@ -98,6 +99,24 @@ impl Node {
         })
     }
 
+    /// It as data: a plain scalar is the number, the boolean or the null that it reads as, and else text.
+    fn to_json(&self) -> Value {
+        match &self.kind {
+            Kind::Scalar(_) if self.is_null() => Value::Null,
+            Kind::Scalar(scalar) if scalar.style == Style::Plain => {
+                serde_json::from_str(&scalar.text).unwrap_or_else(|_| (*scalar.text).into())
+            }
+            Kind::Scalar(scalar) => (*scalar.text).into(),
+            Kind::List(items) => items.iter().map(Self::to_json).collect(),
+            Kind::Map(entries) => {
+                let entries = entries.iter();
+                let pairs = entries.map(|entry| (entry.key.to_string(), entry.value.to_json()));
+                Value::Object(pairs.collect())
+            }
+            Kind::Broken => Value::Null,
+        }
+    }
+
     /// What it is, for messages.
     pub(crate) fn what(&self) -> &'static str {
         match &self.kind {
@@ -116,6 +135,12 @@ pub(crate) fn read(text: &str) -> (Option<Node>, Vec<Problem>) {
     let rewritten = join_surrogates(text);
     let (root, problems, _) = attempt(rewritten.as_deref().unwrap_or(text));
     (root, problems)
+}
+
+/// A definition as its author wrote it, as data; null if it cannot be read.
+pub fn written(text: &str) -> Value {
+    let (root, _) = read(text);
+    root.map_or(Value::Null, |root| root.to_json())
 }
 
 /// What [`read_on`] came to.

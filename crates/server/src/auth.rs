@@ -9,8 +9,10 @@ mod audit;
 mod rate;
 #[cfg(test)]
 mod tests;
+mod user;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,6 +29,8 @@ use subtle::ConstantTimeEq;
 pub(crate) use about::{About, about, attributed, carried};
 pub(crate) use audit::Audit;
 pub(crate) use rate::{Client, Rates};
+
+pub use user::own_name;
 
 use crate::rows::failure;
 
@@ -71,6 +75,8 @@ pub enum Peer {
 pub struct Caller {
     peer: Peer,
     token: Option<Arc<Token>>,
+    /// All tokens, where the one that was shown may be revoked.
+    tokens: Option<Arc<Tokens>>,
 }
 
 /// A token as it is stored.
@@ -91,7 +97,25 @@ impl Token {
 impl Caller {
     /// Somebody who needs no token.
     pub(crate) fn local(peer: Peer) -> Self {
-        Self { peer, token: None }
+        Self {
+            peer,
+            token: None,
+            tokens: None,
+        }
+    }
+
+    /// False once the token that was shown is revoked or its time is over: what it opened is to end.
+    pub(crate) fn still_may(&self) -> bool {
+        let (Some(token), Some(tokens)) = (&self.token, &self.tokens) else {
+            return true;
+        };
+        let now = clock::now();
+        let found = tokens.with(|tokens| {
+            let kept = tokens.get(&token.view.id);
+            kept.is_some_and(|token| token.holds(now))
+        });
+        // While the store does not say, what is known counts.
+        found.unwrap_or_else(|_| token.holds(now))
     }
 
     /// True for the worker in this process.
@@ -158,7 +182,7 @@ impl Caller {
     pub(crate) fn who(&self) -> String {
         match (&self.token, &self.peer) {
             (Some(token), _) => token.view.name.clone(),
-            (None, Peer::Socket { uid: Some(uid), .. }) => format!("user {uid}"),
+            (None, Peer::Socket { uid: Some(uid), .. }) => user::name_of(*uid),
             (None, Peer::Inside) => "this process".to_owned(),
             (None, _) => "somebody on this machine".to_owned(),
         }
@@ -182,6 +206,12 @@ pub(crate) struct Tokens {
     /// Other servers make and revoke tokens too.
     shared: bool,
     held: RwLock<Held>,
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokens").finish_non_exhaustive()
+    }
 }
 
 /// The tokens as they were read last.
@@ -257,7 +287,11 @@ impl Tokens {
     }
 
     /// The caller that a header `Authorization` proves.
-    pub(crate) fn check(&self, authorization: &str, peer: Peer) -> Result<Caller, Error> {
+    pub(crate) fn check(
+        self: &Arc<Self>,
+        authorization: &str,
+        peer: Peer,
+    ) -> Result<Caller, Error> {
         let refused = |why: &str| {
             Error::new(ErrorCode::NotAuthenticated, why).hint(
                 "`kapell token create NAME --scope read,run` makes one, on the server's machine",
@@ -293,6 +327,7 @@ impl Tokens {
             Some(token) => Ok(Caller {
                 peer,
                 token: Some(token),
+                tokens: Some(Arc::clone(self)),
             }),
         }
     }
@@ -430,6 +465,11 @@ fn text(token: &Token) -> Result<String, Error> {
 }
 
 /// So many random bytes in hexadecimal.
+/// A text that nobody else has.
+pub(crate) fn nonce() -> Result<String, Error> {
+    random::<SECRET_BYTES>()
+}
+
 fn random<const BYTES: usize>() -> Result<String, Error> {
     let mut bytes = [0; BYTES];
     getrandom::fill(&mut bytes)

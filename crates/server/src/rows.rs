@@ -7,7 +7,7 @@ use kapell_api::http::{
 use kapell_engine::event;
 use kapell_engine::run::view;
 use kapell_engine::run::waiting::Break;
-use kapell_model::{Error, ErrorCode};
+use kapell_model::{Error, ErrorCode, RunId};
 use kapell_store::RunRow;
 
 /// A failure of the store as clients see it.
@@ -96,7 +96,11 @@ fn step(step: view::StepView) -> StepView {
             failed: items.failed,
             other: items.other,
             running: items.running,
-            waiting: items.waiting.into_iter().map(items_waiting).collect(),
+            waiting: {
+                let runs = items.children.into_iter().map(item_run);
+                let waiting = items.waiting.into_iter().map(items_waiting);
+                waiting.chain(runs).collect()
+            },
         }),
         waits_for: step.waits_for,
         worker: None,
@@ -115,7 +119,19 @@ fn items_waiting(of: view::ItemsWaiting) -> ItemsWaiting {
         more: of.more,
         waits_for: of.waits_for,
         lock: of.lock,
+        child: None,
         next_at: of.next_at,
+    }
+}
+
+/// An item that waits for the run that it made.
+fn item_run(child: RunId) -> ItemsWaiting {
+    ItemsWaiting {
+        reason: "run".to_owned(),
+        items: 1,
+        waits_for: format!("run {child} to end"),
+        child: Some(child),
+        ..ItemsWaiting::default()
     }
 }
 

@@ -62,7 +62,7 @@ pub struct Service {
     pub(crate) node: Option<Node>,
     working: bool,
     pub(crate) feed: Arc<Feed>,
-    pub(crate) tokens: Tokens,
+    pub(crate) tokens: Arc<Tokens>,
     pub(crate) audit: Audit,
     hooks: Hooks,
     /// One backup is made at a time.
@@ -109,7 +109,7 @@ impl Service {
             node.watch_commits(Box::new(move |commit| feed.take(commit)));
         }
         Self {
-            tokens: Tokens::new(Arc::clone(&store), options.node.is_some()),
+            tokens: Arc::new(Tokens::new(Arc::clone(&store), options.node.is_some())),
             audit: Audit::new(Arc::clone(&store)),
             hooks: Hooks::new(Arc::clone(&store), Arc::clone(&secrets)),
             backing_up: Mutex::default(),

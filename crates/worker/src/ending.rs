@@ -1,5 +1,6 @@
 //! How attempts end: by their result, by a cancel, by their time, by the worker's end.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,6 +14,7 @@ use kapell_model::{Offer, RunId, limits};
 use crate::attempt::{Attempt, Phase, Proc, Stop};
 use crate::dirs::Dirs;
 use crate::executor::{Executor, ended, report};
+use crate::mask::Masker;
 use crate::os;
 use crate::shared::Shared;
 use crate::survivors;
@@ -85,6 +87,9 @@ impl Executor {
                 name.file_stem().unwrap_or_default().to_string_lossy()
             );
             let until = crate::timers::later(self.now, shared.keep_failed);
+            for file in &files {
+                masked(file, &attempt.masker);
+            }
             shared.dirs.keep(&dir, name, files, until);
         } else {
             for file in files {
@@ -229,5 +234,20 @@ pub(crate) fn end_descendants(shared: &Shared, proc: &mut Proc, mark: &str, olde
         for pid in survivors::orphans().unwrap_or_default() {
             let _ = os::reap(pid);
         }
+    }
+}
+
+/// Hides secrets in a file that is kept for people. One that cannot be written anew is not kept.
+fn masked(path: &Path, masker: &Masker) {
+    if masker.longest() == 0 {
+        return;
+    }
+    let hidden = std::fs::read(path).and_then(|text| match masker.bytes(&text) {
+        Cow::Borrowed(_) => Ok(()),
+        Cow::Owned(hidden) => std::fs::write(path, hidden),
+    });
+    if hidden.is_err() {
+        // It may never have been written.
+        let _ = std::fs::remove_file(path);
     }
 }

@@ -396,11 +396,26 @@ impl Target {
                 format!("nobody answers at `{}`: {error}", socket.display()),
             )
             .hint("the process that holds the data directory may just have ended: try again"),
-            Self::Http(server) => Error::new(
-                ErrorCode::ServerUnreachable,
-                format!("nobody answers at `{}`: {error}", server.url),
-            )
-            .hint("`kapell server` must run there; `--server` or KAPELL_SERVER names the address"),
+            Self::Http(server) => {
+                let (url, error) = (&server.url, error.to_string());
+                let (message, hint) = if error.contains("certificate") {
+                    (
+                        format!("the server at `{url}` cannot be trusted: {error}"),
+                        "`--ca FILE` or KAPELL_CA names the certificate to trust, such as the server's own of `--tls-self-signed`",
+                    )
+                } else if error.contains("invalid HTTP version") {
+                    (
+                        format!("`{url}` does not speak plain HTTP: {error}"),
+                        "a server with a certificate is at `https://…`",
+                    )
+                } else {
+                    (
+                        format!("nobody answers at `{url}`: {error}"),
+                        "`kapell server` must run there; `--server` or KAPELL_SERVER names the address",
+                    )
+                };
+                Error::new(ErrorCode::ServerUnreachable, message).hint(hint)
+            }
         }
     }
 }

@@ -1,7 +1,10 @@
 //! Putting workflows in force, and what is said of them beside their versions.
 
+use jiff::SignedDuration;
+use kapell_expr::parse_duration;
 use kapell_model::spec::{Retention, StrategyMode};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use super::RegisterWorkflow;
@@ -97,7 +100,7 @@ pub enum DeployAction {
 /// A place at which two definitions differ.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Difference {
-    /// Names from the outside in, with dots between: `graph.steps.load.retry.limit`.
+    /// Names from the outside in, with dots between, as the file has them: `steps.load.retry.limit`.
     pub path: String,
     /// What stood there; null for nothing.
     pub before: serde_json::Value,
@@ -186,6 +189,21 @@ pub struct Paused {
     pub at: kapell_model::Time,
 }
 
+/// The rule that a change names: what it does not know it refuses, and answers of other releases may say more.
+#[expect(clippy::option_option, reason = "not there and null say two things")]
+fn strategy<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<StrategyView>>, D::Error> {
+    const KNOWN: &[&str] = &["mode", "limit", "total"];
+    let said = Option::<serde_json::Map<String, serde_json::Value>>::deserialize(from)?;
+    let Some(said) = said else {
+        return Ok(Some(None));
+    };
+    if let Some(name) = said.keys().find(|name| !KNOWN.contains(&name.as_str())) {
+        return Err(D::Error::unknown_field(name, KNOWN));
+    }
+    let strategy = serde_json::from_value(said.into()).map_err(D::Error::custom)?;
+    Ok(Some(Some(strategy)))
+}
+
 /// What a start does while other runs of the workflow are active.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StrategyView {
@@ -210,7 +228,12 @@ pub struct WorkflowChange {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<bool>,
     /// Goes before what its versions say.
-    #[serde(default, with = "absent_or", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        serialize_with = "absent_or::serialize",
+        deserialize_with = "strategy",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schema(value_type = Option<StrategyView>)]
     pub strategy: Option<Option<StrategyView>>,
     /// Goes before what its versions say.
@@ -237,12 +260,24 @@ pub struct WorkflowChange {
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RetentionChange {
-    /// By age since the end.
-    #[serde(default, with = "absent_or", skip_serializing_if = "Option::is_none")]
-    pub age: Option<Option<jiff::SignedDuration>>,
+    /// By age since the end, as definitions say it: `30d`.
+    #[serde(
+        default,
+        serialize_with = "absent_or::serialize",
+        deserialize_with = "age",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub age: Option<Option<SignedDuration>>,
     /// The newest so many.
     #[serde(default, with = "absent_or", skip_serializing_if = "Option::is_none")]
     pub runs: Option<Option<u32>>,
+}
+
+#[expect(clippy::option_option, reason = "not there and null say two things")]
+fn age<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<SignedDuration>>, D::Error> {
+    let said = Option::<String>::deserialize(from)?;
+    let age = said.map(|text| parse_duration(&text).map_err(D::Error::custom));
+    Ok(Some(age.transpose()?))
 }
 
 /// Pause all workflows, or let them go on.

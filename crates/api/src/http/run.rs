@@ -473,7 +473,7 @@ pub struct ItemCounts {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ItemsWaiting {
     /// `retry`, `lock`, `time`, `signal`, `people`, `worker`, `turn` (a bound of the foreach or of the
-    /// run) or `paused`.
+    /// run), `paused` or `run` (a run that it made and that waits itself).
     pub reason: String,
     /// How many.
     pub items: u32,
@@ -485,6 +485,10 @@ pub struct ItemsWaiting {
     /// The lock, if it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lock: Option<String>,
+    /// The run that it made, if that waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::RunId>)]
+    pub child: Option<RunId>,
     /// When the first of them goes on by itself.
     #[serde(
         default,

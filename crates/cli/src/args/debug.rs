@@ -76,7 +76,7 @@ pub(crate) struct Whose {
     #[arg(long)]
     pub(crate) all_workflows: bool,
     /// Of new runs of this version alone
-    #[arg(long, value_name = "NUMBER", requires = "workflow")]
+    #[arg(long, value_name = "NUMBER", requires = "workflow", conflicts_with_all = ["run", "all_workflows"])]
     pub(crate) version: Option<u32>,
 }
 

@@ -46,7 +46,7 @@ fn a_folder_is_deployed_whole_and_the_same_again_changes_nothing() {
     );
     let said = place.good(&["deploy", "."]).out;
     assert!(said.contains("v1 -> v2"), "{said}");
-    assert!(said.contains("steps.load.shell.script"), "{said}");
+    assert!(said.contains("steps.load.shell"), "{said}");
     assert_eq!(
         place.json(&["workflow", "show", "nightly", "--json"])["active"],
         2
@@ -373,7 +373,7 @@ fn a_diff_is_from_what_is_active_to_the_newest_unless_something_else_is_said() {
         let arguments = [&["workflow", "diff", "w", "--json"], flags].concat();
         let diff = place.json(&arguments);
         assert_eq!((&diff["from"], &diff["to"]), (&json!(from), &json!(to)));
-        assert_eq!(diff["differences"][0]["path"], "steps.go.shell.script");
+        assert_eq!(diff["differences"][0]["path"], "steps.go.shell");
     }
     place.good(&["workflow", "activate", "w", "3"]);
     let diff = place.json(&["workflow", "diff", "w", "--json"]);

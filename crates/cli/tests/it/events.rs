@@ -247,6 +247,76 @@ fn a_server_that_ends_ends_its_streams() {
 }
 
 #[test]
+fn who_may_follow_no_more_hears_nothing_more() {
+    let server = Server::new(Place::with("short.yaml", SHORT));
+    server.deploy("short.yaml");
+    let made = server
+        .place
+        .json(&["token", "create", "eve", "--scope", "read", "--json"]);
+    let bearer = format!(
+        "Authorization: Bearer {}\r\n",
+        made["secret"].as_str().unwrap()
+    );
+    let follow = |path: &str| {
+        let mut stream = server.connect("GET", path, &bearer, &Value::Null);
+        let mut line = String::new();
+        stream.read_line(&mut line).unwrap();
+        assert!(line.starts_with("HTTP/1.1 200"), "{line}");
+        Events(stream)
+    };
+    let (mut all, mut of_workflow) = (follow("/events"), follow("/workflows/short/events"));
+    server.post("/runs", &json!({ "workflow": "short" }));
+    all.until(ended);
+    of_workflow.until(ended);
+    server.place.good(&["token", "revoke", "eve"]);
+    server.post("/runs", &json!({ "workflow": "short" }));
+    for mut events in [all, of_workflow] {
+        let mut rest = String::new();
+        // To the end of the stream.
+        let _ = events.0.read_to_string(&mut rest);
+        assert!(!rest.contains("event: run"), "{rest}");
+    }
+}
+
+#[test]
+fn a_batch_keeps_its_order_and_its_key() {
+    let text = "workflow: line\nparams: { n: { type: int } }\nstrategy: sequential\nsteps:\n  a: { noop: }\n";
+    let server = Server::new(Place::with("line.yaml", text));
+    server.deploy("line.yaml");
+    let run = |n: u32, key: Option<&str>| json!({ "workflow": "line", "params": { "n": n }, "idempotency_key": key });
+    let runs =
+        json!({ "runs": [run(1, Some("one")), run(2, None), run(3, Some("three")), run(4, None)] });
+    let made = server.post("/runs/batch", &runs);
+    let ids = made["runs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|run| run["run"].clone());
+    let url = format!("http://{}", server.address);
+    let mut created: Vec<(String, String)> = Vec::new();
+    for (number, id) in ids.enumerate() {
+        let shown = server
+            .place
+            .json(&["show", id.as_str().unwrap(), "--json", "--server", &url]);
+        created.push((
+            shown["created_at"].as_str().unwrap().to_owned(),
+            number.to_string(),
+        ));
+    }
+    assert!(created.is_sorted(), "{created:?}");
+    let keyed = || {
+        let mut answer = String::new();
+        let runs = json!({ "runs": [run(5, None), run(6, None)] });
+        server
+            .connect("POST", "/runs/batch", "Idempotency-Key: once\r\n", &runs)
+            .read_to_string(&mut answer)
+            .unwrap();
+        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+    };
+    assert_eq!(keyed(), keyed());
+}
+
+#[test]
 fn one_call_starts_many_runs_and_one_acts_on_many() {
     let server = Server::new(Place::with("hold.yaml", HOLD));
     server.deploy("hold.yaml");

@@ -103,6 +103,51 @@ const CASES: &[Case] = &[
         says: &["of `asked` to end, in which `f` waits for people to approve them"],
     },
     Case {
+        name: "hearing",
+        text: "steps:\n  ask: { approval: { by: [leads] } }\n",
+        then: &[],
+        says: &["`kapell approve <run> ask`"],
+    },
+    // The command is about the run and the step that ask, not about those that wait for them.
+    Case {
+        name: "passing",
+        text: "steps:\n  call: { workflow: hearing }\n",
+        then: &[],
+        says: &[
+            "of `hearing` to end, in which `ask` waits for `leads` to approve it",
+            "`kapell approve <run> ask`",
+        ],
+    },
+    Case {
+        name: "calling-many",
+        text: "steps:\n  call: { foreach: { i: [1, 2] }, workflow: hearing }\n",
+        then: &[],
+        says: &[
+            "0 of 2 items have ended, 2 run; 1 waits for run",
+            "of `hearing` to end, in which `ask` waits for `leads` to approve it",
+        ],
+    },
+    Case {
+        name: "in-line",
+        text: "strategy: sequential\nsteps:\n  g: { await: { signal: never } }\n",
+        then: &[],
+        says: &["waits for a signal `never`"],
+    },
+    Case {
+        name: "calling-a-line",
+        text: "steps:\n  call: { workflow: in-line }\n",
+        then: &[],
+        says: &["of `in-line` to end, which waits for its turn: "],
+    },
+    Case {
+        name: "calling-and-stopped",
+        text: "steps:\n  call: { workflow: nothing, breakpoint: after }\n",
+        then: &[],
+        says: &[
+            "it stopped after it ended at a breakpoint of its definition: `kapell continue <run> call`",
+        ],
+    },
+    Case {
         name: "resting",
         text: "steps:\n  g: { await: { signal: never } }\n",
         then: &[&["pause"]],
@@ -142,6 +187,11 @@ fn every_reason_to_wait_is_said_in_one_sentence_with_its_names() {
         place.good(&arguments).out
     };
     on(&["deploy", "flows"]);
+    place.write(
+        "nothing.yaml",
+        "workflow: nothing\nsteps:\n  a: { noop: }\n",
+    );
+    on(&["deploy", "nothing.yaml"]);
     for case in CASES {
         on(&["start", case.name]);
         for command in case.then {

@@ -324,7 +324,7 @@ pub(crate) fn random(state: &mut u64) -> u64 {
 /// Waits for the end of all runs, and counts: nothing that was acknowledged is lost, nothing was done twice.
 pub(crate) fn settle(patient: &mut Patient, ledger: &Ledger, here: &Path) {
     patient.good(|client| client.pause_trigger("tick", "due", "ann"));
-    let runs = ended(patient);
+    let runs = ended(patient, ledger);
     check(&runs, ledger, here);
     assert!(
         !here.join("overlaps").exists(),
@@ -337,8 +337,9 @@ pub(crate) fn settle(patient: &mut Patient, ledger: &Ledger, here: &Path) {
     assert!(asked.approvals.is_empty(), "{:?}", asked.approvals);
 }
 
-/// The runs of each workflow, once all have ended.
-fn ended(patient: &mut Patient) -> BTreeMap<&'static str, Vec<RunSummary>> {
+/// The runs of each workflow, once all have ended and each signal has had one: whoever sends it hears that it is kept,
+/// and what it starts may come later.
+fn ended(patient: &mut Patient, ledger: &Ledger) -> BTreeMap<&'static str, Vec<RunSummary>> {
     let names = [
         "tick", "heard", "locked", "line", "asked", "awaits", "fan", "parent", "child",
     ];
@@ -347,23 +348,28 @@ fn ended(patient: &mut Patient) -> BTreeMap<&'static str, Vec<RunSummary>> {
             .iter()
             .map(|name| (*name, patient.runs(name)))
             .collect();
-        if runs.values().flatten().all(|run| run.status.ended()) {
+        let heard = runs["heard"].len() >= ledger.signals.len();
+        if heard && runs.values().flatten().all(|run| run.status.ended()) {
             return runs;
         }
         wait(50);
     }
-    panic!("runs that never end: {:?}", {
-        let mut left = Vec::new();
-        for name in names {
-            left.extend(
-                patient
-                    .runs(name)
-                    .into_iter()
-                    .filter(|run| !run.status.ended()),
-            );
+    panic!(
+        "{} signals, and runs that never end: {:?}",
+        ledger.signals.len(),
+        {
+            let mut left = Vec::new();
+            for name in names {
+                left.extend(
+                    patient
+                        .runs(name)
+                        .into_iter()
+                        .filter(|run| !run.status.ended()),
+                );
+            }
+            left
         }
-        left
-    });
+    );
 }
 
 fn check(runs: &BTreeMap<&'static str, Vec<RunSummary>>, ledger: &Ledger, here: &Path) {

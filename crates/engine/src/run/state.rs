@@ -245,6 +245,16 @@ pub enum Page {
     Closed(u32),
 }
 
+impl Unit {
+    /// The run that it waits for.
+    pub fn open_child(&self) -> Option<RunId> {
+        match self.inner {
+            Inner::Child(child) if !self.status.ended() => Some(child),
+            _ => None,
+        }
+    }
+}
+
 impl ForeachState {
     /// True once every item has ended.
     pub fn ended(&self) -> bool {
@@ -288,6 +298,15 @@ impl ForeachState {
             Page::Open { units, .. } => units.get_mut(place),
             Page::Untouched | Page::Closed(_) => None,
         }
+    }
+
+    /// Runs that items wait for.
+    pub fn children(&self) -> impl Iterator<Item = RunId> {
+        let open = self.pages.iter().filter_map(|page| match page {
+            Page::Open { units, .. } => Some(units),
+            Page::Untouched | Page::Closed(_) => None,
+        });
+        open.flatten().filter_map(Unit::open_child)
     }
 
     /// True if another item could start, but for concurrency.
@@ -382,23 +401,16 @@ impl State {
 
     /// Children that units wait for.
     pub fn open_children(&self) -> Vec<RunId> {
-        let mut children = Vec::new();
-        let mut note = |unit: &Unit| {
-            if let Inner::Child(child) = unit.inner
-                && !unit.status.ended()
-            {
-                children.push(child);
-            }
+        let steps = self.scopes.values().flat_map(|scope| &scope.steps);
+        let of_step = |step: &StepState| {
+            let items = step.foreach.iter().flat_map(|foreach| foreach.children());
+            step.unit
+                .open_child()
+                .into_iter()
+                .chain(items)
+                .collect::<Vec<_>>()
         };
-        for step in self.scopes.values().flat_map(|scope| &scope.steps) {
-            note(&step.unit);
-            for page in step.foreach.iter().flat_map(|foreach| &foreach.pages) {
-                if let Page::Open { units, .. } = page {
-                    units.iter().for_each(&mut note);
-                }
-            }
-        }
-        children
+        steps.flat_map(of_step).collect()
     }
 
     /// The place of a path as [`State::path`] gives it; an iteration may be left out for the one

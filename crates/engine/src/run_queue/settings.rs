@@ -198,7 +198,7 @@ impl Settings {
             (None, Some(mark)) => Some(said(
                 "all workflows were paused",
                 mark,
-                "kapell workflow resume",
+                "kapell workflow resume --all",
             )),
             (None, None) => None,
         }

@@ -452,6 +452,13 @@ impl Lane {
 /// A parameter with which the same key asks for something else than it did first. What a request leaves
 /// out is compared where the definition alone says what it is.
 fn differing(making: &Making, run: &Run) -> Option<Arc<str>> {
+    let known = run.state.meta.params.as_map()?;
+    let given = making.params.as_map().into_iter();
+    let mut unknown =
+        given.flat_map(|given| given.keys().filter(|name| !known.contains_key(*name)));
+    if let Some(name) = unknown.next() {
+        return Some(name.clone());
+    }
     let ready = making.ready.as_ref()?;
     let same_version = ready.version.version == run.state.meta.version;
     let (now, then) = (ready.params.as_map()?, run.state.meta.params.as_map()?);

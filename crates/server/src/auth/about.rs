@@ -9,7 +9,7 @@ use kapell_model::Error;
 use kapell_node::clock;
 use parking_lot::Mutex;
 
-use super::Audit;
+use super::{Audit, own_name};
 
 /// Bytes of it that are kept.
 const ABOUT_BYTES: usize = 1_024;
@@ -59,11 +59,6 @@ pub(crate) fn carried<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
     }
 }
 
-/// Who asks in this process.
-fn local_user() -> String {
-    format!("user {}", rustix::process::getuid().as_raw())
-}
-
 /// Whom the log names for something: whoever it is, and what they call themselves.
 pub(crate) fn attributed(who: String, says: &str) -> String {
     if says.is_empty() || says == who {
@@ -98,7 +93,7 @@ impl Audit {
         let entry = AuditEntry {
             number: 0,
             at,
-            who: local_user(),
+            who: own_name(),
             token: None,
             from: format!("process {}", std::process::id()),
             what: format!("{method} {BASE}{path}"),

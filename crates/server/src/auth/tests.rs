@@ -2,8 +2,8 @@ use kapell_store::MemoryStore;
 
 use super::*;
 
-fn tokens() -> Tokens {
-    Tokens::new(Arc::new(MemoryStore::default()), false)
+fn tokens() -> Arc<Tokens> {
+    Arc::new(Tokens::new(Arc::new(MemoryStore::default()), false))
 }
 
 fn new(name: &str, scopes: &[Scope]) -> NewToken {
@@ -23,11 +23,11 @@ fn peer() -> Peer {
 #[test]
 fn a_token_lets_in_until_it_is_revoked_and_another_process_knows_it() {
     let store = Arc::new(MemoryStore::default());
-    let tokens = Tokens::new(Arc::clone(&store) as Arc<dyn Store>, false);
+    let tokens = Arc::new(Tokens::new(Arc::clone(&store) as Arc<dyn Store>, false));
     assert!(!tokens.any().unwrap());
     let made = tokens.create(&new("ci", &[Scope::Run])).unwrap();
     let shown = format!("Bearer {}", made.secret);
-    let again = Tokens::new(store, false);
+    let again = Arc::new(Tokens::new(store, false));
     for tokens in [&tokens, &again] {
         assert_eq!(tokens.check(&shown, peer()).unwrap().name(), Some("ci"));
     }
@@ -42,9 +42,12 @@ fn a_token_lets_in_until_it_is_revoked_and_another_process_knows_it() {
     ] {
         assert_eq!(code(wrong), ErrorCode::NotAuthenticated, "{wrong}");
     }
+    let caller = tokens.check(&shown, peer()).unwrap();
+    assert!(caller.still_may());
     let revoked = tokens.revoke("ci", "bob").unwrap();
     assert_eq!(revoked.revoked_by.as_deref(), Some("bob"));
     assert_eq!(code(&shown), ErrorCode::NotAuthenticated);
+    assert!(!caller.still_may(), "what it opened ends");
     assert!(!tokens.any().unwrap());
     // The name is free again, and the id still means the first.
     tokens.create(&new("ci", &[Scope::Run])).unwrap();
@@ -54,8 +57,8 @@ fn a_token_lets_in_until_it_is_revoked_and_another_process_knows_it() {
 #[test]
 fn what_another_server_makes_and_revokes_is_known() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-    let here = Tokens::new(Arc::clone(&store), true);
-    let there = Tokens::new(store, true);
+    let here = Arc::new(Tokens::new(Arc::clone(&store), true));
+    let there = Arc::new(Tokens::new(store, true));
     assert!(!there.any().unwrap());
     let made = here.create(&new("ci", &[Scope::Run])).unwrap();
     let shown = format!("Bearer {}", made.secret);

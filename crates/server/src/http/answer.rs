@@ -59,7 +59,10 @@ pub(super) async fn explained(response: Response) -> Response {
             ErrorCode::LimitReached,
             "the body of the request is too big",
         )
-        .hint(format!("at most {REQUEST_BYTES} bytes, a blob more")),
+        .hint(format!(
+            "at most {REQUEST_BYTES} bytes, a webhook's {}, a blob more",
+            limits::SIGNAL_BYTES
+        )),
         StatusCode::REQUEST_TIMEOUT => Error::new(
             ErrorCode::BadRequest,
             format!(
@@ -254,6 +257,10 @@ pub(super) fn bad(error: &dyn std::fmt::Display) -> Failure {
 
 /// The failure of a request that makes no sense, with the field that was meant where one was misspelt.
 fn nonsense(message: String) -> Error {
+    let message = match message.strip_prefix("Failed to deserialize query string: ") {
+        Some(why) => format!("the query of the address cannot be read: {why}"),
+        None => message,
+    };
     let meant = message
         .split_once("unknown field `")
         .and_then(|(_, rest)| rest.split_once('`'))

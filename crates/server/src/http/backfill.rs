@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, Query, State};
+use axum::http::HeaderMap;
 use kapell_api::client::BackfillCalls;
 use kapell_api::http::{BackfillPage, BackfillQuery, BackfillView, ByPerson, NewBackfill};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Shared;
-use super::answer::{Answer, Body, call};
+use super::answer::{Answer, Body, call, keyed};
 use crate::Service;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
@@ -42,16 +43,21 @@ async fn list_backfills(
 #[utoipa::path(
     post, path = "/workflows/{workflow}/backfills", tag = "backfills",
     security(("token" = ["run"])),
-    params(("workflow" = String, Path, description = "Name of the workflow")),
+    params(
+        ("workflow" = String, Path, description = "Name of the workflow"),
+        ("Idempotency-Key" = Option<String>, Header, description = "As `id` of the body"),
+    ),
     request_body = NewBackfill,
     responses((status = 200, description = "The backfill, which has begun", body = BackfillView))
 )]
 async fn start_backfill(
     State(service): Shared,
     Path(workflow): Path<String>,
+    headers: HeaderMap,
     body: Body,
 ) -> Answer<BackfillView> {
-    let new: NewBackfill = body.read()?;
+    let mut new: NewBackfill = body.read()?;
+    new.id = keyed(&headers, new.id)?;
     call(service, move |service| {
         service.start_backfill(&workflow, &new)
     })

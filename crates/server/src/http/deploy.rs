@@ -32,7 +32,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
 /// The same content that is active already changes nothing. With `dry_run` it is only said what would
 /// change.
 #[utoipa::path(
-    post, path = "/deploy", tag = "workflows", security(("token" = ["admin"])),
+    post, path = "/deploy", tag = "workflows", security(("token" = ["write"])),
     request_body = Deploy,
     responses((status = 200, description = "What was changed, or would be", body = DeployPlan))
 )]
@@ -43,7 +43,7 @@ async fn deploy(State(service): Shared, body: Body) -> Answer<DeployPlan> {
 
 /// Pause all workflows, or let them go on
 #[utoipa::path(
-    post, path = "/workflows/hold", tag = "workflows", security(("token" = ["admin"])),
+    post, path = "/workflows/hold", tag = "workflows", security(("token" = ["write"])),
     request_body = Hold,
     responses((status = 200, description = "How many were changed", body = Held))
 )]
@@ -67,7 +67,7 @@ async fn show_workflow(
 
 /// Change which version is active, or what is not versioned
 #[utoipa::path(
-    patch, path = "/workflows/{workflow}", tag = "workflows", security(("token" = ["admin"])),
+    patch, path = "/workflows/{workflow}", tag = "workflows", security(("token" = ["write"])),
     params(("workflow" = String, Path, description = "Its name")),
     request_body = WorkflowChange,
     responses((status = 200, description = "The workflow as it is then", body = WorkflowView))
@@ -83,7 +83,7 @@ async fn change_workflow(
 
 /// Delete a workflow; its history stays
 #[utoipa::path(
-    delete, path = "/workflows/{workflow}", tag = "workflows", security(("token" = ["admin"])),
+    delete, path = "/workflows/{workflow}", tag = "workflows", security(("token" = ["write"])),
     params(("workflow" = String, Path, description = "Its name")),
     responses((status = 200, description = "The workflow as it is then", body = WorkflowView))
 )]

@@ -5,10 +5,12 @@ mod examples;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::header;
+use axum::extract::Path;
+use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use kapell_api::http::Problem;
+use kapell_model::ErrorCode;
 use serde_json::{Value, json};
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{Info, OpenApi, OpenApiBuilder, Tag};
@@ -133,17 +135,31 @@ fn every_body_and_needed_parameter_has_an_example() {
     assert!(missing.is_empty(), "{missing:#?}");
 }
 
-/// The document at `/api/v1/openapi.json`, and its page at `/docs/api`.
+/// The page that the `type` of a problem names.
+async fn error_page(Path(code): Path<String>) -> Response {
+    let found = ErrorCode::ALL.iter().find(|known| known.name() == code);
+    match found {
+        Some(code) => (
+            [(header::CONTENT_TYPE, "text/markdown; charset=utf-8")],
+            code.page(),
+        )
+            .into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+/// The document at `/api/v1/openapi.json`, its page at `/docs/api`, and those of error codes.
 pub(super) fn routes(document: &Value) -> Router<Arc<Service>> {
     let text: Arc<str> = document.to_string().into();
     let answer = move || {
         let text = Arc::clone(&text);
         async move { json(&text) }
     };
-    Router::new().route(PATH, get(answer)).route(
-        "/docs/api",
-        get(async || Html(include_str!("document.html"))),
-    )
+    let page = async || Html(include_str!("document.html"));
+    Router::new()
+        .route(PATH, get(answer))
+        .route("/docs/api", get(page))
+        .route("/docs/errors/{code}", get(error_page))
 }
 
 fn json(text: &str) -> Response {

@@ -6,11 +6,12 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
-use futures_util::Stream;
 use futures_util::stream;
+use futures_util::{Stream, StreamExt as _};
 use kapell_api::client::RunCalls;
 use kapell_api::http::{EventQuery, Resync, RunQuery, StepChanges};
 use kapell_model::{Error, RunId, RunStatus, limits};
@@ -24,6 +25,7 @@ use utoipa_axum::routes;
 use super::Shared;
 use super::answer::Failure;
 use crate::Service;
+use crate::auth::Caller;
 use crate::feed::{Change, Missed, Rows};
 use crate::rows::summary;
 use crate::service::aside;
@@ -42,11 +44,31 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
 }
 
 type Stream_ = Sse<axum::response::sse::KeepAliveStream<stream::BoxStream<'static, Sent>>>;
+type Follower = Option<Extension<Caller>>;
 type Sent = Result<Event, Infallible>;
 
-fn sent(events: impl Stream<Item = Sent> + Send + 'static) -> Stream_ {
-    Sse::new(futures_util::StreamExt::boxed(events))
-        .keep_alive(KeepAlive::new().interval(HEARTBEAT))
+/// Between two looks whether whoever follows still may.
+const LOOK: Duration = Duration::from_secs(5);
+
+fn sent(events: impl Stream<Item = Sent> + Send + 'static, caller: Follower) -> Stream_ {
+    let following = (events.boxed(), caller.map(|Extension(caller)| caller));
+    let events = stream::unfold(following, async |(mut events, caller)| {
+        loop {
+            let may = || caller.as_ref().is_none_or(Caller::still_may);
+            tokio::select! {
+                event = events.next() => {
+                    let event = event.filter(|_| may())?;
+                    return Some((event, (events, caller)));
+                }
+                () = tokio::time::sleep(LOOK) => {
+                    if !may() {
+                        return None;
+                    }
+                }
+            }
+        }
+    });
+    Sse::new(events.boxed()).keep_alive(KeepAlive::new().interval(HEARTBEAT))
 }
 
 /// What a client says it saw last.
@@ -68,11 +90,12 @@ fn last(headers: &HeaderMap, query: EventQuery) -> Option<String> {
 )]
 async fn follow_runs(
     State(service): Shared,
+    caller: Follower,
     Query(query): Query<EventQuery>,
     headers: HeaderMap,
 ) -> Result<Stream_, Failure> {
     let rows = service.feed.rows(None, last(&headers, query).as_deref())?;
-    Ok(sent(rows_stream(service, None, rows)))
+    Ok(sent(rows_stream(service, None, rows), caller))
 }
 
 /// Follow the runs of a workflow
@@ -85,13 +108,14 @@ async fn follow_runs(
 )]
 async fn follow_workflow(
     State(service): Shared,
+    caller: Follower,
     Path(workflow): Path<String>,
     Query(query): Query<EventQuery>,
     headers: HeaderMap,
 ) -> Result<Stream_, Failure> {
     let after = last(&headers, query);
     let rows = service.feed.rows(Some(&workflow), after.as_deref())?;
-    Ok(sent(rows_stream(service, Some(workflow), rows)))
+    Ok(sent(rows_stream(service, Some(workflow), rows), caller))
 }
 
 /// Follow a run
@@ -104,7 +128,11 @@ async fn follow_workflow(
     params(("run" = String, Path, description = "Its id, the last 4 or more characters of it, or `last`")),
     responses((status = 200, description = "A stream without an end", content_type = "text/event-stream"))
 )]
-async fn follow_run(State(service): Shared, Path(run): Path<String>) -> Result<Stream_, Failure> {
+async fn follow_run(
+    State(service): Shared,
+    caller: Follower,
+    Path(run): Path<String>,
+) -> Result<Stream_, Failure> {
     let place = service.feed.place()?;
     let run = super::run::found(&service, run).await?;
     // One that is not there is refused, and followed by nobody.
@@ -126,7 +154,7 @@ async fn follow_run(State(service): Shared, Path(run): Path<String>) -> Result<S
         let event = following.next().await?;
         Some((Ok(event), following))
     });
-    Ok(sent(events))
+    Ok(sent(events, caller))
 }
 
 fn event(kind: &str, id: Option<String>, data: &impl Serialize) -> Event {

@@ -2,8 +2,8 @@
 
 use kapell_api::client::{Result, RunCalls};
 use kapell_api::http::{
-    Action, BulkAction, BulkRefusal, BulkResult, Problem, RunSummary, StartResult, StartRuns,
-    StartedRuns,
+    Action, BulkAction, BulkRefusal, BulkResult, Problem, RunSummary, StartResult, StartRun,
+    StartRuns, StartedRuns,
 };
 use kapell_model::{Error, ErrorCode, RunStatus, limits};
 use kapell_store::RunFilter;
@@ -28,7 +28,17 @@ impl Service {
         // All are asked for before the first answer is waited for, so that one commit holds many.
         about(|| said_of(&start));
         let mut asked = Vec::with_capacity(count);
+        let has_key = |run: &StartRun| {
+            run.idempotency_key
+                .as_ref()
+                .is_some_and(|key| !key.is_empty())
+        };
+        // One with a key is looked for before it is made: so that it is not overtaken, all go that way.
+        let any_key = start.runs.iter().any(has_key);
         for mut run in start.runs {
+            if any_key && !has_key(&run) {
+                run.idempotency_key = Some(crate::auth::nonce()?);
+            }
             if run.by.is_empty() {
                 run.by.clone_from(&start.by);
             }

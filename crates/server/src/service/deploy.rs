@@ -118,7 +118,7 @@ impl Service {
                 change.action = DeployAction::Keep;
             }
             Some(active) => {
-                change.differences = differences(&active.spec, &row.spec)?;
+                change.differences = differences(&active.source, &row.source);
                 change.files_differ = active.bundle != row.bundle;
                 change.files = self.files(&active, row);
             }
@@ -246,7 +246,7 @@ impl DeployCalls for Service {
         Ok(VersionDiff {
             from,
             to,
-            differences: differences(&before.spec, &after.spec)?,
+            differences: differences(&before.source, &after.source),
             files_differ: before.bundle != after.bundle,
             files: self.files(&before, &after),
         })
@@ -399,36 +399,12 @@ pub(super) fn activation(spec: &Spec, workflow: &Arc<str>, version: u32) -> (Ent
     (Service::queue_key(workflow), Ask::Activate(Box::new(to)))
 }
 
-fn differences(before: &str, after: &str) -> Result<Vec<Difference>> {
-    let read = |text: &str| {
-        serde_json::from_str(text)
-            .map_err(|error| Error::new(ErrorCode::StoreCorrupt, error.to_string()))
-    };
-    let mut found = diff::between(&read(before)?, &read(after)?);
+/// What differs between two definitions, as their authors wrote them.
+fn differences(before: &str, after: &str) -> Vec<Difference> {
+    let (before, after) = (kapell_model::written(before), kapell_model::written(after));
+    let mut found = diff::between(&before, &after);
     found.truncate(diff::MOST);
-    for difference in &mut found {
-        difference.path = as_written(&difference.path);
-    }
-    Ok(found)
-}
-
-/// A place of the normalised definition as its author would name it: `graph.steps.load.verb.Shell.script`
-/// is `steps.load.shell.script`.
-fn as_written(path: &str) -> String {
-    let mut parts: Vec<String> = Vec::new();
-    let mut verb = false;
-    for part in path.split('.') {
-        match part {
-            "graph" => {}
-            "verb" => verb = true,
-            part if verb => {
-                parts.push(part.to_lowercase());
-                verb = false;
-            }
-            part => parts.push(part.to_owned()),
-        }
-    }
-    parts.join(".")
+    found
 }
 
 /// Workflows that steps start.

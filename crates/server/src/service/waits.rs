@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use kapell_api::client::Result;
 use kapell_api::http::{RunSummary, RunView, StepView};
+use kapell_api::words::{commands, short};
 use kapell_engine::Ask;
 use kapell_expr::Value;
 use kapell_model::{EntityKey, RunId, RunStatus, StepStatus};
@@ -23,7 +24,7 @@ pub(super) fn elsewhere(view: &RunView) -> bool {
     let of_step = |step: &StepView| step.lock.is_some() || step.child.is_some();
     let of_items = |step: &StepView| {
         let mut waiting = step.items.iter().flat_map(|items| &items.waiting);
-        waiting.any(|of| of.lock.is_some())
+        waiting.any(|of| of.lock.is_some() || of.child.is_some())
     };
     view.steps
         .iter()
@@ -38,13 +39,31 @@ impl Service {
             return;
         }
         self.name_holders(view);
-        let waits = |step: &&mut StepView| step.child.is_some() && !step.status.ended();
+        let waits = |step: &&mut StepView| {
+            let items = step.items.iter().flat_map(|items| &items.waiting);
+            let mut children = items.filter_map(|of| of.child).chain(step.child);
+            children.next().is_some() && !step.status.ended()
+        };
         for step in view.steps.iter_mut().filter(waits).take(ASKED) {
             // What is not known is left out: the run's id is there anyway.
             if let Some(child) = step.child
                 && let Ok(Some(why)) = self.why_child(child)
             {
-                step.waits_for = Some(why);
+                step.waits_for = Some(why.text());
+            }
+            let items = step.items.iter_mut();
+            for items in items {
+                // A run that does what it is to do is only counted.
+                items.waiting.retain_mut(|of| match of.child {
+                    None => true,
+                    Some(child) => match self.why_child(child) {
+                        Ok(Some(why)) if why.reason.is_some() => {
+                            of.waits_for = why.text();
+                            true
+                        }
+                        _ => false,
+                    },
+                });
             }
         }
     }
@@ -92,28 +111,52 @@ impl Service {
         Ok(found.iter().filter_map(of).collect())
     }
 
-    /// A run that a step waits for, with the first thing that it waits for itself.
-    fn why_child(&self, child: RunId) -> Result<Option<String>> {
+    /// A run that a step waits for, with the first thing that it waits for itself; none if it has ended.
+    fn why_child(&self, child: RunId) -> Result<Option<WhyChild>> {
         let Some(row) = self.store.run(child).map_err(failure)? else {
             return Ok(None);
         };
-        let id = child.to_string();
-        let mut text = format!("run {} of `{}` to end", &id[id.len() - 8..], row.workflow);
         if row.status.ended() {
-            return Ok(Some(text));
+            return Ok(None);
         }
         let mut view = self.plain_view(child)?;
-        if view.summary.status == RunStatus::Queued || view.summary.waits_for.is_some() {
+        let reason = if view.summary.status == RunStatus::Queued || view.summary.waits_for.is_some()
+        {
             let what = view.summary.waits_for.as_deref().unwrap_or("its turn");
-            let what = what.strip_prefix("waits for ").unwrap_or(what);
-            text += &format!(", which waits for {what}");
-            return Ok(Some(text));
-        }
-        self.name_holders(&mut view);
-        if let Some((step, what)) = first_reason(&view) {
-            text += &format!(", in which `{step}` waits for {what}");
-        }
-        Ok(Some(text))
+            let what = commands(what, child, None);
+            Some(match what.strip_prefix("the run waits") {
+                Some(rest) => format!("which waits{rest}"),
+                None => format!("which waits for {what}"),
+            })
+        } else {
+            self.name_holders(&mut view);
+            first_reason(&view).map(|(step, what)| {
+                let what = commands(what, child, Some(step));
+                format!("in which `{step}` waits for {what}")
+            })
+        };
+        let workflow = row.workflow.to_string();
+        Ok(Some(WhyChild {
+            child,
+            workflow,
+            reason,
+        }))
+    }
+}
+
+/// A run that is waited for.
+struct WhyChild {
+    child: RunId,
+    workflow: String,
+    /// What it waits for itself, as a clause.
+    reason: Option<String>,
+}
+
+impl WhyChild {
+    fn text(&self) -> String {
+        let text = format!("run {} of `{}` to end", short(self.child), self.workflow);
+        let reason = self.reason.as_ref().map(|reason| format!(", {reason}"));
+        text + &reason.unwrap_or_default()
     }
 }
 

@@ -67,7 +67,8 @@ impl Service for Face {
         &self,
         request: Request<Streaming<proto::FromWorker>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let from = if permitted(&request)?.is_inside() {
+        let caller = permitted(&request)?.clone();
+        let from = if caller.is_inside() {
             From::Inside
         } else {
             From::Outside
@@ -102,7 +103,7 @@ impl Service for Face {
         tokio::spawn(listen(
             Arc::clone(&self.0),
             (session, link),
-            inbound,
+            (inbound, caller),
             closed,
         ));
         let messages = ReceiverStream::new(messages)
@@ -163,17 +164,27 @@ fn permitted<T>(request: &Request<T>) -> Result<&Caller, Status> {
     Ok(caller)
 }
 
-/// Hears a connection until one of both ends it.
+/// Between two looks whether a worker's token still holds. Whose does not is heard no more: its lease ends.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Hears a connection until one of both ends it, or the worker may be here no more.
 async fn listen(
     workers: Arc<Workers>,
     (session, link): (SessionId, u64),
-    mut inbound: Streaming<proto::FromWorker>,
+    (mut inbound, caller): (Streaming<proto::FromWorker>, Caller),
     mut closed: oneshot::Receiver<()>,
 ) {
+    let mut looks = tokio::time::interval(LOOK);
     loop {
         let message = tokio::select! {
             message = inbound.message() => message,
             _ = &mut closed => break,
+            _ = looks.tick() => {
+                if caller.still_may() {
+                    continue;
+                }
+                break;
+            }
         };
         let Ok(Some(mut message)) = message else {
             break;

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kapell_api::task::Place;
-use kapell_model::{RunStatus, Time};
+use kapell_model::spec::Verb;
+use kapell_model::{RunId, RunStatus, Time};
 use serde::{Deserialize, Serialize};
 
 use super::super::Run;
@@ -17,6 +18,9 @@ const LOOKED_AT: usize = 10_000;
 
 /// Locks that are named; the others are counted together.
 const LOCKS: usize = 5;
+
+/// Runs of items that are named.
+const CHILDREN: usize = 5;
 
 /// Items of a foreach.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +38,9 @@ pub struct ItemCounts {
     /// Those that wait, by what for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting: Vec<ItemsWaiting>,
+    /// The first of the runs that items made and wait for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub children: Vec<RunId>,
 }
 
 /// Items that wait for the same.
@@ -272,6 +279,12 @@ impl Run {
                 });
             }
         }
+        let verb = self.state.plan_step(&self.plan, place);
+        // Others have none, and may have very many items.
+        let children = match verb.map(|plan| &plan.step.verb) {
+            Some(Verb::Workflow { .. }) => foreach.children().take(CHILDREN).collect(),
+            _ => Vec::new(),
+        };
         ItemCounts {
             count: foreach.count,
             succeeded: foreach.good,
@@ -279,6 +292,7 @@ impl Run {
             other: foreach.other,
             running,
             waiting,
+            children,
         }
     }
 
