@@ -43,7 +43,7 @@ pub(crate) use server::{Audit, Server, Token, TokenCreate, TokenList, TokenRevok
 pub(crate) use signal::{Signal, SignalList, SignalSend, SignalShow};
 pub(crate) use store::{Store, StoreMove, StoreShow};
 pub(crate) use trigger::{Trigger, TriggerList, TriggerOne};
-pub(crate) use worker::{Nodes, Worker, Workers};
+pub(crate) use worker::{Nodes, Queues, Worker, Workers};
 pub(crate) use workflow::{
     Deploy, Graph, GraphFormat, Validate, Workflow, WorkflowDiff, WorkflowList, WorkflowOne,
     WorkflowQueue, WorkflowSet, WorkflowSome, WorkflowVersions,
@@ -238,8 +238,10 @@ pub(crate) enum Command {
     Server(Server),
     /// Do work of a server in this process, until it is asked to end
     Worker(Worker),
-    /// Show the workers of a server, and let one go
+    /// Show the workers of all nodes: what each runs, has and wastes; let some go
     Workers(Workers),
+    /// Show what waits in queues, what workers have room for, and the pools of workers
+    Queues(Queues),
     /// List the nodes that share the store, and what each of them owns
     Nodes(Nodes),
     /// Make, list and revoke tokens for a server
