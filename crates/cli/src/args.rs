@@ -10,6 +10,7 @@ mod channel;
 mod debug;
 mod lock;
 mod look;
+mod pool;
 mod run;
 mod server;
 mod signal;
@@ -38,6 +39,7 @@ pub(crate) use debug::{
 };
 pub(crate) use lock::{Lock, LockList, LockOne};
 pub(crate) use look::{Artifact, List, Logs, Show, Timeline, Why};
+pub(crate) use pool::Pool;
 pub(crate) use run::{Params, Run, Start, Work};
 pub(crate) use server::{Audit, Server, Token, TokenCreate, TokenList, TokenRevoke};
 pub(crate) use signal::{Signal, SignalList, SignalSend, SignalShow};
@@ -242,6 +244,8 @@ pub(crate) enum Command {
     Workers(Workers),
     /// Show what waits in queues, what workers have room for, and the pools of workers
     Queues(Queues),
+    /// Keep as many workers as the backlog needs: start some, let some go, until it is asked to end
+    Pool(Pool),
     /// List the nodes that share the store, and what each of them owns
     Nodes(Nodes),
     /// Make, list and revoke tokens for a server

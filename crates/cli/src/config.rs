@@ -163,6 +163,11 @@ impl Config {
         HttpServer::new(url, variable("KAPELL_TOKEN"), self.ca.as_deref()).map(Some)
     }
 
+    /// The address of that server as it was given: several nodes may be named.
+    pub(crate) fn server_given(&self) -> Option<String> {
+        self.server.clone()
+    }
+
     /// The certificates that are trusted instead of the system's.
     pub(crate) fn ca(&self) -> Option<&Path> {
         self.ca.as_deref()
@@ -339,6 +344,14 @@ fn lease(text: Option<&str>) -> Duration {
     let seconds = text.and_then(|text| text.parse().ok());
     let seconds = seconds.filter(|seconds| (2..=3_600).contains(seconds));
     seconds.map_or(limits::SESSION_LEASE, Duration::from_secs)
+}
+
+/// The program that runs.
+pub(crate) fn own_program() -> Result<PathBuf, Error> {
+    env::current_exe().map_err(|error| {
+        let message = format!("it is not known where Kapell itself is: {error}");
+        Error::new(ErrorCode::Internal, message)
+    })
 }
 
 /// The name of this machine.

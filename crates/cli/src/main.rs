@@ -40,6 +40,7 @@ mod logs;
 mod node;
 mod paint;
 mod params;
+mod pool;
 mod printer;
 mod progress;
 mod queue;
@@ -192,6 +193,7 @@ fn dispatch(command: Command, config: &Config, printer: &mut Printer) -> Ended {
         Command::Worker(worker) => worker::worker(&worker, config, printer),
         Command::Workers(workers) => workers::workers(&workers, config, printer),
         Command::Queues(queues) => queue::queues(&queues, config, printer),
+        Command::Pool(pool) => pool::pool(&pool, config, printer),
         Command::Nodes(nodes) => node::nodes(&nodes, config, printer),
         Command::Token(token) => token::token(&token, config, printer),
         Command::Audit(audit) => audit::audit(&audit, config, printer),

@@ -93,3 +93,148 @@ pub static WORKER_KEEP_FAILED: Key = key(
     "24h",
     "How long the directory of a failed attempt is kept, to be looked at.",
 );
+
+/// `pools.*.min`
+pub static POOL_MIN: Key = key(
+    "pools.*",
+    "min",
+    Kind::Count(0, 1_000),
+    "0",
+    "Workers that `kapell pool` always keeps in the pool of this name.",
+);
+
+/// `pools.*.max`
+pub static POOL_MAX: Key = key(
+    "pools.*",
+    "max",
+    Kind::Count(1, 1_000),
+    "1",
+    "Workers that are in it at most, those that are leaving too.",
+);
+
+/// `pools.*.queues`
+pub static POOL_QUEUES: Key = key(
+    "pools.*",
+    "queues",
+    Kind::List,
+    "",
+    "Queues that its workers serve, and whose backlog says how many are needed. A pool needs one.",
+);
+
+/// `pools.*.driver`
+pub static POOL_DRIVER: Key = key(
+    "pools.*",
+    "driver",
+    Kind::Choice(&["process", "exec"]),
+    "process",
+    "What starts its workers. `process`: they are processes of the machine of `kapell pool`. `exec`: a command of yours.",
+);
+
+/// `pools.*.command`
+pub static POOL_COMMAND: Key = key(
+    "pools.*",
+    "command",
+    Kind::Text,
+    "",
+    "The command of `exec`, run by `sh -c` with what it is to do in KAPELL_POOL_ACTION: `start`, `stop` or `list`.",
+);
+
+/// `pools.*.slots`
+pub static POOL_SLOTS: Key = key(
+    "pools.*",
+    "slots",
+    Kind::Count(1, 10_000),
+    "1",
+    "Attempts at a time of one worker.",
+);
+
+/// `pools.*.cpu`
+pub static POOL_CPU: Key = key(
+    "pools.*",
+    "cpu",
+    Kind::Count(0, 1_000_000),
+    "0",
+    "Cores of one worker. 0 is, for `process`, those of the machine by `max`, at least one; for `exec` it is not known, and \
+     an attempt that asks for cores has a worker to itself in the count.",
+);
+
+/// `pools.*.memory`
+pub static POOL_MEMORY: Key = key(
+    "pools.*",
+    "memory",
+    Kind::Bytes,
+    "0",
+    "Memory of one worker, as `8Gi`. 0 as for `cpu`.",
+);
+
+/// `pools.*.gpus`
+pub static POOL_GPUS: Key = key(
+    "pools.*",
+    "gpus",
+    Kind::Count(0, 64),
+    "0",
+    "GPUs of one worker, for `exec`: processes of one machine do not share them out.",
+);
+
+/// `pools.*.resources`
+pub static POOL_RESOURCES: Key = key(
+    "pools.*",
+    "resources",
+    Kind::List,
+    "",
+    "What one worker has besides, each as `license=4`.",
+);
+
+/// `pools.*.labels`
+pub static POOL_LABELS: Key = key(
+    "pools.*",
+    "labels",
+    Kind::List,
+    "",
+    "What is said of its workers, each as `zone=eu`. Work that asks for other labels is no work of the pool.",
+);
+
+/// `pools.*.spot`
+pub static POOL_SPOT: Key = key(
+    "pools.*",
+    "spot",
+    Kind::Bool,
+    "false",
+    "Its workers can be taken away at any time: only steps with `resources.spot` get there.",
+);
+
+/// `pools.*.every`
+pub static POOL_EVERY: Key = key(
+    "pools.*",
+    "every",
+    Kind::Duration,
+    "5s",
+    "How often the backlog is looked at, from 100ms to 10m.",
+);
+
+/// `pools.*.quiet`
+pub static POOL_QUIET: Key = key(
+    "pools.*",
+    "quiet",
+    Kind::Duration,
+    "2m",
+    "How long fewer workers must have been enough before some are let go. Never less than workers take to come.",
+);
+
+/// `pools.*.start_timeout`
+pub static POOL_START_TIMEOUT: Key = key(
+    "pools.*",
+    "start_timeout",
+    Kind::Duration,
+    "5m",
+    "How long a worker may take to come. Then it is cleared away, and another is started after a pause.",
+);
+
+/// `pools.*.grace`
+pub static POOL_GRACE: Key = key(
+    "pools.*",
+    "grace",
+    Kind::Duration,
+    "10m",
+    "How long what a worker runs may take to end when it is let go, 24h at most; the rest is done elsewhere.",
+);
