@@ -240,8 +240,8 @@ impl Running {
                 }
             }
         }
-        for name in &decided.drain {
-            if let Err(error) = api.drain(name, self.set.grace)
+        for (name, session) in &decided.drain {
+            if let Err(error) = api.drain(session, self.set.grace)
                 && error.code != ErrorCode::WorkerNotFound
             {
                 self.memory.drain_failed(name);
@@ -278,7 +278,7 @@ impl Running {
             leaving: decided.leaving,
             start_up_ms: self.memory.start_up().map(|time| time.as_millis()),
             started: decided.start.clone(),
-            drained: decided.drain.clone(),
+            drained: decided.drain.iter().map(|(name, _)| name.clone()).collect(),
             failed: failed.collect(),
             error: None,
         }
@@ -307,7 +307,8 @@ impl Running {
         if said.unfit > 0 {
             parts.push(format!("{} that its workers cannot do", said.unfit));
         }
-        parts.push(format!("{} of {} serving", said.serving, said.wanted));
+        parts.push(format!("{} wanted", said.wanted));
+        parts.push(format!("{} serving", said.serving));
         for (count, what) in [(said.starting, "starting"), (said.leaving, "leaving")] {
             if count > 0 {
                 parts.push(format!("{count} {what}"));
@@ -348,6 +349,7 @@ fn known(workers: &[WorkerView]) -> Vec<Known> {
     for worker in workers {
         let known = Known {
             name: worker.name.clone(),
+            session: worker.session.clone(),
             connected: worker.connected,
             draining: worker.draining,
             load: load(worker),

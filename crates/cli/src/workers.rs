@@ -77,7 +77,12 @@ fn lines(worker: &WorkerView, several: bool, now: Time) -> Vec<Line> {
         (false, true) => "  spot",
         (false, false) => "",
     };
-    let mut of = vec![format!("{} of {} slots", worker.count, worker.slots)];
+    let taken = worker.slots.saturating_sub(worker.free_slots);
+    let mut of = vec![format!("{taken} of {} slots", worker.slots)];
+    let ahead = (worker.count as u64).saturating_sub(taken.into());
+    if ahead > 0 {
+        of.push(format!("{ahead} more given"));
+    }
     of.extend(worker.pool.iter().map(|pool| format!("pool {pool}")));
     let labels: Vec<String> = worker
         .labels

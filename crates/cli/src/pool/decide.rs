@@ -68,6 +68,8 @@ pub(super) struct Terms {
 pub(super) struct Known {
     /// What its owner calls it.
     pub(super) name: String,
+    /// Its session.
+    pub(super) session: String,
     /// It is there.
     pub(super) connected: bool,
     /// It takes nothing more.
@@ -121,8 +123,8 @@ pub(super) struct Memory {
 pub(super) struct Decided {
     /// Workers to launch.
     pub(super) start: Vec<String>,
-    /// Workers to let go.
-    pub(super) drain: Vec<String>,
+    /// Workers to let go, with their sessions.
+    pub(super) drain: Vec<(String, String)>,
     /// Workers to clear away: they have gone, or never came.
     pub(super) stop: Vec<String>,
     /// What went wrong with workers.
@@ -190,13 +192,14 @@ pub(super) fn decide(memory: &mut Memory, terms: &Terms, seen: &Seen) -> Decided
     } else if let Some(calm) = calm.filter(|_| decided.starting == 0) {
         let excess = supply.saturating_sub(calm);
         decided.drain = idlest(memory, seen, excess);
-        memory.leaving.extend(decided.drain.iter().cloned());
+        let names = decided.drain.iter().map(|(name, _)| name.clone());
+        memory.leaving.extend(names);
     }
     decided
 }
 
 /// The workers that serve and have least to do; of those alike the ones with the highest names.
-fn idlest(memory: &Memory, seen: &Seen, count: usize) -> Vec<String> {
+fn idlest(memory: &Memory, seen: &Seen, count: usize) -> Vec<(String, String)> {
     let serving = |known: &&Known| {
         let name = &known.name;
         memory.serving.contains_key(name) && !memory.leaving.contains(name) && known.connected
@@ -207,7 +210,8 @@ fn idlest(memory: &Memory, seen: &Seen, count: usize) -> Vec<String> {
         a.load.cmp(&b.load).then(highest)
     });
     all.truncate(count);
-    all.into_iter().map(|known| known.name.clone()).collect()
+    let named = |known: &Known| (known.name.clone(), known.session.clone());
+    all.into_iter().map(named).collect()
 }
 
 /// The number at the end of a name.

@@ -202,11 +202,11 @@ fn a_pool_of_processes_grows_with_the_backlog_and_goes_back_to_nothing_whatever_
     pool.signal(Signal::KILL);
     pool.end();
     world.keep();
-    world.pool().until("3 of 3 serving");
+    world.pool().until("3 wanted, 3 serving");
     assert_eq!(world.sessions(), before, "neither twice nor anew");
 
     world.ends(&run);
-    world.pool().until("0 of 0 serving");
+    world.pool().until("0 wanted, 0 serving");
     let pool = world.pool.take().unwrap();
     pool.signal(Signal::TERM);
     assert_eq!(pool.end().0, 0);

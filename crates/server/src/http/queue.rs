@@ -14,9 +14,9 @@ use crate::Service;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
     OpenApiRouter::new()
-        .routes(routes!(list_queues))
-        .routes(routes!(show_queue))
-        .routes(routes!(keep_queue))
+        .routes(routes!(list_task_queues))
+        .routes(routes!(show_task_queue))
+        .routes(routes!(keep_task_queue))
 }
 
 /// List queues with work or workers, over all nodes: what waits and what workers have room for
@@ -24,7 +24,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
     get, path = "/queues", tag = "workers", security(("token" = ["read"])),
     responses((status = 200, description = "The queues and the pools, by name", body = TaskQueueList))
 )]
-async fn list_queues(State(service): Shared) -> Answer<TaskQueueList> {
+async fn list_task_queues(State(service): Shared) -> Answer<TaskQueueList> {
     call(service, TaskQueueCalls::task_queues).await
 }
 
@@ -37,7 +37,7 @@ async fn list_queues(State(service): Shared) -> Answer<TaskQueueList> {
     params(("queue" = String, Path, description = "Its name")),
     responses((status = 200, description = "The queue", body = TaskQueue))
 )]
-async fn show_queue(State(service): Shared, Path(queue): Path<String>) -> Answer<TaskQueue> {
+async fn show_task_queue(State(service): Shared, Path(queue): Path<String>) -> Answer<TaskQueue> {
     call(service, move |service| service.task_queue(&queue)).await
 }
 
@@ -50,6 +50,6 @@ async fn show_queue(State(service): Shared, Path(queue): Path<String>) -> Answer
     params(("queue" = String, Path, description = "Its name")),
     responses((status = 200, description = "The queue", body = TaskQueue))
 )]
-async fn keep_queue(State(service): Shared, Path(queue): Path<String>) -> Answer<TaskQueue> {
+async fn keep_task_queue(State(service): Shared, Path(queue): Path<String>) -> Answer<TaskQueue> {
     call(service, move |service| service.keep_task_queue(&queue)).await
 }

@@ -207,3 +207,64 @@ fn read(received: Option<Receiver<Vec<u8>>>) -> String {
     }
     String::from_utf8_lossy(&all).into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exec(command: &str) -> Exec {
+        Exec {
+            pool: "p".to_owned(),
+            command: command.to_owned(),
+            variables: vec![("KAPELL_SLOTS", "3".to_owned())],
+            patience: PATIENCE,
+        }
+    }
+
+    #[test]
+    fn the_list_is_of_names_of_the_pool() {
+        let mut exec = exec("echo 'p-1\n p-22 \nq-1\np-x\np-\n'; echo noise >&2");
+        let list = exec.list().unwrap();
+        assert_eq!(list, ["p-1", "p-22"].map(str::to_owned).into());
+    }
+
+    #[test]
+    fn the_command_is_told_what_to_do_and_failures_are_each_worker_s_own() {
+        let mut exec = exec(
+            "test $KAPELL_POOL/$KAPELL_POOL_ACTION/$KAPELL_SLOTS = p/start/3 || exit 9\n\
+             test $KAPELL_WORKER_NAME != p-2 || { echo no room >&2; exit 4; }",
+        );
+        let started = exec.start(&["p-1", "p-2", "p-3"].map(str::to_owned));
+        let failed = started[1].as_ref().unwrap_err();
+        assert_eq!(
+            failed.message,
+            "the command for `start` of worker `p-2` failed with exit status 4: no room"
+        );
+        assert!(started[0].is_ok() && started[2].is_ok());
+        let other = exec.stop("p-1").unwrap_err();
+        assert!(other.message.contains("exit status 9"), "{other}");
+    }
+
+    #[test]
+    fn a_command_that_does_not_end_is_ended_with_what_it_started() {
+        let exec = Exec {
+            patience: Duration::from_millis(50),
+            ..exec("sleep 1000 & sleep 1000")
+        };
+        let failed = exec.run("list", "").unwrap_err();
+        assert!(failed.message.contains("did not end within"), "{failed}");
+    }
+
+    #[test]
+    fn what_it_prints_is_bounded() {
+        let mut long = exec("yes p-1 | head -c 2000000; yes wrong | head -c 2000000 >&2; exit 1");
+        let failed = long.stop("p-1").unwrap_err();
+        assert!(
+            failed.message.len() < SHOWN + 200,
+            "{}",
+            failed.message.len()
+        );
+        let mut long = exec("yes p-1 | head -c 2000000");
+        assert_eq!(long.list().unwrap().len(), 1);
+    }
+}
