@@ -14,6 +14,7 @@ mod health;
 mod lock;
 mod log;
 mod node;
+mod queue;
 mod run;
 mod secret;
 mod signal;
@@ -50,6 +51,7 @@ pub use health::HealthCalls;
 pub use lock::LockCalls;
 pub use log::LogCalls;
 pub use node::NodeCalls;
+pub use queue::TaskQueueCalls;
 pub use run::RunCalls;
 pub use secret::SecretCalls;
 pub use signal::SignalCalls;
@@ -74,6 +76,7 @@ pub trait Api:
     + ChannelCalls
     + TokenCalls
     + WorkerCalls
+    + TaskQueueCalls
     + SecretCalls
     + TriggerCalls
     + SignalCalls
@@ -96,6 +99,7 @@ impl<T> Api for T where
         + ChannelCalls
         + TokenCalls
         + WorkerCalls
+        + TaskQueueCalls
         + SecretCalls
         + TriggerCalls
         + SignalCalls

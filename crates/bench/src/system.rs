@@ -175,6 +175,7 @@ fn hire(dir: &Path, slots: usize, own: &OwnQueues) -> Hire {
             labels: BTreeMap::new(),
             resources: BTreeMap::new(),
             spot: false,
+            pool: None,
             queues,
             version: "bench".to_owned(),
         };

@@ -10,6 +10,7 @@ mod channel;
 mod debug;
 mod lock;
 mod look;
+mod pool;
 mod run;
 mod server;
 mod signal;
@@ -38,12 +39,13 @@ pub(crate) use debug::{
 };
 pub(crate) use lock::{Lock, LockList, LockOne};
 pub(crate) use look::{Artifact, List, Logs, Show, Timeline, Why};
+pub(crate) use pool::Pool;
 pub(crate) use run::{Params, Run, Start, Work};
 pub(crate) use server::{Audit, Server, Token, TokenCreate, TokenList, TokenRevoke};
 pub(crate) use signal::{Signal, SignalList, SignalSend, SignalShow};
 pub(crate) use store::{Store, StoreMove, StoreShow};
 pub(crate) use trigger::{Trigger, TriggerList, TriggerOne};
-pub(crate) use worker::{Nodes, Worker, Workers};
+pub(crate) use worker::{Nodes, Queues, Worker, Workers};
 pub(crate) use workflow::{
     Deploy, Graph, GraphFormat, Validate, Workflow, WorkflowDiff, WorkflowList, WorkflowOne,
     WorkflowQueue, WorkflowSet, WorkflowSome, WorkflowVersions,
@@ -238,8 +240,12 @@ pub(crate) enum Command {
     Server(Server),
     /// Do work of a server in this process, until it is asked to end
     Worker(Worker),
-    /// Show the workers of a server, and let one go
+    /// Show the workers of all nodes: what each runs, has and wastes; let some go
     Workers(Workers),
+    /// Show what waits in queues, what workers have room for, and the pools of workers
+    Queues(Queues),
+    /// Keep as many workers as the backlog needs: start some, let some go, until it is asked to end
+    Pool(Pool),
     /// List the nodes that share the store, and what each of them owns
     Nodes(Nodes),
     /// Make, list and revoke tokens for a server

@@ -163,6 +163,11 @@ impl Config {
         HttpServer::new(url, variable("KAPELL_TOKEN"), self.ca.as_deref()).map(Some)
     }
 
+    /// The address of that server as it was given: several nodes may be named.
+    pub(crate) fn server_given(&self) -> Option<String> {
+        self.server.clone()
+    }
+
     /// The certificates that are trusted instead of the system's.
     pub(crate) fn ca(&self) -> Option<&Path> {
         self.ca.as_deref()
@@ -196,9 +201,12 @@ impl Config {
     /// What the worker of this process has to give.
     pub(crate) fn capacity(&self, slots: Option<u16>) -> Capacity {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let said = |key| Some(self.settings.number(key)).filter(|number| *number > 0);
         Capacity {
-            cpu_millis: cores as u64 * 1_000,
-            memory_bytes: memory().unwrap_or(4 << 30),
+            cpu_millis: said(&keys::WORKER_CPU).unwrap_or(cores as u64) * 1_000,
+            memory_bytes: said(&keys::WORKER_MEMORY)
+                .or_else(memory)
+                .unwrap_or(4 << 30),
             gpus: gpus(),
             slots: slots
                 .map(usize::from)
@@ -232,26 +240,19 @@ impl Config {
         }
     }
 
+    /// The pool of the worker of this process: as the flag says, else the configuration.
+    pub(crate) fn pool(&self, flag: Option<&String>) -> Option<String> {
+        let set = || self.settings.some_text(&keys::WORKER_POOL);
+        flag.cloned().or_else(set)
+    }
+
     /// What the worker of this process offers: as the flag says, else the configuration.
     pub(crate) fn resources(&self, flag: &[String]) -> Result<BTreeMap<String, u64>, Error> {
         let given = match flag {
             [] => self.settings.list(&keys::WORKER_RESOURCES),
             flag => flag.to_vec(),
         };
-        let resource = |text: &String| {
-            let (name, amount) = text.split_once('=')?;
-            let amount = amount.trim().parse().ok()?;
-            (!name.is_empty()).then(|| (name.trim().to_owned(), amount))
-        };
-        let resources = given.iter().map(|text| {
-            resource(text).ok_or_else(|| {
-                let message = format!("`{text}` is no resource of a worker");
-                Error::new(ErrorCode::BadRequest, message).hint(
-                    "as in `--resource license=4`, or `worker.resources` of the configuration",
-                )
-            })
-        });
-        resources.collect()
+        amounts(&given)
     }
 
     /// What `http` steps may reach.
@@ -321,11 +322,36 @@ impl Config {
     }
 }
 
+/// Amounts of what workers offer.
+pub(crate) fn amounts(given: &[String]) -> Result<BTreeMap<String, u64>, Error> {
+    let resource = |text: &String| {
+        let (name, amount) = text.split_once('=')?;
+        let amount = amount.trim().parse().ok()?;
+        (!name.is_empty()).then(|| (name.trim().to_owned(), amount))
+    };
+    let resources = given.iter().map(|text| {
+        resource(text).ok_or_else(|| {
+            let message = format!("`{text}` is no resource of a worker");
+            Error::new(ErrorCode::BadRequest, message)
+                .hint("as in `--resource license=4`, or `worker.resources` of the configuration")
+        })
+    });
+    resources.collect()
+}
+
 /// Seconds from 2 to 3600; anything else is the default.
 fn lease(text: Option<&str>) -> Duration {
     let seconds = text.and_then(|text| text.parse().ok());
     let seconds = seconds.filter(|seconds| (2..=3_600).contains(seconds));
     seconds.map_or(limits::SESSION_LEASE, Duration::from_secs)
+}
+
+/// The program that runs.
+pub(crate) fn own_program() -> Result<PathBuf, Error> {
+    env::current_exe().map_err(|error| {
+        let message = format!("it is not known where Kapell itself is: {error}");
+        Error::new(ErrorCode::Internal, message)
+    })
 }
 
 /// The name of this machine.

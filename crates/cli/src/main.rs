@@ -40,8 +40,10 @@ mod logs;
 mod node;
 mod paint;
 mod params;
+mod pool;
 mod printer;
 mod progress;
+mod queue;
 mod replay;
 mod run;
 mod schema;
@@ -61,6 +63,7 @@ mod validate;
 mod why;
 mod words;
 mod worker;
+mod workers;
 mod workflow;
 
 use std::process::ExitCode;
@@ -192,7 +195,9 @@ fn dispatch(command: Command, config: &Config, printer: &mut Printer) -> Ended {
         Command::Dismiss(dismiss) => act::dismiss(&dismiss, config, printer),
         Command::Server(server) => server::server(&server, config, printer),
         Command::Worker(worker) => worker::worker(&worker, config, printer),
-        Command::Workers(workers) => worker::workers(&workers, config, printer),
+        Command::Workers(workers) => workers::workers(&workers, config, printer),
+        Command::Queues(queues) => queue::queues(&queues, config, printer),
+        Command::Pool(pool) => pool::pool(&pool, config, printer),
         Command::Nodes(nodes) => node::nodes(&nodes, config, printer),
         Command::Token(token) => token::token(&token, config, printer),
         Command::Audit(audit) => audit::audit(&audit, config, printer),

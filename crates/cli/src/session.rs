@@ -139,6 +139,7 @@ pub(crate) fn work(config: &Config, slots: Option<u16>, own: OwnQueues) -> Setti
             labels: labels?,
             resources: resources?,
             spot: false,
+            pool: None,
             queues,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };

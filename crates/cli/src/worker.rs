@@ -1,4 +1,4 @@
-//! `kapell worker`: does work of a server in this process. `kapell workers`: who does it.
+//! `kapell worker`: does work of a server in this process.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
@@ -9,18 +9,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kapell_api::client::Target;
-use kapell_api::http::WorkerView;
 use kapell_model::config::WORKER_KEEP_FAILED;
 use kapell_model::{Error, ErrorCode};
 use kapell_node::clock;
 use kapell_worker::remote::{Event, Remote, RemoteConfig, Server};
 
-use crate::args::{Worker, Workers};
+use crate::args::Worker;
 use crate::config::{self, Config};
-use crate::paint::{BOLD, DIM, GREEN, Line, PLAIN, YELLOW};
+use crate::paint::{BOLD, DIM, Line, PLAIN, YELLOW};
 use crate::printer::Printer;
-use crate::session::{self, Need};
-use crate::{Ended, Exit, list, server, words};
+use crate::{Ended, Exit, server, words};
 
 /// Where a worker keeps what it works on, if nobody says where.
 const FOLDER: &str = ".kapell-worker";
@@ -41,6 +39,7 @@ pub(crate) fn worker(worker: &Worker, config: &Config, printer: &mut Printer) ->
         labels: labels(&config.labels(&worker.label))?,
         resources: config.resources(&worker.resource)?,
         spot: worker.spot,
+        pool: config.pool(worker.pool.as_ref()),
         queues: config.queues(&worker.queues)?,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
@@ -184,98 +183,4 @@ pub(crate) fn labels(given: &[String]) -> Result<BTreeMap<String, String>, Error
         ),
     };
     given.iter().map(label).collect()
-}
-
-pub(crate) fn workers(workers: &Workers, config: &Config, printer: &mut Printer) -> Ended {
-    let session = session::open(config, Need::Look)?;
-    let found = match &workers.drain {
-        Some(worker) => {
-            let grace = Duration::from_secs(workers.grace.into());
-            session.api().drain(worker, grace)
-        }
-        None => session.api().workers(),
-    };
-    session.close();
-    let found = found?;
-    if workers.json {
-        printer.json(&found)?;
-        return Ok(Exit::Success);
-    }
-    if found.workers.is_empty() {
-        printer.plain("no workers: no server runs here")?;
-        return Ok(Exit::Success);
-    }
-    let now = clock::now();
-    for worker in &found.workers {
-        printer.lines(&lines(worker, now))?;
-    }
-    Ok(Exit::Success)
-}
-
-fn lines(worker: &WorkerView, now: kapell_model::Time) -> Vec<Line> {
-    let (style, state) = match (worker.connected, worker.draining) {
-        (false, _) => (YELLOW, "away"),
-        (true, true) => (YELLOW, "goes"),
-        (true, false) => (GREEN, "here"),
-    };
-    let queues = if worker.queues.is_empty() {
-        "every queue that nobody names".to_owned()
-    } else {
-        worker.queues.join(", ")
-    };
-    let labels: Vec<String> = worker
-        .labels
-        .iter()
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect();
-    let place = match (worker.inside, worker.spot) {
-        (true, _) => "  inside the server",
-        (false, true) => "  spot",
-        (false, false) => "",
-    };
-    let offers: Vec<String> = worker
-        .capacity
-        .custom
-        .iter()
-        .map(|(name, amount)| format!("{amount} {name}"))
-        .collect();
-    let offers = if offers.is_empty() {
-        String::new()
-    } else {
-        format!("  offers {}", offers.join(", "))
-    };
-    let mut lines = vec![
-        Line::default()
-            .with(BOLD, worker.name.clone())
-            .with(style, format!("  {state}"))
-            .with(
-                DIM,
-                format!(
-                    "{place}  {} of {} slots  {}  session {} since {}",
-                    worker.count,
-                    worker.slots,
-                    labels.join(" "),
-                    worker.session,
-                    list::ago(worker.opened_at, now)
-                ),
-            ),
-        Line::default().with(DIM, format!("  serves {queues}{offers}")),
-    ];
-    for attempt in &worker.attempts {
-        lines.push(
-            Line::default()
-                .with(PLAIN, format!("  {} ", attempt.step))
-                .with(
-                    DIM,
-                    format!(
-                        "of {} run {} try {}  {}",
-                        attempt.workflow,
-                        attempt.run,
-                        attempt.attempt,
-                        list::ago(attempt.granted_at, now)
-                    ),
-                ),
-        );
-    }
-    lines
 }

@@ -118,10 +118,9 @@ pub fn find(path: &str) -> Result<&'static Key, Option<String>> {
     }
     // A right name in a wrong section.
     let name = path.rsplit('.').next();
-    let mut same = KEYS.iter().filter(|key| Some(key.name) == name);
-    if let (Some(key), None) = (same.next(), same.next())
-        && !key.section.ends_with('*')
-    {
+    let plain = KEYS.iter().filter(|key| !key.section.ends_with('*'));
+    let mut same = plain.filter(|key| Some(key.name) == name);
+    if let (Some(key), None) = (same.next(), same.next()) {
         return Err(Some(key.path()));
     }
     // Of a name of the user's the near ones have the same.

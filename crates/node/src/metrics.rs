@@ -11,9 +11,11 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use kapell_api::task::{Outcome, Report, TaskEvent};
-use kapell_model::{EntityKey, RunId, RunStatus, SessionId, Time, limits};
+use kapell_engine::run::demand::Startable;
+use kapell_model::{EntityKey, RunId, RunStatus, Time, limits};
 use kapell_store::{Commit, RunRow};
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
 use crate::lane::StepsEnded;
 
@@ -294,13 +296,38 @@ fn is_schedule(trigger: &str) -> bool {
     matches!(trigger, "schedule" | "cron" | "every")
 }
 
+/// What is to be done in one queue, of the runs of one node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Backlog {
+    /// The queue.
+    pub queue: Arc<str>,
+    /// Attempts that wait, at a worker too.
+    pub waiting: u64,
+    /// Since when the first of them could start.
+    pub since: Option<Time>,
+    /// Attempts with a process or request that workers have, also those that wait there.
+    pub in_flight: u64,
+    /// Attempts that could start now if workers had room, by what they ask for.
+    pub startable: Vec<Startable>,
+}
+
+impl Backlog {
+    /// Adds what another node has of the same queue.
+    pub fn add(&mut self, other: Self) {
+        self.waiting += other.waiting;
+        self.since = self.since.into_iter().chain(other.since).min();
+        self.in_flight += other.in_flight;
+        for startable in other.startable {
+            startable.add(&mut self.startable);
+        }
+    }
+}
+
 /// How much waits, at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Measured {
-    /// Queues in which attempts wait, at a worker too: name, how many, since when the first could start.
-    pub queues: Vec<(Arc<str>, u64, Option<Time>)>,
-    /// Attempts with a process or request that workers run, by session.
-    pub busy: Vec<(SessionId, u64)>,
+    /// Queues in which attempts wait or of which some are at workers, by name.
+    pub queues: Vec<Backlog>,
     /// Entities in memory.
     pub entities: u64,
 }

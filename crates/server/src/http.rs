@@ -23,6 +23,7 @@ mod hook;
 mod lock;
 mod log;
 mod node;
+mod queue;
 mod run;
 mod secret;
 mod signal;
@@ -68,6 +69,7 @@ fn parts() -> (Router<Arc<Service>>, OpenApi) {
         .merge(token::routes())
         .merge(worker::routes())
         .merge(node::routes())
+        .merge(queue::routes())
         .merge(secret::routes())
         .merge(backup::routes())
         .merge(trigger::routes())

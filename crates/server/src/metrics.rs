@@ -22,11 +22,13 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use kapell_api::http::Scope;
-use kapell_model::{Error, ErrorCode, RunStatus, SessionId, limits};
+use kapell_api::task::TaskResources;
+use kapell_model::{Error, ErrorCode, RunStatus, limits};
 use kapell_node::clock;
-use kapell_node::metrics::{ATTEMPT_ENDS, Metrics, OfWorkflow, STEP_ENDS};
+use kapell_node::metrics::{ATTEMPT_ENDS, Backlog, Metrics, OfWorkflow, STEP_ENDS};
 
 use crate::auth::Caller;
+use crate::service::queue::times;
 use crate::{NAMESPACE, Service, http, notify};
 
 pub(crate) use requests::{Requests, measured};
@@ -75,17 +77,49 @@ const FAMILIES: &[(&str, Kind, &[&str], &str)] = {
             "How long the first of them waits.",
         ),
         (
+            "kapell_queue_startable_attempts",
+            Gauge,
+            &["queue"],
+            "Attempts that could start now if workers had room: of those that wait, the ones that no bound of \
+             their step or run, no quota and no quiet hours hold back, and that no worker was given.",
+        ),
+        (
+            "kapell_queue_in_flight_attempts",
+            Gauge,
+            &["queue"],
+            "Attempts with a process or a request that workers have.",
+        ),
+        (
+            "kapell_queue_demand_cpu_cores",
+            Gauge,
+            &["queue"],
+            "Cores that the startable attempts ask for together.",
+        ),
+        (
+            "kapell_queue_demand_memory_bytes",
+            Gauge,
+            &["queue"],
+            "Memory that they ask for together.",
+        ),
+        (
+            "kapell_queue_demand_gpus",
+            Gauge,
+            &["queue"],
+            "Devices that they ask for together.",
+        ),
+        (
             "kapell_worker_slots",
             Gauge,
-            &["worker"],
+            &["worker", "pool"],
             "Attempts that a worker takes at a time: `(here)` is the one in the server's process, the others \
-             are named as they are; 0 for one that is away or goes.",
+             are named as they are, those beyond a bound are `(others)`; 0 for one that is away or goes. One \
+             of no pool has no label `pool`.",
         ),
         (
             "kapell_worker_busy_attempts",
             Gauge,
-            &["worker"],
-            "Attempts with a process or a request that a worker runs.",
+            &["worker", "pool"],
+            "Slots of a worker that attempts with a process or a request have.",
         ),
         (
             "kapell_attempt_offered_total",
@@ -297,13 +331,9 @@ fn page(service: &Service) -> Option<String> {
     Some(text.finish())
 }
 
-/// Workers by name: what they take at a time, and what they run.
-fn workers(service: &Service, busy: &[(SessionId, u64)], text: &mut Text) {
-    let of = |session: SessionId| {
-        let found = busy.iter().find(|(busy, _)| *busy == session);
-        found.map_or(0, |(_, attempts)| *attempts)
-    };
-    let mut by_name: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+/// Workers at this node by name and pool: what they take at a time, and what they run.
+fn workers(service: &Service, text: &mut Text) {
+    let mut by_name: BTreeMap<(String, Option<String>), (u64, u64)> = BTreeMap::new();
     let all = service.workers().map(|workers| workers.list());
     for mut worker in all.unwrap_or_default() {
         if worker.inside {
@@ -311,42 +341,72 @@ fn workers(service: &Service, busy: &[(SessionId, u64)], text: &mut Text) {
         }
         let takes = worker.connected && !worker.draining;
         let slots = if takes { worker.slots.into() } else { 0 };
-        let session = worker.session.parse().map_or(0, of);
-        let known = by_name.contains_key(&worker.name) || by_name.len() < limits::METRIC_WORKERS;
-        let name = if known {
-            worker.name
-        } else {
-            OTHERS.to_owned()
-        };
-        let sum = by_name.entry(name).or_default();
-        *sum = (sum.0 + slots, sum.1 + session);
+        let busy = u64::from(worker.slots.saturating_sub(worker.free_slots));
+        let mut key = (worker.name, worker.pool);
+        if !by_name.contains_key(&key) && by_name.len() >= limits::METRIC_WORKERS {
+            OTHERS.clone_into(&mut key.0);
+        }
+        let sum = by_name.entry(key).or_default();
+        *sum = (sum.0 + slots, sum.1 + busy);
     }
-    text.family("kapell_worker_slots");
-    for (name, (slots, _)) in &by_name {
-        text.sample(&[("worker", name)], count(*slots));
-    }
-    text.family("kapell_worker_busy_attempts");
-    for (name, (_, busy)) in &by_name {
-        text.sample(&[("worker", name)], count(*busy));
-    }
+    let mut family = |name: &str, of: fn(&(u64, u64)) -> u64| {
+        text.family(name);
+        for ((worker, pool), sums) in &by_name {
+            let mut labels = vec![("worker", worker.as_str())];
+            labels.extend(pool.as_deref().map(|pool| ("pool", pool)));
+            text.sample(&labels, count(of(sums)));
+        }
+    };
+    family("kapell_worker_slots", |sums| sums.0);
+    family("kapell_worker_busy_attempts", |sums| sums.1);
+}
+
+/// Queues: what the runs of this node have to be done there.
+fn queues(queues: &[Backlog], text: &mut Text) {
+    let demand: Vec<(u64, TaskResources)> = queues
+        .iter()
+        .map(|backlog| {
+            let all = backlog.startable.iter();
+            all.fold((0, TaskResources::default()), |(attempts, demand), one| {
+                let more = times(&one.needs, one.attempts);
+                (attempts + one.attempts, demand.more(&more))
+            })
+        })
+        .collect();
+    let all: Vec<(&Backlog, &(u64, TaskResources))> = queues.iter().zip(&demand).collect();
+    let mut family = |name: &str, of: &dyn Fn(&Backlog, &(u64, TaskResources)) -> f64| {
+        text.family(name);
+        for (backlog, demand) in &all {
+            text.sample(&[("queue", &backlog.queue)], of(backlog, demand));
+        }
+    };
+    family("kapell_queue_waiting_attempts", &|of, _| count(of.waiting));
+    family("kapell_queue_oldest_wait_seconds", &|of, _| {
+        let waits = of
+            .since
+            .map_or(0.0, |since| clock::now().since(since).as_secs_f64());
+        waits.max(0.0)
+    });
+    family("kapell_queue_startable_attempts", &|_, of| count(of.0));
+    family("kapell_queue_in_flight_attempts", &|of, _| {
+        count(of.in_flight)
+    });
+    family("kapell_queue_demand_cpu_cores", &|_, of| {
+        count(of.1.cpu_millis) / 1_000.0
+    });
+    family("kapell_queue_demand_memory_bytes", &|_, of| {
+        count(of.1.memory_bytes)
+    });
+    family("kapell_queue_demand_gpus", &|_, of| count(of.1.gpus.into()));
 }
 
 fn node(service: &Service, text: &mut Text) {
+    workers(service, text);
     let Some(node) = &service.node else {
-        workers(service, &[], text);
         return;
     };
     if let Some(measured) = node.measure() {
-        text.family("kapell_queue_waiting_attempts");
-        for (queue, waiting, _) in &measured.queues {
-            text.sample(&[("queue", queue)], count(*waiting));
-        }
-        text.family("kapell_queue_oldest_wait_seconds");
-        for (queue, _, since) in &measured.queues {
-            let waits = since.map_or(0.0, |since| clock::now().since(since).as_secs_f64());
-            text.sample(&[("queue", queue)], waits.max(0.0));
-        }
-        workers(service, &measured.busy, text);
+        queues(&measured.queues, text);
         text.plain("kapell_node_entities", count(measured.entities));
     }
     let metrics = node.metrics();
@@ -502,6 +562,9 @@ pub fn reference_markdown() -> String {
 A server answers `/metrics` in the text format of Prometheus, unless `metrics.enabled` is false. Counters begin
 at zero with the process; what is kept over a restart is a gauge. Histograms end in `_bucket`, `_sum` and `_count`.
 
+Of several nodes each says what its own runs, queues and workers are: sums over all nodes are the cluster's. Only
+`kapell_runs` and `kapell_notices_*` that are gauges are of the store, the same from each node: their maximum is.
+
 | name | kind | labels | what it says |
 | --- | --- | --- | --- |
 "
@@ -514,6 +577,8 @@ at zero with the process; what is kept over a restart is a gauge. Histograms end
     page + "
 ## What to watch
 
+- More workers are needed: `sum by (queue) (kapell_queue_startable_attempts + kapell_queue_in_flight_attempts)`, by what
+  one worker takes. [Pools](../guide/16-pools.md) has it for KEDA and the HPA.
 - Work waits: `max by (queue) (kapell_queue_oldest_wait_seconds) > 300`, with the queue's workers.
 - Runs fail: `sum by (workflow) (rate(kapell_run_ended_total{status=\"failed\"}[15m])) > 0`.
 - Workers are all taken: `sum(kapell_worker_busy_attempts) >= sum(kapell_worker_slots)`.

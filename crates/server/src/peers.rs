@@ -5,8 +5,8 @@
 //!
 //! A link is opened when there is something to say to a node, or at once where attempts are to reach its workers,
 //! and kept until that node is gone. It carries asks with their answers; hints, which may be lost: mail is looked
-//! for each second anyway, and a link that is opened anew counts as every hint at once; and what is said of
-//! attempts ([`crate::relaying`]).
+//! for each second anyway, and a link that is opened anew counts as every hint at once; what is said of
+//! attempts ([`crate::relaying`]); and questions to the other's server ([`question`]).
 //!
 //! - **Crash** of a node: its links end at once, or within [`link::SILENCE`] where nobody says so; what was
 //!   asked on them is answered as unknown.
@@ -16,6 +16,7 @@
 
 mod follow;
 mod link;
+pub(crate) mod question;
 mod secret;
 mod service;
 #[cfg(test)]
@@ -54,6 +55,8 @@ pub struct Nodes {
     follow: follow::Follow,
     /// What sends attempts to workers of other nodes.
     relaying: Arc<OnceLock<Weak<Relaying>>>,
+    /// What answers questions of other servers.
+    answers: OnceLock<question::Answers>,
     /// Runs the links. None once it has ended.
     runtime: Mutex<Option<Runtime>>,
 }
@@ -100,6 +103,7 @@ impl Nodes {
             links: Mutex::default(),
             follow: follow::Follow::default(),
             relaying: Arc::default(),
+            answers: OnceLock::new(),
             runtime: Mutex::new(Some(runtime)),
         });
         let asked = Arc::downgrade(&nodes);

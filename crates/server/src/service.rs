@@ -14,6 +14,7 @@ mod health;
 mod lock;
 mod log;
 mod node;
+pub(crate) mod queue;
 mod run;
 mod secret;
 mod signal;
@@ -206,8 +207,13 @@ impl Service {
     }
 
     /// The other nodes: before anybody is answered.
-    pub fn set_nodes(&self, nodes: Arc<Nodes>) {
+    pub fn set_nodes(self: &Arc<Self>, nodes: Arc<Nodes>) {
         nodes.follow_for(&self.feed);
+        let service = Arc::downgrade(self);
+        nodes.answer_with(Box::new(move |question| {
+            let service = service.upgrade().ok_or_else(no_answer)?;
+            service.answer_question(&question)
+        }));
         // Set once, where everything is put together.
         let _ = self.nodes.set(nodes);
     }

@@ -27,6 +27,8 @@ mod session;
 pub(crate) mod stored;
 #[cfg(test)]
 mod tests;
+mod usage;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -34,11 +36,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak, mpsc};
 use std::time::Duration;
 
-use kapell_api::http::{StepWorker, WorkerAttempt, WorkerView};
+use kapell_api::http::{StepWorker, WorkerView};
 use kapell_api::task::{Blobs, Place, Report, Task, TaskResources};
-use kapell_api::worker::{self, Queues};
+use kapell_api::worker;
 use kapell_model::{Error, ErrorCode, Offer, RunId, SessionId, Time, limits};
-use kapell_node::clock;
+use kapell_node::clock::{self, Stopwatch};
 use kapell_node::drive::Node;
 use kapell_node::lane::{Seat, SessionChange};
 use kapell_store::Store;
@@ -52,12 +54,11 @@ use service::inside;
 
 pub use service::routes;
 use session::{About, HeldTask, Name, Session, ToWorker, named};
+pub(crate) use view::Whom;
+use view::view;
 
-/// How often leases are looked at.
+/// How often leases are looked at, and what workers have.
 const LOOK: Duration = Duration::from_millis(500);
-
-/// Attempts of one worker that are listed.
-const LISTED: usize = 100;
 
 /// Gives a secret by its namespace and name.
 pub type Secrets = Box<dyn Fn(&str, &str) -> Option<String> + Send + Sync>;
@@ -121,6 +122,8 @@ pub struct Workers {
     /// Queues that the worker inside leaves to those that ever named them.
     named: Mutex<BTreeSet<Arc<str>>>,
     sessions: Mutex<BTreeMap<SessionId, Session>>,
+    /// What is measured of them counts from here.
+    since: Stopwatch,
     /// Where log lines go, if not to files.
     log_rows: OnceLock<Arc<RowLogs>>,
     /// Contents on their way, of all sessions.
@@ -175,6 +178,7 @@ impl Workers {
             settings,
             leave: Mutex::default(),
             sessions: Mutex::new(sessions),
+            since: Stopwatch::start(),
             log_rows: OnceLock::new(),
             contents: Arc::new(Semaphore::new(limits::CONTENTS)),
             closed: AtomicBool::new(false),
@@ -254,9 +258,10 @@ impl Workers {
     /// The workers, by name.
     pub fn list(&self) -> Vec<WorkerView> {
         let sessions = self.sessions.lock();
+        let listed = view::listed_of(sessions.len());
         let mut views: Vec<WorkerView> = sessions
             .iter()
-            .map(|(id, session)| view(*id, session))
+            .map(|(id, session)| view(*id, session, listed))
             .collect();
         views.sort_by(|a, b| (&a.name, &a.session).cmp(&(&b.name, &b.session)));
         views
@@ -308,29 +313,20 @@ impl Workers {
         steps
     }
 
-    /// Lets workers of this name or session take nothing more, end what they run within the grace,
-    /// and go. What is not over by then is done elsewhere.
-    ///
-    /// # Errors
-    /// `worker-not-found` if there is none.
-    pub fn drain(&self, worker: &str, grace: Duration) -> Result<Vec<WorkerView>, Error> {
+    /// Lets workers here take nothing more, end what they run within the grace, and go. What is not over by
+    /// then is done elsewhere. None of them may be here.
+    pub(crate) fn drain(&self, whom: &Whom, grace: Duration) -> Vec<WorkerView> {
         let mut sessions = self.sessions.lock();
         let mut drained = Vec::new();
         for (id, session) in sessions.iter_mut() {
-            if session.about.name == worker || id.to_string() == worker {
+            if whom.is(*id, &session.about) {
                 session.draining = Some(grace);
                 session.send(ToWorker::Drain(grace));
                 self.seat(*id, session);
-                drained.push(view(*id, session));
+                drained.push(view(*id, session, view::LISTED_AT_LEAST));
             }
         }
-        if drained.is_empty() {
-            let message = format!("there is no worker `{worker}`");
-            return Err(
-                Error::new(ErrorCode::WorkerNotFound, message).hint("`kapell workers` lists them")
-            );
-        }
-        Ok(drained)
+        drained
     }
 
     /// A secret that an attempt of a session names.
@@ -430,6 +426,18 @@ impl Workers {
         }
     }
 
+    /// Looks at what is taken of workers.
+    fn look_at_usage(&self) {
+        let now = self.since.elapsed();
+        for session in self.sessions.lock().values_mut() {
+            // Of one that is away nobody knows.
+            if session.is_connected() {
+                let taken = session.taken_now();
+                session.usage.look(now, &taken);
+            }
+        }
+    }
+
     /// Ends sessions whose lease has passed.
     fn look_at_leases(&self) {
         let now = clock::steady();
@@ -455,11 +463,16 @@ impl Workers {
 }
 
 fn watch(workers: &Weak<Workers>, stopped: &mpsc::Receiver<()>) {
+    let mut looks = 0_u32;
     while stopped.recv_timeout(LOOK) == Err(mpsc::RecvTimeoutError::Timeout) {
         let Some(workers) = workers.upgrade() else {
             return;
         };
         workers.look_at_leases();
+        looks = looks.wrapping_add(1);
+        if looks.is_multiple_of(2) {
+            workers.look_at_usage();
+        }
     }
 }
 
@@ -519,44 +532,4 @@ impl kapell_node::drive::Workers for Workers {
 /// its start goes before that.
 fn gone(name: Name, started_at: Time, why: (&str, bool)) -> Report {
     Report::lost(name, (started_at, clock::now()), why)
-}
-
-fn view(id: SessionId, session: &Session) -> WorkerView {
-    let about = &session.about;
-    let mut attempts: Vec<WorkerAttempt> = session
-        .held
-        .iter()
-        .filter(|(_, held)| !held.light)
-        .map(|((run, _, _), held)| WorkerAttempt {
-            run: *run,
-            workflow: held.workflow.to_string(),
-            step: held.path.to_string(),
-            attempt: held.attempt,
-            queue: held.queue.to_string(),
-            granted_at: held.granted_at,
-        })
-        .collect();
-    attempts.sort_by(|a, b| (a.granted_at, a.run, &a.step).cmp(&(b.granted_at, b.run, &b.step)));
-    let count = attempts.len();
-    attempts.truncate(LISTED);
-    WorkerView {
-        session: id.to_string(),
-        name: about.name.clone(),
-        version: about.version.clone(),
-        labels: about.labels.clone(),
-        queues: match &about.queues {
-            Queues::Named(names) => names.iter().map(ToString::to_string).collect(),
-            Queues::Others => Vec::new(),
-        },
-        capacity: about.capacity.clone(),
-        spot: about.spot,
-        slots: about.slots,
-        runtimes: about.runtimes.clone(),
-        opened_at: about.opened_at,
-        inside: about.inside,
-        connected: session.is_connected(),
-        draining: session.draining.is_some(),
-        attempts,
-        count,
-    }
 }

@@ -85,6 +85,8 @@ pub struct RemoteConfig {
     pub resources: BTreeMap<String, u64>,
     /// It can be taken away at any time.
     pub spot: bool,
+    /// The pool that it is one of.
+    pub pool: Option<String>,
     /// The queues that it serves; none is every queue that no worker names.
     pub queues: Vec<String>,
     /// Its Kapell.

@@ -80,6 +80,7 @@ pub(crate) fn work(url: &str, dir: &str) -> Result<()> {
         labels: std::collections::BTreeMap::new(),
         resources: std::collections::BTreeMap::new(),
         spot: false,
+        pool: None,
         queues: vec!["far".to_owned()],
         version: "bench".to_owned(),
     };

@@ -1,4 +1,4 @@
-//! `kapell worker`, `kapell workers`, `kapell nodes`
+//! `kapell worker`, `kapell workers`, `kapell queues`, `kapell nodes`
 
 use clap::Args;
 
@@ -16,6 +16,9 @@ pub(crate) struct Worker {
     /// [env: KAPELL_WORKER_RESOURCES]
     #[arg(long, value_name = "NAME=AMOUNT")]
     pub(crate) resource: Vec<String>,
+    /// The pool that it is one of [env: KAPELL_WORKER_POOL]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) pool: Option<String>,
     /// It may be taken away at any time: it gets only steps with `resources.spot`
     #[arg(long)]
     pub(crate) spot: bool,
@@ -34,13 +37,36 @@ pub(crate) struct Worker {
 /// `workers`
 #[derive(Args)]
 pub(crate) struct Workers {
+    /// Only those that serve this queue
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["drain", "drain_pool"])]
+    pub(crate) queue: Option<String>,
+    /// Only those of this pool
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["drain", "drain_pool"])]
+    pub(crate) pool: Option<String>,
+    /// Only those at this node: its id, or the beginning of it
+    #[arg(long, value_name = "NODE", conflicts_with_all = ["drain", "drain_pool"])]
+    pub(crate) node: Option<String>,
+    /// Only those that run nothing
+    #[arg(long, conflicts_with_all = ["drain", "drain_pool"])]
+    pub(crate) idle: bool,
     /// Let workers of this name, or of this session, take nothing more and go
     #[arg(long, value_name = "WORKER")]
     pub(crate) drain: Option<String>,
+    /// Let all workers of this pool take nothing more and go
+    #[arg(long, value_name = "POOL", conflicts_with = "drain")]
+    pub(crate) drain_pool: Option<String>,
     /// Seconds that what they run may take to end; the rest is done elsewhere
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, requires = "drain")]
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     #[arg(value_parser = clap::value_parser!(u32).range(0..=86_400))]
     pub(crate) grace: u32,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `queues`
+#[derive(Args)]
+pub(crate) struct Queues {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -178,6 +178,118 @@ fn steps_at_workers_go_on_when_a_node_is_killed_and_none_runs_twice() {
     }
 }
 
+/// A worker of the queue `far` in the pool `p` at one node.
+fn worker_at(place: &Place, name: &str, node: &Node) -> Process {
+    let mut command = place.command(&[
+        "worker",
+        "--queues",
+        "far",
+        "--pool",
+        "p",
+        "--name",
+        name,
+        "--data-dir",
+        name,
+        "--slots",
+        "8",
+        "--server",
+        &node.url,
+    ]);
+    command
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
+    let mut worker = Started::of(command.spawn().unwrap());
+    worker.until("works for");
+    Process(Some(worker))
+}
+
+/// The workers that a node lists, by these flags.
+fn listed(place: &Place, node: &Node, flags: &[&str]) -> Vec<(String, String, u64)> {
+    let all = [&["workers", "--json", "--server", &node.url], flags].concat();
+    let list = place.json(&all);
+    assert!(list["unanswered"].is_null(), "{list:#}");
+    let of = |worker: &Value| {
+        let text = |field: &str| worker[field].as_str().unwrap().to_owned();
+        (
+            text("name"),
+            text("node"),
+            worker["count"].as_u64().unwrap(),
+        )
+    };
+    list["workers"].as_array().unwrap().iter().map(of).collect()
+}
+
+#[test]
+fn each_node_knows_the_workers_and_queues_of_all_and_lets_workers_of_others_go() {
+    let Some(schema) = TestSchema::new() else {
+        return;
+    };
+    let place = Place::new();
+    let here = place.path("").display().to_string();
+    let store = schema.text();
+    let one = Node::new(&place, "one", &store);
+    let two = Node::new(&place, "two", &store);
+    one.knows(&place, 2);
+    two.knows(&place, 2);
+    let _first = worker_at(&place, "first", &one);
+    let mut second = worker_at(&place, "second", &two);
+    let of_pool = ["--pool", "p"];
+    let names = |list: &[(String, String, u64)]| -> Vec<String> {
+        list.iter().map(|of| of.0.clone()).collect()
+    };
+    let at_one = listed(&place, &one, &of_pool);
+    assert_eq!(at_one, listed(&place, &two, &of_pool));
+    assert_eq!(names(&at_one), ["first", "second"]);
+    assert_ne!(at_one[0].1, at_one[1].1, "each is at its own node");
+    let at = listed(&place, &one, &["--queue", "far", "--node", &at_one[1].1]);
+    assert_eq!(names(&at), ["second"]);
+    let mut files = vec!["deploy".to_owned()];
+    for number in 0..WORKFLOWS {
+        let file = format!("w{number}.yaml");
+        place.write(&file, &workflow(number, &here));
+        files.push(file);
+    }
+    files.extend(["--server".to_owned(), two.url.clone()]);
+    let deploy: Vec<&str> = files.iter().map(String::as_str).collect();
+    place.good(&deploy);
+    let runs = start_all(&place, &one);
+    wait_for(&place, "begun", WORKFLOWS);
+    for node in [&one, &two] {
+        let busy: u64 = listed(&place, node, &of_pool).iter().map(|of| of.2).sum();
+        assert_eq!(busy, WORKFLOWS as u64);
+        assert_eq!(listed(&place, node, &["--pool", "p", "--idle"]).len(), 0);
+        let queues = place.json(&["queues", "--json", "--server", &node.url]);
+        let far = &queues["queues"].as_array().unwrap()[0];
+        assert_eq!(far["name"], "far", "{queues:#}");
+        assert_eq!(far["in_flight"], WORKFLOWS, "{queues:#}");
+        assert_eq!(far["attempts"], WORKFLOWS, "{queues:#}");
+        assert_eq!(far["slots"], 16, "{queues:#}");
+        let pool = &queues["pools"].as_array().unwrap()[0];
+        assert_eq!(
+            (&pool["workers"], &pool["free_slots"]),
+            (&2.into(), &6.into())
+        );
+    }
+    let drain = [
+        "workers", "--drain", "second", "--json", "--server", &one.url,
+    ];
+    let drained = place.json(&drain);
+    assert_eq!(drained["workers"][0]["name"], "second", "{drained:#}");
+    assert_eq!(drained["workers"][0]["draining"], true);
+    place.write("go", "");
+    let (status, ..) = second.0.take().unwrap().end();
+    assert_eq!(status, 0, "it has gone by itself");
+    for run in &runs {
+        let show = ["show", run, "--json", "--server", &two.url];
+        place.until(&show, |shown: &Value| shown["status"] == "succeeded");
+    }
+    assert_eq!(
+        ledger(&place, "ended").len(),
+        WORKFLOWS,
+        "each of them once"
+    );
+}
+
 #[test]
 fn a_server_says_why_it_cannot_join_others() {
     let Some(schema) = TestSchema::new() else {

@@ -20,6 +20,7 @@ mod logs;
 mod nouns;
 mod ops;
 mod place;
+mod pools;
 mod postgres;
 mod reference;
 mod runs;

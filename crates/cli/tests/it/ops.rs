@@ -210,6 +210,8 @@ fn metrics_are_answered_where_work_is_done() {
     };
     for line in [
         "kapell_worker_slots{worker=\"(here)\"} 3",
+        "kapell_queue_in_flight_attempts{queue=\"default\"} 1",
+        "kapell_queue_startable_attempts{queue=\"default\"} 0",
         "kapell_run_created_total{trigger=\"manual\"} 1",
         "kapell_runs{workflow=\"hold\",status=\"running\"} 1",
     ] {

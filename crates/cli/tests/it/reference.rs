@@ -25,7 +25,7 @@ steps:
 
 /// Lines that ask for what is not there, or what a run that waits for an answer does not take: names of
 /// operations and the status that says so.
-const REFUSED: [(&str, &str); 11] = [
+const REFUSED: [(&str, &str); 12] = [
     // No run has failed, none blocks anything, and the first step has ended.
     ("retry_run", "409"),
     ("restart_run", "409"),
@@ -38,6 +38,7 @@ const REFUSED: [(&str, &str); 11] = [
     // Names that are made up.
     ("act_on_notice", "409"),
     ("drain_worker", "404"),
+    ("drain_pool", "404"),
     ("call_hook", "404"),
 ];
 

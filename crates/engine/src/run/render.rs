@@ -277,13 +277,7 @@ impl Decider<'_> {
                     other => return Err(wrong("resources.cpu", "a number", &other)),
                 },
             };
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "held between 0 and a million cores"
-            )]
-            let millis = (cores.clamp(0.0, 1e6) * 1000.0).round() as u64;
-            needs.cpu_millis = millis;
+            needs.cpu_millis = millis(cores);
         }
         if let Some(memory) = &resources.memory {
             needs.memory_bytes = self.whole("resources.memory", memory, names)?;
@@ -419,4 +413,14 @@ fn percent_encode(text: &str, into: &mut String) {
             into.push_str(&format!("%{byte:02X}"));
         }
     }
+}
+
+/// Thousandths of a core.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "held between 0 and a million cores"
+)]
+pub(super) fn millis(cores: f64) -> u64 {
+    (cores.clamp(0.0, 1e6) * 1000.0).round() as u64
 }

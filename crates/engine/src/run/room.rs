@@ -114,15 +114,34 @@ impl Quota {
             && fits(self.gpus, needs.gpus.into())
     }
 
-    /// What is left of it beside such an attempt.
+    /// How many attempts with these needs are within it.
+    pub fn times(&self, needs: &TaskResources) -> u64 {
+        let times = |bound: Option<u64>, needed: u64| match bound {
+            Some(bound) if needed > 0 => bound / needed,
+            _ => u64::MAX,
+        };
+        times(self.steps, 1)
+            .min(times(self.cpu_millis, needs.cpu_millis))
+            .min(times(self.gpus, needs.gpus.into()))
+    }
+
+    /// What is left of it beside so many of them.
     #[must_use]
-    pub fn less(self, needs: &TaskResources) -> Self {
-        let less = |bound: Option<u64>, taken: u64| bound.map(|bound| bound.saturating_sub(taken));
+    pub fn less_times(self, needs: &TaskResources, count: u64) -> Self {
+        let less = |bound: Option<u64>, taken: u64| {
+            bound.map(|bound| bound.saturating_sub(taken.saturating_mul(count)))
+        };
         Self {
             steps: less(self.steps, 1),
             cpu_millis: less(self.cpu_millis, needs.cpu_millis),
             gpus: less(self.gpus, needs.gpus.into()),
         }
+    }
+
+    /// What is left of it beside such an attempt.
+    #[must_use]
+    pub fn less(self, needs: &TaskResources) -> Self {
+        self.less_times(needs, 1)
     }
 }
 

@@ -2,6 +2,10 @@
 
 use super::{Key, Kind};
 
+mod workers;
+
+pub use workers::*;
+
 /// A key whose variable and flag are those of its name, and none.
 const fn key(
     section: &'static str,
@@ -55,66 +59,6 @@ pub static BLOB_CACHE: Key = key(
     "4096",
     "MiB of blobs that a server over PostgreSQL keeps in its data directory, so that what is read again is not \
      read from the database; what was not read for longest goes. 0 is none.",
-);
-
-/// `worker.slots`
-pub static WORKER_SLOTS: Key = Key {
-    variable: Some("KAPELL_SLOTS"),
-    flag: Some("--slots"),
-    ..key(
-        "worker",
-        "slots",
-        Kind::Count(0, 10_000),
-        "0",
-        "Attempts at a time. 0 is by the machine: two for each core, at least 8.",
-    )
-};
-
-/// `worker.queues`
-pub static WORKER_QUEUES: Key = Key {
-    flag: Some("--queues"),
-    ..key(
-        "worker",
-        "queues",
-        Kind::List,
-        "",
-        "Queues whose work is done: these and no others. Empty is, for a worker, every queue that no worker \
-         names; for a server, every queue that no worker ever named.",
-    )
-};
-
-/// `worker.labels`
-pub static WORKER_LABELS: Key = Key {
-    flag: Some("--label"),
-    ..key(
-        "worker",
-        "labels",
-        Kind::List,
-        "",
-        "What is said of the worker, each as `zone=eu`: steps may ask for it by `resources.labels`.",
-    )
-};
-
-/// `worker.resources`
-pub static WORKER_RESOURCES: Key = Key {
-    flag: Some("--resource"),
-    ..key(
-        "worker",
-        "resources",
-        Kind::List,
-        "",
-        "What the worker has to give besides cores, memory and GPUs, each as `license=4`: steps ask for it by \
-         `resources.custom`.",
-    )
-};
-
-/// `worker.keep_failed`
-pub static WORKER_KEEP_FAILED: Key = key(
-    "worker",
-    "keep_failed",
-    Kind::Duration,
-    "24h",
-    "How long the directory of a failed attempt is kept, to be looked at.",
 );
 
 /// `dispatch.order`
@@ -521,7 +465,26 @@ pub static KEYS: &[&Key] = &[
     &WORKER_QUEUES,
     &WORKER_LABELS,
     &WORKER_RESOURCES,
+    &WORKER_POOL,
+    &WORKER_CPU,
+    &WORKER_MEMORY,
     &WORKER_KEEP_FAILED,
+    &POOL_MIN,
+    &POOL_MAX,
+    &POOL_QUEUES,
+    &POOL_DRIVER,
+    &POOL_COMMAND,
+    &POOL_SLOTS,
+    &POOL_CPU,
+    &POOL_MEMORY,
+    &POOL_GPUS,
+    &POOL_RESOURCES,
+    &POOL_LABELS,
+    &POOL_SPOT,
+    &POOL_EVERY,
+    &POOL_QUIET,
+    &POOL_START_TIMEOUT,
+    &POOL_GRACE,
     &DISPATCH_ORDER,
     &DISPATCH_AGING,
     &NAMESPACE_WEIGHT,

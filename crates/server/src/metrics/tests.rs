@@ -67,7 +67,7 @@ fn on() -> Options {
 fn names_follow_the_rule() {
     let units = [
         "seconds", "bytes", "info", "slots", "runs", "attempts", "entities", "requests", "fds",
-        "full", "waiting", "up",
+        "full", "waiting", "up", "cores", "gpus",
     ];
     let mut seen = BTreeSet::new();
     for (name, kind, _, help) in FAMILIES {

@@ -80,7 +80,7 @@ struct State {
     /// Asked, and not answered yet.
     asks: BTreeMap<u64, Waiting>,
     /// Not sent yet.
-    queue: VecDeque<(u64, Bytes)>,
+    queue: VecDeque<Ask>,
     /// Hints that are not sent yet.
     hints: Hints,
     /// Runs that change there are to be told.
@@ -137,8 +137,25 @@ impl Link {
         }
     }
 
-    /// Asks; `answer` is called once, on a thread that must not wait.
+    /// Asks the node; `answer` is called once, on a thread that must not wait.
     pub(super) fn ask(&self, request: Vec<u8>, answer: FromPeer) {
+        let ask = Ask {
+            request: request.into(),
+            ..Ask::default()
+        };
+        self.send(ask, answer);
+    }
+
+    /// Asks the server of the node, likewise.
+    pub(super) fn question(&self, question: Vec<u8>, answer: FromPeer) {
+        let ask = Ask {
+            question: question.into(),
+            ..Ask::default()
+        };
+        self.send(ask, answer);
+    }
+
+    fn send(&self, ask: Ask, answer: FromPeer) {
         let refused = {
             let mut state = self.state.lock();
             if state.closed || state.asks.len() >= limits::NODE_REQUESTS {
@@ -146,7 +163,7 @@ impl Link {
             } else {
                 state.last += 1;
                 let number = state.last;
-                state.queue.push_back((number, request.into()));
+                state.queue.push_back(Ask { number, ..ask });
                 let waiting = Waiting {
                     answer,
                     until: clock::steady() + ANSWER,
@@ -258,11 +275,11 @@ impl Link {
             let kind = Some(Kind::Work(work));
             return Some(Frame { kind });
         }
-        while let Some((number, request)) = state.queue.pop_front() {
+        while let Some(ask) = state.queue.pop_front() {
             // Its time may be over.
-            if let Some(waiting) = state.asks.get_mut(&number) {
+            if let Some(waiting) = state.asks.get_mut(&ask.number) {
                 waiting.sent = true;
-                let kind = Kind::Ask(Ask { number, request });
+                let kind = Kind::Ask(ask);
                 return Some(Frame { kind: Some(kind) });
             }
         }

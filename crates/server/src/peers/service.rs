@@ -139,8 +139,17 @@ async fn listen(nodes: Arc<Nodes>, from: NodeId, mut inbound: Streaming<Frame>, 
 }
 
 /// Does what is asked, here alone.
-fn answer(nodes: &Nodes, ask: Ask, place: OwnedSemaphorePermit, out: Out) {
+fn answer(nodes: &Arc<Nodes>, ask: Ask, place: OwnedSemaphorePermit, out: Out) {
     let number = ask.number;
+    if !ask.question.is_empty() {
+        let nodes = Arc::clone(nodes);
+        // It may look at the store.
+        tokio::task::spawn_blocking(move || {
+            let answer = nodes.answer_question(&ask.question);
+            send(number, answer, place, &out);
+        });
+        return;
+    }
     let request = match wire::request_from_bytes(&ask.request) {
         Ok(request) => request,
         Err(error) => {
@@ -170,6 +179,10 @@ fn say(
         // An error is small and can be written.
         Err(error) => wire::answer_to_bytes(&Err(error)).unwrap_or_default(),
     };
+    send(number, bytes, place, out);
+}
+
+fn send(number: u64, bytes: Vec<u8>, place: OwnedSemaphorePermit, out: &Out) {
     let answer = Kind::Answer(Answer {
         number,
         answer: bytes.into(),

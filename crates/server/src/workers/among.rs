@@ -65,8 +65,8 @@ impl Workers {
         Ok(())
     }
 
-    /// A worker names queues: from now on they are for workers that do.
-    pub(super) fn names(&self, queues: &Queues) -> Result<(), Error> {
+    /// A worker names queues, or will: from now on they are for workers that do.
+    pub(crate) fn names(&self, queues: &Queues) -> Result<(), Error> {
         let (Queues::Named(queues), OwnQueues::NeverNamed) = (queues, &self.settings.own) else {
             return Ok(());
         };

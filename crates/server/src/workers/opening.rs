@@ -265,8 +265,8 @@ impl Workers {
         for (_, report) in &mut reports {
             report.worker = Arc::clone(&worker);
         }
-        let mut known = Vec::new();
-        let mut unknown = Vec::new();
+        let (mut known, mut unknown) = (Vec::new(), Vec::new());
+        let at = self.since.elapsed();
         for (number, report) in reports {
             let name: Name = (report.run, report.place, report.offer);
             let ended = matches!(report.event, TaskEvent::Ended { .. });
@@ -275,6 +275,7 @@ impl Workers {
                     known.push(report);
                 }
             } else if session.reported(name, number) {
+                session.measured(&report, at);
                 known.push(report);
             } else {
                 // It was taken, or refused for good: an attempt is held until then.
@@ -412,6 +413,9 @@ fn about(hello: &proto::Hello) -> Result<About, Error> {
     if !is_name(&hello.name) {
         return refused(format!("`{}` is no name of a worker", hello.name));
     }
+    if !hello.pool.is_empty() && !is_name(&hello.pool) {
+        return refused(format!("`{}` is no name of a pool", hello.pool));
+    }
     if let Some(queue) = hello.queues.iter().find(|queue| !is_name(queue)) {
         return refused(format!("`{queue}` is no name of a queue"));
     }
@@ -470,6 +474,7 @@ fn about(hello: &proto::Hello) -> Result<About, Error> {
         inside: false,
         home: kapell_model::NodeId::default(),
         spot: hello.spot,
+        pool: Some(hello.pool.clone()).filter(|pool| !pool.is_empty()),
     })
 }
 
@@ -493,6 +498,7 @@ fn holds(hello: &proto::Hello) -> Result<Vec<(Holding, HeldTask)>, Error> {
             queue: message.queue.as_str().into(),
             attempt: held.attempt,
             light: held.light,
+            needs: held.needs.clone(),
             granted_at: now,
             report: 0,
             secrets: None,

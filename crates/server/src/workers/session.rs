@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foldhash::{HashMap, HashMapExt};
-use kapell_api::task::{Place, SecretText, Task, TaskResources, TextPart, Work};
+use kapell_api::task::{Place, Report, SecretText, Task, TaskEvent, TaskResources, TextPart, Work};
 use kapell_api::worker::{Holding, Queues};
 use kapell_model::{NodeId, Offer, RunId, SessionId, Time, limits};
 use kapell_node::lane::Seat;
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::logs::LogFiles;
+use super::usage::{Taken, Usage};
 
 /// Names one handing-out.
 pub(crate) type Name = (RunId, Place, Offer);
@@ -48,6 +49,9 @@ pub(crate) struct About {
     /// It can be taken away at any time.
     #[serde(default)]
     pub spot: bool,
+    /// The pool that it is one of.
+    #[serde(default)]
+    pub pool: Option<String>,
 }
 
 /// An attempt that the worker has.
@@ -59,6 +63,8 @@ pub(crate) struct HeldTask {
     pub(crate) queue: Arc<str>,
     pub(crate) attempt: u32,
     pub(crate) light: bool,
+    /// What it takes of the worker.
+    pub(crate) needs: TaskResources,
     pub(crate) granted_at: Time,
     /// The number of the report of its end, which waits for its commit; 0: there is none.
     pub(crate) report: u64,
@@ -78,6 +84,7 @@ impl HeldTask {
             queue: task.queue.clone(),
             attempt: task.attempt,
             light: process.is_none(),
+            needs: process.map_or_else(TaskResources::default, |process| process.resources.clone()),
             granted_at: now,
             report: 0,
             secrets: Some(secrets_of(&task.work)),
@@ -176,6 +183,8 @@ pub(crate) struct Session {
     pub(crate) logs_taken: u64,
     /// Places for contents on their way.
     pub(crate) contents: Arc<Semaphore>,
+    /// What of it was used.
+    pub(crate) usage: Usage,
 }
 
 impl Session {
@@ -196,6 +205,7 @@ impl Session {
             logs: Some(LogFiles::default()),
             logs_taken: 0,
             contents: Arc::new(Semaphore::new(limits::SESSION_CONTENTS)),
+            usage: Usage::default(),
         }
     }
 
@@ -324,6 +334,42 @@ impl Session {
             logs.close(name.0, &held.path, held.attempt);
         }
         (held.report > 0).then_some(held.report)
+    }
+
+    /// An attempt ended: what it asked for beside what it used, where both are known.
+    pub(crate) fn measured(&mut self, report: &Report, now: Duration) {
+        let TaskEvent::Ended {
+            started_at,
+            ended_at,
+            usage: Some(usage),
+            ..
+        } = &report.event
+        else {
+            return;
+        };
+        let name = (report.run, report.place, report.offer);
+        let Some(held) = self.held.get(&name) else {
+            return;
+        };
+        let millis = ended_at.since(*started_at).as_millis();
+        let millis = u64::try_from(millis).unwrap_or(0);
+        let asked = held.needs.cpu_millis.saturating_mul(millis) / 1_000;
+        if asked > 0 {
+            self.usage.ended(now, asked, usage.cpu_millis);
+        }
+    }
+
+    /// What of it is taken now. What it was given beyond its slots waits at it, and takes nothing yet.
+    pub(crate) fn taken_now(&self) -> Taken {
+        let running = self.held.values();
+        let running = running.filter(|held| !held.light && held.report == 0);
+        let mut taken = Taken::default();
+        for held in running {
+            taken.slots += 1;
+            taken.resources = std::mem::take(&mut taken.resources).more(&held.needs);
+        }
+        taken.slots = taken.slots.min(self.about.slots);
+        taken
     }
 
     /// What it has to give: nothing while it is away or drains.

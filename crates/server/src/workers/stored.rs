@@ -78,9 +78,24 @@ pub(crate) fn find(store: &dyn Store, session: SessionId) -> Result<Option<About
 
 /// Every session that was not over when the process before ended.
 pub(crate) fn read(store: &dyn Store) -> Result<Vec<(SessionId, About)>, Error> {
-    let rows = store
-        .documents(&[PREFIX], None, Order::Forward, limits::SESSIONS + 1)
-        .map_err(failure)?;
+    let mut rows: Vec<(Vec<u8>, String)> = Vec::new();
+    loop {
+        // As many as one node may have; several have more.
+        let after = rows.last().map(|(key, _)| key.clone());
+        let page = store
+            .documents(
+                &[PREFIX],
+                after.as_deref(),
+                Order::Forward,
+                limits::SESSIONS,
+            )
+            .map_err(failure)?;
+        let last = page.len() < limits::SESSIONS;
+        rows.extend(page);
+        if last {
+            break;
+        }
+    }
     let sessions = rows.into_iter().filter_map(|(key, text)| {
         let id = key.get(1..)?.try_into().ok().map(u64::from_be_bytes)?;
         match serde_json::from_str(&text) {

@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use kapell_api::task::{NoBlobs, Process, SecretText, TaskResources, TextPart, Work};
-use kapell_api::worker::{Holding, PROTOCOL, encode, proto};
+use kapell_api::worker::{Holding, PROTOCOL, Queues, encode, proto};
 use kapell_node::drive::Workers as _;
 use kapell_store::MemoryStore;
 
@@ -262,13 +262,18 @@ fn a_worker_that_does_not_read_loses_its_connection() {
 }
 
 #[test]
-fn a_worker_is_let_go_by_its_name_or_session() {
+fn a_worker_is_let_go_by_its_name_session_or_pool() {
     let workers = open(&memory(), LEASE);
-    let mut opened = workers.meet(hello()).unwrap();
-    let nobody = workers.drain("b", LEASE).unwrap_err();
-    assert_eq!(nobody.code, ErrorCode::WorkerNotFound);
-    for worker in ["a".to_owned(), opened.session.to_string()] {
-        assert!(workers.drain(&worker, LEASE).unwrap()[0].draining);
+    let hello = proto::Hello {
+        pool: "p".to_owned(),
+        ..hello()
+    };
+    let mut opened = workers.meet(hello).unwrap();
+    let named = |name: &str| Whom::Worker(name.to_owned());
+    assert!(workers.drain(&named("b"), LEASE).is_empty());
+    let session = opened.session.to_string();
+    for whom in [named("a"), named(&session), Whom::Pool("p".to_owned())] {
+        assert!(workers.drain(&whom, LEASE)[0].draining);
         let said = opened.end.messages.try_recv();
         assert!(matches!(said, Ok(ToWorker::Drain(LEASE))));
     }
@@ -515,4 +520,57 @@ fn the_worker_inside_is_let_in_beside_as_many_as_there_may_be() {
     assert_eq!(refused.code, ErrorCode::LimitReached);
     workers.hello(hello_inside(&[]), From::Inside).unwrap();
     assert_eq!(stored::read(&*store).unwrap().len(), limits::SESSIONS + 1);
+}
+
+#[test]
+fn what_a_worker_has_is_taken_of_what_it_can() {
+    let workers = open(&memory(), LEASE);
+    let hello = proto::Hello {
+        pool: "p".to_owned(),
+        capacity: Some(encode::resources(&TaskResources {
+            cpu_millis: 4_000,
+            ..TaskResources::default()
+        })),
+        ..hello()
+    };
+    let opened = workers.meet(hello).unwrap();
+    for counter in 1..=3 {
+        let mut task = task(opened.session, counter);
+        if let Work::Exec { process, .. } = &mut task.work {
+            process.resources.cpu_millis = 500;
+        }
+        workers.offer(vec![task]);
+    }
+    let view = &workers.list()[0];
+    assert_eq!(view.pool.as_deref(), Some("p"));
+    // What it was given beyond its slots waits at it.
+    assert_eq!((view.count, view.slots, view.free_slots), (3, 2, 0));
+    assert_eq!(view.free.cpu_millis, 2_500);
+    assert!(view.waste.is_none());
+}
+
+#[test]
+fn the_rows_of_more_sessions_than_one_node_has_are_all_read() {
+    let store = memory();
+    let about = About {
+        name: "a".to_owned(),
+        version: String::new(),
+        labels: BTreeMap::new(),
+        queues: Queues::Others,
+        capacity: TaskResources::default(),
+        slots: 1,
+        runtimes: Vec::new(),
+        opened_at: Time(1),
+        inside: false,
+        home: kapell_model::NodeId(7),
+        spot: false,
+        pool: None,
+    };
+    let many = 2 * limits::SESSIONS as u64 + 1;
+    for id in 1..=many {
+        stored::write(&*store, SessionId(id), &about).unwrap();
+    }
+    let read = stored::read(&*store).unwrap();
+    let ids: Vec<u64> = read.iter().map(|(id, _)| id.0).collect();
+    assert_eq!(ids, (1..=many).collect::<Vec<_>>());
 }

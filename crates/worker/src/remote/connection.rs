@@ -206,6 +206,7 @@ impl Inner {
             same_process: session.same_process,
             lost: lost.collect(),
             spot: self.config.spot,
+            pool: self.config.pool.clone().unwrap_or_default(),
             number: self.hellos.fetch_add(1, Ordering::Relaxed) + 1,
             ..proto::Hello::default()
         };

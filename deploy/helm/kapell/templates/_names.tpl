@@ -52,10 +52,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if .Values.token.value -}}{{ include "kapell.fullname" . }}-workers{{- else -}}{{ .Values.token.existingSecret }}{{- end -}}
 {{- end -}}
 
-{{/* What waits for a pool and what it runs, of `queues` and of `workers`, a beginning of their names. */}}
+{{/* What could start in the queues of a pool and what its workers run, of all nodes: of `queues` and `pool`. */}}
 {{- define "kapell.poolAttempts" -}}
-(sum(max by (queue) (kapell_queue_waiting_attempts{queue=~"{{ join "|" .queues }}"})) or vector(0))
-+ (sum(max by (worker) (kapell_worker_busy_attempts{worker=~"{{ .workers }}-[a-z0-9]+-[a-z0-9]+"})) or vector(0))
+(sum(kapell_queue_startable_attempts{queue=~"{{ join "|" .queues }}"}) or vector(0))
++ (sum(kapell_worker_busy_attempts{pool="{{ .pool }}"}) or vector(0))
 {{- end -}}
 
 {{/* Variables of a map, in the order of their names. A number of a file of values has a fraction for Helm. */}}

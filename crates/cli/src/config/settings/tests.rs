@@ -133,7 +133,7 @@ fn what_is_not_known_or_of_another_type_is_said_with_its_place() {
         ("[log]\nformat = \"xml\"", "`log.format`", "`json`"),
         ("[http]\ndeny = \"10.0.0.0/8\"", "`http.deny`", "list"),
         ("[metrics]\nenabled = \"yes\"", "`metrics.enabled`", "true"),
-        ("worker = 3", "`worker`", "worker.slots"),
+        ("worker = 3", "`worker`", "worker."),
         ("= nonsense", "no TOML", "kapell.toml"),
     ] {
         let error = read(text, &[]).unwrap_err();
