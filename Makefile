@@ -40,6 +40,7 @@ else
 	$(CARGO) test --quiet --workspace
 endif
 	$(MAKE) sim
+	$(MAKE) chaos
 	$(MAKE) examples
 	$(MAKE) api
 	$(MAKE) deploy
@@ -79,7 +80,7 @@ api: build needs-python
 
 # Needs the right to make networks and mounts (root), and says so where that is missing.
 chaos: needs-build postgresql
-	MINUTES=$(MINUTES) $(CARGO) test --quiet --workspace --test chaos_cluster -- --ignored --nocapture
+	MINUTES=$(MINUTES) $(CARGO) test --quiet --workspace --test chaos_cluster -- --nocapture
 
 cluster: needs-build needs-python postgresql
 	$(CARGO) build --release -p kapell-cli

@@ -109,7 +109,9 @@ fn lines(plan: &DeployPlan) -> Vec<Line> {
         .filter(|change| change.action != DeployAction::Keep)
         .count();
     let deleted = plan.changes.iter();
-    let deleted = deleted.filter(|change| change.action == DeployAction::Delete).count();
+    let deleted = deleted
+        .filter(|change| change.action == DeployAction::Delete)
+        .count();
     let what = words::count(changed as u64, "workflow");
     let last = match (changed, plan.applied) {
         (0, _) => "nothing changes".to_owned(),
