@@ -19,6 +19,9 @@ struct Arguments {
     /// The first seed.
     #[arg(long, default_value_t = 0)]
     start: u64,
+    /// Seeds of several nodes, not of one.
+    #[arg(long)]
+    cluster: bool,
     /// Only this seed.
     #[arg(long)]
     seed: Option<u64>,
@@ -73,16 +76,22 @@ impl Player {
         if let Some(path) = self.arguments.file.clone() {
             return self.one("file", &kept::read(&path)?, true);
         }
+        let (make, sort): (fn(u64) -> Scenario, _) = if self.arguments.cluster {
+            (generate::cluster, "cluster-seed")
+        } else {
+            (generate::scenario, "seed")
+        };
         if let Some(seed) = self.arguments.seed {
-            let scenario = generate::scenario(seed);
-            return self.one(&format!("seed-{seed}"), &scenario, true);
+            return self.one(&format!("{sort}-{seed}"), &make(seed), true);
         }
         for (name, scenario) in kept::all()? {
-            self.one(&name, &scenario, false)?;
+            if scenario.cluster.is_some() == self.arguments.cluster {
+                self.one(&name, &scenario, false)?;
+            }
         }
         for seed in self.arguments.start..self.arguments.start + self.arguments.seeds {
-            let scenario = generate::scenario(seed);
-            self.one(&format!("seed-{seed}"), &scenario, seed % TWICE == 0)?;
+            let name = format!("{sort}-{seed}");
+            self.one(&name, &make(seed), seed % TWICE == 0)?;
             if self.failed >= self.arguments.failures {
                 break;
             }
@@ -122,7 +131,7 @@ impl Player {
             "{name} FAILED {}: {}",
             failure.what, failure.detail
         ))?;
-        let keeps = name.starts_with("seed-") && failure.what != "generator";
+        let keeps = name.contains("seed-") && failure.what != "generator";
         if keeps && !self.arguments.no_shrink && !self.arguments.trace {
             let (mut smaller, failure) = shrink::shrink(scenario, &failure);
             smaller.note = format!("{name}: {}: {}", failure.what, failure.detail);

@@ -43,8 +43,19 @@ impl Checks {
         self.sent.extend(sent);
     }
 
-    /// A signal that a step sent is kept by the commit that says so.
+    /// A signal that a step sent is kept by the commit that says so; of several lanes later.
     pub(super) fn sent_kept(&mut self) -> Verdict {
+        if self.spread {
+            let sent = std::mem::take(&mut self.sent);
+            let open = |(key, id): &(EntityKey, String)| !self.keeps(key, id);
+            self.sent = sent.into_iter().filter(open).collect();
+            return Ok(());
+        }
+        self.sent_settled()
+    }
+
+    /// Every signal that a step sent is kept.
+    pub(super) fn sent_settled(&mut self) -> Verdict {
         for (key, id) in std::mem::take(&mut self.sent) {
             if !self.keeps(&key, &id) {
                 return wrong(

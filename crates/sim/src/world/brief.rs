@@ -3,13 +3,13 @@
 use kapell_node::Answer;
 use kapell_node::lane::{Input, Output};
 
-pub(super) fn micros(at: i64) -> f64 {
+pub(crate) fn micros(at: i64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "for people")]
     let seconds = at as f64 / 1_000_000.0;
     seconds
 }
 
-pub(super) fn brief_input(input: &Input) -> String {
+pub(crate) fn brief_input(input: &Input) -> String {
     match input {
         Input::Loaded(key, result) => match result {
             Ok(found) => format!("Loaded {key:?} found {}", found.is_some()),
@@ -43,7 +43,7 @@ pub(super) fn brief_input(input: &Input) -> String {
     }
 }
 
-pub(super) fn brief_output(output: &Output) -> String {
+pub(crate) fn brief_output(output: &Output) -> String {
     match output {
         Output::Commit(commit, contents) => {
             let touched: Vec<String> = commit
@@ -87,7 +87,7 @@ pub(super) fn brief_output(output: &Output) -> String {
     }
 }
 
-pub(super) fn brief_answer(answer: &Answer) -> String {
+pub(crate) fn brief_answer(answer: &Answer) -> String {
     match answer {
         Answer::Started(run) => format!("started {run}"),
         Answer::Done => "done".to_owned(),

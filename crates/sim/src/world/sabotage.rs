@@ -69,7 +69,7 @@ impl World<'_> {
         };
         let mut changed = definition.clone();
         change(&mut changed);
-        self.row(&changed)
+        crate::versions::version_row(&changed, self.wall())
     }
 
     /// What becomes of an output of the lane; none if nothing does.
