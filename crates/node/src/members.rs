@@ -290,9 +290,7 @@ impl Members {
     }
 
     fn lacking(&self) -> ShardSet {
-        let mut lacking = self.wanted.clone();
-        lacking.extend(self.doubtful.iter());
-        lacking.without(&self.holds)
+        self.wanted.with(&self.doubtful).without(&self.holds)
     }
 
     /// The lease is over before the store answered.

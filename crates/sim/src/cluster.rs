@@ -464,12 +464,6 @@ impl<'a> Cluster<'a> {
             self.is_settled()
         )
     }
-
-    /// The worker that a session is of, counted as those of [`crate::worker`] are.
-    fn host(&self, session: SessionId) -> usize {
-        let row = self.rows.get(&session);
-        row.map_or(usize::MAX, |(worker, _)| worker + 1)
-    }
 }
 
 fn named(task: &kapell_api::task::Task) -> (RunId, kapell_api::task::Place, Offer) {

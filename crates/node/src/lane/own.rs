@@ -144,6 +144,12 @@ impl Lane {
                 return;
             }
         };
+        if leases.is_empty() && !self.recovering && !self.owns.alone {
+            // Others still own what was to be taken: whoever wants it asks again, and nothing is new to read.
+            self.owns.taking = None;
+            self.tell_held();
+            return;
+        }
         self.leases
             .extend(leases.into_iter().map(|lease| (lease.shard, lease)));
         if !self.owns.alone {
