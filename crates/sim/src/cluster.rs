@@ -48,7 +48,7 @@ const PATIENCE: i64 = 6 * 3_600 * 1_000_000;
 const HAPPENINGS: u64 = 20_000_000;
 
 /// After the last request and fault people resume and dismiss so often.
-const CARE: i64 = 120 * 1_000_000;
+const CARE: i64 = 30 * 1_000_000;
 
 /// How often it is looked whether all is over.
 const LOOK: i64 = 1_000_000;

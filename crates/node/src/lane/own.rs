@@ -78,6 +78,15 @@ impl Lane {
         &self.owns.shards
     }
 
+    /// The shards that it may write now.
+    pub(super) fn held_shards(&self) -> ShardSet {
+        if self.leases.len() == self.owns.shards.len() {
+            // It holds what it owns: no need to look at each.
+            return self.owns.shards.clone();
+        }
+        self.leases.keys().copied().collect()
+    }
+
     pub(super) fn own(&mut self, change: Own) {
         match change {
             Own::Take(shards, dead) => {

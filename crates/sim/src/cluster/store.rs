@@ -205,7 +205,10 @@ impl Cluster<'_> {
             Err(lost())
         };
         let (result, after) = if away {
-            (Err(lost()), self.rng.magnitude(1_000, TIMEOUT))
+            let after = self.rng.magnitude(1_000, TIMEOUT);
+            let who = (at, self.nodes[at].life);
+            self.owners.troubled(who, self.now + after);
+            (Err(lost()), after)
         } else {
             (result, self.rng.between(1, 1_000))
         };

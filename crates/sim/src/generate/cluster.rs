@@ -13,7 +13,7 @@ const LONGEST: u64 = 20;
 /// The scenario of a seed.
 pub fn cluster(seed: u64) -> Scenario {
     let mut rng = Rng::new(seed ^ 0x636c_7573_7465_7221);
-    let count = 2 + rng.place(5);
+    let count = 1 + rng.place(4);
     let mut workflows: Vec<Value> = (0..count)
         .map(|index| workflow::Writer::new(&mut rng, index, count).workflow())
         .collect();
@@ -23,15 +23,15 @@ pub fn cluster(seed: u64) -> Scenario {
             workflows.push(next);
         }
     }
-    let span = rng.magnitude(20 * SECOND, 150 * SECOND);
+    let span = rng.magnitude(20 * SECOND, 100 * SECOND);
     let mut requests = requests(&mut rng, span, count, workflows.len());
-    let many = rng.chance(100);
+    let many = rng.chance(50);
     let nodes = Nodes {
         count: if many { 5 } else { 2 + rng.place(4) },
         lease: *rng.pick(&[5 * SECOND, 5 * SECOND, 10 * SECOND]),
         skew: *rng.pick(&[0, 100_000, 5 * SECOND, 60 * SECOND]),
     };
-    let workers = if many { 50 } else { 1 + rng.place(10) };
+    let workers = if many { 50 } else { 1 + rng.place(8) };
     let far = workers_of(&mut rng, workers);
     let faults = if rng.chance(150) {
         Vec::new()
