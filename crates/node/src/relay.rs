@@ -108,6 +108,8 @@ struct Home {
     queues: Queues,
     /// It has not said what it holds since the process began.
     unheard: bool,
+    /// The number of its worker's hello.
+    hello: u64,
 }
 
 /// A session whose home another is.
@@ -115,6 +117,8 @@ struct Home {
 struct Far {
     home: NodeId,
     queues: Queues,
+    /// The number of its worker's hello there; 0 if that is not known.
+    hello: u64,
     /// Its home is gone, or does not know it: it is over then, unless it comes to another.
     until: Option<Instant>,
 }

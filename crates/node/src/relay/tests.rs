@@ -142,7 +142,7 @@ impl World {
             light_window: 4,
             ..nothing(&Queues::Others)
         };
-        let change = SessionChange::Open { seat, holds };
+        let change = SessionChange::Open { seat, holds, hello: 0 };
         self.on(id, |relay| relay.session(S, change));
     }
 }
@@ -435,7 +435,7 @@ fn what_a_session_holds_counts_once_its_home_has_answered() {
     takes(&mut world.at(C).relay, &[lease(2)]);
     let open = |holds| {
         let seat = nothing(&Queues::Others);
-        Word::Session(S, SessionChange::Open { seat, holds })
+        Word::Session(S, SessionChange::Open { seat, holds, hello: 0 })
     };
     world.at(C).relay.hear(B, open(Vec::new()));
     let hears = |world: &mut World| {

@@ -59,8 +59,14 @@ impl Cluster<'_> {
         let left = left - self.now;
         if left > 0 {
             self.later(at, left, Step::Lease(id));
-        } else {
-            self.end_session(at, id, false);
+            return;
+        }
+        let me = self.process(at).map(|process| process.id);
+        match self.rows.get(&id).copied() {
+            Some((_, home)) if Some(home) != me => {
+                self.with_relay(at, |relay| relay.moved(id, home));
+            }
+            _ => self.end_session(at, id, false),
         }
     }
 
@@ -82,8 +88,11 @@ impl Cluster<'_> {
         }
     }
 
-    fn remove_row(&mut self, _at: usize, id: SessionId) {
-        self.rows.remove(&id);
+    fn remove_row(&mut self, at: usize, id: SessionId) {
+        let me = self.process(at).map(|process| process.id);
+        if self.rows.get(&id).is_some_and(|(_, home)| Some(*home) == me) {
+            self.rows.remove(&id);
+        }
     }
 
     pub(super) fn server_hears(&mut self, at: usize, worker: usize, link: u64, up: Up) {
@@ -176,7 +185,9 @@ impl Cluster<'_> {
         };
         let far = &self.scenario.far[worker];
         if let Some(seat) = self.session_at(at, id).map(|session| session.seat(far)) {
-            let open = SessionChange::Open { seat, holds };
+            let hello = self.session_at(at, id).and_then(|session| session.link);
+            let hello = hello.unwrap_or(0);
+            let open = SessionChange::Open { seat, holds, hello };
             self.with_relay(at, |relay| relay.session(id, open));
         }
     }

@@ -58,7 +58,7 @@ impl World<'_> {
             spot: false,
         };
         let holds = Vec::new();
-        Input::Session(NEAR, SessionChange::Open { seat, holds })
+        Input::Session(NEAR, SessionChange::Open { seat, holds, hello: 0 })
     }
 
     pub(super) fn fault(&mut self, fault: &Fault) {
