@@ -146,6 +146,9 @@ mod tests {
         assert_eq!(set.iter().collect::<ShardSet>(), set);
         assert_eq!(all.iter().collect::<ShardSet>(), all);
         let one: ShardSet = [Shard(64)].into_iter().collect();
-        assert_eq!(set.with(&one).iter().collect::<Vec<_>>(), [Shard(0), Shard(64), Shard(4095)]);
+        assert_eq!(
+            set.with(&one).iter().collect::<Vec<_>>(),
+            [Shard(0), Shard(64), Shard(4095)]
+        );
     }
 }

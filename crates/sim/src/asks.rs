@@ -136,11 +136,7 @@ impl Asker<'_> {
                 version,
                 by: person,
             } => {
-                let workflow = self
-                    .workflows
-                    .get(workflow)?
-                    .get("workflow")?
-                    .as_str()?;
+                let workflow = self.workflows.get(workflow)?.get("workflow")?.as_str()?;
                 ClientRequest::Start(Box::new(StartRun {
                     namespace: NAMESPACE.into(),
                     workflow: workflow.into(),
@@ -322,7 +318,6 @@ impl Asker<'_> {
             request: what(&mut rng)?,
         })
     }
-
 }
 
 /// A step skipped, by an admin in half of all cases.

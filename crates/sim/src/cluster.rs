@@ -13,6 +13,7 @@
 //! - **Clocks** of walls differ, and jump; leases count on clocks that do not.
 
 mod faults;
+pub mod grow;
 mod homes;
 mod link;
 mod node;
@@ -50,6 +51,10 @@ const HAPPENINGS: u64 = 20_000_000;
 /// After the last request and fault people resume and dismiss so often.
 const CARE: i64 = 30 * 1_000_000;
 
+/// The same once that has gone on for a while: some workflows ask people a hundred things.
+const CARE_LATER: i64 = 3 * 1_000_000;
+const LATER: i64 = 900 * 1_000_000;
+
 /// How often it is looked whether all is over.
 const LOOK: i64 = 1_000_000;
 
@@ -62,7 +67,13 @@ enum Happening {
     Goes(usize, u64),
     /// Something comes to a node, in this life of it.
     At(usize, u64, Box<Step>),
-    Land(usize, u64, Arc<Commit>, Vec<(BlobRef, Vec<u8>)>, Option<Fate>),
+    Land(
+        usize,
+        u64,
+        Arc<Commit>,
+        Vec<(BlobRef, Vec<u8>)>,
+        Option<Fate>,
+    ),
     LateLand(usize, u64, Arc<Commit>, Vec<(BlobRef, Vec<u8>)>),
     Alarm(u64, Alarm),
     Far(usize, workers::Step),
@@ -115,6 +126,11 @@ struct Cluster<'a> {
     sabotage: Option<Sabotage>,
     failure: Option<Failure>,
     counts: Counts,
+    /// A node that starts at another time than the others.
+    late: Option<(usize, i64)>,
+    /// When counts are noted, and those that were.
+    marks: Vec<i64>,
+    marked: Vec<(Counts, u64)>,
 }
 
 /// Work of a cluster, as counts.
@@ -208,6 +224,9 @@ impl<'a> Cluster<'a> {
             sabotage: None,
             failure: None,
             counts: Counts::default(),
+            late: None,
+            marks: Vec::new(),
+            marked: Vec::new(),
         }
     }
 
@@ -275,7 +294,8 @@ impl<'a> Cluster<'a> {
         }
         for node in 0..self.nodes.len() {
             let after = self.rng.magnitude(1_000, 10_000_000);
-            self.plan(after, Happening::Start(node));
+            let late = self.late.filter(|(late, _)| *late == node);
+            self.plan(late.map_or(after, |(_, at)| at), Happening::Start(node));
         }
         self.far_begin();
         self.plan(LOOK, Happening::Look);
@@ -398,6 +418,13 @@ impl<'a> Cluster<'a> {
     /// What can be seen now and then; and the care of people after all is over.
     fn look(&mut self) {
         self.plan(LOOK, Happening::Look);
+        while self
+            .marks
+            .get(self.marked.len())
+            .is_some_and(|at| *at <= self.now)
+        {
+            self.marked.push((self.counts.clone(), self.commits));
+        }
         if self.happenings > HAPPENINGS {
             let open = self.checks.open();
             self.fail("endless", format!("too much happens; open: {open}"));
@@ -415,7 +442,8 @@ impl<'a> Cluster<'a> {
             self.judge(verdict);
         }
         if self.now >= self.care_at {
-            self.care_at = self.now + CARE;
+            let later = self.now > self.last_plan + LATER;
+            self.care_at = self.now + if later { CARE_LATER } else { CARE };
             for request in self.checks.care() {
                 self.send(request);
             }
@@ -432,6 +460,7 @@ impl<'a> Cluster<'a> {
 
     fn is_over(&self) -> bool {
         self.now > self.last_plan
+            && self.marked.len() == self.marks.len()
             && self.checks.all_ended()
             && self.asks.is_empty()
             && self.worker.is_empty()

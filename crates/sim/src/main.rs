@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser;
+use kapell_sim::cluster::grow;
 use kapell_sim::scenario::Scenario;
 use kapell_sim::{generate, kept, play, shrink};
 
@@ -12,6 +13,10 @@ const TWICE: u64 = 16;
 
 /// Simulates the node on virtual time, with everything that can go wrong.
 #[derive(Parser)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of the command line"
+)]
 struct Arguments {
     /// How many seeds.
     #[arg(long, default_value_t = 500)]
@@ -22,6 +27,9 @@ struct Arguments {
     /// Seeds of several nodes, not of one.
     #[arg(long)]
     cluster: bool,
+    /// Counts what clusters of one to twenty nodes do, with so many workers to a node.
+    #[arg(long)]
+    grow: Option<usize>,
     /// Only this seed.
     #[arg(long)]
     seed: Option<u64>,
@@ -50,6 +58,9 @@ struct Player {
 
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
+    if let Some(workers) = arguments.grow {
+        return grows(workers);
+    }
     let mut player = Player {
         arguments,
         passed: 0,
@@ -69,6 +80,31 @@ fn main() -> anyhow::Result<ExitCode> {
 
 fn say(line: &str) -> std::io::Result<()> {
     writeln!(std::io::stdout().lock(), "{line}")
+}
+
+/// Prints counts of clusters, with so many workers to a node.
+fn grows(workers: usize) -> anyhow::Result<ExitCode> {
+    for nodes in [1, 5, 10, 20] {
+        let steps = nodes * workers * grow::STEPS;
+        say(&format!(
+            "{nodes} nodes, {} workers, {steps} steps",
+            nodes * workers
+        ))?;
+        let parts = grow::grow(nodes, nodes * workers);
+        let parts = parts.map_err(|failure| anyhow::anyhow!("{failure:?}"))?;
+        for part in parts {
+            let counts = &part.counts;
+            let (commits, shards, takes) = (part.commits, counts.shards, counts.takes);
+            let (name, offers) = (part.name, counts.offers);
+            say(&format!(
+                "  {name}: {commits} commits, {offers} attempts, {shards} shards taken in {takes}"
+            ))?;
+            for (kind, (words, names)) in &counts.words {
+                say(&format!("    {kind}: {words} words, {names} names"))?;
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 impl Player {

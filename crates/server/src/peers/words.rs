@@ -63,7 +63,6 @@ pub(super) fn encoded(word: Word) -> Vec<(Work, usize)> {
                 number,
                 session: id.0,
                 holds: held(&holds),
-                hello,
             };
             one(Said::Holds(holds), size)
         }
@@ -146,6 +145,7 @@ fn changed(change: SessionChange) -> (Option<Change>, usize) {
             let open = proto::Open {
                 seat: Some(seated(&seat)),
                 holds: held(&holds),
+                hello,
             };
             (Change::Open(open), holds.len() * NAME_BYTES + NAME_BYTES)
         }

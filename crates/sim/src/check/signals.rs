@@ -114,7 +114,8 @@ impl Checks {
             // Of several lanes the answer takes its time, and another question may be asked by then.
             Some(Waiting::Approval { given, .. })
                 if !self.spread
-                    && shadow.generation == 0 && !given.iter().any(|given| *given.by == *said.by) =>
+                    && shadow.generation == 0
+                    && !given.iter().any(|given| *given.by == *said.by) =>
             {
                 let detail = format!("{run} forgot what `{}` said to `{}`", said.by, said.step);
                 wrong("approval", detail)

@@ -332,7 +332,10 @@ impl Checks {
             self.owed.remove(key);
         }
         for (key, facts) in &now.facts {
-            let fates = facts.iter().filter(|(event, _)| fate(event).is_some()).count();
+            let fates = facts
+                .iter()
+                .filter(|(event, _)| fate(event).is_some())
+                .count();
             self.owed.entry(key.clone()).or_default().1 += fates as u64;
         }
         for (name, signals) in &now.came {
@@ -357,8 +360,12 @@ impl Checks {
                     namespace: crate::world::NAMESPACE.into(),
                     name: name.clone(),
                 };
-                let told = self.topic(&topic).is_some_and(|topic| topic.tells(key, None));
-                let wanted = signals.iter().filter(|signal| takes(source, signal, &scope_of(signal)));
+                let told = self
+                    .topic(&topic)
+                    .is_some_and(|topic| topic.tells(key, None));
+                let wanted = signals
+                    .iter()
+                    .filter(|signal| takes(source, signal, &scope_of(signal)));
                 let wanted = wanted.count() as u64;
                 if told && wanted > 0 {
                     self.owed.entry(key.clone()).or_default().0 += wanted;

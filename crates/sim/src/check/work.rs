@@ -54,7 +54,10 @@ impl Checks {
             Some(other) => {
                 let path = shadow.name(task.place);
                 let (offer, beside) = (task.offer, other.offer);
-                wrong("twice", format!("{path} begins as {offer:?} beside {beside:?}"))
+                wrong(
+                    "twice",
+                    format!("{path} begins as {offer:?} beside {beside:?}"),
+                )
             }
         }
     }

@@ -2,7 +2,8 @@
 
 use kapell_node::lane::{Input, Output};
 use kapell_node::members;
-use kapell_store::Commit;
+use kapell_node::relay::Word;
+use kapell_store::{Cluster as _, Commit, Mail};
 
 use super::node::Step;
 use super::{Cluster, Happening};
@@ -32,6 +33,12 @@ impl Cluster<'_> {
             Fault::Slow { span, factor } => {
                 self.slow_until = self.now + span;
                 self.slow = factor;
+                // Where one answer takes as long as a lease, who had luck may follow who had none.
+                for at in 0..self.nodes.len() {
+                    let who = (at, self.nodes[at].life);
+                    self.owners
+                        .troubled(who, self.slow_until + self.about.lease);
+                }
             }
             Fault::LostAnswer { fate } => self.fates.push_back(fate),
             Fault::Far { worker, ref what } => self.far_fault(worker, what),
@@ -135,7 +142,38 @@ impl Cluster<'_> {
 
     /// What the store answers.
     pub(super) fn spoil_input(&self, input: Input) -> Input {
-        input
+        match (self.sabotage, input) {
+            (Some(Sabotage::Doubles), Input::Mail(Ok(mail))) => {
+                let twice = mail.into_iter().flat_map(|mail| {
+                    let again = Mail {
+                        number: mail.number + 1,
+                        ..mail.clone()
+                    };
+                    [mail, again]
+                });
+                Input::Mail(Ok(twice.collect()))
+            }
+            (_, input) => input,
+        }
+    }
+
+    /// Somebody who lives is said to be gone, before another takes shards.
+    pub(super) fn robs(&self, at: usize, output: &Output) {
+        let (Some(Sabotage::Robs), Output::Acquire(..)) = (self.sabotage, output) else {
+            return;
+        };
+        let others = (0..self.nodes.len()).filter(|other| *other != at);
+        let mut processes = others.filter_map(|other| self.nodes[other].process.as_ref());
+        if let Some(process) = processes.next() {
+            // The store of a simulation does not fail.
+            let _ = self.store.leave(process.id);
+        }
+    }
+
+    /// True if a node does not hear what workers of others hold.
+    pub(super) fn is_deaf_to(&self, word: &Word) -> bool {
+        let answers = matches!(word, Word::Holds(..) | Word::Told(_));
+        answers && matches!(self.sabotage, Some(Sabotage::Deafens))
     }
 
     pub(super) fn forgets_sessions(&self) -> bool {

@@ -28,7 +28,9 @@ impl Cluster<'_> {
 
     /// Says something to the worker of a session.
     fn say_to(&mut self, at: usize, id: SessionId, down: Down) {
-        let known = self.session_at(at, id).map(|known| (known.worker, known.link));
+        let known = self
+            .session_at(at, id)
+            .map(|known| (known.worker, known.link));
         if let Some((worker, Some(link))) = known {
             self.say_down(worker, link, down);
         }
@@ -90,7 +92,11 @@ impl Cluster<'_> {
 
     fn remove_row(&mut self, at: usize, id: SessionId) {
         let me = self.process(at).map(|process| process.id);
-        if self.rows.get(&id).is_some_and(|(_, home)| Some(*home) == me) {
+        if self
+            .rows
+            .get(&id)
+            .is_some_and(|(_, home)| Some(*home) == me)
+        {
             self.rows.remove(&id);
         }
     }
@@ -318,7 +324,9 @@ impl Cluster<'_> {
 
     fn workers_stop(&mut self, at: usize, names: &[Name]) {
         for id in self.sessions_of(at) {
-            let stops = self.session_at(at, id).and_then(|session| session.stop(names));
+            let stops = self
+                .session_at(at, id)
+                .and_then(|session| session.stop(names));
             if let Some(stops) = stops {
                 self.say_to(at, id, stops);
             }
@@ -346,7 +354,9 @@ impl Cluster<'_> {
 
     fn sessions_of(&mut self, at: usize) -> Vec<SessionId> {
         let process = self.process(at);
-        process.map_or_else(Vec::new, |process| process.sessions.keys().copied().collect())
+        process.map_or_else(Vec::new, |process| {
+            process.sessions.keys().copied().collect()
+        })
     }
 
     /// A session has another home now.

@@ -166,9 +166,11 @@ impl Cluster<'_> {
     }
 
     pub(super) fn hears_word(&mut self, at: usize, from: NodeId, number: u64, word: Word) {
-        let last = self.process(at).and_then(|own| own.last.get(&from).copied());
+        let last = self
+            .process(at)
+            .and_then(|own| own.last.get(&from).copied());
         // A newer connection of the same node counts.
-        if last == Some(number) {
+        if last == Some(number) && !self.is_deaf_to(&word) {
             self.note(|| {
                 let text = format!("{word:?}");
                 let text: String = text.chars().take(300).collect();
@@ -197,7 +199,13 @@ impl Cluster<'_> {
     }
 
     /// The answer to a node that asked on a connection.
-    pub(super) fn answer_node(&mut self, at: usize, to: NodeId, (number, ask): (u64, u64), bytes: Vec<u8>) {
+    pub(super) fn answer_node(
+        &mut self,
+        at: usize,
+        to: NodeId,
+        (number, ask): (u64, u64),
+        bytes: Vec<u8>,
+    ) {
         let (now, wire) = (self.now, self.scenario.knobs.wire);
         let (Some(there), Some(from)) = (self.place(to), self.process(at).map(|own| own.id)) else {
             return;

@@ -136,8 +136,8 @@ impl Node {
     /// True if nothing is in flight there.
     pub(super) fn is_idle(&self) -> bool {
         self.process.as_ref().is_none_or(|process| {
-            let sessions = process.sessions.values();
-            process.lane.in_flight() == 0 && sessions.fold(true, |idle, of| idle && of.held.is_empty())
+            let mut sessions = process.sessions.values();
+            process.lane.in_flight() == 0 && sessions.all(|of| of.held.is_empty())
         })
     }
 }
@@ -260,19 +260,30 @@ impl Cluster<'_> {
             Step::Answer(of, input) => self.store_answers(at, of, input),
             Step::Committed(of, result) => {
                 let lost = of != self.store_life;
-                let result = if lost { Err(super::store::lost()) } else { result };
+                let result = if lost {
+                    Err(super::store::lost())
+                } else {
+                    result
+                };
                 self.give_lane(at, Input::Committed(result));
             }
             Step::Beaten(of, result) => {
                 let lost = of != self.store_life;
-                let result = if lost { Err(super::store::lost()) } else { result };
+                let result = if lost {
+                    Err(super::store::lost())
+                } else {
+                    result
+                };
                 self.members(at, members::Input::Beaten(result));
             }
             Step::Asks(leases) => self.with_relay(at, |relay| relay.ask(&leases)),
             Step::Members(input) => self.members(at, input),
             Step::MembersTick => {
                 let now = self.now;
-                if self.process(at).is_some_and(|own| own.members_at == Some(now)) {
+                if self
+                    .process(at)
+                    .is_some_and(|own| own.members_at == Some(now))
+                {
                     self.members(at, members::Input::Tick);
                 }
             }
@@ -319,7 +330,7 @@ impl Cluster<'_> {
     // The lane.
 
     /// Something for the lane, after all that is on its way there.
-    pub(super) fn to_lane(&mut self, at: usize, input: Input) {
+    pub(super) fn tell_lane(&mut self, at: usize, input: Input) {
         let after = self.rng.between(0, 50);
         let now = self.now;
         let Some(process) = self.process(at) else {
@@ -398,7 +409,10 @@ impl Cluster<'_> {
             self.later(at, after, Step::Wake);
         }
         if spins {
-            self.fail("spins", format!("node {at} is to be ticked at {next} and it is {wall}"));
+            self.fail(
+                "spins",
+                format!("node {at} is to be ticked at {next} and it is {wall}"),
+            );
         }
         if !outputs.is_empty()
             && let Some(span) = self.nodes[at].torn.take()
@@ -459,7 +473,9 @@ impl Cluster<'_> {
             self.trace(3, &task.offer.counter.to_le_bytes());
             self.counts.offers += 1;
             let shard = task.run.shard();
-            if !self.owners.is_of(shard, (at, life)) || !self.checks.is_epoch(shard, task.offer.epoch) {
+            if !self.owners.is_of(shard, (at, life))
+                || !self.checks.is_epoch(shard, task.offer.epoch)
+            {
                 // By a process that stood still, and that others have followed since.
                 self.checks.offered_late(task);
                 continue;
@@ -484,9 +500,9 @@ impl Cluster<'_> {
         says(&mut process.relay);
         for output in process.relay.outputs() {
             match output {
-                relay::Output::Reports(reports) => self.to_lane(at, Input::Reports(reports)),
+                relay::Output::Reports(reports) => self.tell_lane(at, Input::Reports(reports)),
                 relay::Output::Session(id, change) => {
-                    self.to_lane(at, Input::Session(id, change));
+                    self.tell_lane(at, Input::Session(id, change));
                 }
                 relay::Output::Tell(node, word) => self.tell(at, node, word),
                 job => self.later(at, 1, Step::Job(job)),
@@ -524,13 +540,15 @@ impl Cluster<'_> {
                 members::Output::Give(shards) => Own::Give(shards),
                 members::Output::Stop => Own::Stop,
             };
-            self.to_lane(at, lane::Input::Own(Box::new(own)));
+            self.tell_lane(at, lane::Input::Own(Box::new(own)));
         }
         let Some(process) = self.process(at) else {
             return;
         };
         let next = process.members.next_tick().0.saturating_sub(steady.0);
-        let after = i64::try_from(next).unwrap_or(i64::MAX).clamp(1_000, 1_000_000);
+        let after = i64::try_from(next)
+            .unwrap_or(i64::MAX)
+            .clamp(1_000, 1_000_000);
         if process
             .members_at
             .is_none_or(|at| at > now + after || at <= now)

@@ -85,7 +85,10 @@ impl Cluster<'_> {
         let Some(process) = self.nodes[at].process.as_ref() else {
             return;
         };
-        let owners = request.shards().into_iter().map(|shard| process.owner(shard));
+        let owners = request
+            .shards()
+            .into_iter()
+            .map(|shard| process.owner(shard));
         let owners: Vec<NodeId> = owners.flatten().collect();
         let here = owners.contains(&process.id) || request.shards().is_empty();
         match owners.first().filter(|_| !here) {
@@ -115,7 +118,12 @@ impl Cluster<'_> {
     }
 
     /// Another node asks.
-    pub(super) fn is_asked(&mut self, at: usize, (from, number, ask): (NodeId, u64, u64), bytes: &[u8]) {
+    pub(super) fn is_asked(
+        &mut self,
+        at: usize,
+        (from, number, ask): (NodeId, u64, u64),
+        bytes: &[u8],
+    ) {
         match wire::request_from_bytes(bytes) {
             Ok(request) => self.ask_lane(at, request, From::Node(from, number, ask)),
             Err(error) => self.fail("wire", format!("a request cannot be read: {error}")),
@@ -123,10 +131,18 @@ impl Cluster<'_> {
     }
 
     /// The lane of a node answers.
-    pub(super) fn lane_replies(&mut self, at: usize, reply: ReplyId, answer: Result<Answer, Error>) {
+    pub(super) fn lane_replies(
+        &mut self,
+        at: usize,
+        reply: ReplyId,
+        answer: Result<Answer, Error>,
+    ) {
         let from = self.process(at).and_then(|own| own.replies.remove(&reply));
         match from {
-            None => self.fail("answers", format!("an answer to {reply:?}, which nobody asked or which had one")),
+            None => self.fail(
+                "answers",
+                format!("an answer to {reply:?}, which nobody asked or which had one"),
+            ),
             Some(From::Here(ask)) => self.replied(ask, answer),
             Some(From::Node(node, number, ask)) => match wire::answer_to_bytes(&answer) {
                 Ok(bytes) => self.answer_node(at, node, (number, ask), bytes),
@@ -136,7 +152,12 @@ impl Cluster<'_> {
     }
 
     /// Another node has answered.
-    pub(super) fn is_told(&mut self, at: usize, (from, number, name): (NodeId, u64, u64), bytes: &[u8]) {
+    pub(super) fn is_told(
+        &mut self,
+        at: usize,
+        (from, number, name): (NodeId, u64, u64),
+        bytes: &[u8],
+    ) {
         let link = self.process(at).and_then(|own| own.links.get_mut(&from));
         let link = link.filter(|link| link.number == Some(number));
         if let Some(ask) = link.and_then(|link| link.asks.remove(&name)) {
@@ -233,13 +254,17 @@ impl Cluster<'_> {
     /// A node is gone, and with it clients' connections to it.
     pub(super) fn forget_asks(&mut self, at: usize, _replies: BTreeMap<ReplyId, From>) {
         let life = self.nodes[at].life;
-        self.asks.retain(|_, asked| asked.at != at || asked.life >= life);
+        self.asks
+            .retain(|_, asked| asked.at != at || asked.life >= life);
     }
 
     /// Whoever waits for an answer longer than all patience waits for ever.
     pub(super) fn overdue(&self) -> Option<String> {
         let since = self.now - 2 * (PATIENCE + ANSWER) - 600_000_000;
         let asked = self.asks.values().find(|asked| asked.asked_at < since)?;
-        Some(format!("nobody answers {:?}, asked at {}", asked.request, asked.asked_at))
+        Some(format!(
+            "nobody answers {:?}, asked at {}",
+            asked.request, asked.asked_at
+        ))
     }
 }

@@ -100,7 +100,11 @@ impl Cluster<'_> {
             return;
         }
         let away = self.is_away(at);
-        let waits = if away { self.rng.magnitude(1_000, TIMEOUT) } else { self.rng.between(1, 200) };
+        let waits = if away {
+            self.rng.magnitude(1_000, TIMEOUT)
+        } else {
+            self.rng.between(1, 200)
+        };
         let input = if away {
             let input = failed(&output);
             // It may have been heard, and only its answer not.
@@ -131,6 +135,7 @@ impl Cluster<'_> {
             Output::Release(leases) => leases.clone(),
             _ => Vec::new(),
         };
+        self.robs(at, &output);
         let store = self.store.clone();
         let process = self.nodes[at].process.as_mut()?;
         let among: (Arc<dyn kapell_store::Cluster>, NodeId) = (Arc::new(store), process.id);
@@ -150,7 +155,9 @@ impl Cluster<'_> {
         self.counts.takes += u64::from(!leases.is_empty());
         let nodes = &self.nodes;
         let lives = |(at, life): Who| {
-            nodes.get(at).is_some_and(|node| node.life == life && node.process.is_some())
+            nodes
+                .get(at)
+                .is_some_and(|node| node.life == life && node.process.is_some())
         };
         let since = self.now - 2 * self.about.lease;
         let verdict = self.owners.took(who, leases, lives, since);
@@ -159,7 +166,11 @@ impl Cluster<'_> {
 
     /// The answer to a read has come.
     pub(super) fn store_answers(&mut self, at: usize, of: u64, input: Input) {
-        let input = if of == self.store_life { input } else { unanswered(input) };
+        let input = if of == self.store_life {
+            input
+        } else {
+            unanswered(input)
+        };
         let Input::Acquired(Ok(leases)) = &input else {
             self.give_lane(at, input);
             return;
@@ -171,9 +182,11 @@ impl Cluster<'_> {
         let leases = leases.clone();
         self.knows_sessions(at);
         self.with_relay(at, |relay| relay.took(&leases));
-        self.to_lane(at, input);
+        self.tell_lane(at, input);
         let now = self.now;
-        let after = self.process(at).map_or(0, |process| process.answers_at - now);
+        let after = self
+            .process(at)
+            .map_or(0, |process| process.answers_at - now);
         self.later(at, after, Step::Asks(leases));
     }
 
@@ -200,7 +213,8 @@ impl Cluster<'_> {
         let lease = u64::try_from(self.about.lease).unwrap_or(1);
         let beats = !away || self.down_until <= self.now && self.rng.chance(300);
         let result = if beats {
-            self.store.beat(about, std::time::Duration::from_micros(lease))
+            self.store
+                .beat(about, std::time::Duration::from_micros(lease))
         } else {
             Err(lost())
         };

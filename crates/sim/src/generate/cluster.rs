@@ -71,7 +71,11 @@ pub fn cluster(seed: u64) -> Scenario {
 fn workers_of(rng: &mut Rng, count: usize) -> Vec<FarWorker> {
     let queues: [&[&str]; 5] = [&[], &[], &["default"], &["small", "large"], &["large"]];
     let worker = |rng: &mut Rng, index: usize| {
-        let queues = if index == 0 { queues[0] } else { *rng.pick(&queues) };
+        let queues = if index == 0 {
+            queues[0]
+        } else {
+            *rng.pick(&queues)
+        };
         FarWorker {
             queues: queues.iter().map(ToString::to_string).collect(),
             slots: 1 + rng.place(8),
@@ -87,13 +91,13 @@ fn shorten(value: &mut Value) {
             for (name, inner) in fields.iter_mut() {
                 match inner {
                     Value::String(text) if name == "end" => {
-                        *text = "2027-01-15T08:04:00Z".to_owned();
+                        "2027-01-15T08:04:00Z".clone_into(text);
                     }
                     Value::String(text) if name == "start" => {
-                        *text = "2027-01-15T08:01:00Z".to_owned();
+                        "2027-01-15T08:01:00Z".clone_into(text);
                     }
-                    Value::String(text) if name == "jitter" => *text = "5s".to_owned(),
-                    Value::String(text) if name == "cron" => *text = "* * * * *".to_owned(),
+                    Value::String(text) if name == "jitter" => "5s".clone_into(text),
+                    Value::String(text) if name == "cron" => "* * * * *".clone_into(text),
                     Value::String(text) if is_span(text) => *text = short(text),
                     inner => shorten(inner),
                 }

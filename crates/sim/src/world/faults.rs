@@ -58,7 +58,14 @@ impl World<'_> {
             spot: false,
         };
         let holds = Vec::new();
-        Input::Session(NEAR, SessionChange::Open { seat, holds, hello: 0 })
+        Input::Session(
+            NEAR,
+            SessionChange::Open {
+                seat,
+                holds,
+                hello: 0,
+            },
+        )
     }
 
     pub(super) fn fault(&mut self, fault: &Fault) {

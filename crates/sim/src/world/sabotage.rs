@@ -55,6 +55,12 @@ pub enum Sabotage {
     Impatient,
     /// Results are acknowledged before they are durable.
     Hasty,
+    /// Of several nodes: one that lives is said to be gone.
+    Robs,
+    /// Of several nodes: messages come twice.
+    Doubles,
+    /// Of several nodes: nobody hears what workers of others hold.
+    Deafens,
 }
 
 impl World<'_> {
