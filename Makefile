@@ -2,7 +2,7 @@
 
 CARGO   ?= cargo
 SEEDS   ?= 500
-CLUSTERS ?= 1000
+CLUSTERS ?= 400
 MINUTES ?= 3
 TARGET  := $(or $(CARGO_TARGET_DIR),target)
 XTASK   := $(TARGET)/debug/xtask

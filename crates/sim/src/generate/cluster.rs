@@ -25,7 +25,7 @@ pub fn cluster(seed: u64) -> Scenario {
     }
     let span = rng.magnitude(20 * SECOND, 100 * SECOND);
     let mut requests = requests(&mut rng, span, count, workflows.len());
-    let many = rng.chance(20);
+    let many = rng.chance(50);
     let nodes = Nodes {
         count: if many { 5 } else { 2 + rng.place(4) },
         lease: *rng.pick(&[5 * SECOND, 5 * SECOND, 10 * SECOND]),
