@@ -2,12 +2,13 @@
 
 CARGO   ?= cargo
 SEEDS   ?= 500
+CLUSTERS ?= 400
 MINUTES ?= 3
 TARGET  := $(or $(CARGO_TARGET_DIR),target)
 XTASK   := $(TARGET)/debug/xtask
 KAPELL  := $(TARGET)/debug/kapell
 RELEASE := $(TARGET)/release/kapell
-SIM     ?= $(CARGO) run --quiet -p kapell-sim -- --seeds $(SEEDS)
+SIM     ?= $(CARGO) run --quiet -p kapell-sim --
 BENCH   ?= $(CARGO) run --quiet --release -p kapell-bench
 # Without nextest the tests run one program after another: slower, but the same tests.
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
@@ -20,7 +21,7 @@ help:
 	@echo 'make quickstart      build Kapell, run a year of flights through it, show the timeline'
 	@echo 'make check           what each commit must pass, in under a minute once built'
 	@echo 'make test            everything: checks, tests, simulation, examples, the API'
-	@echo 'make sim SEEDS=n     the simulation alone, over n seeds'
+	@echo 'make sim SEEDS=n     the simulation alone, over n seeds of one node and CLUSTERS=n of several'
 	@echo 'make chaos MINUTES=n a cluster of real processes while everything fails, for n minutes'
 	@echo 'make cluster         three nodes and two workers run the flights; some are killed'
 	@echo 'make bench           the benchmarks'
@@ -70,7 +71,8 @@ else
 endif
 
 sim: needs-build
-	$(SIM)
+	$(SIM) --seeds $(SEEDS)
+	$(SIM) --cluster --seeds $(CLUSTERS)
 
 examples: build needs-python
 	$(XTASK) examples --bin $(KAPELL)

@@ -66,7 +66,26 @@ impl ShardSet {
 
     /// Those in it, ascending.
     pub fn iter(&self) -> impl Iterator<Item = Shard> + '_ {
-        (0..SHARDS).map(Shard).filter(|shard| self.contains(*shard))
+        let words = (0..SHARDS).step_by(64).zip(self.0);
+        words.flat_map(|(first, word)| {
+            // One bit after another, the lowest first.
+            let rest = std::iter::successors(Some(word), |word| Some(word & word.wrapping_sub(1)));
+            let rest = rest.take_while(|word| *word != 0);
+            rest.map(move |word| {
+                let place = u16::try_from(word.trailing_zeros()).unwrap_or(0);
+                Shard(first + place)
+            })
+        })
+    }
+
+    /// Those of it and those of the other.
+    #[must_use]
+    pub fn with(&self, other: &Self) -> Self {
+        let mut both = self.clone();
+        for (word, more) in both.0.iter_mut().zip(other.0) {
+            *word |= more;
+        }
+        both
     }
 
     /// Those of it that are not in the other.
@@ -125,5 +144,11 @@ mod tests {
         assert!(all.is_all() && all.len() == usize::from(SHARDS));
         assert_eq!(all.without(&set).len(), usize::from(SHARDS) - 2);
         assert_eq!(set.iter().collect::<ShardSet>(), set);
+        assert_eq!(all.iter().collect::<ShardSet>(), all);
+        let one: ShardSet = [Shard(64)].into_iter().collect();
+        assert_eq!(
+            set.with(&one).iter().collect::<Vec<_>>(),
+            [Shard(0), Shard(64), Shard(4095)]
+        );
     }
 }

@@ -140,6 +140,10 @@ impl Members {
     /// Takes one input; what it asks for then.
     pub fn on(&mut self, now: Instant, input: Input) -> Vec<Output> {
         self.now = self.now.max(now);
+        // Before all else: the lane may have stopped by itself, and what it held is not forgotten by that.
+        if self.until.is_some_and(|until| until <= self.now) {
+            self.stop();
+        }
         match input {
             Input::Tick => {}
             Input::Beaten(result) => self.beaten(result),
@@ -290,9 +294,7 @@ impl Members {
     }
 
     fn lacking(&self) -> ShardSet {
-        let mut lacking = self.wanted.clone();
-        lacking.extend(self.doubtful.iter());
-        lacking.without(&self.holds)
+        self.wanted.with(&self.doubtful).without(&self.holds)
     }
 
     /// The lease is over before the store answered.

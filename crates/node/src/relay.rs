@@ -20,6 +20,10 @@
 //! What was handed out to a worker elsewhere, and neither is there nor on its way when its home says what it has,
 //! was lost on the way: that is decided here, where both are known, and not in the lane.
 //!
+//! A worker that goes from one home to another says hello there with a greater number, and of two nodes that both
+//! say that it is theirs the one with the greater is believed: a home that others cut off has not heard that it is
+//! one no more. What such a home says is lost is not, and before it ends a session it looks at its row.
+//!
 //! - **Crash** of a home: its workers go to other nodes with what they hold; what a worker does not hold then was
 //!   lost on the way. One that comes nowhere within its lease is over.
 //! - **Crash** of an owner: the next one asks; reports wait here meanwhile.
@@ -108,6 +112,8 @@ struct Home {
     queues: Queues,
     /// It has not said what it holds since the process began.
     unheard: bool,
+    /// The number of its worker's hello.
+    hello: u64,
 }
 
 /// A session whose home another is.
@@ -115,6 +121,8 @@ struct Home {
 struct Far {
     home: NodeId,
     queues: Queues,
+    /// The number of its worker's hello there; 0 if that is not known.
+    hello: u64,
     /// Its home is gone, or does not know it: it is over then, unless it comes to another.
     until: Option<Instant>,
 }

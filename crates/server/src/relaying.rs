@@ -149,6 +149,13 @@ impl Relaying {
         self.with(|relay| relay.known(id, home, queues));
     }
 
+    /// The store says that a session has another home, which was not heard.
+    pub(crate) fn moved(&self, id: SessionId, store: &dyn Store) {
+        if let Ok(Some(about)) = stored::find(store, id) {
+            self.with(|relay| relay.moved(id, about.home));
+        }
+    }
+
     /// These queues are for workers that name them.
     pub(crate) fn keep_queues(&self, names: BTreeSet<Arc<str>>) {
         self.with(|relay| relay.keep_queues(names));

@@ -421,6 +421,10 @@ impl Workers {
             self.report(lost);
             self.say(id, SessionChange::Over);
         }
+        if self.has_moved(id) {
+            // The row is that of its new home.
+            return;
+        }
         if let Err(error) = stored::remove(&*self.store, id) {
             tracing::error!(%error, session = %id, "the row of a session was not removed");
         }
@@ -449,6 +453,12 @@ impl Workers {
             passed.map(|(id, _)| *id).collect()
         };
         for id in passed {
+            if self.has_moved(id) {
+                if let Some(relaying) = &self.relaying {
+                    relaying.moved(id, &*self.store);
+                }
+                continue;
+            }
             let reason = format!(
                 "its worker was not heard of for {} seconds",
                 self.settings.lease.as_secs()

@@ -107,9 +107,28 @@ pub struct Checks {
     dirty: BTreeSet<EntityKey>,
     commits: u64,
     quiets: u64,
+    /// Several lanes own what there is: what is said between shards takes its time.
+    spread: bool,
+    /// Signals that triggers are to hear of, and those of which they have: by trigger.
+    owed: BTreeMap<EntityKey, (u64, u64)>,
 }
 
 impl Checks {
+    /// Of several lanes.
+    pub(crate) fn spread() -> Self {
+        Self {
+            spread: true,
+            ..Self::default()
+        }
+    }
+
+    /// True if a shard was last taken in this epoch.
+    pub(crate) fn is_epoch(&self, shard: Shard, epoch: u64) -> bool {
+        self.leases
+            .get(&shard)
+            .is_some_and(|lease| lease.epoch == epoch)
+    }
+
     /// Shards were taken over.
     pub(crate) fn acquired(&mut self, leases: &[Lease]) {
         for lease in leases {

@@ -1,9 +1,11 @@
 //! Random scenarios: workflows over every construct of the language, people, faults.
 
+mod cluster;
 mod steps;
 mod triggers;
 mod workflow;
 
+pub use cluster::cluster;
 use kapell_model::spec::StrategyMode;
 use serde_json::Value;
 
@@ -52,6 +54,7 @@ pub fn scenario(seed: u64) -> Scenario {
         faults,
         knobs,
         far,
+        cluster: None,
     }
 }
 

@@ -11,8 +11,10 @@
 //!
 //! Not here: threads and real time (`node::drive`), real processes (`worker`), real disks (`store`).
 
+mod asks;
 pub mod blobs;
 pub mod check;
+pub mod cluster;
 pub mod far;
 pub mod generate;
 pub mod kept;
@@ -20,6 +22,7 @@ pub mod panics;
 pub mod rng;
 pub mod scenario;
 pub mod shrink;
+mod versions;
 pub mod worker;
 pub mod world;
 

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser;
+use kapell_sim::cluster::grow;
 use kapell_sim::scenario::Scenario;
 use kapell_sim::{generate, kept, play, shrink};
 
@@ -12,6 +13,10 @@ const TWICE: u64 = 16;
 
 /// Simulates the node on virtual time, with everything that can go wrong.
 #[derive(Parser)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of the command line"
+)]
 struct Arguments {
     /// How many seeds.
     #[arg(long, default_value_t = 500)]
@@ -19,6 +24,12 @@ struct Arguments {
     /// The first seed.
     #[arg(long, default_value_t = 0)]
     start: u64,
+    /// Seeds of several nodes, not of one.
+    #[arg(long)]
+    cluster: bool,
+    /// Counts what clusters of one to twenty nodes do, with so many workers to a node.
+    #[arg(long)]
+    grow: Option<usize>,
     /// Only this seed.
     #[arg(long)]
     seed: Option<u64>,
@@ -47,6 +58,9 @@ struct Player {
 
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
+    if let Some(workers) = arguments.grow {
+        return grows(workers);
+    }
     let mut player = Player {
         arguments,
         passed: 0,
@@ -68,21 +82,52 @@ fn say(line: &str) -> std::io::Result<()> {
     writeln!(std::io::stdout().lock(), "{line}")
 }
 
+/// Prints counts of clusters, with so many workers to a node.
+fn grows(workers: usize) -> anyhow::Result<ExitCode> {
+    for nodes in [1, 5, 10, 20] {
+        let steps = nodes * workers * grow::STEPS;
+        say(&format!(
+            "{nodes} nodes, {} workers, {steps} steps",
+            nodes * workers
+        ))?;
+        let parts = grow::grow(nodes, nodes * workers);
+        let parts = parts.map_err(|failure| anyhow::anyhow!("{failure:?}"))?;
+        for part in parts {
+            let counts = &part.counts;
+            let (commits, shards, takes) = (part.commits, counts.shards, counts.takes);
+            let (name, offers) = (part.name, counts.offers);
+            say(&format!(
+                "  {name}: {commits} commits, {offers} attempts, {shards} shards taken in {takes}"
+            ))?;
+            for (kind, (words, names)) in &counts.words {
+                say(&format!("    {kind}: {words} words, {names} names"))?;
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 impl Player {
     fn all(&mut self) -> anyhow::Result<()> {
         if let Some(path) = self.arguments.file.clone() {
             return self.one("file", &kept::read(&path)?, true);
         }
+        let (make, sort): (fn(u64) -> Scenario, _) = if self.arguments.cluster {
+            (generate::cluster, "cluster-seed")
+        } else {
+            (generate::scenario, "seed")
+        };
         if let Some(seed) = self.arguments.seed {
-            let scenario = generate::scenario(seed);
-            return self.one(&format!("seed-{seed}"), &scenario, true);
+            return self.one(&format!("{sort}-{seed}"), &make(seed), true);
         }
         for (name, scenario) in kept::all()? {
-            self.one(&name, &scenario, false)?;
+            if scenario.cluster.is_some() == self.arguments.cluster {
+                self.one(&name, &scenario, false)?;
+            }
         }
         for seed in self.arguments.start..self.arguments.start + self.arguments.seeds {
-            let scenario = generate::scenario(seed);
-            self.one(&format!("seed-{seed}"), &scenario, seed % TWICE == 0)?;
+            let name = format!("{sort}-{seed}");
+            self.one(&name, &make(seed), seed % TWICE == 0)?;
             if self.failed >= self.arguments.failures {
                 break;
             }
@@ -122,7 +167,7 @@ impl Player {
             "{name} FAILED {}: {}",
             failure.what, failure.detail
         ))?;
-        let keeps = name.starts_with("seed-") && failure.what != "generator";
+        let keeps = name.contains("seed-") && failure.what != "generator";
         if keeps && !self.arguments.no_shrink && !self.arguments.trace {
             let (mut smaller, failure) = shrink::shrink(scenario, &failure);
             smaller.note = format!("{name}: {}: {}", failure.what, failure.detail);

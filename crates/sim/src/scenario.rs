@@ -24,6 +24,20 @@ pub struct Scenario {
     /// Workers in other processes.
     #[serde(default)]
     pub far: Vec<FarWorker>,
+    /// Several nodes share the store; none is one node that has it alone.
+    #[serde(default)]
+    pub cluster: Option<Nodes>,
+}
+
+/// Nodes that share a store. They have no workers in their own processes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Nodes {
+    /// How many.
+    pub count: usize,
+    /// The lease of a node, in microseconds.
+    pub lease: i64,
+    /// How far the clocks of their walls are apart.
+    pub skew: i64,
 }
 
 /// A worker in another process.
@@ -272,12 +286,73 @@ pub enum Fault {
     },
     /// Every attempt of the worker dies.
     Worker,
+    /// Something happens to one of several nodes.
+    Node {
+        /// Which.
+        node: usize,
+        /// What.
+        what: NodeFault,
+    },
+    /// What nodes say to each other is lost.
+    Part {
+        /// What this one says.
+        from: usize,
+        /// To this one; none is to all.
+        to: Option<usize>,
+        /// And what is said to it.
+        both: bool,
+        /// For how long.
+        span: i64,
+    },
+    /// The store answers nobody, and does nothing.
+    Stall {
+        /// For how long.
+        span: i64,
+    },
+    /// Another server takes the store over: what is under way is done or not, and its answer lost.
+    Failover {
+        /// Until that serves.
+        span: i64,
+    },
     /// Something happens to a worker in another process, or to its connection.
     Far {
         /// Which.
         worker: usize,
         /// What.
         what: FarFault,
+    },
+}
+
+/// What happens to one of several nodes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeFault {
+    /// Its process dies, and another one is started after so many microseconds.
+    Dies {
+        /// Until then.
+        down: i64,
+    },
+    /// Its process stands still.
+    Pauses {
+        /// For how long.
+        span: i64,
+        /// What its lane wanted done last is done only then.
+        torn: bool,
+    },
+    /// It does not reach the store.
+    Away {
+        /// For how long.
+        span: i64,
+    },
+    /// It gives everything away and goes; another one is started after so many microseconds.
+    Leaves {
+        /// Until then.
+        down: i64,
+    },
+    /// Its clock is set to another time.
+    Sets {
+        /// Microseconds forward, or back if negative.
+        jump: i64,
     },
 }
 

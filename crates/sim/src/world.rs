@@ -8,7 +8,7 @@
 //! - **Restart**: the worker's losses are reported first, as slot files say.
 
 mod asks;
-mod brief;
+pub(crate) mod brief;
 mod far;
 mod faults;
 mod lane;
@@ -24,7 +24,7 @@ use kapell_model::{Offer, RunId, Time};
 use kapell_node::lane::{Input, Output};
 use kapell_node::perform::{self, Plans};
 use kapell_node::{ClientRequest, Lane, ReplyId};
-use kapell_store::{Commit, MemoryStore, Store, VersionRow};
+use kapell_store::{Commit, MemoryStore, Store};
 
 use brief::micros;
 pub use sabotage::Sabotage;
@@ -33,13 +33,14 @@ use crate::blobs::MemoryBlobs;
 use crate::check::Checks;
 use crate::rng::{Rng, mix};
 use crate::scenario::{Ask, Fate, Scenario};
+use crate::versions::version_row;
 use crate::worker::{Act, Alarm, Around, Worker};
 
 /// The namespace of every workflow.
 pub const NAMESPACE: &str = "sim";
 
 /// When the world begins, in microseconds since 1970.
-const BEGINNING: i64 = 1_800_000_000_000_000;
+pub(crate) const BEGINNING: i64 = 1_800_000_000_000_000;
 
 /// After the last request and fault everything must have ended within so long.
 const PATIENCE: i64 = 72 * 3_600 * 1_000_000;
@@ -66,7 +67,7 @@ pub struct Failure {
 }
 
 /// How a simulation went.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Outcome {
     /// Everything that happened, as one number.
     pub hash: u64,
@@ -78,6 +79,8 @@ pub struct Outcome {
     pub runs: usize,
     /// Commits that landed.
     pub commits: u64,
+    /// What several nodes did.
+    pub counts: crate::cluster::Counts,
 }
 
 enum Happening {
@@ -165,6 +168,9 @@ pub fn play_broken<'a>(
     sink: Option<Sink<'a>>,
     sabotage: Option<Sabotage>,
 ) -> Outcome {
+    if scenario.cluster.is_some() {
+        return crate::cluster::play(scenario, sink, sabotage);
+    }
     let mut world = World::new(scenario, sink);
     world.sabotage = sabotage;
     crate::panics::note();
@@ -181,6 +187,7 @@ pub fn play_broken<'a>(
         happenings: world.happenings,
         runs: world.checks.runs.len(),
         commits: world.commits,
+        counts: crate::cluster::Counts::default(),
     }
 }
 
@@ -329,7 +336,7 @@ impl<'a> World<'a> {
         let Some(definition) = self.scenario.workflows.get(index) else {
             return Ok(());
         };
-        let row = self.row(definition)?;
+        let row = version_row(definition, self.wall())?;
         let stored = self.other_definition(definition, &row)?;
         let version = self
             .store
@@ -340,34 +347,6 @@ impl<'a> World<'a> {
             .plans
             .insert((row.workflow.clone(), version), read.plan);
         Ok(())
-    }
-
-    fn row(&self, definition: &serde_json::Value) -> Result<VersionRow, String> {
-        let text = definition.to_string();
-        let parsed = kapell_model::parse("sim.yaml", &text);
-        let Some(spec) = parsed.spec else {
-            let problems: Vec<String> = parsed
-                .diagnostics
-                .iter()
-                .map(|problem| {
-                    let around = text.get(problem.span.clone()).unwrap_or("");
-                    format!("{} `{around}`", problem.message)
-                })
-                .collect();
-            return Err(format!("{}\n{text}", problems.join("\n")));
-        };
-        let stored = serde_json::to_string(&*spec).map_err(|error| error.to_string())?;
-        Ok(VersionRow {
-            namespace: NAMESPACE.into(),
-            workflow: spec.workflow.clone(),
-            version: 1,
-            hash: blake3::hash(text.as_bytes()).to_hex().as_str().into(),
-            spec: stored.into(),
-            source: text.into(),
-            bundle: None,
-            created_at: self.wall(),
-            author: "".into(),
-        })
     }
 
     fn happen(&mut self, what: Happening) {

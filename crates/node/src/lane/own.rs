@@ -78,6 +78,15 @@ impl Lane {
         &self.owns.shards
     }
 
+    /// The shards that it may write now.
+    pub(super) fn held_shards(&self) -> ShardSet {
+        if self.leases.len() == self.owns.shards.len() {
+            // It holds what it owns: no need to look at each.
+            return self.owns.shards.clone();
+        }
+        self.leases.keys().copied().collect()
+    }
+
     pub(super) fn own(&mut self, change: Own) {
         match change {
             Own::Take(shards, dead) => {
@@ -144,6 +153,12 @@ impl Lane {
                 return;
             }
         };
+        if leases.is_empty() && !self.recovering && !self.owns.alone {
+            // Others still own what was to be taken: whoever wants it asks again, and nothing is new to read.
+            self.owns.taking = None;
+            self.tell_held();
+            return;
+        }
         self.leases
             .extend(leases.into_iter().map(|lease| (lease.shard, lease)));
         if !self.owns.alone {

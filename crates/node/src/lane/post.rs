@@ -224,8 +224,7 @@ impl Lane {
         self.post.asked = true;
         self.post.looked_at = self.now;
         self.post.reads += 1;
-        self.out
-            .push(Output::FindMail(self.leases.keys().copied().collect()));
+        self.out.push(Output::FindMail(self.held_shards()));
     }
 
     /// Messages were read.
@@ -245,7 +244,7 @@ impl Lane {
             Err(error) => {
                 tracing::error!(%error, "messages could not be read; trying again");
                 self.post.asked = true;
-                let shards = self.leases.keys().copied().collect();
+                let shards = self.held_shards();
                 self.read_again(Output::FindMail(shards));
             }
         }

@@ -22,6 +22,9 @@ pub enum SessionChange {
         seat: Seat,
         /// What it holds.
         holds: Vec<Holding>,
+        /// Which hello of its worker that was: of two homes the one with the later is. 0 where workers do not
+        /// count.
+        hello: u64,
     },
     /// What it has to give from now on.
     Seat(Seat),
@@ -39,7 +42,7 @@ impl Lane {
                 self.seats.expect(session, queues);
                 false
             }
-            SessionChange::Open { seat, holds } => {
+            SessionChange::Open { seat, holds, .. } => {
                 let fits = self.seats.set(session, seat);
                 self.holds(session, holds) || fits
             }

@@ -77,7 +77,11 @@ fn with_worker(config: Config, now: Time, window: usize) -> Lane {
         spot: false,
     };
     let holds = Vec::new();
-    let change = SessionChange::Open { seat, holds };
+    let change = SessionChange::Open {
+        seat,
+        holds,
+        hello: 0,
+    };
     lane.on(now, Input::Session(NEAR, change));
     lane
 }

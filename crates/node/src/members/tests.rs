@@ -269,3 +269,23 @@ fn what_a_node_owned_when_its_lease_ended_is_free_for_others_once_it_is_back() {
     let held: usize = world.nodes.values().map(|node| node.holds().len()).sum();
     assert_eq!(held, usize::from(SHARDS));
 }
+
+#[test]
+fn a_lane_that_stops_before_it_is_told_leaves_nothing_that_nobody_can_take() {
+    let mut world = World::new(1);
+    world.pass(15);
+    world.cut.push(NodeId(1));
+    world.now.0 += 5_100_000;
+    let node = world.nodes.get_mut(&NodeId(1)).unwrap();
+    node.leases.clear();
+    let asked = node
+        .members
+        .on(world.now, Input::Holds(ShardSet::default()));
+    node.todo.extend(asked);
+    world.join(NodeId(2));
+    world.pass(1);
+    world.cut.clear();
+    world.pass(10);
+    let held: usize = world.nodes.values().map(|node| node.holds().len()).sum();
+    assert_eq!(held, usize::from(SHARDS));
+}

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kapell_api::task::{Report, Task, TaskEvent};
+use kapell_api::task::{Outcome, Report, Task, TaskEvent};
 use kapell_api::worker::{Holding, Queues};
 use kapell_model::{NodeId, SessionId, Shard};
 
@@ -72,6 +72,7 @@ impl Relay {
         let far = Far {
             home,
             queues: queues.clone(),
+            hello: 0,
             until: gone.then(|| self.now.plus(self.lease)),
         };
         self.far.insert(id, far);
@@ -202,12 +203,18 @@ impl Relay {
     pub(super) fn far_session(&mut self, node: NodeId, id: SessionId, change: SessionChange) {
         let is_home = self.far.get(&id).is_some_and(|far| far.home == node);
         match change {
-            SessionChange::Open { seat, holds } => self.far_open(node, id, seat, holds),
+            SessionChange::Open { seat, holds, hello } => {
+                if self.is_outdated(node, id, hello) {
+                    return;
+                }
+                self.far_open(node, id, (seat, holds, hello));
+            }
             SessionChange::Unheard(queues) => {
                 self.homes.remove(&id);
                 let far = Far {
                     home: node,
                     queues: queues.clone(),
+                    hello: 0,
                     until: None,
                 };
                 self.far.insert(id, far);
@@ -225,29 +232,73 @@ impl Relay {
         }
     }
 
+    /// True if a node says that a session is there which was at another home since. That node has not heard
+    /// of it: if the home is this one it says so.
+    fn is_outdated(&mut self, node: NodeId, id: SessionId, hello: u64) -> bool {
+        if let Some(home) = self.homes.get(&id) {
+            let outdated = hello != 0 && hello < home.hello;
+            let queues = home.queues.clone();
+            if outdated {
+                self.say_open(node, id, &queues);
+                self.lender.untold(id, node);
+                self.settle();
+            }
+            return outdated;
+        }
+        let far = self.far.get(&id).filter(|far| far.home != node);
+        far.is_some_and(|far| hello != 0 && hello < far.hello)
+    }
+
+    /// A session is at another node, as the store says, and that has not been heard.
+    pub fn moved(&mut self, id: SessionId, home: NodeId) {
+        let Some(here) = self.homes.get(&id) else {
+            return;
+        };
+        let far = Far {
+            home,
+            queues: here.queues.clone(),
+            hello: here.hello,
+            until: None,
+        };
+        let nothing = SessionChange::Seat(nothing(&far.queues));
+        self.leaves(id);
+        self.far.insert(id, far);
+        self.name_queues();
+        self.out.push(Output::Session(id, nothing));
+        if !self.nodes.contains(&home) && self.knows_nodes {
+            self.away(id);
+        }
+    }
+
+    /// A session has another home: what it holds of runs that are owned here is there.
+    fn leaves(&mut self, id: SessionId) {
+        if self.homes.remove(&id).is_none() {
+            return;
+        }
+        self.lender.remove(id);
+        let held = self
+            .held
+            .extract_if(.., |_, held| held.session == id && held.end.is_none());
+        let names: Vec<Name> = held.map(|(name, _)| name).collect();
+        for name in names {
+            if self.owns.contains_key(&name.0.shard()) {
+                self.given.insert(name, id);
+            }
+        }
+        self.out.push(Output::Forget(id));
+    }
+
     fn far_open(
         &mut self,
         node: NodeId,
         id: SessionId,
-        seat: crate::lane::Seat,
-        holds: Vec<Holding>,
+        (seat, holds, hello): (crate::lane::Seat, Vec<Holding>, u64),
     ) {
-        if self.homes.remove(&id).is_some() {
-            self.lender.remove(id);
-            let held = self
-                .held
-                .extract_if(.., |_, held| held.session == id && held.end.is_none());
-            let names: Vec<Name> = held.map(|(name, _)| name).collect();
-            for name in names {
-                if self.owns.contains_key(&name.0.shard()) {
-                    self.given.insert(name, id);
-                }
-            }
-            self.out.push(Output::Forget(id));
-        }
+        self.leaves(id);
         let far = Far {
             home: node,
             queues: seat.queues.clone(),
+            hello,
             until: None,
         };
         let before = self.far.insert(id, far).map(|far| far.home);
@@ -263,7 +314,7 @@ impl Relay {
         self.out.push(Output::Session(
             id,
             if answered {
-                SessionChange::Open { seat, holds }
+                SessionChange::Open { seat, holds, hello }
             } else {
                 SessionChange::Seat(seat)
             },
@@ -350,11 +401,37 @@ impl Relay {
         self.answered.get(&node).copied().unwrap_or(0) == self.asked
     }
 
+    /// True if a node says that an attempt is lost whose worker has another home by now: that one knows.
+    fn is_lost_elsewhere(&self, node: NodeId, report: &Report) -> bool {
+        let lost = matches!(
+            report.event,
+            TaskEvent::Ended {
+                outcome: Outcome::Lost { .. },
+                ..
+            }
+        );
+        let name = (report.run, report.place, report.offer);
+        let here = || {
+            let held = self.held.get(&name);
+            held.is_some_and(|held| held.end.is_none() && self.homes.contains_key(&held.session))
+        };
+        lost && (self.home_of(&name).is_some_and(|home| home != node) || here())
+    }
+
     /// Another node says what its workers report. Ends mean nothing to the lane before it has heard what is held:
     /// they are said again after that.
     pub(super) fn far_reports(&mut self, node: NodeId, mut reports: Vec<Report>) {
         if !self.has_answered(node) {
             reports.retain(|report| !matches!(report.event, TaskEvent::Ended { .. }));
+        }
+        let stale: Vec<Name> = reports
+            .iter()
+            .filter(|report| self.is_lost_elsewhere(node, report))
+            .map(|report| (report.run, report.place, report.offer))
+            .collect();
+        if !stale.is_empty() {
+            reports.retain(|report| !stale.contains(&(report.run, report.place, report.offer)));
+            self.out.push(Output::Tell(node, Word::Taken(stale)));
         }
         for report in &reports {
             let name = (report.run, report.place, report.offer);

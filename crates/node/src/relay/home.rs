@@ -46,11 +46,12 @@ impl Relay {
     /// Something is said of a session of a worker here.
     pub fn session(&mut self, id: SessionId, change: SessionChange) {
         match change {
-            SessionChange::Open { seat, holds } => {
+            SessionChange::Open { seat, holds, hello } => {
                 self.comes_here(id, &holds);
                 let home = Home {
                     queues: seat.queues.clone(),
                     unheard: false,
+                    hello,
                 };
                 self.homes.insert(id, home);
                 self.lender.set(id, seat.clone());
@@ -73,17 +74,20 @@ impl Relay {
                 let home = Home {
                     queues: queues.clone(),
                     unheard: true,
+                    hello: 0,
                 };
                 self.homes.insert(id, home);
                 self.say_all(id, &SessionChange::Unheard(queues));
             }
             SessionChange::Over => {
-                if let Some(queues) = self.far.get(&id).map(|far| far.queues.clone()) {
+                let far = self.far.get(&id).map(|far| (far.queues.clone(), far.hello));
+                if let Some((queues, hello)) = far {
                     // It ends where it came last.
                     self.comes_here(id, &[]);
                     let open = SessionChange::Open {
                         seat: nothing(&queues),
                         holds: Vec::new(),
+                        hello,
                     };
                     self.say_all(id, &open);
                 }
@@ -105,6 +109,7 @@ impl Relay {
         let open = SessionChange::Open {
             seat: nothing(queues),
             holds: self.holds_of(id),
+            hello: self.homes.get(&id).map_or(0, |home| home.hello),
         };
         self.say(node, id, open);
         self.say_ends(node, Some(id));

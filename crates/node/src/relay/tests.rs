@@ -8,6 +8,8 @@ use kapell_expr::Value;
 
 use super::*;
 
+mod homes;
+
 const LEASE: Duration = Duration::from_secs(30);
 const S: SessionId = SessionId(70);
 
@@ -137,12 +139,17 @@ impl World {
 
     /// A worker is connected to a node.
     fn opens(&mut self, id: NodeId, holds: Vec<Holding>) {
+        self.comes(id, holds, 0);
+    }
+
+    /// The same by its hello of this number.
+    fn comes(&mut self, id: NodeId, holds: Vec<Holding>, hello: u64) {
         let seat = Seat {
             process_window: 4,
             light_window: 4,
             ..nothing(&Queues::Others)
         };
-        let change = SessionChange::Open { seat, holds };
+        let change = SessionChange::Open { seat, holds, hello };
         self.on(id, |relay| relay.session(S, change));
     }
 }
@@ -311,60 +318,6 @@ fn an_end_waits_for_an_owner_that_is_away() {
 }
 
 #[test]
-fn a_worker_that_comes_to_another_node_brings_all_it_holds() {
-    let mut world = World::new(&nine());
-    world.opens(B, Vec::new());
-    world.on(A, |relay| relay.wants(wants(50)));
-    let (arrived, lost) = (task(1, 1, 1), task(1, 2, 1));
-    world.on(A, |relay| relay.offer(vec![arrived.clone()]));
-    world.cut.insert((A, B));
-    world.on(A, |relay| relay.offer(vec![lost.clone()]));
-    // B dies.
-    for id in [A, C] {
-        world.on(id, |relay| {
-            relay.nodes([A, C].into_iter().filter(|other| *other != id).collect());
-        });
-    }
-    assert_eq!(world.window(A), 0, "its home is away");
-    world.opens(C, vec![holding(&arrived)]);
-    let open = world
-        .at(A)
-        .sessions
-        .iter()
-        .rev()
-        .find_map(|(_, change)| match change {
-            SessionChange::Open { holds, .. } => Some(holds.len()),
-            _ => None,
-        });
-    assert_eq!(open, Some(1));
-    let heard: Vec<Name> = world
-        .at(A)
-        .reports
-        .drain(..)
-        .map(|report| told(&report))
-        .collect();
-    assert_eq!(heard, [name(&lost)], "it was lost on the way");
-    assert_eq!(world.window(A), 4);
-    world.pass(60);
-    assert!(world.at(A).over.is_empty(), "it is there");
-    world.on(C, |relay| relay.reports(vec![ended(&arrived)]));
-    assert_eq!(world.at(A).reports.len(), 1);
-}
-
-#[test]
-fn a_worker_whose_home_died_is_over_when_it_comes_nowhere() {
-    let mut world = World::new(&nine());
-    world.opens(B, Vec::new());
-    world.on(A, |relay| relay.nodes(BTreeSet::from([C])));
-    world.pass(29);
-    assert!(world.at(A).over.is_empty());
-    world.pass(1);
-    assert_eq!(world.at(A).over, [S]);
-    let last = world.at(A).sessions.last();
-    assert!(matches!(last, Some((S, SessionChange::Over))), "{last:?}");
-}
-
-#[test]
 fn a_stop_finds_the_worker_and_a_session_that_is_unknown_loses_what_it_gets() {
     let mut world = World::new(&nine());
     world.opens(B, Vec::new());
@@ -435,7 +388,14 @@ fn what_a_session_holds_counts_once_its_home_has_answered() {
     takes(&mut world.at(C).relay, &[lease(2)]);
     let open = |holds| {
         let seat = nothing(&Queues::Others);
-        Word::Session(S, SessionChange::Open { seat, holds })
+        Word::Session(
+            S,
+            SessionChange::Open {
+                seat,
+                holds,
+                hello: 0,
+            },
+        )
     };
     world.at(C).relay.hear(B, open(Vec::new()));
     let hears = |world: &mut World| {
@@ -448,22 +408,6 @@ fn what_a_session_holds_counts_once_its_home_has_answered() {
     world.at(C).relay.hear(B, Word::Told(2));
     world.at(C).relay.hear(B, open(Vec::new()));
     assert!(hears(&mut world));
-}
-
-#[test]
-fn a_session_whose_home_does_not_know_it_is_over_in_the_end() {
-    let mut world = World::new(&nine());
-    world.opens(B, Vec::new());
-    world.cut.insert((B, A));
-    world.on(B, |relay| relay.session(S, SessionChange::Over));
-    world.cut.clear();
-    world.pass(10);
-    assert!(
-        world.at(A).over.is_empty(),
-        "it may be on its way to another"
-    );
-    world.pass(30);
-    assert_eq!(world.at(A).over, [S]);
 }
 
 #[test]

@@ -141,10 +141,11 @@ fn held(holds: &[Holding]) -> Vec<kapell_api::worker::proto::Holding> {
 
 fn changed(change: SessionChange) -> (Option<Change>, usize) {
     let (change, size) = match change {
-        SessionChange::Open { seat, holds } => {
+        SessionChange::Open { seat, holds, hello } => {
             let open = proto::Open {
                 seat: Some(seated(&seat)),
                 holds: held(&holds),
+                hello,
             };
             (Change::Open(open), holds.len() * NAME_BYTES + NAME_BYTES)
         }
@@ -248,6 +249,7 @@ fn change_of(change: Change) -> Result<SessionChange, Malformed> {
         Change::Open(open) => SessionChange::Open {
             seat: seat_of(open.seat)?,
             holds: all(open.holds, |holding| decode::holding(&holding))?,
+            hello: open.hello,
         },
         Change::Seat(seat) => SessionChange::Seat(seat_of(Some(seat))?),
         Change::Unheard(queues) => SessionChange::Unheard(queues_of(Some(queues))),

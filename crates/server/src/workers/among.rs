@@ -97,6 +97,21 @@ impl Workers {
         }
     }
 
+    /// True if the store says that a session has another home than this node, which may not have been heard yet.
+    pub(super) fn has_moved(&self, id: SessionId) -> bool {
+        let Some(relaying) = &self.relaying else {
+            return false;
+        };
+        match stored::find(&*self.store, id) {
+            Ok(Some(about)) => about.home != relaying.me(),
+            Ok(None) => false,
+            Err(error) => {
+                tracing::warn!(%error, session = %id, "where a session is cannot be read");
+                false
+            }
+        }
+    }
+
     /// A session has another home now: whatever is said of it is said there.
     pub(crate) fn forget(&self, id: SessionId) {
         let mut sessions = self.sessions.lock();

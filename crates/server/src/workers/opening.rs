@@ -106,6 +106,7 @@ impl Workers {
         let open = SessionChange::Open {
             seat: self.seat_of(session),
             holds: Vec::new(),
+            hello: hello.number,
         };
         self.say(id, open);
         Ok(Opened {
@@ -163,8 +164,12 @@ impl Workers {
         session.unheard = false;
         let end = session.connect();
         let seat = self.seat_of(session);
-        let holds = attached;
-        self.say(id, SessionChange::Open { seat, holds });
+        let open = SessionChange::Open {
+            seat,
+            holds: attached,
+            hello: hello.number,
+        };
+        self.say(id, open);
         let now = clock::now();
         let lost = |name| gone(name, now, ("it did not arrive at its worker", true));
         self.report(missing.into_iter().map(lost).collect());

@@ -1,9 +1,9 @@
 //! Memory, store and history say the same, and whoever has work is found by `wake_at`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kapell_engine::run::state::{State, TimerKind};
-use kapell_model::{EntityKey, RunId, RunStatus, Time};
+use kapell_model::{EntityKey, RunId, RunStatus, Shard, Time};
 use kapell_node::{Entity, Lane};
 use kapell_store::{MemoryStore, Store};
 
@@ -111,13 +111,39 @@ impl Checks {
         if self.dirty.is_empty() {
             return Ok(());
         }
-        let mut dirty = std::mem::take(&mut self.dirty);
+        self.as_durable(lane, &|_| true)?;
+        self.settled()
+    }
+
+    /// The same of one of several lanes, which owns these shards.
+    pub(crate) fn quiet_of(&mut self, lane: &Lane, owns: &dyn Fn(Shard) -> bool) -> Verdict {
+        if self.dirty.is_empty() {
+            return Ok(());
+        }
+        self.as_durable(lane, owns)
+    }
+
+    /// No message between entities is under way: whoever is to know of another does.
+    pub(crate) fn settled(&mut self) -> Verdict {
+        self.sent_settled()?;
+        self.nothing_owed()?;
+        self.waits_for_nothing_there()?;
+        self.explained()
+    }
+
+    fn as_durable(&mut self, lane: &Lane, owns: &dyn Fn(Shard) -> bool) -> Verdict {
+        let dirty = std::mem::take(&mut self.dirty);
+        let (mut dirty, of_others): (_, BTreeSet<EntityKey>) =
+            dirty.into_iter().partition(|key| owns(key.shard()));
         self.quiets += 1;
         if !self.quiets.is_multiple_of(256) {
             // Looking at thousands of items each time would take all the time there is.
-            let (later, now) = dirty.into_iter().partition(|key| self.is_big(key));
+            let (later, now) = std::mem::take(&mut dirty)
+                .into_iter()
+                .partition(|key| self.is_big(key));
             (self.dirty, dirty) = (later, now);
         }
+        self.dirty.extend(of_others);
         for (key, entity) in lane.entities() {
             if !dirty.contains(key) {
                 continue;
@@ -159,8 +185,7 @@ impl Checks {
                 }
             }
         }
-        self.waits_for_nothing_there()?;
-        self.explained()
+        Ok(())
     }
 
     /// Every run that has something to do by itself will be found.

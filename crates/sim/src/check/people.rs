@@ -43,7 +43,7 @@ impl Checks {
                 self.signal_taken(request, value)?;
                 self.call_answered(request, value)
             }
-            // One lane has all there is.
+            // One lane has all there is, and of several whoever asked sees to it.
             Answer::Sent(shards) => wrong("owner", format!("{shards:?} are said to be another's")),
             Answer::Done => {
                 self.answer_counts(request)?;

@@ -43,8 +43,19 @@ impl Checks {
         self.sent.extend(sent);
     }
 
-    /// A signal that a step sent is kept by the commit that says so.
+    /// A signal that a step sent is kept by the commit that says so; of several lanes later.
     pub(super) fn sent_kept(&mut self) -> Verdict {
+        if self.spread {
+            let sent = std::mem::take(&mut self.sent);
+            let open = |(key, id): &(EntityKey, String)| !self.keeps(key, id);
+            self.sent = sent.into_iter().filter(open).collect();
+            return Ok(());
+        }
+        self.sent_settled()
+    }
+
+    /// Every signal that a step sent is kept.
+    pub(super) fn sent_settled(&mut self) -> Verdict {
         for (key, id) in std::mem::take(&mut self.sent) {
             if !self.keeps(&key, &id) {
                 return wrong(
@@ -100,8 +111,11 @@ impl Checks {
         });
         let waits = place.and_then(|place| shadow.state.waits.get(&place));
         match waits {
+            // Of several lanes the answer takes its time, and another question may be asked by then.
             Some(Waiting::Approval { given, .. })
-                if shadow.generation == 0 && !given.iter().any(|given| *given.by == *said.by) =>
+                if !self.spread
+                    && shadow.generation == 0
+                    && !given.iter().any(|given| *given.by == *said.by) =>
             {
                 let detail = format!("{run} forgot what `{}` said to `{}`", said.by, said.step);
                 wrong("approval", detail)

@@ -271,7 +271,8 @@ impl Checks {
         for (key, facts) in &now.facts {
             self.starts_made(key, facts, &now)?;
         }
-        let keys: Vec<EntityKey> = if now.came.is_empty() && now.ended.is_empty() {
+        self.note_owed(&now);
+        let keys: Vec<EntityKey> = if self.spread || now.came.is_empty() && now.ended.is_empty() {
             now.facts.keys().cloned().collect()
         } else {
             let triggers = self.smalls.iter();
@@ -298,6 +299,13 @@ impl Checks {
             }
             match spec.as_ref().map(|spec| (spec, &spec.kind)) {
                 Some((spec, TriggerKind::Signal(of))) if says_from(spec) => {
+                    if self.spread {
+                        // What came in other commits: see `owed`.
+                        if of.sources.len() > 1 {
+                            self.joined(&key, facts, &now.made)?;
+                        }
+                        continue;
+                    }
                     if steady {
                         Self::ends_told(&key, of, &now)?;
                     }
@@ -312,6 +320,69 @@ impl Checks {
             }
         }
         Ok(())
+    }
+
+    /// Of several lanes: a signal that a topic keeps, and tells a trigger of, has a fate there later.
+    fn note_owed(&mut self, now: &Now) {
+        if !self.spread {
+            return;
+        }
+        for key in &now.changed {
+            // What is on its way may come before or after that.
+            self.owed.remove(key);
+        }
+        for (key, facts) in &now.facts {
+            let fates = facts
+                .iter()
+                .filter(|(event, _)| fate(event).is_some())
+                .count();
+            self.owed.entry(key.clone()).or_default().1 += fates as u64;
+        }
+        for (name, signals) in &now.came {
+            for (key, entity) in &self.smalls {
+                let Entity::Trigger(trigger) = entity else {
+                    continue;
+                };
+                let state = &trigger.state;
+                if !state.defined() || state.paused_by.is_some() || state.workflow_paused {
+                    continue;
+                }
+                let Some(spec) = definition(trigger) else {
+                    continue;
+                };
+                let TriggerKind::Signal(of) = &spec.kind else {
+                    continue;
+                };
+                let [source] = of.sources.as_slice() else {
+                    continue;
+                };
+                let topic = EntityKey::Topic {
+                    namespace: crate::world::NAMESPACE.into(),
+                    name: name.clone(),
+                };
+                let told = self
+                    .topic(&topic)
+                    .is_some_and(|topic| topic.tells(key, None));
+                let wanted = signals
+                    .iter()
+                    .filter(|signal| takes(source, signal, &scope_of(signal)));
+                let wanted = wanted.count() as u64;
+                if told && wanted > 0 {
+                    self.owed.entry(key.clone()).or_default().0 += wanted;
+                }
+            }
+        }
+    }
+
+    /// Of several lanes: no message is under way, and every signal has had its fate.
+    pub(super) fn nothing_owed(&self) -> Verdict {
+        match self.owed.iter().find(|(_, (owed, fates))| owed > fates) {
+            None => Ok(()),
+            Some((key, (owed, fates))) => {
+                let detail = format!("{key:?} was sent {owed} signals and decided about {fates}");
+                wrong("triggers", detail)
+            }
+        }
     }
 
     /// A start that a trigger says it made was made, or was refused.

@@ -34,6 +34,34 @@ impl Checks {
         Ok(held)
     }
 
+    /// An attempt leaves although its owner is no more: nothing is looked at before it comes to a worker.
+    pub(crate) fn offered_late(&mut self, task: &Task) {
+        if let Some(shadow) = self.runs.get_mut(&task.run) {
+            let offers = shadow.offered.entry(task.place).or_default();
+            offers.push(task.offer);
+            offers.sort_unstable();
+        }
+    }
+
+    /// An attempt comes to a worker: no other of its unit is at work.
+    pub(crate) fn arrives(&self, task: &Task, worker: &Worker) -> Verdict {
+        let Some(shadow) = self.runs.get(&task.run) else {
+            return Ok(());
+        };
+        let counts = |attempt: &&Attempt| shadow.counts_attempt(attempt);
+        match worker.of_unit(task.run, task.place).find(counts) {
+            None => Ok(()),
+            Some(other) => {
+                let path = shadow.name(task.place);
+                let (offer, beside) = (task.offer, other.offer);
+                wrong(
+                    "twice",
+                    format!("{path} begins as {offer:?} beside {beside:?}"),
+                )
+            }
+        }
+    }
+
     /// A worker is told that its result need not be said again: it is durable, or nobody waits for it.
     pub(crate) fn taken(&self, (run, place, offer): &(RunId, Place, Offer)) -> Verdict {
         let Some(shadow) = self.runs.get(run) else {

@@ -1,15 +1,15 @@
 //! What happens in one line, for people who read a trace.
 
 use kapell_node::Answer;
-use kapell_node::lane::{Input, Output};
+use kapell_node::lane::{Input, Output, Own};
 
-pub(super) fn micros(at: i64) -> f64 {
+pub(crate) fn micros(at: i64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "for people")]
     let seconds = at as f64 / 1_000_000.0;
     seconds
 }
 
-pub(super) fn brief_input(input: &Input) -> String {
+pub(crate) fn brief_input(input: &Input) -> String {
     match input {
         Input::Loaded(key, result) => match result {
             Ok(found) => format!("Loaded {key:?} found {}", found.is_some()),
@@ -36,6 +36,15 @@ pub(super) fn brief_input(input: &Input) -> String {
                 .collect();
             format!("Reports {}", reports.join("; "))
         }
+        Input::Acquired(Ok(leases)) => {
+            let first = leases.first();
+            format!("Acquired {} from {first:?}", leases.len())
+        }
+        Input::Own(change) => match &**change {
+            Own::Take(shards, dead) => format!("Take {} {dead:?}", shards.len()),
+            Own::Give(shards) => format!("Give {}", shards.len()),
+            Own::Stop => "Stop".to_owned(),
+        },
         other => {
             let text = format!("{other:?}");
             text.chars().take(400).collect()
@@ -43,7 +52,7 @@ pub(super) fn brief_input(input: &Input) -> String {
     }
 }
 
-pub(super) fn brief_output(output: &Output) -> String {
+pub(crate) fn brief_output(output: &Output) -> String {
     match output {
         Output::Commit(commit, contents) => {
             let touched: Vec<String> = commit
@@ -71,6 +80,11 @@ pub(super) fn brief_output(output: &Output) -> String {
                 .collect();
             format!("Offer {}", tasks.join("; "))
         }
+        Output::Acquire(shards, dead) => format!("Acquire {} {dead:?}", shards.len()),
+        Output::Holds(shards) => format!("Holds {}", shards.len()),
+        Output::FindMail(shards) => format!("FindMail {}", shards.len()),
+        Output::FindDue(at, shards) => format!("FindDue {at} {}", shards.len()),
+        Output::Release(leases) => format!("Release {}", leases.len()),
         Output::Reply(reply, _) => format!("Reply {reply:?}"),
         Output::RowsChanged(commit, _) => {
             let rows: Vec<String> = commit
@@ -87,7 +101,7 @@ pub(super) fn brief_output(output: &Output) -> String {
     }
 }
 
-pub(super) fn brief_answer(answer: &Answer) -> String {
+pub(crate) fn brief_answer(answer: &Answer) -> String {
     match answer {
         Answer::Started(run) => format!("started {run}"),
         Answer::Done => "done".to_owned(),

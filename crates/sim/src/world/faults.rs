@@ -58,7 +58,14 @@ impl World<'_> {
             spot: false,
         };
         let holds = Vec::new();
-        Input::Session(NEAR, SessionChange::Open { seat, holds })
+        Input::Session(
+            NEAR,
+            SessionChange::Open {
+                seat,
+                holds,
+                hello: 0,
+            },
+        )
     }
 
     pub(super) fn fault(&mut self, fault: &Fault) {
@@ -102,6 +109,11 @@ impl World<'_> {
             }
             Fault::Reads { span } => self.reads_until = self.now + span,
             Fault::Far { worker, ref what } => self.far_fault(worker, what),
+            // Of several nodes.
+            Fault::Node { .. }
+            | Fault::Part { .. }
+            | Fault::Stall { .. }
+            | Fault::Failover { .. } => {}
             Fault::Worker => {
                 let lost = self.worker.die(HERE, true, self.wall());
                 if !lost.is_empty() && self.lane.is_some() {

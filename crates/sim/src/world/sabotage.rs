@@ -55,6 +55,12 @@ pub enum Sabotage {
     Impatient,
     /// Results are acknowledged before they are durable.
     Hasty,
+    /// Of several nodes: one that lives is said to be gone.
+    Robs,
+    /// Of several nodes: messages come twice.
+    Doubles,
+    /// Of several nodes: nobody hears what workers of others hold.
+    Deafens,
 }
 
 impl World<'_> {
@@ -69,7 +75,7 @@ impl World<'_> {
         };
         let mut changed = definition.clone();
         change(&mut changed);
-        self.row(&changed)
+        crate::versions::version_row(&changed, self.wall())
     }
 
     /// What becomes of an output of the lane; none if nothing does.

@@ -63,7 +63,14 @@ impl World {
     }
 
     pub(super) fn open(&mut self, session: SessionId, seat: Seat, holds: Vec<Holding>) {
-        self.say(session, SessionChange::Open { seat, holds });
+        self.say(
+            session,
+            SessionChange::Open {
+                seat,
+                holds,
+                hello: 0,
+            },
+        );
     }
 
     /// The process dies and another one begins, which knows of these sessions.

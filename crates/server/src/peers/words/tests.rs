@@ -89,6 +89,7 @@ fn every_word_arrives_as_it_was_said() {
     let open = SessionChange::Open {
         seat: seat(queues.clone()),
         holds: vec![holding(1)],
+        hello: 7,
     };
     let of = |change| Word::Session(SessionId(7), change);
     let words = [

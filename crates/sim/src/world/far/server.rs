@@ -96,7 +96,14 @@ impl World<'_> {
             return;
         };
         let seat = session.seat(&self.scenario.far[session.worker]);
-        self.give_lane(Input::Session(id, SessionChange::Open { seat, holds }));
+        self.give_lane(Input::Session(
+            id,
+            SessionChange::Open {
+                seat,
+                holds,
+                hello: 0,
+            },
+        ));
     }
 
     pub(super) fn server_hears(&mut self, worker: usize, link: u64, up: Up) {
