@@ -72,6 +72,9 @@ pub enum Message {
         run: RunId,
         /// Its unit.
         place: Place,
+        /// It was granted then, and no attempt started: a rate may give it to another.
+        #[serde(default)]
+        unused: Option<Time>,
     },
     /// To a run: a lock is granted to its unit.
     LockGranted {
@@ -79,6 +82,9 @@ pub enum Message {
         place: Place,
         /// The lock's name.
         name: Arc<str>,
+        /// When it was granted.
+        #[serde(default)]
+        at: Option<Time>,
     },
     /// To a run: a lock that its unit asked for is none that it can get.
     LockRefused {

@@ -198,6 +198,8 @@ pub enum Input {
         place: Place,
         /// The name.
         name: Arc<str>,
+        /// When it was granted.
+        at: Option<Time>,
     },
     /// A lock is none that the unit can get.
     LockRefused {
@@ -270,7 +272,7 @@ impl Input {
             Message::RetryChild => Self::RetryChild,
             Message::PauseChild { paused: true } => Self::Request(Request::Pause { by: by() }),
             Message::PauseChild { paused: false } => Self::Request(Request::Resume { by: by() }),
-            Message::LockGranted { place, name } => Self::LockGranted { place, name },
+            Message::LockGranted { place, name, at } => Self::LockGranted { place, name, at },
             Message::LockRefused { place, name, why } => Self::LockRefused { place, name, why },
             Message::Signals {
                 place,
