@@ -6,9 +6,7 @@ use kapell_api::task::{Outcome, Place, Report, TaskError, TaskEvent};
 use kapell_api::worker::Queues;
 use kapell_expr::Value;
 use kapell_model::spec::{NotifyOn, StepIndex};
-use kapell_model::{
-    Error, ErrorCode, FailureKind, Offer, RunStatus, StepStatus, limits,
-};
+use kapell_model::{Error, ErrorCode, FailureKind, Offer, RunStatus, StepStatus, limits};
 
 use super::finish::Ended;
 use super::state::{Inner, TimerKind};

@@ -109,9 +109,7 @@ impl Decider<'_> {
             let attempted = state.started.contains_key(place) || self.run.flight(**place).is_some();
             !attempted && !of.held.is_empty()
         });
-        let idle: Vec<_> = idle
-            .map(|(place, of)| (*place, of.held.clone()))
-            .collect();
+        let idle: Vec<_> = idle.map(|(place, of)| (*place, of.held.clone())).collect();
         for (place, held) in idle {
             for name in held {
                 self.give_back(place, name, None);

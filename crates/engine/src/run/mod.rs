@@ -300,6 +300,7 @@ impl Input {
             | Message::Enqueue(_)
             | Message::RunEnded { .. }
             | Message::Reenter(_)
+            | Message::BackfillHeld { .. }
             | Message::Active(_)
             | Message::StartTriggered(_)
             | Message::StartRefused { .. }
@@ -502,6 +503,7 @@ impl Run {
             scheduled_at: meta.scheduled_at,
             created_at: meta.created_at,
             again: false,
+            backfill: meta.backfill.clone(),
         }
     }
 
