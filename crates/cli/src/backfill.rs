@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anstyle::Style;
 use kapell_api::client::Api;
 use kapell_api::http::{
     BackfillOnly, BackfillOrder, BackfillQuery, BackfillRun, BackfillView, NewBackfill,
@@ -203,7 +204,10 @@ fn progress(view: &BackfillView) -> Line {
         DIM,
         format!("  {} of {}", words::grouped(done), words::grouped(total)),
     );
-    line.with(style, format!("  {}", view.status))
+    let mut active = view.active.iter();
+    let waits = !view.active.is_empty() && active.all(|of| of.waits_for.is_some());
+    let waits = if waits { ", its runs wait" } else { "" };
+    line.with(style, format!("  {}{waits}", view.status))
 }
 
 fn said(view: &BackfillView, json: bool, printer: &mut Printer) -> Ended {
@@ -225,6 +229,21 @@ fn nothing(view: &BackfillView) -> &'static str {
         }
         (_, _, BackfillOnly::Failed) => "no run for any of them failed",
         (_, _, BackfillOnly::All) => "there is none",
+    }
+}
+
+/// Who or what holds it up.
+fn held_up(view: &BackfillView, field: &mut impl FnMut(&str, Style, String)) {
+    if let Some(by) = &view.paused_by {
+        field("paused", YELLOW, format!("by {by}"));
+    }
+    if let Some(by) = &view.cancelled_by {
+        field("cancelled", RED, format!("by {by}"));
+    }
+    if let Some(run) = view.blocked_by {
+        let run = words::short(run);
+        let text = format!("run {run} failed: `kapell retry {run}`, or resume the backfill");
+        field("blocked", RED, text);
     }
 }
 
@@ -291,6 +310,7 @@ fn lines(view: &BackfillView, now: Time) -> Vec<Line> {
     for (name, style, count) in [
         ("succeeded", GREEN, view.succeeded),
         ("failed", RED, view.failed),
+        ("cancelled", DIM, view.cancelled),
         ("refused", RED, view.refused),
         ("declined", DIM, view.declined),
     ] {
@@ -298,19 +318,13 @@ fn lines(view: &BackfillView, now: Time) -> Vec<Line> {
             field(name, style, words::grouped(count));
         }
     }
-    if let Some(by) = &view.paused_by {
-        field("paused", YELLOW, format!("by {by}"));
+    held_up(view, &mut field);
+    let first_why = view.active.iter().find_map(|of| of.waits_for.as_deref());
+    if let Some(why) = first_why {
+        field("waits", YELLOW, why.to_owned());
     }
-    if let Some(by) = &view.cancelled_by {
-        field("cancelled", RED, format!("by {by}"));
-    }
-    if let Some(run) = view.blocked_by {
-        let run = words::short(run);
-        let text = format!("run {run} failed: `kapell retry {run}`, or resume the backfill");
-        field("blocked", RED, text);
-    }
-    let mut runs = |name: &str, style, runs: &[BackfillRun]| {
-        for of in runs.iter().take(NAMED) {
+    let mut runs = |name: &str, style, runs: &mut dyn Iterator<Item = &BackfillRun>| {
+        for of in runs.take(NAMED) {
             let due = words::local(&of.scheduled_at.to_string(), now);
             field(
                 name,
@@ -319,8 +333,14 @@ fn lines(view: &BackfillView, now: Time) -> Vec<Line> {
             );
         }
     };
-    runs("active", CYAN, &view.active);
-    runs("not well", RED, &view.failed_runs);
+    let waits = |of: &&BackfillRun| of.waits_for.is_some();
+    runs(
+        "active",
+        CYAN,
+        &mut view.active.iter().filter(|of| !waits(of)),
+    );
+    runs("queued", YELLOW, &mut view.active.iter().filter(waits));
+    runs("not well", RED, &mut view.failed_runs.iter());
     if let Some(problem) = &view.problem {
         field("problem", RED, problem.clone());
     }

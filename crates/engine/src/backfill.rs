@@ -2,7 +2,8 @@
 //!
 //! Its due times are known when it is made; it starts a run for each, so many at a time, and hears how
 //! each ends. Run ids are derived from the backfill and the due time, so that a backfill makes one run for
-//! each whatever crashes, and another backfill makes its own.
+//! each whatever crashes, and another backfill makes its own. Paused or blocked it starts nothing: the run
+//! queue hears of that in the same commit, and lets none of its runs that wait there start either.
 //!
 //! ```text
 //! running -- paused --> paused -- resumed --> running
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::chunk;
 use crate::event::run_id;
 use crate::message::{Message, StartClass};
+use crate::run_queue::Hold;
 use crate::small::{Ask, Decided, Small, SmallInput, misdirected};
 use crate::trigger::{Made, Wanted};
 
@@ -174,6 +176,7 @@ impl Deciding<'_> {
                 run: run.to_bytes().to_vec(),
                 succeeded,
                 blocks,
+                cancelled: status == RunStatus::Cancelled,
             }));
         }
     }
@@ -227,6 +230,30 @@ impl Deciding<'_> {
         if state.exists() && state.ended_at == 0 && state.is_done() {
             self.emit(Fact::Over(Nothing {}));
         }
+    }
+
+    /// Where it starts nothing, or goes on, its runs that wait in line do so too.
+    fn tell_queue(&mut self, before: Option<&Hold>) {
+        let hold = self.backfill.state.hold();
+        let EntityKey::Backfill {
+            namespace,
+            workflow,
+            id,
+        } = self.key
+        else {
+            return;
+        };
+        if hold.as_ref() == before {
+            return;
+        }
+        let queue = EntityKey::RunQueue {
+            namespace: namespace.clone(),
+            workflow: workflow.clone(),
+            key: "".into(),
+        };
+        let backfill = id.clone();
+        let message = Message::BackfillHeld { backfill, hold };
+        self.messages.push((queue, message));
     }
 
     fn start(&mut self, due: Time) {
@@ -290,6 +317,7 @@ impl Small for Backfill {
             events: Vec::new(),
             messages: Vec::new(),
         };
+        let held = deciding.backfill.state.hold();
         let mut answer = Value::Null;
         match input {
             SmallInput::Message(message) => deciding.hear(*message),
@@ -297,6 +325,7 @@ impl Small for Backfill {
             SmallInput::Wake => {}
         }
         deciding.go_on();
+        deciding.tell_queue(held.as_ref());
         let Deciding {
             events, messages, ..
         } = deciding;

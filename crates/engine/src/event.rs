@@ -26,7 +26,7 @@ pub struct Event {
     /// What became true.
     #[prost(
         oneof = "Fact",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 40, 41, 42, 43, 44, 45, 46, 47, 60, 61, 62, 63"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 40, 41, 42, 43, 44, 45, 46, 47, 60, 61, 62, 63"
     )]
     pub fact: Option<Fact>,
 }
@@ -118,6 +118,9 @@ pub enum Fact {
     /// The run will never start.
     #[prost(message, tag = "29")]
     RunDiscarded(RunDiscarded),
+    /// A unit has no attempt yet and holds none of its locks any more: it asks again once the run goes on.
+    #[prost(message, tag = "30")]
+    LocksReturned(UnitRef),
     /// A unit waits for a signal.
     #[prost(message, tag = "40")]
     AwaitStarted(AwaitStarted),

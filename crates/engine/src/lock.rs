@@ -2,7 +2,8 @@
 //! period.
 //!
 //! Requests are granted in the order in which they came. A rate is exact: a grant is given only if
-//! fewer than `max` were given in the `period` before it (a sliding log of the last `max` grants).
+//! fewer than `max` were given in the `period` before it (a sliding log of the last `max` grants, without
+//! those that came back at once because nothing was to start with them).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -81,6 +82,9 @@ pub struct LockEvent {
     /// Of a request: the unit's path in its run.
     #[prost(string, tag = "7")]
     pub path: String,
+    /// Of what a rate gave for nothing: when it gave it; 0 if it was used.
+    #[prost(int64, tag = "8")]
+    pub unused: i64,
 }
 
 const ASKED: u32 = 1;
@@ -137,12 +141,16 @@ impl Lock {
                     self.emit(event, &mut out);
                 }
             }
-            Some(Message::Release { run, place }) => {
+            Some(Message::Release { run, place, unused }) => {
                 let holder = (*run, *place);
-                if self.holders.contains(&holder)
+                let unused = unused.filter(|at| self.period > 0 && self.granted_at.contains(at));
+                if unused.is_some()
+                    || self.holders.contains(&holder)
                     || self.waiting.iter().any(|(waiting, _)| *waiting == holder)
                 {
-                    self.emit(fact(now, RELEASED, holder), &mut out);
+                    let mut event = fact(now, RELEASED, holder);
+                    event.unused = unused.map_or(0, |at| at.0);
+                    self.emit(event, &mut out);
                 }
             }
             _ => {}
@@ -155,6 +163,7 @@ impl Lock {
             let message = Message::LockGranted {
                 place: holder.1,
                 name: name.clone(),
+                at: Some(now),
             };
             out.messages.push((holder.0.into(), message));
         }
@@ -213,6 +222,10 @@ impl Lock {
                 }
             }
             _ => {
+                let unused = |at: &Time| event.unused != 0 && at.0 == event.unused;
+                if let Some(place) = self.granted_at.iter().position(unused) {
+                    self.granted_at.remove(place);
+                }
                 self.about.remove(&holder);
                 self.holders.remove(&holder);
                 self.waiting.retain(|(waiting, _)| *waiting != holder);
@@ -250,6 +263,7 @@ fn fact(at: Time, kind: u32, (run, place): Holder) -> LockEvent {
         max: 0,
         period: 0,
         path: String::new(),
+        unused: 0,
     }
 }
 

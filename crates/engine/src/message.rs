@@ -72,6 +72,9 @@ pub enum Message {
         run: RunId,
         /// Its unit.
         place: Place,
+        /// It was granted then, and no attempt started: a rate may give it to another.
+        #[serde(default)]
+        unused: Option<Time>,
     },
     /// To a run: a lock is granted to its unit.
     LockGranted {
@@ -79,6 +82,9 @@ pub enum Message {
         place: Place,
         /// The lock's name.
         name: Arc<str>,
+        /// When it was granted.
+        #[serde(default)]
+        at: Option<Time>,
     },
     /// To a run: a lock that its unit asked for is none that it can get.
     LockRefused {
@@ -196,6 +202,16 @@ pub enum Message {
         by_person: bool,
         /// It succeeded, and its workflow asks for `run.last_success`.
         success: Option<Box<crate::run_queue::Success>>,
+        /// The backfill that starts nothing more because of it.
+        #[serde(default)]
+        blocks: Option<Arc<str>>,
+    },
+    /// To a run queue: a backfill starts nothing now, not even runs that wait in line; or it goes on.
+    BackfillHeld {
+        /// Which.
+        backfill: Arc<str>,
+        /// Why; none: it goes on.
+        hold: Option<crate::run_queue::Hold>,
     },
     /// To a run queue: an ended run wants to start again.
     Reenter(Box<crate::run_queue::Entry>),

@@ -238,6 +238,7 @@ impl<'p> Fold<'p> {
             Fact::LockGranted(unit) => {
                 self.unit((*unit).into(), StepStatus::Queued, |unit| unit.lock = None);
             }
+            Fact::LocksReturned(unit) => self.unit((*unit).into(), StepStatus::Waiting, |_| {}),
             Fact::HandlingStarted(handling) => {
                 self.unit(handling.unit.into(), StepStatus::Running, |unit| {
                     unit.error = error(handling.error.as_ref());

@@ -18,6 +18,7 @@ use crate::small::{Ask, Decided, Small, SmallInput, misdirected};
 mod apply;
 mod decide;
 mod event;
+mod hold;
 mod index;
 pub mod pace;
 mod settings;
@@ -26,6 +27,8 @@ mod view;
 
 use event::mode_number;
 pub use event::{Kind, QueueEvent};
+pub use hold::Hold;
+use hold::Holds;
 use index::Index;
 pub use settings::{Activate, Bounds, Change, Mark, Settings};
 pub use view::LinesAsk;
@@ -49,6 +52,9 @@ pub struct Entry {
     pub created_at: Time,
     /// It was active before, and starts again.
     pub again: bool,
+    /// The backfill that it is of.
+    #[serde(default)]
+    pub backfill: Option<Arc<str>>,
 }
 
 /// A strategy as the queue needs it.
@@ -127,6 +133,8 @@ pub struct RunQueue {
     pub counted: bool,
     /// The last runs that will never start.
     pub discards: VecDeque<Discard>,
+    /// Backfills that start nothing now.
+    holds: Holds,
     index: Index,
     next_turn: u64,
     last_at: Time,
@@ -157,6 +165,8 @@ pub struct Success {
 pub struct Discard {
     /// The run.
     pub run: RunId,
+    /// Its line.
+    pub key: Arc<str>,
     /// Why.
     pub reason: Arc<str>,
     /// Since when that is so.
@@ -266,6 +276,17 @@ impl RunQueue {
         !self.counted && !entry.inside && self.settings.rule(Some(entry.rule)).is_bounded()
     }
 
+    /// The same of a change by which starts may have to wait for others: whoever looks at the queue from then
+    /// on sees for whom.
+    pub fn must_count_for(&self, ask: &Ask) -> bool {
+        let rule = match ask {
+            Ask::Activate(to) => Some(self.settings.rule(to.rule)),
+            Ask::Change(change) => change.rule,
+            _ => None,
+        };
+        !self.counted && rule.is_some_and(|rule| rule.is_bounded())
+    }
+
     /// True if it takes no more starts: [`limits::RUN_QUEUE`] runs hold a place or wait for one.
     pub fn is_full(&self) -> bool {
         self.runs.len() >= limits::RUN_QUEUE
@@ -311,14 +332,45 @@ impl RunQueue {
     }
 }
 
-fn not_blocked(workflow: &str, key: &str) -> Error {
-    let of = match key {
-        "" => String::new(),
-        key => format!(" of key `{key}`"),
+/// Keys that are named where none was given.
+const KEYS_NAMED: usize = 5;
+
+/// The refusal of a dismissal where nothing blocks: `blocked` are the keys where something does.
+fn not_blocked(workflow: &str, key: &str, blocked: BTreeSet<Arc<str>>) -> Error {
+    let shows = format!("`kapell workflow queue {workflow}` shows it");
+    let more = blocked.len().saturating_sub(KEYS_NAMED);
+    let mut named: Vec<String> = blocked
+        .iter()
+        .take(KEYS_NAMED)
+        .map(|key| format!("`{key}`"))
+        .collect();
+    if more > 0 {
+        named.push(format!("{more} more"));
+    }
+    let named = named.join(", ");
+    let (message, hint) = match (key, blocked.len()) {
+        ("", 0) => (
+            format!("no run blocks the run queue of `{workflow}`"),
+            shows,
+        ),
+        ("", 1) => (
+            format!("in the run queue of `{workflow}` a run blocks those of key {named}"),
+            "name the key: `--key`".to_owned(),
+        ),
+        ("", _) => (
+            format!("in the run queue of `{workflow}` runs block those of the keys {named}"),
+            "name one of them: `--key`".to_owned(),
+        ),
+        (key, 0) => (
+            format!("no run blocks the run queue of `{workflow}` of key `{key}`"),
+            shows,
+        ),
+        (key, _) => (
+            format!("no run blocks the run queue of `{workflow}` of key `{key}`"),
+            format!("runs block those of {named}"),
+        ),
     };
-    let message = format!("no run blocks the run queue of `{workflow}`{of}");
-    Error::new(ErrorCode::NotAllowedNow, message)
-        .hint(format!("`kapell workflow queue {workflow}` shows it"))
+    Error::new(ErrorCode::NotAllowedNow, message).hint(hint)
 }
 
 impl From<QueueDecision> for Decided {
@@ -355,7 +407,10 @@ impl Small for RunQueue {
             SmallInput::Ask(Ask::Dismiss { key, .. }) => {
                 let blocked = self.lines.get(&*key).and_then(|line| line.blocked);
                 let decided = blocked.and_then(|run| self.dismiss(run, now));
-                decided.ok_or_else(|| not_blocked(workflow, &key))?.into()
+                let keys = self.index.blocking().values();
+                decided
+                    .ok_or_else(|| not_blocked(workflow, &key, keys.cloned().collect()))?
+                    .into()
             }
             SmallInput::Ask(Ask::View) => Decided {
                 answer: self.view(workflow, &LinesAsk::default()),

@@ -212,6 +212,7 @@ impl Small for Trigger {
             SmallInput::Ask(ask) => deciding.asked(ask)?,
             SmallInput::Wake => kapell_expr::Value::Null,
         };
+        deciding.expire();
         deciding.fire();
         let Deciding {
             events, messages, ..
@@ -236,7 +237,8 @@ impl Small for Trigger {
     }
 
     fn wake_at(&self) -> Option<Time> {
-        self.next_start()
+        let times = [self.next_start(), self.next_expiry()];
+        times.into_iter().flatten().min()
     }
 
     fn document(&self) -> Option<String> {

@@ -339,6 +339,7 @@ fn a_run_that_others_wait_for_is_kept_until_it_blocks_no_more() {
         status: RunStatus::Failed,
         by_person: false,
         success: None,
+        blocks: None,
     };
     let mut seq = 0;
     let mut write = |chunk: Vec<u8>| {

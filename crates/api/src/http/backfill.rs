@@ -155,6 +155,9 @@ pub struct BackfillView {
     pub succeeded: u64,
     /// Those whose run ended otherwise.
     pub failed: u64,
+    /// Those whose run was cancelled.
+    #[serde(default)]
+    pub cancelled: u64,
     /// Those whose run could not be made.
     pub refused: u64,
     /// Those that the trigger's `when` refused.
@@ -183,7 +186,7 @@ pub struct BackfillView {
 impl BackfillView {
     /// Due times that are done with, one way or another.
     pub fn done(&self) -> u64 {
-        self.succeeded + self.failed + self.refused + self.declined
+        self.succeeded + self.failed + self.cancelled + self.refused + self.declined
     }
 }
 
@@ -197,4 +200,7 @@ pub struct BackfillRun {
     #[serde(with = "crate::stamp")]
     #[schema(value_type = schema::Timestamp)]
     pub scheduled_at: Time,
+    /// Why it waits in its run queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
 }

@@ -17,15 +17,16 @@ impl Backfill {
             return None;
         }
         let time = |at: i64| (at > 0).then(|| Time(at).to_string());
-        let runs = |runs: &[super::Started]| -> Vec<Value> {
-            let runs = runs.iter().take(NAMED);
-            runs.map(|run| {
-                json!({
-                    "run": run_id(&run.run).to_string(),
-                    "scheduled_at": Time(run.due).to_string(),
+        let runs = |runs: &[super::Started], without: &[Vec<u8>]| -> Vec<Value> {
+            let runs = runs.iter().filter(|run| !without.contains(&run.run));
+            runs.take(NAMED)
+                .map(|run| {
+                    json!({
+                        "run": run_id(&run.run).to_string(),
+                        "scheduled_at": Time(run.due).to_string(),
+                    })
                 })
-            })
-            .collect()
+                .collect()
         };
         let status = if state.cancelled_by.is_some() {
             "cancelled"
@@ -38,6 +39,9 @@ impl Backfill {
         } else {
             "running"
         };
+        // Nothing holds up what is over.
+        let over = state.cancelled_by.is_some() || state.ended_at > 0;
+        let blocked = state.blocked_by.as_deref().filter(|_| !over);
         Some(json!({
             "trigger": state.trigger,
             "version": state.version,
@@ -54,14 +58,15 @@ impl Backfill {
             "found": state.found,
             "ahead": time(state.ahead),
             "succeeded": state.succeeded,
-            "failed": state.failed.len(),
+            "failed": state.failed.len() - state.cancelled.len(),
+            "cancelled": state.cancelled.len(),
             "refused": state.refused,
             "declined": state.declined,
-            "active": runs(&state.active),
-            "failed_runs": runs(&state.failed),
-            "paused_by": state.paused_by,
+            "active": runs(&state.active, &[]),
+            "failed_runs": runs(&state.failed, &state.cancelled),
+            "paused_by": state.paused_by.as_ref().filter(|_| !over),
             "cancelled_by": state.cancelled_by,
-            "blocked_by": state.blocked_by.as_deref().map(|run| run_id(run).to_string()),
+            "blocked_by": blocked.map(|run| run_id(run).to_string()),
             "problem": (!state.problem.is_empty()).then_some(&state.problem),
         }))
     }

@@ -4,6 +4,9 @@
 use kapell_model::{RunId, Time};
 use prost::Message;
 
+use crate::event::run_id;
+use crate::run_queue::Hold;
+
 /// What a backfill's facts say: its snapshot.
 #[derive(Clone, PartialEq, Message)]
 pub struct State {
@@ -52,7 +55,7 @@ pub struct State {
     /// Runs that have not ended.
     #[prost(message, repeated, tag = "15")]
     pub active: Vec<Started>,
-    /// Runs that ended without success.
+    /// Runs that ended without success, also those that were cancelled.
     #[prost(message, repeated, tag = "16")]
     pub failed: Vec<Started>,
     /// Runs that succeeded.
@@ -88,6 +91,9 @@ pub struct State {
     /// The first due time of the range that is left to the schedule; 0: there is none.
     #[prost(int64, tag = "27")]
     pub ahead: i64,
+    /// Of those that failed: runs that were cancelled.
+    #[prost(bytes = "vec", repeated, tag = "28")]
+    pub cancelled: Vec<Vec<u8>>,
 }
 
 /// A run of a backfill.
@@ -170,6 +176,9 @@ pub struct Ended {
     /// Nothing more starts until it does.
     #[prost(bool, tag = "3")]
     pub blocks: bool,
+    /// It was cancelled.
+    #[prost(bool, tag = "4")]
+    pub cancelled: bool,
 }
 
 /// A person did it.
@@ -198,6 +207,15 @@ impl State {
             || self.active.len() >= self.concurrency as usize;
         let due = self.due.get(self.next as usize).filter(|_| !held);
         due.map(|due| Time(*due))
+    }
+
+    /// Why nothing of it starts; none if something may, or if it is over.
+    pub(super) fn hold(&self) -> Option<Hold> {
+        if self.ended_at > 0 || self.cancelled_by.is_some() {
+            return None;
+        }
+        let blocked = || self.blocked_by.as_deref().map(run_id).map(Hold::Blocked);
+        self.paused_by.clone().map(Hold::Paused).or_else(blocked)
     }
 
     /// True if nothing runs and nothing more starts.
@@ -243,6 +261,7 @@ impl State {
                 let is = |other: &Started| other.run == reopened.run;
                 if let Some(place) = self.failed.iter().position(is) {
                     self.active.push(self.failed.remove(place));
+                    self.cancelled.retain(|run| *run != reopened.run);
                 }
             }
             Some(Fact::Paused(paused)) => self.paused_by = Some(paused.by.clone()),
@@ -271,6 +290,10 @@ impl State {
             (None, Some(place)) => self.failed.remove(place),
             (None, None) => return,
         };
+        self.cancelled.retain(|other| *other != run.run);
+        if ended.cancelled {
+            self.cancelled.push(run.run.clone());
+        }
         if ended.succeeded {
             self.succeeded += 1;
             self.blocked_by.take_if(|blocked| *blocked == run.run);

@@ -45,6 +45,8 @@ struct Bench {
     backfill: Backfill,
     starts: Vec<StartTriggered>,
     cancelled: Vec<RunId>,
+    /// What the run queue was told.
+    held: Vec<Option<Hold>>,
 }
 
 fn wanted() -> AskBackfill {
@@ -99,6 +101,7 @@ impl Bench {
             backfill: Backfill::default(),
             starts: Vec::new(),
             cancelled: Vec::new(),
+            held: Vec::new(),
         };
         for (to, message) in decided.messages {
             if matches!(to, EntityKey::Backfill { .. }) {
@@ -121,6 +124,9 @@ impl Bench {
         for (to, message) in decided.messages {
             match (to, message) {
                 (_, Message::StartTriggered(start)) => self.starts.push(*start),
+                (EntityKey::RunQueue { .. }, Message::BackfillHeld { hold, .. }) => {
+                    self.held.push(hold);
+                }
                 (EntityKey::Run(run), Message::CancelRun { .. }) => self.cancelled.push(run),
                 other => panic!("{other:?}"),
             }
@@ -168,10 +174,11 @@ fn missing_due_times_are_started_so_many_at_a_time() {
     bench.ends(3, RunStatus::Cancelled, false);
     assert_eq!(bench.shown("status"), "ended");
     assert_eq!(bench.shown("succeeded"), 2);
-    assert_eq!(bench.shown("failed"), 2);
+    assert_eq!(bench.shown("failed"), 1);
+    assert_eq!(bench.shown("cancelled"), 1);
     // Retried to success.
     bench.ends(0, RunStatus::Succeeded, false);
-    assert_eq!(bench.shown("failed"), 1);
+    assert_eq!(bench.shown("failed"), 0);
     let ids: std::collections::BTreeSet<RunId> = bench.starts.iter().map(|s| s.id).collect();
     assert_eq!(ids.len(), 4);
 }
@@ -204,16 +211,21 @@ fn a_paused_backfill_starts_nothing_until_it_is_resumed() {
     bench.ends(0, RunStatus::Succeeded, false);
     assert_eq!(bench.starts.len(), 2);
     assert_eq!(bench.shown("status"), "paused");
+    assert_eq!(bench.held, [Some(Hold::Paused("ann".to_owned()))]);
     bench
         .take(SmallInput::Ask(Ask::ResumeBackfill { by: by() }))
         .unwrap();
     assert_eq!(bench.starts.len(), 3);
+    assert_eq!(bench.held[1..], [None]);
 }
 
 #[test]
 fn a_cancelled_backfill_cancels_what_runs() {
     let mut bench = Bench::new([&[], &[]], wanted());
     let by = || "ann".to_owned();
+    bench
+        .take(SmallInput::Ask(Ask::PauseBackfill { by: by() }))
+        .unwrap();
     bench
         .take(SmallInput::Ask(Ask::CancelBackfill { by: by() }))
         .unwrap();
@@ -222,6 +234,15 @@ fn a_cancelled_backfill_cancels_what_runs() {
     bench.ends(1, RunStatus::Cancelled, false);
     assert_eq!(bench.starts.len(), 2);
     assert!(bench.backfill.state.ended_at > 0);
+    assert_eq!(
+        bench.held.len(),
+        2,
+        "what is cancelled is kept back no longer"
+    );
+    assert_eq!(bench.shown("failed"), 0);
+    assert_eq!(bench.shown("failed_runs"), serde_json::json!([]));
+    assert_eq!(bench.shown("cancelled"), 2);
+    assert_eq!(bench.shown("paused_by"), serde_json::Value::Null);
     let refused = bench.take(SmallInput::Ask(Ask::ResumeBackfill { by: by() }));
     assert_eq!(refused.unwrap_err().code, ErrorCode::NotAllowedNow);
 }
@@ -233,7 +254,10 @@ fn a_failed_run_of_a_strict_workflow_blocks_its_backfill() {
     bench.ends(1, RunStatus::Succeeded, false);
     assert_eq!(bench.starts.len(), 2);
     assert_eq!(bench.shown("status"), "blocked");
+    let failed = bench.starts[0].id;
+    assert_eq!(bench.held, [Some(Hold::Blocked(failed))]);
     bench.ends(0, RunStatus::Succeeded, false);
+    assert_eq!(bench.held[1..], [None]);
     assert_eq!(bench.starts.len(), 4);
     bench.ends(2, RunStatus::TimedOut, true);
     let by = "ann".to_owned();

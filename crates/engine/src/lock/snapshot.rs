@@ -193,7 +193,7 @@ mod tests {
                 let told = if asks {
                     Told::Acquire { run, place, max: 2, period, path: "a".into() }
                 } else {
-                    Told::Release { run, place }
+                    Told::Release { run, place, unused: (step > 0).then_some(Time(now)) }
                 };
                 lock.decide(&Arc::from("x"), Some(&told), Time(now));
                 prop_assert_eq!(Lock::from_snapshot(&lock.snapshot()).unwrap(), lock.clone());

@@ -48,6 +48,7 @@ fn a_lock_shows_who_holds_it_since_when_and_who_waits_in_order() {
     let release = Message::Release {
         run: run(1),
         place: place(0),
+        unused: None,
     };
     decide(&mut lock, &release, 4_000_000);
     let seen = shown(&lock);
@@ -68,6 +69,7 @@ fn a_lock_that_nobody_holds_or_wants_leaves_the_list_and_forgets_names() {
     let release = Message::Release {
         run: run(1),
         place: place(0),
+        unused: None,
     };
     decide(&mut lock, &release, 2);
     assert_eq!(lock.document(), None);
@@ -115,6 +117,7 @@ fn what_is_in_use_as_a_lock_is_no_rate_and_the_other_way_round() {
         let release = Message::Release {
             run: run(1),
             place: place(0),
+            unused: None,
         };
         decide(&mut lock, &release, 3);
         decide(&mut lock, &acquire(2, "call", other), 10 * minute);

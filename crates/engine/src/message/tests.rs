@@ -99,10 +99,12 @@ fn what_goes_to_another_shard_arrives_as_it_was_sent() {
         Message::Release {
             run: run(),
             place: place(),
+            unused: Some(Time(3)),
         },
         Message::LockGranted {
             place: place(),
             name: "l".into(),
+            at: Some(Time(3)),
         },
         Message::LockRefused {
             place: place(),

@@ -183,6 +183,7 @@ impl State {
                 }
             }
             Fact::LockGranted(unit) => self.lock_granted(plan, (*unit).into()),
+            Fact::LocksReturned(unit) => self.locks_returned(plan, (*unit).into()),
             Fact::HandlingStarted(handling) => {
                 let place: Place = handling.unit.into();
                 self.forget_attempt(plan, place);

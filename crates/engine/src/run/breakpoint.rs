@@ -315,13 +315,6 @@ impl Decider<'_> {
         value: &Value,
         text: bool,
     ) -> Taken {
-        let paused = self.run.state.status == kapell_model::RunStatus::Paused;
-        if !paused && self.stopped(None).is_err() {
-            return Err(not_now(
-                format!("`{name}` cannot be changed while the run goes on"),
-                "set a breakpoint or pause the run first",
-            ));
-        }
         let source = if text { Source::Text } else { Source::Typed };
         let value = check_param(&self.run.plan.spec, name, value, source).map_err(|problem| {
             let error = Error::new(ErrorCode::BadParams, problem.message);
@@ -330,6 +323,19 @@ impl Decider<'_> {
                 None => error,
             })
         })?;
+        if self.run.state.ended() {
+            return Err(not_now(
+                format!("`{name}` cannot be changed: the run has ended"),
+                "`kapell fork` starts another run with changed parameters",
+            ));
+        }
+        let paused = self.run.state.status == kapell_model::RunStatus::Paused;
+        if !paused && self.stopped(None).is_err() {
+            return Err(not_now(
+                format!("`{name}` cannot be changed while the run goes on"),
+                "set a breakpoint or pause the run first",
+            ));
+        }
         let others = self.run.state.meta.params.as_map();
         let size: usize = others.map_or(0, |params| {
             let others = params.iter().filter(|(other, _)| *other != name);

@@ -419,7 +419,8 @@ impl Decider<'_> {
                 namespace: namespace.clone(),
                 name,
             };
-            self.send(key, Message::Release { run, place });
+            let unused = None;
+            self.send(key, Message::Release { run, place, unused });
         }
     }
 

@@ -6,9 +6,7 @@ use kapell_api::task::{Outcome, Place, Report, TaskError, TaskEvent};
 use kapell_api::worker::Queues;
 use kapell_expr::Value;
 use kapell_model::spec::{NotifyOn, StepIndex};
-use kapell_model::{
-    EntityKey, Error, ErrorCode, FailureKind, Offer, RunStatus, StepStatus, limits,
-};
+use kapell_model::{Error, ErrorCode, FailureKind, Offer, RunStatus, StepStatus, limits};
 
 use super::finish::Ended;
 use super::state::{Inner, TimerKind};
@@ -88,24 +86,8 @@ impl Decider<'_> {
                 outputs,
                 error,
             } => self.child_ended(place, run, status, &outputs, &error),
-            Input::LockGranted { place, name } => {
-                let asked = self
-                    .run
-                    .state
-                    .locks
-                    .get(&place)
-                    .and_then(|locks| locks.asked.clone());
-                if asked.as_ref() != Some(&name) {
-                    // The request was withdrawn meanwhile: it goes straight back.
-                    let run = self.run.state.meta.id;
-                    let namespace = self.run.state.meta.namespace.clone();
-                    self.send(
-                        EntityKey::Lock { namespace, name },
-                        Message::Release { run, place },
-                    );
-                    return Ok(());
-                }
-                self.emit(Fact::LockGranted(place.into()));
+            Input::LockGranted { place, name, at } => {
+                self.lock_came(place, &name, at);
                 Ok(())
             }
             Input::LockRefused { place, name, why } => self.lock_refused(place, &name, why),

@@ -1,9 +1,11 @@
 //! Locks that units ask for, one after another.
 
+use std::sync::Arc;
+
 use kapell_api::task::{Place, TaskError};
 use kapell_expr::{Template, Value, format_duration};
 use kapell_model::spec::LockUse;
-use kapell_model::{EntityKey, StepStatus, limits};
+use kapell_model::{EntityKey, RunStatus, StepStatus, Time, limits};
 
 use super::input::Taken;
 use super::names::At;
@@ -79,6 +81,50 @@ impl Decider<'_> {
             },
         );
         Ok(())
+    }
+
+    /// A lock is granted to a unit. A request that was withdrawn meanwhile goes straight back, and so does
+    /// what a paused run is granted: it starts nothing, and others can.
+    pub(super) fn lock_came(&mut self, place: Place, name: &Arc<str>, at: Option<Time>) {
+        let state = &self.run.state;
+        let asked = state.locks.get(&place).and_then(|of| of.asked.as_ref());
+        let wanted = asked == Some(name);
+        if wanted {
+            self.emit(Fact::LockGranted(place.into()));
+        }
+        let paused = self.run.state.status == RunStatus::Paused;
+        if wanted && paused {
+            self.emit(Fact::LocksReturned(place.into()));
+        }
+        if !wanted || paused {
+            self.give_back(place, name.clone(), at);
+        }
+    }
+
+    /// The run is paused: units without an attempt give back what they hold. Requests stay in line, and go
+    /// back when they are granted: were they withdrawn, a grant under way could not be told from the next.
+    pub(super) fn return_locks(&mut self) {
+        let state = &self.run.state;
+        let idle = state.locks.iter().filter(|(place, of)| {
+            let attempted = state.started.contains_key(place) || self.run.flight(**place).is_some();
+            !attempted && !of.held.is_empty()
+        });
+        let idle: Vec<_> = idle.map(|(place, of)| (*place, of.held.clone())).collect();
+        for (place, held) in idle {
+            for name in held {
+                self.give_back(place, name, None);
+            }
+            self.emit(Fact::LocksReturned(place.into()));
+        }
+    }
+
+    fn give_back(&mut self, place: Place, name: Arc<str>, unused: Option<Time>) {
+        let run = self.run.state.meta.id;
+        let namespace = self.run.state.meta.namespace.clone();
+        self.send(
+            EntityKey::Lock { namespace, name },
+            Message::Release { run, place, unused },
+        );
     }
 
     /// A lock that the unit can never get.

@@ -198,6 +198,8 @@ pub enum Input {
         place: Place,
         /// The name.
         name: Arc<str>,
+        /// When it was granted.
+        at: Option<Time>,
     },
     /// A lock is none that the unit can get.
     LockRefused {
@@ -270,7 +272,7 @@ impl Input {
             Message::RetryChild => Self::RetryChild,
             Message::PauseChild { paused: true } => Self::Request(Request::Pause { by: by() }),
             Message::PauseChild { paused: false } => Self::Request(Request::Resume { by: by() }),
-            Message::LockGranted { place, name } => Self::LockGranted { place, name },
+            Message::LockGranted { place, name, at } => Self::LockGranted { place, name, at },
             Message::LockRefused { place, name, why } => Self::LockRefused { place, name, why },
             Message::Signals {
                 place,
@@ -298,6 +300,7 @@ impl Input {
             | Message::Enqueue(_)
             | Message::RunEnded { .. }
             | Message::Reenter(_)
+            | Message::BackfillHeld { .. }
             | Message::Active(_)
             | Message::StartTriggered(_)
             | Message::StartRefused { .. }
@@ -500,6 +503,7 @@ impl Run {
             scheduled_at: meta.scheduled_at,
             created_at: meta.created_at,
             again: false,
+            backfill: meta.backfill.clone(),
         }
     }
 

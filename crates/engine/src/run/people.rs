@@ -41,6 +41,7 @@ impl Decider<'_> {
             Request::Pause { by } => match self.run.state.status {
                 RunStatus::Running => {
                     self.emit(Fact::RunPaused(ByPerson { by }));
+                    self.return_locks();
                     self.pause_children(true);
                     Ok(())
                 }

@@ -12,13 +12,7 @@ impl Decider<'_> {
     /// Whoever keeps account of due times hears how the run for one of them has ended.
     pub(super) fn tell_trigger(&mut self, status: RunStatus) {
         let state = &self.run.state;
-        let by_person = state
-            .cancel
-            .as_ref()
-            .is_some_and(|cancel| !cancel.timed_out);
-        let blocks = self.run.plan.spec.strategy.mode == StrategyMode::StrictSequential
-            && matches!(status, RunStatus::Failed | RunStatus::TimedOut)
-            && !by_person;
+        let blocks = self.blocks(status);
         let message = Message::DueRunEnded {
             run: state.meta.id,
             scheduled_at: state.meta.scheduled_at,
@@ -26,6 +20,18 @@ impl Decider<'_> {
             blocks,
         };
         self.send_to_trigger(&message);
+    }
+
+    /// True if those after it are kept back.
+    fn blocks(&self, status: RunStatus) -> bool {
+        self.run.plan.spec.strategy.mode == StrategyMode::StrictSequential
+            && matches!(status, RunStatus::Failed | RunStatus::TimedOut)
+            && !self.ended_by_person()
+    }
+
+    fn ended_by_person(&self) -> bool {
+        let cancel = self.run.state.cancel.as_ref();
+        cancel.is_some_and(|cancel| !cancel.timed_out)
     }
 
     /// Nobody is to make another run for the same due time meanwhile.
@@ -127,10 +133,9 @@ impl Decider<'_> {
         // Also if it went past its queue: by now it may be counted there.
         let to = state.run_queue();
         let run = state.meta.id;
-        let by_person = state
-            .cancel
-            .as_ref()
-            .is_some_and(|cancel| !cancel.timed_out);
+        let by_person = self.ended_by_person();
+        let backfill = state.meta.backfill.clone();
+        let blocks = backfill.filter(|_| self.blocks(status));
         self.send(
             to,
             Message::RunEnded {
@@ -138,6 +143,7 @@ impl Decider<'_> {
                 status,
                 by_person,
                 success,
+                blocks,
             },
         );
     }

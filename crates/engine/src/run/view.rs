@@ -370,7 +370,11 @@ impl Run {
                 if let Some(at) = timer(TimerKind::Iteration) {
                     return Some(format!("the loop's delay, until {at}"));
                 }
-                timer(TimerKind::Wait).map(|at| format!("the time {at}"))
+                if let Some(at) = timer(TimerKind::Wait) {
+                    return Some(format!("the time {at}"));
+                }
+                let returned = state.locks.contains_key(&place);
+                returned.then(|| "the run to be resumed".to_owned())
             }
             StepStatus::Queued
                 if self

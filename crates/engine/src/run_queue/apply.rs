@@ -6,12 +6,14 @@ use kapell_model::spec::StrategyMode;
 use kapell_model::{RunId, Time, limits};
 
 use super::event::{QueueEvent, entry_of};
-use super::{Discard, Entry, Kind, Line, Rule, RunQueue, Success};
+use super::{Discard, Entry, Hold, Kind, Line, Rule, RunQueue, Success};
 use crate::message::StartClass;
 
 const SUCCEEDED: u32 = Kind::Succeeded as u32;
 const SET: u32 = Kind::Set as u32;
 const COUNTED: u32 = Kind::Counted as u32;
+const HELD: u32 = Kind::Held as u32;
+const FREED: u32 = Kind::Freed as u32;
 const OUTCOME: u32 = Kind::Outcome as u32;
 
 impl RunQueue {
@@ -32,6 +34,7 @@ impl RunQueue {
             OUTCOME => self.paces.apply(event),
             SET => self.apply_settings(event),
             COUNTED => self.counted = true,
+            HELD | FREED => self.apply_hold(event),
             _ => {
                 self.apply_to_line(event, run, &key);
                 self.settle(&key);
@@ -50,6 +53,21 @@ impl RunQueue {
         for line in self.lines.values_mut() {
             line.ruled(rule);
         }
+        self.settle_all();
+    }
+
+    fn apply_hold(&mut self, event: &QueueEvent) {
+        let backfill: Arc<str> = event.backfill.as_str().into();
+        if event.kind == HELD {
+            let hold = Hold::read(&event.run, &event.by);
+            self.holds.insert(backfill, hold);
+        } else {
+            self.holds.remove(&backfill);
+        }
+        self.settle_all();
+    }
+
+    fn settle_all(&mut self) {
         let keys: Vec<Arc<str>> = self.lines.keys().cloned().collect();
         for key in keys {
             self.settle(&key);
@@ -93,6 +111,7 @@ impl RunQueue {
                 if !event.reason.is_empty() {
                     self.discards.push_back(Discard {
                         run,
+                        key: key.clone(),
                         reason: event.reason.as_str().into(),
                         at: Time(event.at),
                     });
@@ -129,7 +148,10 @@ impl RunQueue {
         if self.lines.get(key).is_some_and(Line::is_empty) {
             self.lines.remove(key);
         }
-        let marks = self.lines.get(key).map(|line| line.marks(&self.turns));
+        let marks = self
+            .lines
+            .get(key)
+            .map(|line| line.marks(&self.turns, &self.holds));
         self.index.set(key, marks.unwrap_or_default());
     }
 

@@ -17,9 +17,13 @@ impl Deciding<'_> {
                 status,
                 by_person,
                 success,
+                blocks,
             }) => {
                 if let Some(success) = success {
                     self.succeeded(success);
+                }
+                if let Some(backfill) = blocks {
+                    self.hold_rest(backfill, *run);
                 }
                 self.ended(*run, *status, *by_person);
             }
@@ -27,6 +31,7 @@ impl Deciding<'_> {
             Some(Message::Outcome(outcome)) => self.outcome(outcome),
             Some(Message::Reenter(entry)) => self.reenter(&self.ruled(entry)),
             Some(Message::Active(runs)) => self.count(runs),
+            Some(Message::BackfillHeld { backfill, hold }) => self.hold(backfill, hold.as_ref()),
             _ => {}
         }
     }
@@ -58,12 +63,16 @@ impl Deciding<'_> {
                 .map_or(0, |entry| entry.scheduled_at.0),
             created_at: entry.map_or(0, |entry| entry.created_at.0),
             again: entry.is_some_and(|entry| entry.again),
+            backfill: entry
+                .and_then(|entry| entry.backfill.as_deref())
+                .unwrap_or_default()
+                .to_owned(),
             ..QueueEvent::default()
         };
         self.happened(event);
     }
 
-    fn happened(&mut self, event: QueueEvent) {
+    pub(super) fn happened(&mut self, event: QueueEvent) {
         self.queue.apply(&event);
         self.out.events.push(event);
     }
@@ -319,7 +328,7 @@ impl Deciding<'_> {
             self.out.looked += looked;
             let line = next.and_then(|key| self.queue.lines.get(&key).map(|line| (key, line)));
             let Some((key, run)) =
-                line.and_then(|(key, line)| Some((key, line.waiting.front()?.run)))
+                line.and_then(|(key, line)| Some((key, line.next(&self.queue.holds)?.run)))
             else {
                 return;
             };

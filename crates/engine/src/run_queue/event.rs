@@ -81,6 +81,12 @@ pub struct QueueEvent {
     /// Of one that blocks: it timed out.
     #[prost(bool, tag = "25")]
     pub timed_out: bool,
+    /// Of an entry: the backfill that it is of; or the one that starts nothing, or goes on.
+    #[prost(string, tag = "26")]
+    pub backfill: String,
+    /// Who paused it.
+    #[prost(string, tag = "27")]
+    pub by: String,
 }
 
 /// What happened. Numbers are stored.
@@ -108,6 +114,10 @@ pub enum Kind {
     Found = 10,
     /// Every active run of the workflow has a place now.
     Counted = 11,
+    /// A backfill starts nothing: somebody paused it, or this run of it failed.
+    Held = 12,
+    /// It goes on.
+    Freed = 13,
     /// It is the last run of its line that ended, for whoever asks how they do.
     Outcome = 20,
 }
@@ -128,7 +138,13 @@ pub(super) fn entry_of(event: &QueueEvent, run: RunId, key: &Arc<str>) -> Entry 
         scheduled_at: Time(event.scheduled_at),
         created_at: Time(event.created_at),
         again: event.again,
+        backfill: backfill(&event.backfill),
     }
+}
+
+/// A backfill's id as it is stored.
+pub(super) fn backfill(stored: &str) -> Option<Arc<str>> {
+    Some(stored).filter(|id| !id.is_empty()).map(Into::into)
 }
 
 /// Modes by their stored numbers.

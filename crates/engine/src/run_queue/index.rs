@@ -8,6 +8,7 @@ use kapell_model::spec::StrategyMode;
 use kapell_model::{RunId, Time};
 
 use super::Line;
+use super::hold::Holds;
 
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,8 +89,8 @@ impl Index {
 }
 
 impl Line {
-    pub(super) fn marks(&self, turns: &BTreeMap<RunId, u64>) -> Marks {
-        let first = self.waiting.front().filter(|entry| {
+    pub(super) fn marks(&self, turns: &BTreeMap<RunId, u64>, holds: &Holds) -> Marks {
+        let first = self.next(holds).filter(|entry| {
             let rule = entry.rule;
             let full = rule.limit > 0 && self.active.len() >= rule.limit as usize;
             let blocked = self.blocked.is_some_and(|run| run != entry.run);

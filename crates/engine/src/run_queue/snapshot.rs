@@ -8,7 +8,8 @@ use std::sync::Arc;
 use kapell_model::{RunId, Time};
 use prost::Message;
 
-use super::event::{MODES, mode_number};
+use super::event::{MODES, backfill, mode_number};
+use super::hold::Hold;
 use super::pace::Paces;
 use super::{Discard, Entry, Line, Rule, RunQueue, Settings, Success};
 use crate::event::run_id;
@@ -31,12 +32,26 @@ struct StoredQueue {
     counted: bool,
     #[prost(message, repeated, tag = "7")]
     discards: Vec<StoredDiscard>,
+    /// Backfills that start nothing.
+    #[prost(message, repeated, tag = "8")]
+    holds: Vec<StoredHold>,
     /// Microseconds that the last successes took, oldest first.
     #[prost(int64, repeated, tag = "20")]
     took: Vec<i64>,
     /// Lines whose last run failed.
     #[prost(string, repeated, tag = "21")]
     failing: Vec<String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct StoredHold {
+    #[prost(string, tag = "1")]
+    backfill: String,
+    /// What blocks it; empty: somebody paused it.
+    #[prost(bytes = "vec", tag = "2")]
+    run: Vec<u8>,
+    #[prost(string, tag = "3")]
+    by: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -47,6 +62,8 @@ struct StoredDiscard {
     reason: String,
     #[prost(int64, tag = "3")]
     at: i64,
+    #[prost(string, tag = "4")]
+    key: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -117,6 +134,8 @@ struct StoredEntry {
     created_at: i64,
     #[prost(bool, tag = "12")]
     again: bool,
+    #[prost(string, tag = "13")]
+    backfill: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -144,6 +163,7 @@ impl StoredEntry {
             scheduled_at: entry.scheduled_at.0,
             created_at: entry.created_at.0,
             again: entry.again,
+            backfill: entry.backfill.as_deref().unwrap_or_default().to_owned(),
         }
     }
 
@@ -163,7 +183,24 @@ impl StoredEntry {
             scheduled_at: Time(self.scheduled_at),
             created_at: Time(self.created_at),
             again: self.again,
+            backfill: backfill(&self.backfill),
         }
+    }
+}
+
+impl StoredHold {
+    fn new((backfill, hold): (&Arc<str>, &Hold)) -> Self {
+        let (run, by) = hold.stored();
+        Self {
+            backfill: backfill.to_string(),
+            run,
+            by,
+        }
+    }
+
+    fn hold(self) -> (Arc<str>, Hold) {
+        let hold = Hold::read(&self.run, &self.by);
+        (self.backfill.into(), hold)
     }
 }
 
@@ -173,12 +210,14 @@ impl StoredDiscard {
             run: bytes(discard.run),
             reason: discard.reason.to_string(),
             at: discard.at.0,
+            key: discard.key.to_string(),
         }
     }
 
     fn discard(self) -> Discard {
         Discard {
             run: run_id(&self.run),
+            key: self.key.into(),
             reason: self.reason.into(),
             at: Time(self.at),
         }
@@ -245,6 +284,7 @@ impl RunQueue {
             last_at: self.last_at.0,
             counted: self.counted,
             discards: self.discards.iter().map(StoredDiscard::new).collect(),
+            holds: self.holds.iter().map(StoredHold::new).collect(),
             successes: self.successes.values().map(StoredSuccess::new).collect(),
             took: self.paces.took.iter().copied().collect(),
             failing: self.paces.failing.iter().map(ToString::to_string).collect(),
@@ -268,6 +308,7 @@ impl RunQueue {
             last_at: Time(stored.last_at),
             settings: serde_json::from_slice(&stored.settings).unwrap_or_default(),
             counted: stored.counted,
+            holds: stored.holds.into_iter().map(StoredHold::hold).collect(),
             discards: stored
                 .discards
                 .into_iter()
@@ -425,6 +466,7 @@ mod tests {
                     scheduled_at: if number % 3 == 0 { Time::ZERO } else { Time(100 - now) },
                     created_at: Time(now),
                     again: false,
+                    backfill: (number % 3 == 2).then(|| "fill".into()),
                 };
                 let now = Time(now);
                 match verb {
@@ -462,6 +504,7 @@ mod tests {
                             status,
                             by_person: bounded,
                             success,
+                            blocks: (number % 3 == 2 && failed).then(|| "fill".into()),
                         };
                         drop(queue.decide(Some(&ended), now));
                     }

@@ -6,6 +6,7 @@ use super::StartClass::{Backfill, Catchup};
 use super::*;
 
 mod changes;
+mod hold;
 mod why;
 
 struct Bench {
@@ -81,6 +82,7 @@ impl Bench {
             status,
             by_person: false,
             success: None,
+            blocks: None,
         });
     }
 

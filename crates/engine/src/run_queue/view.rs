@@ -10,6 +10,7 @@ use kapell_model::{RunId, limits};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::hold::held;
 use super::{Entry, Line, RunQueue};
 
 /// Active runs that are named.
@@ -76,13 +77,17 @@ impl RunQueue {
             }
         }
         let next = last.filter(|_| more);
-        let discarded = self.discards.iter().rev().map(|discard| {
-            json!({
-                "run": discard.run.to_string(),
-                "reason": &*discard.reason,
-                "at": discard.at.to_string(),
-            })
-        });
+        let discards = self.discards.iter().rev();
+        let wanted = |key: &Arc<str>| which.key.as_ref().is_none_or(|wanted| wanted == key);
+        let discarded = discards
+            .filter(|discard| wanted(&discard.key))
+            .map(|discard| {
+                json!({
+                    "run": discard.run.to_string(),
+                    "reason": &*discard.reason,
+                    "at": discard.at.to_string(),
+                })
+            });
         let view = json!({
             "settings": &self.settings,
             "active": self.active,
@@ -136,7 +141,12 @@ impl RunQueue {
     /// Why a run that stands at a place of a line does not start.
     fn why_at(&self, workflow: &str, line: &Line, (place, entry): (usize, &Entry)) -> String {
         let stopped = self.settings.why(workflow);
+        let held = || {
+            let backfill = entry.backfill.as_deref().unwrap_or_default();
+            held(&self.holds, entry).map(|hold| hold.why(workflow, backfill))
+        };
         stopped
+            .or_else(held)
             .or_else(|| line.why_blocked(entry))
             .unwrap_or_else(|| {
                 let of_key = match &*entry.key {

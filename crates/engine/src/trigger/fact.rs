@@ -15,7 +15,7 @@ pub struct TriggerEvent {
     /// What.
     #[prost(
         oneof = "Fact",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22"
     )]
     pub fact: Option<Fact>,
 }
@@ -83,6 +83,9 @@ pub enum Fact {
     /// A start waits behind others.
     #[prost(message, tag = "21")]
     Holds(Box<Holds>),
+    /// Nothing can be joined any more with signals that waited.
+    #[prost(message, tag = "22")]
+    Expired(Used),
 }
 
 /// Signals that waited and wait no more.
@@ -196,6 +199,9 @@ pub struct Started {
     /// It waited for room, and it is heard whether it is taken now.
     #[prost(bool, tag = "7")]
     pub waited: bool,
+    /// See [`super::state::Seen::id`].
+    #[prost(bytes = "vec", tag = "8")]
+    pub seen_id: Vec<u8>,
 }
 
 /// See [`Fact::Refused`].

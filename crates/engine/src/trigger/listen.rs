@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use kapell_expr::{Budget, EvalError, Map, MapScope, Template, Value};
-use kapell_model::spec::{SignalSource, TriggerKind};
+use kapell_model::spec::{SignalSource, SignalTrigger, TriggerKind};
 use kapell_model::{EntityKey, Error, ErrorCode, RunId, Time, limits};
 
 use super::fact::{Declined, Fact, Missed, Started, Used};
 use super::fire::params;
 use super::state::{Pending, Seen};
-use super::{Deciding, Made};
+use super::{Deciding, Made, Trigger};
 use crate::event::run_id;
 use crate::message::{Message, Signal, StartClass, StartTriggered, Subscribe};
 use crate::start::{Start, derived_id};
@@ -28,7 +28,50 @@ enum Outcome {
 }
 
 /// A start with what is to start no other, or why there is none.
-type Starting = Result<(StartTriggered, Vec<u8>), Outcome>;
+type Starting = Result<(StartTriggered, Same), Outcome>;
+
+/// What makes two starts the same: hashes, of which an equal one is enough. Empty where there is none.
+#[derive(Default)]
+pub(super) struct Same {
+    /// Of the value of `dedupe`; without one, of the id that came with the request.
+    pub hash: Vec<u8>,
+    /// Beside a `dedupe`: of the id that came with the request.
+    pub id: Vec<u8>,
+}
+
+impl Same {
+    /// What is to start no other run. A topic keeps no signal twice and tells each once, so that their ids
+    /// say nothing; a request may come again.
+    fn of(made: &Made, found: &Found, (scope, ids): (&MapScope, &str)) -> Result<Self, Outcome> {
+        let webhook = found.kind == "webhook";
+        let of_ids = |counts: bool| {
+            let ids = counts.then_some(ids.as_bytes());
+            ids.map(Self::hash).unwrap_or_default()
+        };
+        let Some(dedupe) = made.dedupe() else {
+            return Ok(Self {
+                hash: of_ids(webhook),
+                id: Vec::new(),
+            });
+        };
+        let value = dedupe.eval(scope, Budget::default());
+        let value = value.map_err(|error| Outcome::Failed(format!("`dedupe`: {error}")))?;
+        Ok(Self {
+            hash: Self::hash(&value.to_stored()),
+            // An id that it was given here is of one request.
+            id: of_ids(webhook && may_name(ids).is_ok()),
+        })
+    }
+
+    fn hash(bytes: &[u8]) -> Vec<u8> {
+        blake3::hash(bytes).as_bytes()[..16].to_vec()
+    }
+
+    fn is(&self, seen: &Seen) -> bool {
+        let equal = |own: &[u8], other: &[u8]| !own.is_empty() && own == other;
+        equal(&self.hash, &seen.hash) || equal(&self.id, &seen.id)
+    }
+}
 
 /// What a run is started with.
 struct Found {
@@ -143,24 +186,26 @@ impl Deciding<'_> {
             key: key.to_stored(),
             signal: (&**signal).into(),
         })));
-        let within = of.within.unwrap_or_else(|| {
-            jiff::SignedDuration::try_from(limits::TOPIC_KEEPS).unwrap_or_default()
-        });
-        if let Some(found) = self.joined(&of.sources, &key, self.now.plus(-within)) {
+        if let Some(found) = self.joined(&of.sources, &key, self.now.plus(-within(of))) {
             self.start_by(&made, found);
         }
     }
 
     /// The oldest of each source with this key, if there is one of each that is not too old.
     fn joined(&self, sources: &[SignalSource], key: &Value, since: Time) -> Option<Found> {
-        let key = key.to_stored();
+        let stored = key.to_stored();
+        // Numbers of two types may be equal, also inside of others.
+        let numbers = !matches!(key, Value::Null | Value::Bool(_) | Value::String(_));
+        let is = |other: &[u8]| {
+            other == stored || numbers && Value::from_stored(other).is_ok_and(|other| other == *key)
+        };
         let mut signals = Vec::new();
         let mut used = Vec::new();
         let mut names = Vec::new();
         for (place, source) in sources.iter().enumerate() {
             let pending = self.trigger.state.pending.iter().find(|pending| {
                 pending.source as usize == place
-                    && pending.key == key
+                    && is(&pending.key)
                     && pending.signal.sent_at >= since.0
             })?;
             let signal = Arc::new(Signal::from(&pending.signal));
@@ -176,6 +221,17 @@ impl Deciding<'_> {
         })
     }
 
+    /// Signals that nothing can be joined with any more wait no longer.
+    pub(super) fn expire(&mut self) {
+        let now = self.now;
+        let over = |pending: &&Pending| self.trigger.waits_until(pending) <= now;
+        let pending = self.trigger.state.pending.iter().filter(over);
+        let numbers: Vec<u64> = pending.map(|pending| pending.number).collect();
+        if !numbers.is_empty() {
+            self.emit(Fact::Expired(Used { numbers }));
+        }
+    }
+
     /// A request from outside: its signal starts a run by itself.
     pub(super) fn delivered(&mut self, mut signal: Signal) -> Result<Value, Error> {
         let Some(made) = self.trigger.made.clone() else {
@@ -187,7 +243,10 @@ impl Deciding<'_> {
                 .hint("send a signal to start the runs of a signal's trigger"));
         }
         if !self.trigger.is_active() {
-            let message = format!("the trigger `{}` is paused", self.of.name);
+            let message = match self.trigger.state.paused_by {
+                Some(_) => format!("the trigger `{}` is paused", self.of.name),
+                None => format!("the workflow `{}` is paused", self.of.workflow),
+            };
             return Err(Error::new(ErrorCode::NotAllowedNow, message)
                 .hint("send the request again once it is resumed"));
         }
@@ -235,13 +294,13 @@ impl Deciding<'_> {
     /// Starts a run with what was found, unless it is the same as before, or is not wanted.
     fn start_by(&mut self, made: &Made, found: Found) -> Outcome {
         let refused = match self.made_of(made, &found) {
-            Ok((start, seen)) if self.trigger.state.room.is_some() => {
-                match self.hold(&start, found.used.clone(), seen) {
+            Ok((start, same)) if self.trigger.state.room.is_some() => {
+                match self.hold(&start, found.used.clone(), same) {
                     Ok(()) => return Outcome::Started(start.id),
                     Err(full) => Outcome::Failed(full),
                 }
             }
-            Ok((start, seen)) => {
+            Ok((start, same)) => {
                 let run = start.id;
                 self.emit(Fact::Started(Started {
                     scheduled_at: start.scheduled_at.0,
@@ -249,7 +308,8 @@ impl Deciding<'_> {
                     due: false,
                     class: StartClass::Regular as u32,
                     used: found.used,
-                    seen,
+                    seen: same.hash,
+                    seen_id: same.id,
                     waited: false,
                 }));
                 self.messages
@@ -279,7 +339,7 @@ impl Deciding<'_> {
     fn made_of(&self, made: &Made, found: &Found) -> Starting {
         let state = &self.trigger.state;
         let hops = found.signals.iter().map(|signal| signal.hops).max();
-        let hops = hops.unwrap_or(0).saturating_add(1);
+        let hops = hops.unwrap_or(0);
         if hops > limits::HOPS {
             return Err(Outcome::Failed(format!(
                 "more than {} runs in a row were each started by a signal of the one before",
@@ -305,37 +365,27 @@ impl Deciding<'_> {
         let scope = MapScope(names);
         let ids: Vec<&str> = found.signals.iter().map(|signal| &*signal.id).collect();
         let ids = ids.join("\n");
-        let same = match made.dedupe() {
-            Some(dedupe) => match dedupe.eval(&scope, Budget::default()) {
-                Ok(value) => value.to_stored(),
-                Err(error) => return Err(Outcome::Failed(format!("`dedupe`: {error}"))),
-            },
-            None => ids.as_bytes().to_vec(),
-        };
-        // A topic keeps no signal twice and tells each once.
-        let seen = if made.dedupe().is_some() || found.kind == "webhook" {
-            blake3::hash(&same).as_bytes()[..16].to_vec()
-        } else {
-            Vec::new()
-        };
+        let same = Same::of(made, found, (&scope, &ids))?;
         let kept = i64::try_from(limits::TOPIC_KEEPS.as_micros()).unwrap_or(i64::MAX);
         let since = self.now.0.saturating_sub(kept);
-        let known = |known: &&Seen| known.hash == seen && known.at > since;
-        if !seen.is_empty()
-            && let Some(known) = state.seen.iter().find(known)
-        {
+        let known = |known: &&Seen| known.at > since && same.is(known);
+        if let Some(known) = state.seen.iter().find(known) {
             let run = Some(&known.run).filter(|run| !run.is_empty());
             return Err(Outcome::Duplicate(run.map(|run| run_id(run))));
         }
         let params = params(made, &scope).map_err(Outcome::Failed)?;
         let params = params.ok_or(Outcome::Declined)?;
         let generation = state.generation.to_string();
+        // The time is part of it: what has the same id again, because it is remembered no longer, is
+        // another run to the last letter. That the same starts none is seen before.
+        let now = self.now.0.to_string();
         let names = [
             self.of.namespace,
             self.of.workflow,
             self.of.name,
             &*generation,
             &ids,
+            &now,
         ];
         let start = StartTriggered {
             id: derived_id(self.now, self.of.key.shard(), &names),
@@ -355,7 +405,33 @@ impl Deciding<'_> {
             backfill: None,
             waited: false,
         };
-        Ok((start, seen))
+        Ok((start, same))
+    }
+}
+
+/// How far apart signals that are joined may have been sent.
+fn within(of: &SignalTrigger) -> jiff::SignedDuration {
+    let kept = || jiff::SignedDuration::try_from(limits::TOPIC_KEEPS).unwrap_or_default();
+    of.within.unwrap_or_else(kept)
+}
+
+impl Trigger {
+    /// When nothing can be joined any more with a signal that waits.
+    fn waits_until(&self, pending: &Pending) -> Time {
+        let spec = self.made.as_ref().map(|made| &made.spec.kind);
+        match spec {
+            Some(TriggerKind::Signal(of)) => {
+                let last = Time(pending.signal.sent_at).plus(within(of));
+                Time(last.0.saturating_add(1))
+            }
+            _ => Time(i64::MAX),
+        }
+    }
+
+    /// When the first of the signals that wait does so no longer.
+    pub(super) fn next_expiry(&self) -> Option<Time> {
+        let pending = self.state.pending.iter();
+        pending.map(|pending| self.waits_until(pending)).min()
     }
 }
 

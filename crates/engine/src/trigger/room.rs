@@ -18,6 +18,7 @@ use kapell_model::spec::TriggerKind;
 use kapell_model::{Time, limits};
 
 use super::fact::{Fact, Nothing, Refused, Started};
+use super::listen::Same;
 use super::state::State;
 use super::{Deciding, Trigger};
 use crate::event::run_id;
@@ -122,6 +123,9 @@ pub struct Holds {
     /// See [`Started`].
     #[prost(bytes = "vec", tag = "3")]
     pub seen: Vec<u8>,
+    /// See [`Started`].
+    #[prost(bytes = "vec", tag = "4")]
+    pub seen_id: Vec<u8>,
 }
 
 impl Trigger {
@@ -165,7 +169,7 @@ impl Deciding<'_> {
         &mut self,
         start: &StartTriggered,
         used: Vec<u64>,
-        seen: Vec<u8>,
+        same: Same,
     ) -> Result<(), String> {
         let held = self.trigger.state.room.as_ref().map(|room| &room.held);
         let held = held.map(Vec::as_slice).unwrap_or_default();
@@ -177,7 +181,12 @@ impl Deciding<'_> {
                 held.len()
             ));
         }
-        self.emit(Fact::Holds(Box::new(Holds { start, used, seen })));
+        self.emit(Fact::Holds(Box::new(Holds {
+            start,
+            used,
+            seen: same.hash,
+            seen_id: same.id,
+        })));
         Ok(())
     }
 

@@ -158,6 +158,9 @@ pub struct Seen {
     /// The run; empty where that was not remembered yet.
     #[prost(bytes = "vec", tag = "3")]
     pub run: Vec<u8>,
+    /// Hash of the id that came with it, where the value is another.
+    #[prost(bytes = "vec", tag = "4")]
+    pub id: Vec<u8>,
 }
 
 /// Due times next to each other.
@@ -255,6 +258,7 @@ impl State {
                 let started = Started {
                     run: holds.start.run.clone(),
                     seen: holds.seen.clone(),
+                    seen_id: holds.seen_id.clone(),
                     ..Started::default()
                 };
                 self.see(at, &started);
@@ -266,6 +270,10 @@ impl State {
             Some(Fact::Reopened(due)) => insert(&mut self.open, due.due, limits::DUE_OPEN),
             Some(Fact::Backfilled(_)) => self.backfills += 1,
             Some(Fact::Waits(pending)) => self.wait_for_others(pending),
+            Some(Fact::Expired(gone)) => {
+                self.use_up(&gone.numbers);
+                self.missed = self.missed.saturating_add(gone.numbers.len() as u64);
+            }
             Some(Fact::Duplicate(used)) => {
                 self.use_up(&used.numbers);
                 self.duplicates += 1;
@@ -345,6 +353,7 @@ impl State {
         self.last = Some(Started {
             used: Vec::new(),
             seen: Vec::new(),
+            seen_id: Vec::new(),
             ..started.clone()
         });
         self.last_started_at = at;
@@ -386,6 +395,7 @@ impl State {
             hash: started.seen.clone(),
             at,
             run: started.run.clone(),
+            id: started.seen_id.clone(),
         });
     }
 

@@ -103,6 +103,8 @@ pub(crate) enum What {
     Away(SignedDuration),
     /// Pauses a trigger of the first workflow, or resumes it.
     Trigger(String, bool),
+    /// Pauses a backfill of the first workflow, or resumes it.
+    HoldBackfill(String, bool),
     /// Backfills a trigger of the first workflow: its name, from and until since the beginning, which
     /// due times, how many at once.
     Backfill(String, SignedDuration, SignedDuration, String, u32),
@@ -253,6 +255,8 @@ fn command(text: &str) -> Result<What, String> {
         ("away", span) => What::Away(parse_duration(span)?),
         ("pause-trigger", name) => What::Trigger(name.to_owned(), true),
         ("resume-trigger", name) => What::Trigger(name.to_owned(), false),
+        ("pause-backfill", id) => What::HoldBackfill(id.to_owned(), true),
+        ("resume-backfill", id) => What::HoldBackfill(id.to_owned(), false),
         ("backfill", rest) => backfill(rest)?,
         ("cancel", "") => What::Cancel { now: false },
         ("cancel", "now") => What::Cancel { now: true },

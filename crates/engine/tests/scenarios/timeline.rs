@@ -149,7 +149,7 @@ impl Timeline {
             Fact::WaitStarted(fact) => self.unit(at, fact.unit, after),
             Fact::ChildStarted(fact) => self.unit(at, fact.unit, after),
             Fact::LockRequested(fact) => self.unit(at, fact.unit, after),
-            Fact::LockGranted(unit) => self.unit(at, *unit, after),
+            Fact::LockGranted(unit) | Fact::LocksReturned(unit) => self.unit(at, *unit, after),
             Fact::HandlingStarted(fact) => self.unit(at, fact.unit, after),
             Fact::UnitStopping(fact) => self.unit(at, fact.unit, after),
             Fact::LoopWaiting(fact) => self.unit(at, fact.unit, after),

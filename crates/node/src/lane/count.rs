@@ -1,8 +1,9 @@
 //! Which runs of a workflow are active, where they went past its run queue.
 //!
 //! Where every start goes at once, the queue hears nothing of it: many thousand a second must not go
-//! through one entity. When a run comes that may have to wait for others, the queue is told of all that
-//! are active first; what it is given meanwhile waits. From then on every start has a place there.
+//! through one entity. When a strategy comes by which runs may have to wait for others, or such a run, the
+//! queue is told of all that are active first; what it is given meanwhile waits. From then on every start
+//! has a place there.
 //!
 //! Rows say which runs were active when they were read. What is in memory is newer than any row, and so
 //! is what happens until the answer comes: both are noted, and go before the rows. Runs that only rows
@@ -39,6 +40,10 @@ impl Lane {
         match input {
             ToEntity::Message(message) => self.counts_before(queue, message),
             ToEntity::Then(run, input) => self.retry_must_count(queue, run, input),
+            ToEntity::Ask(_, ask) => match self.slots.get(queue).map(|slot| &slot.entity) {
+                Some(Entity::Queue(queue)) => queue.must_count_for(ask),
+                _ => false,
+            },
             _ => false,
         }
     }

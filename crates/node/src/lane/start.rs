@@ -245,6 +245,7 @@ impl Lane {
             scheduled_at: making.scheduled_at.unwrap_or(self.now),
             created_at: self.now,
             again: false,
+            backfill: making.backfill.clone(),
         });
         if entry.is_none() {
             self.goes_past(&making_queue, id);
@@ -423,10 +424,18 @@ impl Lane {
     pub(super) fn dismiss(&mut self, reply: ReplyId, key: &EntityKey) {
         let now = self.now;
         let EntityKey::Run(id) = *key else { return };
-        let queue = match self.slots.get(key).map(|slot| &slot.entity) {
-            Some(Entity::Run(run)) => Some(run.state.run_queue()),
+        let run = match self.slots.get(key).map(|slot| &slot.entity) {
+            Some(Entity::Run(run)) => Some(&run.state),
             _ => None,
         };
+        let queue = run.map(kapell_engine::run::State::run_queue);
+        let backfill = run.and_then(|run| {
+            let id = run.meta.backfill.as_ref()?;
+            let workflow = &run.meta.workflow;
+            Some(format!(
+                "`kapell backfill resume {workflow} {id}` lets its backfill go on"
+            ))
+        });
         let decided = queue
             .as_ref()
             .and_then(|queue| match self.slots.get_mut(queue) {
@@ -444,6 +453,10 @@ impl Lane {
                 ErrorCode::NotAllowedNow,
                 format!("run {id} blocks no run queue"),
             );
+            let error = match backfill {
+                Some(hint) => error.hint(hint),
+                None => error,
+            };
             self.reply(reply, Err(error));
         }
     }

@@ -245,6 +245,7 @@ impl BackfillCalls for Service {
                 backfills.push(view(&key, serde_json::from_str(text))?);
             }
         }
+        self.say_why_backfills(&mut backfills);
         let next = backfills.last().filter(|_| more);
         let next = next.map(|last: &BackfillView| format!("{}{BETWEEN}{}", last.workflow, last.id));
         Ok(BackfillPage { backfills, next })
@@ -253,7 +254,9 @@ impl BackfillCalls for Service {
     fn backfill(&self, workflow: &str, id: &str) -> Result<BackfillView> {
         let key = key(workflow, id);
         let text = self.document(&key)?.ok_or_else(|| unknown(workflow, id))?;
-        view(&key, serde_json::from_str(&text))
+        let mut view = view(&key, serde_json::from_str(&text))?;
+        self.say_why_backfills(std::slice::from_mut(&mut view));
+        Ok(view)
     }
 
     fn pause_backfill(&self, workflow: &str, id: &str, by: &str) -> Result<BackfillView> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kapell_api::client::Result;
-use kapell_api::http::{RunSummary, RunView, StepView};
+use kapell_api::http::{BackfillView, RunSummary, RunView, StepView};
 use kapell_api::words::{commands, short};
 use kapell_engine::Ask;
 use kapell_expr::Value;
@@ -86,6 +86,26 @@ impl Service {
         for run in runs {
             if run.status == RunStatus::Queued {
                 run.waits_for = known.remove(&run.run);
+            }
+        }
+    }
+
+    /// Says of the runs of backfills that wait in their run queues why they do. What is not known is left
+    /// out.
+    pub(super) fn say_why_backfills(&self, backfills: &mut [BackfillView]) {
+        let mut active: BTreeMap<Arc<str>, Vec<RunId>> = BTreeMap::new();
+        for view in backfills.iter().filter(|view| !view.active.is_empty()) {
+            let of = active.entry(view.workflow.as_str().into()).or_default();
+            of.extend(view.active.iter().map(|of| of.run));
+        }
+        for (workflow, of) in active {
+            let found = self.whys(&workflow, of).unwrap_or_default();
+            let mut known: BTreeMap<RunId, String> = found.into_iter().collect();
+            let views = backfills
+                .iter_mut()
+                .filter(|view| *view.workflow == *workflow);
+            for of in views.flat_map(|view| &mut view.active) {
+                of.waits_for = known.remove(&of.run);
             }
         }
     }

@@ -112,13 +112,13 @@ impl Order {
                         );
                     }
                 }
-                if waiting.front().map(|first| first.run) != Some(run) {
-                    return wrong(
-                        "order",
-                        format!("{run} starts before {:?}", waiting.front()),
-                    );
+                // Those of a backfill that starts nothing stand still, and others go past them.
+                let next = waiting.iter().position(|next| !queue.is_held(next.run));
+                let first = next.and_then(|next| waiting.get(next));
+                if first.map(|first| first.run) != Some(run) {
+                    return wrong("order", format!("{run} starts before {first:?}"));
                 }
-                waiting.pop_front();
+                waiting.remove(next.unwrap_or_default());
                 let active = line.map_or(0, |line| line.active.len());
                 let entry =
                     line.and_then(|line| line.waiting.iter().find(|entry| entry.run == run));
@@ -190,6 +190,10 @@ pub(super) fn bound_of_lock(
             "lock",
             format!("{key:?} is held {} times of {max}", lock.holders.len()),
         );
+    }
+    if let Some(unused) = grants.iter().position(|at| at.0 == event.unused) {
+        // Nothing started with it.
+        grants.remove(unused);
     }
     if event.kind == 2 && lock.period > 0 {
         let at = Time(event.at);

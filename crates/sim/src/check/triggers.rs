@@ -149,7 +149,8 @@ impl Starts {
                 | Fact::NoRoom(_)
                 | Fact::Taken(_)
                 | Fact::HasRoom(_)
-                | Fact::Holds(_),
+                | Fact::Holds(_)
+                | Fact::Expired(_),
             )
             | None => false,
         };

@@ -103,6 +103,17 @@ impl State {
         self.enter_ready(plan, place);
     }
 
+    /// A unit holds no lock any more and must ask for the first again. What it asked for and did not get it
+    /// still asks for.
+    pub(super) fn locks_returned(&mut self, plan: &Plan, place: Place) {
+        self.leave_ready(plan, place);
+        self.locks.entry(place).or_default().held.clear();
+        self.todo.insert(Todo::Lock(place));
+        if let Some(unit) = self.unit_mut(place) {
+            unit.status = StepStatus::Waiting;
+        }
+    }
+
     /// Where a unit stands in `ready`: the foreach as one, unless its items start one by one.
     pub(super) fn ready_place(&self, plan: &Plan, place: Place) -> Place {
         if place.item != Place::NO_ITEM && !self.items_open(plan, place) {

@@ -172,6 +172,7 @@ fn another_strategy_counts_for_what_waits() {
         status: RunStatus::Succeeded,
         by_person: false,
         success: None,
+        blocks: None,
     };
     let ended = take(&mut queue, SmallInput::Message(Box::new(ended)), 3);
     assert_eq!(admitted(&ended), [4]);

@@ -236,6 +236,7 @@ fn a_blocking_run_that_is_cancelled_while_it_waits_blocks_no_more() {
         status: RunStatus::Cancelled,
         by_person: true,
         success: None,
+        blocks: None,
     });
     bench.pauses(false);
     assert_eq!(bench.heard(), [(1, "admitted"), (2, "admitted")]);
@@ -356,6 +357,7 @@ fn a_decision_looks_at_no_more_lines_where_there_are_more() {
                 status: Succeeded,
                 by_person: false,
                 success: None,
+                blocks: None,
             };
             let decided = bench.queue.decide(Some(&ended), Time(2));
             assert_eq!(decided.messages.len(), 1, "the next of its line");
@@ -365,4 +367,66 @@ fn a_decision_looks_at_no_more_lines_where_there_are_more() {
     }
     assert_eq!(most[0], most[1]);
     assert!(most[0] <= 3, "{most:?}");
+}
+
+#[test]
+fn a_dismissal_without_a_key_names_the_keys_that_are_blocked() {
+    let mut bench = Bench::new(StrategyMode::StrictSequential);
+    let start = |bench: &mut Bench, run: u128, key: &str| {
+        let entry = Entry {
+            key: key.into(),
+            ..bench.entry(run, StartClass::Regular, 0)
+        };
+        bench.tell(&Message::Enqueue(Box::new(entry)));
+    };
+    let dismiss = |bench: &mut Bench, key: &str| {
+        let (key, by) = (key.into(), "ann".to_owned());
+        bench
+            .asks(Ask::Dismiss { key, by })
+            .map_err(|error| error.message)
+    };
+    let refused = dismiss(&mut bench, "").unwrap_err();
+    assert_eq!(refused, "no run blocks the run queue of `w`");
+    for (run, key) in [(1, "a"), (2, "b")] {
+        start(&mut bench, run, key);
+        bench.fails(run);
+    }
+    let refused = dismiss(&mut bench, "").unwrap_err();
+    assert!(
+        refused.ends_with("runs block those of the keys `a`, `b`"),
+        "{refused}"
+    );
+    dismiss(&mut bench, "a").unwrap();
+    let refused = dismiss(&mut bench, "").unwrap_err();
+    assert!(
+        refused.ends_with("a run blocks those of key `b`"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_line_is_shown_with_its_own_discarded_runs() {
+    let mut bench = Bench::new(StrategyMode::FirstOnly);
+    for (run, key) in [(1, "a"), (2, "b"), (3, "a"), (4, "b"), (5, "b")] {
+        let entry = Entry {
+            key: key.into(),
+            ..bench.entry(run, StartClass::Regular, 0)
+        };
+        bench.tell(&Message::Enqueue(Box::new(entry)));
+    }
+    let discarded = |key: Option<&str>| {
+        let which = LinesAsk {
+            key: key.map(Into::into),
+            after: None,
+        };
+        let view = bench.queue.view("w", &which).to_json();
+        let runs = view["discarded"].as_array().unwrap();
+        let runs = runs.iter().map(|of| of["run"].as_str().unwrap().to_owned());
+        runs.collect::<Vec<_>>()
+    };
+    let names =
+        |runs: &[u128]| -> Vec<String> { runs.iter().map(|run| RunId(*run).to_string()).collect() };
+    assert_eq!(discarded(Some("a")), names(&[3]));
+    assert_eq!(discarded(Some("b")), names(&[5, 4]));
+    assert_eq!(discarded(None), names(&[5, 4, 3]));
 }

@@ -2,6 +2,7 @@
 
 use super::signals::{NOW, hook, orders, payload, signal};
 use super::*;
+use crate::trigger::listen::Same;
 
 impl Bench {
     /// The run queue does not take the last start.
@@ -152,7 +153,7 @@ fn signals_wait_for_room_in_order() {
         .iter()
         .map(|start| (field(&start.params, "day").clone(), start.kind, start.hops))
         .collect();
-    let wanted = [1, 2, 3].map(|day| (Value::Int(day), "signal", 3));
+    let wanted = [1, 2, 3].map(|day| (Value::Int(day), "signal", 2));
     assert_eq!(starts, wanted);
     assert_eq!(bench.starts[0].id, bench.starts[1].id);
     assert_eq!(bench.trigger.state.started, 3);
@@ -171,7 +172,7 @@ fn more_signals_than_may_wait_are_refused() {
     let of = Names::of(&key).unwrap();
     let mut deciding = bench.trigger.deciding(of, at(NOW));
     for _ in 1..limits::HELD_STARTS {
-        deciding.hold(&start, Vec::new(), Vec::new()).unwrap();
+        deciding.hold(&start, Vec::new(), Same::default()).unwrap();
     }
     bench.signal("orders", "p", &[("table", 1), ("day", 0)], NOW);
     let shown = bench.ask(Ask::View, NOW).unwrap();

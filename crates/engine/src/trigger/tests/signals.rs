@@ -110,7 +110,7 @@ fn a_signal_that_matches_starts_a_run() {
     assert_eq!(bench.signal("orders", "c", &[("day", 4)], NOW), 0);
     assert_eq!(bench.trigger.state.refused, 0);
     let start = &bench.starts[0];
-    assert_eq!((start.kind, &*start.by, start.hops), ("signal", "run 7", 3));
+    assert_eq!((start.kind, &*start.by, start.hops), ("signal", "run 7", 2));
     assert_eq!(*field(&start.params, "day"), Value::Int(4));
     assert_eq!(start.scheduled_at, at(NOW));
     bench.tell(Message::TriggerRemoved, NOW);
@@ -180,6 +180,42 @@ fn signals_too_far_apart_are_not_joined() {
 }
 
 #[test]
+fn numbers_that_are_equal_join_whatever_their_types() {
+    let mut bench = Bench::new(joined(), NOW);
+    let tell = |bench: &mut Bench, name: &str, field: &str, value: Value| {
+        let payload = Value::map([(field, value)]);
+        bench.tell(
+            Message::Signal(Arc::new(signal(name, name, payload, NOW))),
+            NOW,
+        );
+        bench.starts.len()
+    };
+    assert_eq!(tell(&mut bench, "orders", "day", Value::Int(1)), 0);
+    assert_eq!(tell(&mut bench, "rates", "date", Value::string("1")), 0);
+    assert_eq!(tell(&mut bench, "rates", "date", Value::Float(1.0)), 1);
+}
+
+#[test]
+fn a_signal_that_nothing_can_be_joined_with_any_more_waits_no_longer() {
+    let mut bench = Bench::new(joined(), NOW);
+    bench.signal("orders", "o1", &[("day", 1)], NOW);
+    let last = at("2026-05-02T10:00:00Z");
+    assert_eq!(bench.trigger.wake_at(), Some(Time(last.0 + 1)));
+    let mut wake = |now| {
+        let mut again = bench.trigger.state.clone();
+        let decided = bench.trigger.decide(&key(), SmallInput::Wake, now).unwrap();
+        for event in chunk::decode(&decided.chunk).unwrap() {
+            again.apply(&event);
+        }
+        assert_eq!(again, bench.trigger.state);
+        (again.pending.len(), again.missed)
+    };
+    assert_eq!(wake(last), (1, 0), "the other may just come");
+    assert_eq!(wake(Time(last.0 + 1)), (0, 1));
+    assert_eq!(bench.trigger.wake_at(), None);
+}
+
+#[test]
 fn of_signals_with_an_equal_value_one_starts_a_run() {
     let mut trigger = orders();
     if let TriggerKind::Signal(of) = &mut trigger.kind {
@@ -221,9 +257,16 @@ fn a_paused_trigger_hears_nothing_and_circles_end() {
     assert_eq!(bench.trigger.state.missed, 1);
     bench.ask(Ask::ResumeTrigger { by: by() }, NOW).unwrap();
     let mut far = signal("orders", "b", payload(&[("table", 1), ("day", 4)]), NOW);
+    far.hops = limits::HOPS + 1;
+    bench.tell(Message::Signal(Arc::new(far.clone())), NOW);
+    assert_eq!(bench.starts.len(), 0);
     far.hops = limits::HOPS;
     bench.tell(Message::Signal(Arc::new(far)), NOW);
-    assert_eq!(bench.starts.len(), 0);
+    assert_eq!(
+        bench.starts[0].hops,
+        limits::HOPS,
+        "whoever sent it has counted"
+    );
     let problem = bench.trigger.state.problem.clone().unwrap();
     assert!(problem.message.contains("in a row"), "{}", problem.message);
 }
@@ -276,6 +319,56 @@ fn a_request_from_outside_starts_a_run_and_the_same_request_none() {
         )
         .unwrap_err();
     assert_eq!(error.code, ErrorCode::BadRequest);
+}
+
+#[test]
+fn the_same_request_starts_one_run_also_beside_a_dedupe() {
+    let mut trigger = hook();
+    if let TriggerKind::Webhook(of) = &mut trigger.kind {
+        of.dedupe = Some(Template::parse("${{ signal.payload.n }}").unwrap());
+    }
+    let mut bench = Bench::new(trigger, NOW);
+    let mut deliver = |id: &str, n: i64| {
+        let signal = signal("hook", id, payload(&[("n", n)]), NOW);
+        let answer = bench.ask(Ask::Deliver(Box::new(signal)), NOW).unwrap();
+        ["outcome", "run"].map(|name| field(&answer, name).text())
+    };
+    let [started, run] = deliver("x", 1);
+    assert_eq!(started, "started");
+    let same = ["duplicate".to_owned(), run];
+    assert_eq!(deliver("x", 2), same, "by its id");
+    assert_eq!(deliver("y", 1), same, "by its value");
+    assert_eq!(deliver("", 1), same);
+    assert_eq!(deliver("y", 2)[0], "started");
+    assert_eq!(deliver("", 3)[0], "started");
+}
+
+#[test]
+fn runs_of_one_id_at_two_times_differ_in_their_last_letters() {
+    let mut bench = Bench::new(hook(), NOW);
+    let later = "2026-05-09T10:00:00Z";
+    let runs = [NOW, later].map(|now| {
+        let signal = signal("hook", "x", payload(&[("n", 1)]), now);
+        let answer = bench.ask(Ask::Deliver(Box::new(signal)), now).unwrap();
+        field(&answer, "run").text()
+    });
+    let last = runs.map(|run| run[run.len() - 8..].to_owned());
+    assert_ne!(last[0], last[1]);
+}
+
+#[test]
+fn a_webhook_says_whether_it_or_its_workflow_is_paused() {
+    let mut bench = Bench::new(hook(), NOW);
+    let refused = |bench: &mut Bench| {
+        let signal = signal("hook", "x", payload(&[("n", 1)]), NOW);
+        let answer = bench.ask(Ask::Deliver(Box::new(signal)), NOW);
+        answer.unwrap_err().message
+    };
+    bench.tell(Message::WorkflowPaused(true), NOW);
+    assert_eq!(refused(&mut bench), "the workflow `w` is paused");
+    let by = "ann".to_owned();
+    bench.ask(Ask::PauseTrigger { by }, NOW).unwrap();
+    assert_eq!(refused(&mut bench), "the trigger `nightly` is paused");
 }
 
 #[test]

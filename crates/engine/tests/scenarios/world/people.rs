@@ -108,6 +108,7 @@ impl World {
             | What::Deploy
             | What::Away(_)
             | What::Trigger(..)
+            | What::HoldBackfill(..)
             | What::Backfill(..) => return Ok(()),
             What::Why => {
                 self.why(index);

@@ -182,6 +182,10 @@ impl World {
                 key,
                 rule,
                 inside,
+                backfill: making
+                    .by_trigger
+                    .as_ref()
+                    .and_then(|start| start.backfill.clone()),
                 class: making
                     .by_trigger
                     .map(|start| start.class)

@@ -153,6 +153,8 @@ impl World {
             }
             What::Trigger(name, true) => (name, Ask::PauseTrigger { by }),
             What::Trigger(name, false) => (name, Ask::ResumeTrigger { by }),
+            What::HoldBackfill(id, true) => (id, Ask::PauseBackfill { by }),
+            What::HoldBackfill(id, false) => (id, Ask::ResumeBackfill { by }),
             What::Backfill(name, from, until, only, concurrency) => {
                 let ask = AskBackfill {
                     id: Arc::from(""),
@@ -171,7 +173,14 @@ impl World {
             }
             _ => return Ok(false),
         };
-        let key = self.key(name);
+        let key = match what {
+            What::HoldBackfill(id, _) => EntityKey::Backfill {
+                namespace: "default".into(),
+                workflow: self.first.clone(),
+                id: id.as_str().into(),
+            },
+            _ => self.key(name),
+        };
         let answer = self.trigger(&key, SmallInput::Ask(ask));
         let said = answer.map_err(|error| error.message)?;
         if let Some(id) = said.as_map().and_then(|map| map.get("id")) {

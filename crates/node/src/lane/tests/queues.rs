@@ -87,6 +87,7 @@ impl World {
             status: RunStatus::Cancelled,
             by_person: true,
             success: None,
+            blocks: None,
         };
         let now = self.now;
         self.queue().decide(Some(&ended), now);
@@ -119,6 +120,7 @@ fn runs_that_went_past_the_queue_count_when_the_strategy_changes() {
     });
     assert!(!world.lane.slots.contains_key(&idle.into()));
     world.strategy(StrategyMode::Sequential, None);
+    assert_eq!(world.queue().active, 2, "also before another run comes");
     let next = world.started("w");
     assert_eq!(world.status(next), Some(RunStatus::Queued));
     world.cancels(idle);
@@ -131,8 +133,8 @@ fn runs_that_went_past_the_queue_count_when_the_strategy_changes() {
 fn a_run_that_ends_while_active_ones_are_counted_holds_no_place() {
     let mut world = World::new(&[LONG]);
     let run = world.started("w");
-    world.strategy(StrategyMode::Sequential, None);
     world.deaf = true;
+    world.strategy(StrategyMode::Sequential, None);
     let reply = world.start("w");
     world.go();
     let request = Request::Cancel {
