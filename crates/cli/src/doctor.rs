@@ -475,3 +475,27 @@ fn is_here(url: &str) -> bool {
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     name == "localhost" || name == "[::1]" || name.starts_with("127.")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::is_here;
+
+    #[test]
+    fn only_what_leaves_the_machine_can_be_read_on_the_way() {
+        for here in [
+            "http://127.0.0.1:7420",
+            "http://localhost:7420/x",
+            "http://[::1]:80",
+            "http://localhost",
+        ] {
+            assert!(is_here(here), "{here}");
+        }
+        for far in [
+            "http://kapell.example.org:7420",
+            "http://10.0.0.1",
+            "http://[fd00::1]:80",
+        ] {
+            assert!(!is_here(far), "{far}");
+        }
+    }
+}

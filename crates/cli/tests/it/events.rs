@@ -280,7 +280,7 @@ fn who_may_follow_no_more_hears_nothing_more() {
 
 #[test]
 fn a_batch_keeps_its_order_and_its_key() {
-    let text = "workflow: line\nparams: { n: { type: int } }\nstrategy: sequential\nsteps:\n  a: { noop: }\n";
+    let text = "workflow: line\nparams: { n: { type: int } }\nstrategy: { mode: sequential }\nsteps:\n  a: { noop: }\n";
     let server = Server::new(Place::with("line.yaml", text));
     server.deploy("line.yaml");
     let run = |n: u32, key: Option<&str>| json!({ "workflow": "line", "params": { "n": n }, "idempotency_key": key });

@@ -114,8 +114,8 @@ const CASES: &[Case] = &[
         text: "steps:\n  call: { workflow: hearing }\n",
         then: &[],
         says: &[
-            "of `hearing` to end, in which `ask` waits for `leads` to approve it",
-            "`kapell approve <run> ask`",
+            "of `hearing` to end, in which `ask` waits for `leads` to approve it, but not `ann`, who started the run: `kapell approve ",
+            " ask`",
         ],
     },
     Case {
@@ -129,7 +129,7 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "in-line",
-        text: "strategy: sequential\nsteps:\n  g: { await: { signal: never } }\n",
+        text: "strategy: { mode: sequential }\nsteps:\n  g: { await: { signal: never } }\n",
         then: &[],
         says: &["waits for a signal `never`"],
     },
@@ -144,7 +144,7 @@ const CASES: &[Case] = &[
         text: "steps:\n  call: { workflow: nothing, breakpoint: after }\n",
         then: &[],
         says: &[
-            "it stopped after it ended at a breakpoint of its definition: `kapell continue <run> call`",
+            "it stopped after it ran at a breakpoint of its definition: `kapell continue <run> call`",
         ],
     },
     Case {

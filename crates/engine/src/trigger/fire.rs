@@ -37,7 +37,7 @@ enum Next {
 
 impl Trigger {
     /// When it starts something next; none while it starts nothing by itself.
-    pub(super) fn next_start(&self) -> Option<Time> {
+    pub fn next_start(&self) -> Option<Time> {
         let made = self.made.as_ref().filter(|_| self.is_active())?;
         let room = self.state.room.as_ref();
         if room.is_some_and(|room| room.trying.is_some()) {

@@ -251,10 +251,12 @@ impl Checks {
 
     /// True if no trigger or backfill has anything to start by itself.
     pub(super) fn starts_no_more(&self) -> bool {
-        let starters = self.smalls.values();
-        starters
-            .filter(|entity| matches!(entity, Entity::Trigger(_) | Entity::Backfill(_)))
-            .all(|entity| entity.timer_at().is_none())
+        self.smalls.values().all(|entity| match entity {
+            // Signals that wait to be joined keep nobody waiting.
+            Entity::Trigger(trigger) => trigger.next_start().is_none(),
+            Entity::Backfill(_) => entity.timer_at().is_none(),
+            _ => true,
+        })
     }
 
     /// The end: every due time until the schedule's end is done with.

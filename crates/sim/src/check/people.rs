@@ -1,5 +1,7 @@
 //! What people see and ask for: nothing undurable is shown.
 
+use std::collections::BTreeSet;
+
 use kapell_api::task::Place;
 use kapell_engine::event;
 use kapell_engine::run_queue::{Change, Settings};
@@ -194,6 +196,7 @@ impl Checks {
             for line in queue.lines.values() {
                 requests.extend(line.blocked.map(|run| ClientRequest::Dismiss { run }));
             }
+            requests.extend(no_holds(key, queue));
         }
         requests
     }
@@ -251,6 +254,32 @@ impl Checks {
             .collect();
         open.join("; ")
     }
+}
+
+/// Backfills that keep their runs from starting go on.
+fn no_holds(key: &EntityKey, queue: &run_queue::RunQueue) -> Vec<ClientRequest> {
+    let EntityKey::RunQueue {
+        namespace,
+        workflow,
+        ..
+    } = key
+    else {
+        return Vec::new();
+    };
+    let waiting = queue.lines.values().flat_map(|line| &line.waiting);
+    let held = waiting.filter(|entry| queue.is_held(entry.run));
+    let backfills: BTreeSet<_> = held.filter_map(|entry| entry.backfill.clone()).collect();
+    let resume = |id| ClientRequest::Ask {
+        key: EntityKey::Backfill {
+            namespace: namespace.clone(),
+            workflow: workflow.clone(),
+            id,
+        },
+        ask: kapell_engine::Ask::ResumeBackfill {
+            by: "care".to_owned(),
+        },
+    };
+    backfills.into_iter().map(resume).collect()
 }
 
 /// New runs stop nowhere any more.
