@@ -398,9 +398,12 @@ impl Workers {
     fn end(&self, id: SessionId, reason: &str, explained: bool) {
         {
             let mut sessions = self.sessions.lock();
-            let Some(session) = sessions.remove(&id) else {
+            let Some(mut session) = sessions.remove(&id) else {
                 return;
             };
+            // What is lost is not granted to it again before the node hears that it is over.
+            session.draining.get_or_insert(Duration::ZERO);
+            self.seat(id, &session);
             // If it ran several attempts, its end says nothing of any of them.
             let processes = session.held.values().filter(|held| !held.light).count();
             let lost = |(name, held): (&Name, &HeldTask)| Report {
