@@ -63,6 +63,8 @@ fn values_of_a_pool_go_before_those_of_all_pools() {
         "2",
         "--grace",
         "600",
+        "--pool",
+        "reports",
         "--label",
         "pool=reports",
     ];
