@@ -18,6 +18,15 @@ use kapell_node::lane::Seat;
 
 use crate::scenario::FarWorker;
 
+/// Between two renewals.
+pub const PULSE: i64 = 5_000_000;
+
+/// A connection on which nothing is heard for so long is of no use.
+pub const PATIENCE: i64 = 12_000_000;
+
+/// How long the last words of a worker that goes may take.
+pub const LAST_WORDS: i64 = 10_000_000;
+
 /// Names one handing-out.
 pub type Name = (RunId, Place, Offer);
 

@@ -1,5 +1,6 @@
 //! Runs: made, listed, looked at, acted on.
 
+mod asked;
 mod said;
 mod who;
 
@@ -12,20 +13,19 @@ use kapell_api::http::{
     Started, StepView,
 };
 use kapell_api::record::Record;
+use kapell_engine::chunk;
 use kapell_engine::event::Event;
 use kapell_engine::record::Fold;
 use kapell_engine::run as engine;
-use kapell_engine::{Request, chunk};
-use kapell_expr::Value;
 use kapell_model::spec::Approval;
 use kapell_model::{Error, ErrorCode, RunId, RunStatus, Time, limits};
 use kapell_node::perform::{self, Plans};
 use kapell_node::{Answer, ClientRequest, Entity, clock};
 use kapell_store::{RunFilter, RunPlace, RunRow};
 
-use super::{
-    Service, answered, aside, debug, no_answer, no_run, no_version, page, unexpected, waits,
-};
+use asked::{acted, action_request, start_request, started};
+
+use super::{Service, answered, aside, no_answer, no_run, no_version, page, unexpected, waits};
 use crate::auth::about;
 use crate::register::NAMESPACE;
 use crate::rows::{self, failure, summary};
@@ -432,20 +432,6 @@ impl RunCalls for Service {
     }
 }
 
-fn start_request(start: StartRun) -> ClientRequest {
-    ClientRequest::Start(Box::new(kapell_node::StartRun {
-        namespace: NAMESPACE.into(),
-        workflow: start.workflow.as_str().into(),
-        version: start.version,
-        params: some_map(start.params),
-        text: start.text,
-        by: start.by,
-        scheduled_at: start.scheduled_at,
-        priority: start.priority,
-        idempotency_key: start.idempotency_key,
-    }))
-}
-
 /// A moment of a run, which may not be before it was made; what is still to come is not known.
 fn moment(row: &RunRow, at: Time) -> Result<Time> {
     if at < row.created_at {
@@ -457,145 +443,4 @@ fn moment(row: &RunRow, at: Time) -> Result<Time> {
             .hint("ask for a later moment; `--at 10s` is that long after it was made"));
     }
     Ok(at.min(clock::now()))
-}
-
-fn started(answer: Answer) -> Result<RunId> {
-    match answer {
-        Answer::Started(run) => Ok(run),
-        Answer::Done | Answer::Sent(_) | Answer::Value(_) | Answer::View(_) => Err(unexpected()),
-    }
-}
-
-#[expect(clippy::too_many_lines, reason = "one arm for each action")]
-fn action_request(run: RunId, action: Action, below: Vec<Approval>) -> Result<ClientRequest> {
-    let request = match action {
-        Action::Cancel { by, reason, now } => Request::Cancel { by, reason, now },
-        Action::Pause { by } => Request::Pause { by },
-        Action::Resume { by } => Request::Resume { by },
-        Action::Retry { by } => Request::Retry { by },
-        Action::Restart { by, from } => Request::Restart { by, from },
-        Action::Skip {
-            by,
-            groups,
-            admin,
-            step,
-        } => Request::Skip {
-            by,
-            groups,
-            admin,
-            step,
-            below,
-        },
-        Action::SetOutput {
-            by,
-            groups,
-            admin,
-            step,
-            output,
-        } => Request::SetOutput {
-            by,
-            groups,
-            admin,
-            step,
-            below,
-            output,
-        },
-        Action::Priority { by, priority } => Request::Priority { by, priority },
-        Action::Dismiss { by: _ } => return Ok(ClientRequest::Dismiss { run }),
-        Action::Approve {
-            by,
-            groups,
-            step,
-            comment,
-            input,
-            text,
-        } => Request::Answer(engine::Answer {
-            by,
-            groups,
-            step,
-            approved: true,
-            comment,
-            input,
-            text,
-        }),
-        Action::Reject {
-            by,
-            groups,
-            step,
-            comment,
-        } => Request::Answer(engine::Answer {
-            by,
-            groups,
-            step,
-            approved: false,
-            comment,
-            input: Value::Null,
-            text: false,
-        }),
-        Action::Continue { by, step, stepping } => Request::Continue { by, step, stepping },
-        Action::Breakpoints {
-            by,
-            breakpoints,
-            stepping,
-        } => Request::Breakpoints {
-            by,
-            breakpoints: debug::breaks(&breakpoints)?,
-            stepping,
-        },
-        Action::AddBreakpoint { by, breakpoint } => {
-            debug::breaks(std::slice::from_ref(&breakpoint))?;
-            let breakpoint = rows::break_of(&breakpoint);
-            Request::AddBreakpoint { by, breakpoint }
-        }
-        Action::RemoveBreakpoints { by, step, at } => {
-            let which = debug::gone(step.as_deref(), at);
-            Request::RemoveBreakpoints { by, which }
-        }
-        Action::SetParam {
-            by,
-            name,
-            value,
-            text,
-        } => Request::SetParam {
-            by,
-            name: name.into(),
-            value,
-            text,
-        },
-        Action::Fork {
-            by,
-            from,
-            params,
-            text,
-            version,
-            idempotency_key,
-        } => {
-            return Ok(ClientRequest::Fork {
-                idempotency_key,
-                run,
-                from,
-                params: some_map(params),
-                text,
-                version,
-                by,
-            });
-        }
-    };
-    Ok(ClientRequest::Run { run, request })
-}
-
-fn acted(answer: Answer) -> Result<Option<RunId>> {
-    match answer {
-        Answer::Started(run) => Ok(Some(run)),
-        Answer::Done | Answer::Value(_) => Ok(None),
-        Answer::Sent(_) | Answer::View(_) => Err(unexpected()),
-    }
-}
-
-fn some_map(params: Value) -> Value {
-    if params.is_null() {
-        Value::map([] as [(&str, Value); 0])
-    } else {
-        params
-    }
 }

@@ -6,16 +6,7 @@ use kapell_api::worker::Holding;
 
 use super::node::Step as NodeStep;
 use super::{Cluster, Happening};
-use crate::far::{Down, Far, Name, Said, Up, gone, name, of};
-
-/// Between two renewals.
-const PULSE: i64 = 5_000_000;
-
-/// A connection on which nothing is heard for so long is of no use.
-const PATIENCE: i64 = 12_000_000;
-
-/// How long the last words of a worker that goes may take.
-const LAST_WORDS: i64 = 10_000_000;
+use crate::far::{Down, Far, LAST_WORDS, Name, PATIENCE, PULSE, Said, Up, gone, name, of};
 
 /// What comes to a worker.
 #[derive(Clone, Debug)]
