@@ -203,6 +203,14 @@ pub(crate) const WANTED: &[Wanted] = &[
     )
     .pick(Pick::Other("median"))
     .once(),
+    row(
+        "schedules, until ended",
+        ("schedules", 10_000),
+        "s",
+        WRITTEN,
+    )
+    .pick(Pick::Other("ended"))
+    .once(),
     row("list", ("list", 1_000_000), "ms", (5.0, 2.0)).once(),
     row("event", ("event", 500), "ms", (20.0, 5.0)),
     row("event p99", ("event", 500), "ms", (20.0, 10.0)).pick(Pick::Other("p99")),

@@ -295,7 +295,7 @@ impl Config {
         Options {
             store: self.store.clone(),
             node: None,
-            blob_cache: settings.number(&keys::BLOB_CACHE) << 20,
+            blob_cache: settings.number(&keys::BLOB_CACHE),
             retention: Retention {
                 age: Some(settings.span(&keys::RETENTION_AGE)).filter(|age| !age.is_zero()),
                 runs: Some(runs).filter(|runs| *runs > 0),

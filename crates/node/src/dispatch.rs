@@ -6,9 +6,10 @@
 //!
 //! Who had how much is kept in memory while somebody waits, and begins anew with another owner.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
 use kapell_engine::Run;
 use kapell_engine::run::demand::Demand as Wanted;
 use kapell_engine::run::ready::Pick;
@@ -57,7 +58,7 @@ impl Turn {
 pub(crate) struct Demand {
     settings: Settings,
     queues: BTreeMap<Arc<str>, Line>,
-    stands: BTreeMap<RunId, Vec<Stand>>,
+    stands: HashMap<RunId, Vec<Stand>, FixedState>,
     /// Namespaces whose quotas are used up.
     blocked: Blocked,
     /// The run that has its turn: what left its queue before does not come back by it.

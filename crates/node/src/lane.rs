@@ -51,6 +51,7 @@ pub(crate) use post::{MAIL, not_here};
 pub use seats::Seat;
 use seats::Seats;
 pub use sessions::SessionChange;
+use slots::Slots;
 use to_entity::{ToEntity, looks_at_queue};
 
 mod ahead;
@@ -70,6 +71,7 @@ mod read;
 mod report;
 mod seats;
 mod sessions;
+mod slots;
 mod start;
 mod timers;
 mod to_entity;
@@ -264,7 +266,7 @@ pub struct Lane {
     now: Time,
     owns: Owns,
     leases: BTreeMap<Shard, Lease>,
-    slots: BTreeMap<EntityKey, Slot>,
+    slots: Slots,
     loading: BTreeMap<EntityKey, VecDeque<Waiting>>,
     ahead: Ahead,
     making: BTreeMap<VersionKey, Vec<start::Making>>,
@@ -341,7 +343,7 @@ impl Lane {
             config,
             now,
             leases: BTreeMap::new(),
-            slots: BTreeMap::new(),
+            slots: Slots::default(),
             loading: BTreeMap::new(),
             ahead: Ahead::default(),
             making: BTreeMap::new(),
@@ -503,10 +505,12 @@ impl Lane {
 
     /// Runs in memory.
     pub fn runs(&self) -> impl Iterator<Item = &Run> {
-        self.slots.values().filter_map(|slot| match &slot.entity {
-            Entity::Run(run) => Some(&**run),
-            _ => None,
-        })
+        self.slots
+            .iter()
+            .filter_map(|(_, slot)| match &slot.entity {
+                Entity::Run(run) => Some(&**run),
+                _ => None,
+            })
     }
 
     /// Entities in memory.

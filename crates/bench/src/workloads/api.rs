@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 use kapell_api::client::{Client, DeployCalls, HttpServer, RunCalls, Target, WorkflowCalls};
 use kapell_api::http::{BASE, Deploy, RegisterWorkflow, RunPage, RunQuery, SendSignal};
-use kapell_api::http::{StartRun, StartRuns, StartedRuns};
+use kapell_api::http::{RunSummary, StartRun, StartRuns, StartedRuns};
 use kapell_model::{RunId, RunStatus, Time};
 
 use super::{Figures, figures, median};
@@ -235,8 +235,8 @@ fn listed(client: &Client, workflow: &str) -> Result<Vec<(Time, RunId)>> {
     }
 }
 
-/// Seconds until all of `n` schedules that are due at the same time have had their run, a step that does
-/// nothing, and milliseconds after which the run in the middle had ended: its start came before.
+/// Seconds until the runs of `n` schedules that are due at the same time have all started, milliseconds after
+/// which the one in the middle had, and both for the ends of the runs: each has a step that does nothing.
 pub(crate) fn schedules(dir: &Path, n: usize) -> Result<Figures> {
     let server = Server::start(dir)?;
     let client = server.client()?;
@@ -282,13 +282,20 @@ pub(crate) fn schedules(dir: &Path, n: usize) -> Result<Figures> {
         std::thread::sleep(Duration::from_millis(500));
     };
     ensure!(runs.len() == n, "{} runs for {n} schedules", runs.len());
-    let ends: Option<Vec<f64>> = runs
-        .iter()
-        .map(|run| run.ended_at.map(|at| millis(due, at)))
-        .collect();
-    let mut late = ends.context("a run that never ended")?;
-    let last = below(100, &mut late);
-    Ok(figures(last / 1e3).with("median", median(late)))
+    let late = |at: fn(&RunSummary) -> Option<Time>| -> Result<(f64, f64)> {
+        let late: Option<Vec<f64>> = runs
+            .iter()
+            .map(|run| at(run).map(|at| millis(due, at)))
+            .collect();
+        let mut late = late.context("a run that never started, or never ended")?;
+        Ok((below(100, &mut late) / 1e3, median(late)))
+    };
+    let (last, middle) = late(|run| run.started_at)?;
+    let (ended, middle_ended) = late(|run| run.ended_at)?;
+    Ok(figures(last)
+        .with("median", middle)
+        .with("ended", ended)
+        .with("median ended", middle_ended))
 }
 
 /// Milliseconds of a page of 100 runs where `n` are stored: the slowest of what a person asks for.

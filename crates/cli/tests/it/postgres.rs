@@ -77,7 +77,7 @@ fn what_a_machine_that_is_gone_printed_and_kept_is_read_at_another() {
     let here = Place::new();
     here.write(
         "kapell.toml",
-        &format!("store = \"{store}\"\nblob_cache = 1\n"),
+        &format!("store = \"{store}\"\nblob_cache = \"1Mi\"\n"),
     );
     let logs = here.good(&["logs", "last"]);
     for line in ["made", "careful", "700000", "broken"] {

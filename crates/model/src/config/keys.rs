@@ -55,9 +55,9 @@ pub static STORE: Key = Key {
 pub static BLOB_CACHE: Key = key(
     "",
     "blob_cache",
-    Kind::Count(0, 1_048_576),
-    "4096",
-    "MiB of blobs that a server over PostgreSQL keeps in its data directory, so that what is read again is not \
+    Kind::Bytes,
+    "4Gi",
+    "How much of blobs a server over PostgreSQL keeps in its data directory, so that what is read again is not \
      read from the database; what was not read for longest goes. 0 is none.",
 );
 

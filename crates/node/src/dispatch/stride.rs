@@ -125,11 +125,10 @@ impl<K: Ord + Clone> Turns<K> {
 
     /// Whoever left and would start at the clock anyway needs no memory.
     fn forget(&mut self) {
-        while let Some((pass, who)) = self.gone.pop_first() {
-            if pass > self.clock {
-                self.gone.insert((pass, who));
-                return;
-            }
+        while let Some((pass, _)) = self.gone.first()
+            && *pass <= self.clock
+            && let Some((_, who)) = self.gone.pop_first()
+        {
             self.stands.remove(&who);
         }
     }

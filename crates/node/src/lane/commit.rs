@@ -249,6 +249,7 @@ impl Lane {
             ..Commit::default()
         };
         commit.entities.reserve(batch.touched.len());
+        commit.runs.reserve(batch.touched.len());
         let mut ended = Vec::new();
         let mut shards = BTreeSet::new();
         for (key, touched) in &mut batch.touched {
@@ -321,6 +322,7 @@ impl Lane {
         if !taken.is_empty() {
             self.out.push(Output::Taken(taken));
         }
+        self.out.reserve(batch.replies.len());
         for (reply, answer) in batch.replies {
             self.out.push(Output::Reply(reply, answer));
         }
@@ -396,8 +398,8 @@ impl Lane {
             .flat_map(std::mem::take)
             .chain(
                 self.slots
-                    .values_mut()
-                    .flat_map(|slot| std::mem::take(&mut slot.waiting)),
+                    .iter_mut()
+                    .flat_map(|(_, slot)| std::mem::take(&mut slot.waiting)),
             )
             .map(|(input, _)| input)
             .collect();

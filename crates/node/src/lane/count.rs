@@ -84,10 +84,13 @@ impl Lane {
         else {
             return;
         };
-        let runs = self.slots.values().filter_map(|slot| match &slot.entity {
-            Entity::Run(run) => Some(run),
-            _ => None,
-        });
+        let runs = self
+            .slots
+            .iter()
+            .filter_map(|(_, slot)| match &slot.entity {
+                Entity::Run(run) => Some(run),
+                _ => None,
+            });
         let known: BTreeMap<RunId, bool> = runs
             .filter(|run| {
                 let meta = &run.state.meta;

@@ -46,7 +46,7 @@ impl Lane {
     /// Walks over what is in memory: work that waits is. Asked for now and then, not with each input.
     pub(crate) fn measure(&self) -> Measured {
         let mut measuring = Measuring::default();
-        for (key, slot) in &self.slots {
+        for (key, slot) in self.slots.iter() {
             let (EntityKey::Run(id), Entity::Run(run)) = (key, &slot.entity) else {
                 continue;
             };

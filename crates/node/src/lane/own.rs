@@ -200,7 +200,8 @@ impl Lane {
             return;
         }
         let gone = |key: &EntityKey| shards.contains(key.shard());
-        let keys: Vec<EntityKey> = self.slots.keys().filter(|key| gone(key)).cloned().collect();
+        let keys = self.slots.iter().map(|(key, _)| key);
+        let keys: Vec<EntityKey> = keys.filter(|key| gone(key)).cloned().collect();
         let mut waiting = Vec::new();
         for key in keys {
             if let Some(slot) = self.slots.get_mut(&key) {

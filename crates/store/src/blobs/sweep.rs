@@ -32,11 +32,12 @@ const NOTED: &str = "holds-noted";
 pub struct Sweep {
     /// Blobs that others hold, as noted when it began.
     held: BTreeSet<Hash>,
-    /// Steps done: the first reads what is held, then comes one folder each.
+    /// Steps done. In files the first reads what is held, then comes one folder each; in order of hashes there is
+    /// one to the end, and one to where it began.
     steps: u16,
-    /// The folder that comes first.
+    /// The folder, or the first byte of hashes, that comes first.
     first: u8,
-    /// In the folder that is looked at, the last blob that was; none at its start.
+    /// In order of hashes, the last blob that was looked at in this step.
     beyond: Option<Hash>,
 }
 
@@ -50,21 +51,24 @@ impl Sweep {
         }
     }
 
-    /// What the next step looks at where blobs lie in order of their hashes: the first byte that they
-    /// have, and the last one that was looked at.
-    pub(crate) fn place(&self) -> (u8, Option<Hash>) {
-        let folder = (self.steps + u16::from(self.first)) % FOLDERS;
-        (u8::try_from(folder).unwrap_or(0), self.beyond)
+    /// What the next step looks at where blobs lie in order of their hashes: those between the two. The sweep goes
+    /// to the last hash, and from the least to where it began.
+    pub(crate) fn range(&self) -> (Vec<u8>, Vec<u8>) {
+        let (from, to) = match self.steps {
+            0 => (vec![self.first], vec![0xff; 33]),
+            _ => (Vec::new(), vec![self.first]),
+        };
+        (self.beyond.map_or(from, |hash| hash.to_vec()), to)
     }
 
-    /// Goes on beyond a blob; without one, with the next folder. True if that was the last.
+    /// Goes on beyond a blob; without one, where the sweep has not been. True if it was everywhere.
     pub(crate) fn go_on(&mut self, beyond: Option<Hash>) -> bool {
         self.beyond = beyond;
         if beyond.is_some() {
             return false;
         }
         self.steps += 1;
-        let done = self.steps >= FOLDERS;
+        let done = self.steps > 1 || self.first == 0;
         if done {
             *self = Self::default();
         }

@@ -287,12 +287,7 @@ impl BlobStore for PostgresBlobs {
         unused: Duration,
     ) -> Result<Swept> {
         let unused = i64::try_from(unused.as_micros()).unwrap_or(i64::MAX);
-        let (folder, beyond) = sweep.place();
-        let from = beyond.map_or_else(|| vec![folder], |hash| hash.to_vec());
-        // Every hash of the last folder is before one byte more of the greatest digits.
-        let to = folder
-            .checked_add(1)
-            .map_or(vec![0xff; 33], |next| vec![next]);
+        let (from, to) = sweep.range();
         let most = i64::try_from(SWEPT_AT_ONCE).unwrap_or(i64::MAX);
         let found = self.pool.with(Tries::Again, |session| {
             let rows = session.query(UNUSED, &[&from, &to, &unused, &most])?;
@@ -312,7 +307,10 @@ impl BlobStore for PostgresBlobs {
             looked_at.push(hash);
         }
         let texts: Vec<Arc<str>> = looked_at.iter().map(refs::text).collect();
-        let referred = store.blobs_referred(&texts)?;
+        let referred = match texts.is_empty() {
+            true => Vec::new(),
+            false => store.blobs_referred(&texts)?,
+        };
         let going = looked_at.iter().zip(referred);
         let going: Vec<Vec<u8>> = going
             .filter(|(_, referred)| !referred)

@@ -1,0 +1,83 @@
+//! Entities in memory by their keys.
+//!
+//! Runs are many, come and go all the time, and are looked up several times for each input: they are hashed. The
+//! rest, which is not much, is kept in order, so that names of users cannot be chosen to collide. The hash has no
+//! chance in it: whoever walks over entities meets them in the same order in each process that did the same.
+
+use std::collections::{BTreeMap, HashMap};
+
+use foldhash::fast::FixedState;
+use kapell_model::{EntityKey, RunId};
+
+use super::Slot;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Slots {
+    runs: HashMap<RunId, Box<(EntityKey, Slot)>, FixedState>,
+    others: BTreeMap<EntityKey, Box<Slot>>,
+}
+
+impl Slots {
+    /// That of a key.
+    pub(super) fn get(&self, key: &EntityKey) -> Option<&Slot> {
+        match key {
+            EntityKey::Run(id) => self.runs.get(id).map(|run| &run.1),
+            _ => self.others.get(key).map(|slot| &**slot),
+        }
+    }
+
+    /// That of a key, to be changed.
+    pub(super) fn get_mut(&mut self, key: &EntityKey) -> Option<&mut Slot> {
+        match key {
+            EntityKey::Run(id) => self.runs.get_mut(id).map(|run| &mut run.1),
+            _ => self.others.get_mut(key).map(|slot| &mut **slot),
+        }
+    }
+
+    /// True if it is in memory.
+    pub(super) fn contains_key(&self, key: &EntityKey) -> bool {
+        self.get(key).is_some()
+    }
+
+    /// It is in memory from now on.
+    pub(super) fn insert(&mut self, key: EntityKey, slot: Slot) {
+        if let EntityKey::Run(id) = key {
+            self.runs.insert(id, Box::new((key, slot)));
+        } else {
+            self.others.insert(key, Box::new(slot));
+        }
+    }
+
+    /// It leaves memory.
+    pub(super) fn remove(&mut self, key: &EntityKey) -> Option<Slot> {
+        match key {
+            EntityKey::Run(id) => self.runs.remove(id).map(|run| run.1),
+            _ => self.others.remove(key).map(|slot| *slot),
+        }
+    }
+
+    /// All leave memory.
+    pub(super) fn clear(&mut self) {
+        self.runs.clear();
+        self.others.clear();
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.runs.len() + self.others.len()
+    }
+
+    /// All of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&EntityKey, &Slot)> {
+        let runs = self.runs.values().map(|run| (&run.0, &run.1));
+        runs.chain(self.others.iter().map(|(key, slot)| (key, &**slot)))
+    }
+
+    /// All of them, to be changed.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&EntityKey, &mut Slot)> {
+        let runs = self.runs.values_mut();
+        let runs = runs.map(|run| (&run.0, &mut run.1));
+        runs.chain(self.others.iter_mut().map(|(key, slot)| (key, &mut **slot)))
+    }
+}
