@@ -28,6 +28,9 @@ const WORKER: usize = 20;
 #[derive(Serialize)]
 struct Row<'r> {
     path: &'r str,
+    /// The label of an item.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<&'r str>,
     status: &'static str,
     critical: bool,
     /// Milliseconds it waited for other steps, for a slot or a lock, and ran.
@@ -102,6 +105,7 @@ impl<'r> Collect<'r, '_> {
         let waits = (!step.status.ended()).then_some(self.now);
         self.rows.push(Row {
             path: &step.path,
+            label: step.label.as_deref(),
             status: step.status.name(),
             critical: self.critical.contains(&step.path),
             waited_ms: ready.or(waits).map_or(0, |ready| millis(since, ready)),
@@ -153,7 +157,10 @@ fn chart(record: &Record, rows: &[Row<'_>], now: Time, width: usize) -> Vec<Line
             )
             .with(PLAIN, words::span(span)),
     ];
-    let name = |row: &Row<'_>| format!("{}{}", "  ".repeat(row.depth), last_part(row));
+    let name = |row: &Row<'_>| {
+        let own = words::labelled(last_part(row), row.label);
+        format!("{}{own}", "  ".repeat(row.depth))
+    };
     let names = rows
         .iter()
         .take(ROWS)

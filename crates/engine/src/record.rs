@@ -8,6 +8,8 @@
 //! - Any prefix of a history gives the record of that moment.
 //! - What is left out is counted.
 
+mod created;
+mod labels;
 mod path;
 mod reopen;
 #[cfg(test)]
@@ -24,12 +26,12 @@ use kapell_expr::Value;
 use kapell_model::{RunStatus, StepStatus, Time};
 
 use crate::event::{
-    AttemptEnded, AttemptResult, Event, Fact, Next, RunCreated, ScopeKind, ScopeOpened, Stored,
-    StoredError, run_id,
+    AttemptEnded, AttemptResult, Event, Fact, Next, ScopeKind, ScopeOpened, Stored, StoredError,
+    run_id,
 };
-use crate::message::StartClass;
 use crate::plan::Plan;
 
+pub use labels::Items;
 pub use path::critical_path;
 use unit::{ItemsFold, ScopeFold, StepFold, UnitFold};
 
@@ -56,6 +58,8 @@ pub struct Fold<'p> {
     until: Option<Time>,
     over: bool,
     record: Record,
+    /// `run` as labels of items see it.
+    named: Value,
     scopes: BTreeMap<u32, ScopeFold>,
     notes: VecDeque<Note>,
     output_bytes: usize,
@@ -87,6 +91,7 @@ impl<'p> Fold<'p> {
             until,
             over: false,
             record: Record::default(),
+            named: Value::Null,
             scopes: BTreeMap::new(),
             notes: VecDeque::new(),
             output_bytes: 0,
@@ -169,6 +174,7 @@ impl<'p> Fold<'p> {
                     let pending = StepStatus::Pending.number();
                     step.items = Some(Box::new(ItemsFold {
                         statuses: vec![pending; expanded.count as usize],
+                        lists: expanded.lists.iter().map(Stored::value).collect(),
                         ..ItemsFold::default()
                     }));
                 }
@@ -263,52 +269,6 @@ impl<'p> Fold<'p> {
                 self.drop_inner(place);
             }
             _ => {}
-        }
-    }
-
-    fn created(&mut self, at: Time, created: &RunCreated) {
-        self.record = Record {
-            run: run_id(&created.id),
-            namespace: created.namespace.clone(),
-            workflow: created.workflow.clone(),
-            version: created.version,
-            status: RunStatus::Queued,
-            trigger: created.trigger.clone(),
-            trigger_name: Some(created.trigger_name.clone()).filter(|name| !name.is_empty()),
-            backfill: Some(created.backfill.clone()).filter(|id| !id.is_empty()),
-            catching_up: StartClass::from_number(created.class) == StartClass::Catchup,
-            scheduled_at: Some(Time(created.scheduled_at)).filter(|due| *due != at),
-            interval_start: created.interval.as_ref().map(|of| Time(of.start)),
-            interval_end: created.interval.as_ref().map(|of| Time(of.end)),
-            by: created.by.clone(),
-            parent: created.parent.as_ref().map(|parent| run_id(&parent.run)),
-            forked_from: created.fork.as_ref().map(|fork| run_id(&fork.run)),
-            priority: u8::try_from(created.priority).unwrap_or(100),
-            created_at: at,
-            seen_at: at,
-            params: created
-                .params
-                .as_ref()
-                .map(Stored::value)
-                .unwrap_or_default(),
-            ..Record::default()
-        };
-        if let Some(fork) = &created.fork {
-            // What a fork keeps has ended when its first graph opens.
-            let mut root = self.fresh_scope(0, ScopeKind::Root, None, 0);
-            for kept in &fork.kept {
-                let output = kept
-                    .output
-                    .as_ref()
-                    .map(|output| self.shown(output))
-                    .unwrap_or_default();
-                if let Some(step) = root.steps.get_mut(kept.step as usize) {
-                    step.unit.status = status(kept.status);
-                    step.unit.end(at, output);
-                    step.unit.by = Some(format!("kept of run {}", run_id(&fork.run)));
-                }
-            }
-            self.scopes.insert(0, root);
         }
     }
 

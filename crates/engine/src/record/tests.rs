@@ -7,8 +7,8 @@ use kapell_model::spec::Spec;
 
 use super::*;
 use crate::event::{
-    AttemptStarted, ByPerson, ForeachExpanded, RunEnded, RunReopened, RunStarted, UnitEnded,
-    UnitReady, UnitRef,
+    AttemptStarted, ByPerson, ForeachExpanded, RunCreated, RunEnded, RunReopened, RunStarted,
+    UnitEnded, UnitReady, UnitRef,
 };
 
 pub(super) fn plan(text: &str) -> Plan {
