@@ -9,8 +9,9 @@ use crate::words;
 /// Indexes that are named of a label which several items have.
 const NAMED: usize = 10;
 
-/// The path of a step, or of one item of its foreach. A number is an index; where the foreach has no
-/// such item, it is a label as all other text is.
+/// The path of a step, or of one item of its foreach. A number is an index. Where there is no such item
+/// and the foreach has a `label`, it is one as all other text is; the value of a variable that is a number
+/// is none, or one beyond the last index would mean another item.
 ///
 /// # Errors
 /// `step-not-found` for what is not there; `bad-request` for a label of several items.
@@ -37,12 +38,16 @@ pub(crate) fn path(
     if let Some(index) = number.filter(|index| *index < page.count) {
         return Ok(at(index));
     }
-    match page.items.as_slice() {
+    let found: &[ItemView] = match number {
+        Some(_) if !page.labelled => &[],
+        _ => page.items.as_slice(),
+    };
+    match found {
         [one] => Ok(at(one.index)),
         [] => {
             let has = words::count(page.count.into(), "item");
             let message = match number {
-                Some(_) => format!("`{step}` has no item {item}: it has {has}"),
+                Some(_) => format!("`{step}` has {has}: there is no item {item}"),
                 None => format!("no item of `{step}` has the label `{item}`: it has {has}"),
             };
             let near: Vec<String> = page.near.iter().map(|label| quoted(label)).collect();

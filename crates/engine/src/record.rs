@@ -49,6 +49,8 @@ const SCOPES: usize = 20_000;
 /// Bytes of one output that is shown, and of all.
 const OUTPUT: usize = 16 << 10;
 const OUTPUTS: usize = 8 << 20;
+/// Bytes of the lists that items are made of: items of lists beyond have no labels.
+const LISTS: usize = 64 << 20;
 /// Notes kept.
 const NOTES: usize = 1_000;
 
@@ -63,6 +65,7 @@ pub struct Fold<'p> {
     scopes: BTreeMap<u32, ScopeFold>,
     notes: VecDeque<Note>,
     output_bytes: usize,
+    list_bytes: usize,
 }
 
 fn error(stored: Option<&StoredError>) -> Option<Box<TaskError>> {
@@ -95,6 +98,7 @@ impl<'p> Fold<'p> {
             scopes: BTreeMap::new(),
             notes: VecDeque::new(),
             output_bytes: 0,
+            list_bytes: 0,
         }
     }
 
@@ -170,11 +174,12 @@ impl<'p> Fold<'p> {
             Fact::ForeachExpanded(expanded) => {
                 let place: Place = expanded.unit.into();
                 self.unit(place, StepStatus::Running, |unit| unit.begin(at));
+                let lists = self.kept_lists(&expanded.lists);
                 if let Some(step) = self.step(place) {
                     let pending = StepStatus::Pending.number();
                     step.items = Some(Box::new(ItemsFold {
                         statuses: vec![pending; expanded.count as usize],
-                        lists: expanded.lists.iter().map(Stored::value).collect(),
+                        lists,
                         ..ItemsFold::default()
                     }));
                 }

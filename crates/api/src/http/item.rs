@@ -27,6 +27,9 @@ pub struct ItemQuery {
 pub struct ItemPage {
     /// How many items the foreach has.
     pub count: u32,
+    /// The foreach has a `label`; without one its items are named after the value of the only variable.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub labelled: bool,
     /// In order of their index.
     pub items: Vec<ItemView>,
     /// Give it as `from` for the next page.

@@ -104,7 +104,7 @@ fn a_label_of_no_item_or_of_several_is_refused_with_what_there_is() {
     );
     refused(
         &["why", "last", "load", "--item", "7"],
-        &["`load` has no item 7: it has 5 items"],
+        &["`load` has 5 items: there is no item 7"],
     );
     refused(
         &["logs", "last", "nothing", "--item", "7"],

@@ -11,9 +11,9 @@ use kapell_expr::{BlobRef, EvalError, Scope as Names, Value};
 use kapell_model::StepStatus;
 use kapell_model::spec::Foreach;
 
-use super::Fold;
 use super::unit::{ItemsFold, ScopeFold, StepFold};
-use crate::event::ScopeKind;
+use super::{Fold, LISTS};
+use crate::event::{ScopeKind, Stored};
 use crate::label;
 
 /// The items of one foreach.
@@ -22,6 +22,8 @@ pub struct Items<'f> {
     place: Place,
     /// How many there are.
     pub count: u32,
+    /// The foreach has a `label`.
+    pub labelled: bool,
 }
 
 impl Items<'_> {
@@ -32,6 +34,16 @@ impl Items<'_> {
 }
 
 impl Fold<'_> {
+    /// The lists of a foreach, as far as there is room for them.
+    pub(super) fn kept_lists(&mut self, lists: &[Stored]) -> Vec<Value> {
+        let bytes: usize = lists.iter().map(|list| list.inline.len()).sum();
+        if self.list_bytes + bytes > LISTS {
+            return Vec::new();
+        }
+        self.list_bytes += bytes;
+        lists.iter().map(Stored::value).collect()
+    }
+
     /// Puts lists of items that are kept elsewhere in place, as far as `load` gives them.
     pub fn load_lists(&mut self, mut load: impl FnMut(&BlobRef) -> Option<Value>) {
         let steps = self.scopes.values_mut().flat_map(|scope| &mut scope.steps);
@@ -61,9 +73,12 @@ impl Fold<'_> {
             })
         });
         let (place, items) = found.find(|(place, _)| self.path(*place).as_deref() == Some(path))?;
+        let scope = self.scopes.get(&place.scope)?;
+        let (_, foreach) = self.foreach_of(scope, place)?;
         Some(Items {
             fold: self,
             place,
+            labelled: foreach.label.is_some(),
             count: u32::try_from(items.statuses.len()).unwrap_or(u32::MAX),
         })
     }

@@ -98,7 +98,7 @@ pub(super) fn whole(fold: Fold<'_>) -> Record {
 pub(super) fn page_of(row: &RunRow, fold: &Fold<'_>, which: &ItemQuery) -> Result<ItemPage> {
     let Some(items) = fold.items(&which.step) else {
         let message = format!(
-            "`{}` of run {} has no items: it is no foreach, or has not begun",
+            "`{}` has no items in run {}: it is no foreach, or has not begun",
             which.step, row.id
         );
         return Err(Error::new(ErrorCode::StepNotFound, message)
@@ -123,6 +123,7 @@ pub(super) fn page_of(row: &RunRow, fold: &Fold<'_>, which: &ItemQuery) -> Resul
     };
     Ok(ItemPage {
         count: items.count,
+        labelled: items.labelled,
         items: found,
         next: next.map(|item| item.index),
         near,
