@@ -29,6 +29,9 @@ pub struct Items<'f> {
 impl Items<'_> {
     /// The label of an item, if it has one.
     pub fn label(&self, item: u32) -> Option<String> {
+        if item >= self.count {
+            return None;
+        }
         self.fold.label(Place { item, ..self.place })
     }
 }

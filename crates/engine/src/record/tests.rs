@@ -333,7 +333,7 @@ fn a_moment_is_seen_as_of_the_moment_that_was_asked_for() {
 
 #[test]
 fn items_have_the_labels_that_their_lists_and_the_parameters_give() {
-    let text = "workflow: w\nparams: { of: { type: string, default: x } }\nsteps:\n  a: { foreach: { n: [10, 20], label: \"${{ params.of }} ${{ n }} ${{ run.by }}\" }, noop: }\n  b: { foreach: { n: [10, 20], label: \"${{ params.of }} ${{ n }}\" }, noop: }\n";
+    let text = "workflow: w\nparams: { of: { type: string, default: x } }\nsteps:\n  a: { foreach: { n: [10, 20], label: \"${{ params.of }} ${{ n }} ${{ run.timezone }}\" }, noop: }\n  b: { foreach: { n: [10, 20], label: \"${{ params.of }} ${{ n }}\" }, noop: }\n";
     let plan = plan(text);
     let list = Value::list(vec![Value::Int(10), Value::Int(20)]);
     let mut fold = Fold::new(&plan, None);
