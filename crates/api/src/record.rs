@@ -125,6 +125,9 @@ pub struct Note {
 pub struct StepRecord {
     /// Path in the run: `tune[3]`, `refine#2.improve`.
     pub path: String,
+    /// The label of the item of a foreach that it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
     /// Id in its graph.
     pub id: String,
     /// The verb: `shell`, `steps`, …

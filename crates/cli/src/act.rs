@@ -2,7 +2,7 @@
 
 use kapell_api::http::{Action, Dismissal};
 use kapell_expr::Value;
-use kapell_model::{Error, ErrorCode, RunStatus};
+use kapell_model::{Error, ErrorCode, RunId, RunStatus};
 use std::time::Duration;
 
 use crate::args::{
@@ -13,7 +13,7 @@ use crate::config::{self, Config};
 use crate::paint::{self, Line, PLAIN};
 use crate::printer::Printer;
 use crate::session::{self, Need, Session};
-use crate::{Ended, Exit, bulk, follow, params, words};
+use crate::{Ended, Exit, bulk, follow, item, params, words};
 
 /// How long a cancelled run that has nothing more to do may take to say so.
 const SETTLE: Duration = Duration::from_millis(500);
@@ -188,13 +188,14 @@ pub(crate) fn restart(restart: &Restart, config: &Config, printer: &mut Printer)
 }
 
 pub(crate) fn skip(skip: &Skip, config: &Config, printer: &mut Printer) -> Ended {
-    let action = Action::Skip {
+    let action = |step: String| Action::Skip {
         by: config.user.clone(),
         groups: config::groups(&config.user),
         admin: false,
-        step: skip.step.clone(),
+        step,
     };
-    go_on(&skip.run, &action, &skip.work, config, printer)
+    let of = (&*skip.step, skip.item.as_deref());
+    at_step(&skip.run, of, &action, &skip.work, config, printer)
 }
 
 pub(crate) fn set_output(set: &SetOutput, config: &Config, printer: &mut Printer) -> Ended {
@@ -205,14 +206,15 @@ pub(crate) fn set_output(set: &SetOutput, config: &Config, printer: &mut Printer
         )
         .hint("text needs its own quotes, as in '\"text\"'")
     })?;
-    let action = Action::SetOutput {
+    let action = |step: String| Action::SetOutput {
         by: config.user.clone(),
         groups: config::groups(&config.user),
         admin: false,
-        step: set.step.clone(),
-        output,
+        step,
+        output: output.clone(),
     };
-    go_on(&set.run, &action, &set.work, config, printer)
+    let of = (&*set.step, set.item.as_deref());
+    at_step(&set.run, of, &action, &set.work, config, printer)
 }
 
 pub(crate) fn fork(fork: &Fork, config: &Config, printer: &mut Printer) -> Ended {
@@ -245,10 +247,36 @@ fn open(work: &Work, config: &Config) -> Result<Session, Error> {
     )
 }
 
+/// Does something to a step or item that lets its run go on, and follows what goes on.
+fn at_step(
+    run: &str,
+    (step, item): (&str, Option<&str>),
+    action: &dyn Fn(String) -> Action,
+    work: &Work,
+    config: &Config,
+    printer: &mut Printer,
+) -> Ended {
+    let session = open(work, config)?;
+    let run = session.find(run)?;
+    let step = item::path(session.api(), run, step, item)?;
+    follow_on(session, run, &action(step), work, config, printer)
+}
+
 /// Does something to a run that lets it go on, and follows what goes on.
 fn go_on(run: &str, action: &Action, work: &Work, config: &Config, printer: &mut Printer) -> Ended {
     let session = open(work, config)?;
     let run = session.find(run)?;
+    follow_on(session, run, action, work, config, printer)
+}
+
+fn follow_on(
+    session: Session,
+    run: RunId,
+    action: &Action,
+    work: &Work,
+    config: &Config,
+    printer: &mut Printer,
+) -> Ended {
     let unfinished = follow::unfinished(&session)?;
     let run = session.api().act(run, action)?.unwrap_or(run);
     if work.detach {

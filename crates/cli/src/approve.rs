@@ -1,7 +1,7 @@
 //! `kapell approve`, `kapell reject`, `kapell approvals`: what runs ask people.
 
 use kapell_api::client::Api;
-use kapell_api::http::{Action, ApprovalQuery, ApprovalView, ApprovalWaiting};
+use kapell_api::http::{Action, ApprovalQuery, ApprovalView, ApprovalWaiting, StepView};
 use kapell_model::{Error, ErrorCode, RunId, StepStatus, Time};
 use kapell_node::clock;
 
@@ -10,7 +10,7 @@ use crate::config::{self, Config};
 use crate::paint::{BOLD, DIM, GREEN, Line, PLAIN, YELLOW};
 use crate::printer::Printer;
 use crate::session::{self, Need};
-use crate::{Ended, Exit, list, params, words};
+use crate::{Ended, Exit, item, list, params, words};
 
 /// Characters of a message in a list.
 const SHOWN: usize = 120;
@@ -34,7 +34,7 @@ pub(crate) fn approve(approve: &Approve, config: &Config, printer: &mut Printer)
     };
     answer(
         &approve.run,
-        approve.step.as_ref(),
+        (approve.step.as_ref(), approve.item.as_deref()),
         &action,
         (config, approve.json),
         printer,
@@ -50,7 +50,7 @@ pub(crate) fn reject(reject: &Reject, config: &Config, printer: &mut Printer) ->
     };
     answer(
         &reject.run,
-        reject.step.as_ref(),
+        (reject.step.as_ref(), reject.item.as_deref()),
         &action,
         (config, reject.json),
         printer,
@@ -59,7 +59,7 @@ pub(crate) fn reject(reject: &Reject, config: &Config, printer: &mut Printer) ->
 
 fn answer(
     run: &str,
-    step: Option<&String>,
+    (step, item): (Option<&String>, Option<&str>),
     action: &dyn Fn(String) -> Action,
     (config, json): (&Config, bool),
     printer: &mut Printer,
@@ -68,7 +68,7 @@ fn answer(
     let api = session.api();
     let run = session.find(run)?;
     let step = match step {
-        Some(step) => step.clone(),
+        Some(step) => item::path(api, run, step, item)?,
         None => asking(api, run)?,
     };
     api.act(run, &action(step.clone()))?;
@@ -93,7 +93,8 @@ fn answer(
         Some(of) => format!("is {}", crate::paint::word(of.status.name())),
         None => "was answered".to_owned(),
     };
-    let mut line = Line::default().with(BOLD, &step);
+    let label = found.and_then(|of| of.label.as_deref());
+    let mut line = Line::default().with(BOLD, words::labelled(&step, label));
     line.push(PLAIN, format!(" of run {run} {text}"));
     if !elsewhere && !view.summary.status.ended() {
         line.push(PLAIN, ": `kapell resume` goes on");
@@ -106,19 +107,21 @@ fn answer(
 fn asking(api: &dyn Api, run: RunId) -> Result<String, Error> {
     let view = api.view(run)?;
     let asks = view.steps.iter().filter(|step| step.approval.is_some());
-    let paths: Vec<&str> = asks.map(|step| step.path.as_str()).collect();
-    match paths.as_slice() {
-        [one] => Ok((*one).to_owned()),
+    let asks: Vec<_> = asks.collect();
+    match asks.as_slice() {
+        [one] => Ok(one.path.clone()),
         [] => Err(Error::new(
             ErrorCode::NotAllowedNow,
             format!("run {run} asks nobody anything"),
         )
         .hint("`kapell approvals` lists what waits for you, `kapell why` what a run waits for")),
-        many => Err(Error::new(
-            ErrorCode::BadRequest,
-            format!("several steps of run {run} ask something"),
-        )
-        .hint(format!("name one of {}", many.join(", ")))),
+        many => {
+            let name = |of: &&StepView| words::labelled(&of.path, of.label.as_deref());
+            let names: Vec<String> = many.iter().map(name).collect();
+            let message = format!("several steps of run {run} ask something");
+            Err(Error::new(ErrorCode::BadRequest, message)
+                .hint(format!("name one of {}", names.join(", "))))
+        }
     }
 }
 
@@ -166,6 +169,9 @@ fn lines(question: &ApprovalWaiting, now: Time) -> Vec<Line> {
     let approval = &question.approval;
     let mut head = Line::default().with(YELLOW, "? ");
     head.push(BOLD, &question.step);
+    if let Some(label) = &question.label {
+        head.push(PLAIN, format!(" ({})", words::shown_label(label)));
+    }
     let run = words::short(question.run);
     head.push(
         PLAIN,

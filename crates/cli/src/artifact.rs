@@ -10,12 +10,13 @@ use crate::args::Artifact;
 use crate::config::Config;
 use crate::printer::Printer;
 use crate::session::{self, Need};
-use crate::{Ended, Exit, words};
+use crate::{Ended, Exit, item, words};
 
 pub(crate) fn artifact(of: &Artifact, config: &Config, printer: &mut Printer) -> Ended {
     let session = session::open(config, Need::Look)?;
     let run = session.find(&of.run)?;
-    let mut fetch = |to: &mut dyn Write| session.api().artifact(run, &of.step, &of.name, to);
+    let step = item::path(session.api(), run, &of.step, of.item.as_deref())?;
+    let mut fetch = |to: &mut dyn Write| session.api().artifact(run, &step, &of.name, to);
     match &of.output {
         Some(path) => {
             let bytes = to_file(path, &mut fetch)?;

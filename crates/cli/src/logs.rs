@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use anstyle::Style;
 use kapell_api::client::Api;
-use kapell_api::http::{LogLine, LogQuery};
+use kapell_api::http::{ItemQuery, LogLine, LogQuery};
 use kapell_api::log::Stream;
 use kapell_model::{Error, ErrorCode, RunId};
+use serde::Serialize;
 
 use crate::args::Logs;
 use crate::config::Config;
@@ -15,7 +16,7 @@ use crate::interrupt::Interrupt;
 use crate::paint::{DIM, Line, MANY, PLAIN, RED};
 use crate::printer::Printer;
 use crate::session::{self, Need, Session};
-use crate::{Ended, Exit, failure, words};
+use crate::{Ended, Exit, failure, item, words};
 
 /// Between two looks while following, and where nobody works.
 const LOOK: Duration = Duration::from_millis(100);
@@ -26,13 +27,14 @@ const PREFIX: usize = 32;
 pub(crate) fn logs(logs: &Logs, config: &Config, printer: &mut Printer) -> Ended {
     let session = session::open(config, Need::Look)?;
     let run = session.find(&logs.run)?;
-    let step = path(logs);
+    let step = path(session.api(), run, logs)?;
     if let Some(step) = &step {
         known(session.api(), run, logs, step)?;
     }
     let mut shown = Shown {
         logs,
         prefixes: BTreeMap::new(),
+        labels: Labels::default(),
         width: 0,
     };
     if let Some(tail) = logs.tail {
@@ -43,6 +45,7 @@ pub(crate) fn logs(logs: &Logs, config: &Config, printer: &mut Printer) -> Ended
             logs.attempt,
             tail as usize,
         )?;
+        shown.labels.learn(session.api(), run, &lines);
         session.stop(Duration::ZERO);
         shown.show(&lines, printer)?;
         shown.nothing(printer);
@@ -119,6 +122,7 @@ impl Reading<'_> {
         loop {
             let session = self.open()?;
             let page = session.api().logs(self.run, &self.query)?;
+            shown.labels.learn(session.api(), self.run, &page.lines);
             if session.holder().is_some() {
                 self.session = Some(session);
             } else {
@@ -148,12 +152,9 @@ impl Reading<'_> {
     }
 }
 
-fn path(logs: &Logs) -> Option<String> {
-    let step = logs.step.clone()?;
-    Some(match logs.item {
-        Some(item) => format!("{step}[{item}]"),
-        None => step,
-    })
+fn path(api: &dyn Api, run: RunId, logs: &Logs) -> Result<Option<String>, Error> {
+    let of = |step: &String| item::path(api, run, step, logs.item.as_deref());
+    logs.step.as_ref().map(of).transpose()
 }
 
 /// Refuses a step, item or attempt that the run does not have.
@@ -223,8 +224,65 @@ fn known(api: &dyn Api, run: RunId, logs: &Logs, path: &str) -> Result<(), Error
     }
 }
 
+/// The labels of items whose lines are shown, a thousand at a time; none for one without.
+#[derive(Default)]
+struct Labels(BTreeMap<String, BTreeMap<u32, Option<String>>>);
+
+/// Labels that are asked for at once.
+const LABELS: u32 = 1_000;
+
+impl Labels {
+    /// Asks for the labels of what is shown for the first time. One that cannot be had is left out.
+    fn learn(&mut self, api: &dyn Api, run: RunId, lines: &[LogLine]) {
+        for line in lines {
+            let Some((step, index)) = item_of(&line.path) else {
+                continue;
+            };
+            if self.0.get(step).is_some_and(|of| of.contains_key(&index)) {
+                continue;
+            }
+            let page = api.items(
+                run,
+                &ItemQuery {
+                    step: step.to_owned(),
+                    label: None,
+                    from: index - index % LABELS,
+                    limit: LABELS as usize,
+                },
+            );
+            let of = self.0.entry(step.to_owned()).or_default();
+            let items = page.map(|page| page.items).unwrap_or_default();
+            of.extend(items.into_iter().map(|item| (item.index, item.label)));
+            of.entry(index).or_default();
+        }
+    }
+
+    /// Of the item that a path is in.
+    fn of(&self, path: &str) -> Option<&str> {
+        let (step, index) = item_of(path)?;
+        self.0.get(step)?.get(&index)?.as_deref()
+    }
+}
+
+/// The foreach and the index of the innermost item that a path is in.
+fn item_of(path: &str) -> Option<(&str, u32)> {
+    let (item, _) = path.rsplit_once(']')?;
+    let (step, index) = item.rsplit_once('[')?;
+    Some((step, index.parse().ok()?))
+}
+
+/// A line for programs.
+#[derive(Serialize)]
+struct Labelled<'l> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<&'l str>,
+    #[serde(flatten)]
+    line: &'l LogLine,
+}
+
 struct Shown<'a> {
     logs: &'a Logs,
+    labels: Labels,
     prefixes: BTreeMap<(String, u32), Style>,
     width: usize,
 }
@@ -239,14 +297,17 @@ impl Shown<'_> {
 
     fn show(&mut self, lines: &[LogLine], printer: &mut Printer) -> Result<(), Error> {
         if self.logs.json {
-            return lines.iter().try_for_each(|line| printer.json_line(line));
+            return lines.iter().try_for_each(|line| {
+                let label = self.labels.of(&line.path);
+                printer.json_line(&Labelled { label, line })
+            });
         }
         for line in lines {
             let next = MANY[self.prefixes.len() % MANY.len()];
             self.prefixes
                 .entry((line.path.clone(), line.attempt))
                 .or_insert(next);
-            self.width = self.width.max(prefix(line).chars().count());
+            self.width = self.width.max(words::columns(&self.prefix(line)));
         }
         let out: Vec<Line> = lines.iter().map(|line| self.line(line)).collect();
         printer.lines(&out)
@@ -263,7 +324,7 @@ impl Shown<'_> {
             line.push(DIM, format!("{} ", words::time_of_day(log.line.at)));
         }
         let start = line.width();
-        line.push(style, prefix(log));
+        line.push(style, self.prefix(log));
         line.pad(start + self.width);
         line.push(DIM, " │ ");
         let text = match log.line.stream {
@@ -273,14 +334,15 @@ impl Shown<'_> {
         };
         line.with(text, &log.line.text)
     }
-}
 
-/// Whose line it is; the attempt if it is not the first.
-fn prefix(line: &LogLine) -> String {
-    let attempt = if line.attempt > 1 {
-        format!(" try {}", line.attempt)
-    } else {
-        String::new()
-    };
-    words::cut(&format!("{}{attempt}", line.path), PREFIX)
+    /// Whose line it is; the attempt if it is not the first.
+    fn prefix(&self, line: &LogLine) -> String {
+        let attempt = if line.attempt > 1 {
+            format!(" try {}", line.attempt)
+        } else {
+            String::new()
+        };
+        let path = words::labelled(&line.path, self.labels.of(&line.path));
+        words::cut(&format!("{path}{attempt}"), PREFIX)
+    }
 }

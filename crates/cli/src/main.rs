@@ -33,6 +33,7 @@ mod graph;
 mod health;
 mod ignore;
 mod interrupt;
+mod item;
 mod list;
 mod lock;
 mod log_line;

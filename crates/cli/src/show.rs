@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::paint::{self, BOLD, DIM, GREEN, Line, PLAIN, RED, YELLOW};
 use crate::printer::Printer;
 use crate::session::{self, Need};
-use crate::{Ended, Exit, follow, words};
+use crate::{Ended, Exit, follow, item, words};
 
 /// Items of a foreach in the tree: failed ones first in line.
 const ITEMS: usize = 10;
@@ -38,8 +38,10 @@ pub(crate) fn show(show: &Show, config: &Config, printer: &mut Printer) -> Ended
     } else {
         None
     };
+    let of = |step: &String| item::path(session.api(), run, step, show.item.as_deref());
+    let path = show.step.as_ref().map(of).transpose()?;
     session.close();
-    if let Some(path) = &show.step {
+    if let Some(path) = &path {
         let step = find(&record, path)?;
         if show.json {
             printer.json(step)?;
@@ -204,7 +206,8 @@ fn step_rows(
         .with(PLAIN, indent.clone())
         .with(style, sign)
         .with(PLAIN, " ")
-        .with(if quiet { DIM } else { PLAIN }, words::cut(own, 48));
+        .with(if quiet { DIM } else { PLAIN }, words::cut(own, 48))
+        .with(DIM, label(step));
     rows.push((name, detail(step, now)));
     if let Some(items) = &step.items {
         let failed = items.shown.iter().filter(|item| item.status.bad());
@@ -308,6 +311,12 @@ fn detail(step: &StepRecord, now: Time) -> Line {
     line
 }
 
+/// The label of an item, as it follows its path.
+fn label(step: &StepRecord) -> String {
+    let label = step.label.as_deref();
+    label.map_or_else(String::new, |_| words::labelled("", label))
+}
+
 /// What a step waits for, as its history says.
 fn waits(step: &StepRecord, now: Time) -> Option<String> {
     let until = step.until.map(|at| words::local(&at.to_string(), now));
@@ -368,6 +377,7 @@ fn one(step: &StepRecord, record: &Record, now: Time) -> Vec<Line> {
             .with(style, sign)
             .with(PLAIN, " ")
             .with(BOLD, &step.path)
+            .with(PLAIN, label(step))
             .with(DIM, format!("  {}  ", step.verb))
             .with(style, paint::word(step.status.name())),
     ];

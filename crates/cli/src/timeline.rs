@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anstyle::Style;
 use kapell_api::record::{AttemptRecord, AttemptResult, Record, StepRecord};
 use kapell_engine::record::critical_path;
-use kapell_model::Time;
+use kapell_model::{StepStatus, Time};
 use kapell_node::clock;
 use serde::Serialize;
 
@@ -28,6 +28,9 @@ const WORKER: usize = 20;
 #[derive(Serialize)]
 struct Row<'r> {
     path: &'r str,
+    /// The label of an item.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<&'r str>,
     status: &'static str,
     critical: bool,
     /// Milliseconds it waited for other steps, for a slot or a lock, and ran.
@@ -102,6 +105,7 @@ impl<'r> Collect<'r, '_> {
         let waits = (!step.status.ended()).then_some(self.now);
         self.rows.push(Row {
             path: &step.path,
+            label: step.label.as_deref(),
             status: step.status.name(),
             critical: self.critical.contains(&step.path),
             waited_ms: ready.or(waits).map_or(0, |ready| millis(since, ready)),
@@ -153,7 +157,10 @@ fn chart(record: &Record, rows: &[Row<'_>], now: Time, width: usize) -> Vec<Line
             )
             .with(PLAIN, words::span(span)),
     ];
-    let name = |row: &Row<'_>| format!("{}{}", "  ".repeat(row.depth), last_part(row));
+    let name = |row: &Row<'_>| {
+        let own = words::labelled(last_part(row), row.label);
+        format!("{}{own}", "  ".repeat(row.depth))
+    };
     let names = rows
         .iter()
         .take(ROWS)
@@ -217,7 +224,11 @@ fn at(row: &Row<'_>) -> Option<String> {
 fn legend(width: usize) -> Vec<Line> {
     let signs = [
         (DIM, "····", "waits for steps"),
-        (YELLOW, "░░░░", "waits for a slot, lock or time"),
+        (
+            YELLOW,
+            "░░░░",
+            "waits for a slot, lock, time, signal or people",
+        ),
         (CYAN, "████", "runs"),
         (RED, "▚▚▚▚", "fails"),
         (YELLOW, "▸", "critical path"),
@@ -309,9 +320,15 @@ fn bar(row: &Row<'_>, scale: &Scale, now: Time, line: &mut Line) {
         fill(ready, end, ('░', YELLOW));
     }
     if step.attempts.is_empty()
-        && let Some(started) = step.started_at.filter(|_| step.verb != "wait")
+        && let Some(started) = step.started_at
     {
-        fill(started, end, if step.status.bad() { FAILS } else { RUNS });
+        let fails = step.status.bad();
+        match (waits_for_others(step), fails) {
+            (true, true) => fill(end, end, FAILS),
+            (true, false) => {}
+            (false, true) => fill(started, end, FAILS),
+            (false, false) => fill(started, end, RUNS),
+        }
     }
     for attempt in &step.attempts {
         fill(
@@ -327,6 +344,11 @@ fn bar(row: &Row<'_>, scale: &Scale, now: Time, line: &mut Line) {
         line.push(*style, text);
         rest = &rest[same..];
     }
+}
+
+/// A step that nothing runs for, however long it takes, or that stands now.
+fn waits_for_others(step: &StepRecord) -> bool {
+    matches!(&*step.verb, "wait" | "await" | "approval") || step.status == StepStatus::Waiting
 }
 
 /// What an attempt looks like: without colours too, one that failed is not like the others.

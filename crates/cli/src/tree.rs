@@ -41,7 +41,7 @@ pub(crate) fn steps(view: &RunView, now: Time) -> Vec<(StepStatus, Line)> {
         .steps
         .iter()
         .zip(&names)
-        .map(|(step, name)| step.depth as usize * 2 + name.chars().count())
+        .map(|(step, name)| step.depth as usize * 2 + words::columns(name))
         .max()
         .unwrap_or(0)
         .min(NAMES);
@@ -55,7 +55,7 @@ pub(crate) fn steps(view: &RunView, now: Time) -> Vec<(StepStatus, Line)> {
 /// What is left of a path below the step above it.
 fn name(step: &StepView, above: &str) -> String {
     let own = step.path.strip_prefix(above).unwrap_or(&step.path);
-    own.trim_start_matches('.').to_owned()
+    words::labelled(own.trim_start_matches('.'), step.label.as_deref())
 }
 
 fn line(step: &StepView, name: &str, column: usize, now: Time) -> Line {

@@ -12,10 +12,13 @@ use crate::failure::Failure;
 use crate::paint::{self, BOLD, DIM, Line, PLAIN};
 use crate::printer::Printer;
 use crate::session::{self, Need, Session};
-use crate::{Ended, Exit, failure, show, tree, words};
+use crate::{Ended, Exit, failure, item, show, tree, words};
 
 /// Waiting steps that are named; the others are counted.
 const NAMED: usize = 30;
+
+/// The widest column of names.
+const NAMES: usize = 40;
 
 /// Items of a foreach that are named: how many wait for what is said of it as a whole.
 const ITEMS: usize = 5;
@@ -25,6 +28,9 @@ const ITEMS: usize = 5;
 struct Because {
     /// Path of the step; empty for the run.
     step: String,
+    /// The label, if it is an item.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<String>,
     status: String,
     /// One sentence.
     why: String,
@@ -36,13 +42,22 @@ struct Because {
     failed: Option<Failure>,
 }
 
+impl Because {
+    fn name(&self) -> String {
+        words::labelled(&self.step, self.label.as_deref())
+    }
+}
+
 pub(crate) fn why(why: &Why, config: &Config, printer: &mut Printer) -> Ended {
     let session = session::open(config, Need::Look)?;
     let run = session.find(&why.run)?;
     let view = session.api().view(run)?;
     let now = clock::now();
     let all = match &why.step {
-        Some(path) => vec![because(&step_of(&view, path, session.api())?, &view, now)],
+        Some(step) => {
+            let path = item::path(session.api(), run, step, why.item.as_deref())?;
+            vec![because(&step_of(&view, &path, session.api())?, &view, now)]
+        }
         None => reasons(&view, &session, now),
     };
     let ended_badly = view.summary.status.ended() && view.summary.status != RunStatus::Succeeded;
@@ -77,6 +92,7 @@ fn failures(api: &dyn Api, view: &RunView) -> Result<Vec<Because>, Error> {
         .map(|(step, status, failure)| Because {
             why: format!("{}: {}", paint::word(&status), failure.message()),
             step,
+            label: None,
             status,
             items: None,
             failed: Some(failure),
@@ -97,6 +113,7 @@ fn step_of(view: &RunView, path: &str, api: &dyn Api) -> Result<StepView, Error>
     let step = show::find(&record, path)?;
     Ok(StepView {
         path: step.path.clone(),
+        label: step.label.clone(),
         depth: 0,
         status: step.status,
         attempts: u32::try_from(step.attempts.len()).unwrap_or(u32::MAX),
@@ -122,16 +139,16 @@ pub(crate) fn lines(view: &RunView, session: &Session, now: Time) -> Vec<Line> {
 fn sentences(all: &[Because]) -> Vec<Line> {
     let steps = all
         .iter()
-        .map(|reason| reason.step.chars().count())
+        .map(|reason| words::columns(&reason.name()))
         .max()
         .unwrap_or(0)
-        .min(40);
+        .min(NAMES);
     let mut lines = Vec::new();
     let all = without_most_items(all);
     for reason in all.iter().take(NAMED) {
         let mut line = Line::default().with(PLAIN, "  ");
         if !reason.step.is_empty() {
-            line.push(BOLD, &reason.step);
+            line.push(BOLD, reason.name());
             line.pad(steps + 4);
         }
         lines.push(line.with(PLAIN, &reason.why));
@@ -187,6 +204,7 @@ pub(crate) fn find<'v>(view: &'v RunView, path: &str) -> Result<&'v StepView, Er
 fn reasons(view: &RunView, session: &Session, now: Time) -> Vec<Because> {
     let of_run = |why: String| Because {
         step: String::new(),
+        label: None,
         status: view.summary.status.name().to_owned(),
         why: words::commands(&why, view.summary.run, None),
         items: None,
@@ -257,6 +275,7 @@ fn because(step: &StepView, view: &RunView, now: Time) -> Because {
     };
     Because {
         step: step.path.clone(),
+        label: step.label.clone(),
         status: step.status.name().to_owned(),
         why: words::commands(&why, view.summary.run, Some(&step.path)),
         items: step.items.clone(),

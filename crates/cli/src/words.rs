@@ -64,6 +64,26 @@ pub(crate) fn bytes(bytes: u64) -> String {
     }
 }
 
+/// Columns of a label beside a path.
+const LABEL: usize = 40;
+
+/// A path, and the label if it is one of an item.
+pub(crate) fn labelled(path: &str, label: Option<&str>) -> String {
+    match label {
+        Some(label) => format!("{path} ({})", shown_label(label)),
+        None => path.to_owned(),
+    }
+}
+
+/// A label on one line that is not long, whatever is in it.
+pub(crate) fn shown_label(label: &str) -> String {
+    let one_line: String = label
+        .chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect();
+    cut(&one_line, LABEL)
+}
+
 /// `1 step`, `2 steps`, `12,345 items`.
 pub(crate) fn count(number: u64, one: &str) -> String {
     if number == 1 {

@@ -28,6 +28,7 @@ pub(crate) fn workers(workers: &Workers, config: &Config, printer: &mut Printer)
         (None, Some(pool)) => session.api().drain_pool(pool, grace),
         (None, None) => session.api().workers(&which),
     };
+    let server = session.holder().is_some();
     session.close();
     let found = found?;
     if workers.json {
@@ -39,10 +40,13 @@ pub(crate) fn workers(workers: &Workers, config: &Config, printer: &mut Printer)
             .iter()
             .any(|filter| filter.is_some());
     if found.workers.is_empty() {
-        printer.plain(if filtered {
-            "no such workers"
-        } else {
-            "no workers: no server runs here"
+        printer.plain(match (filtered, server) {
+            (true, _) => "no such workers",
+            (false, true) => "no workers: `kapell worker --server URL` starts one on any machine",
+            (false, false) => {
+                "no workers: no server runs here. `kapell server` starts one, which works too; \
+                 `kapell worker --server URL` works for it elsewhere"
+            }
         })?;
     }
     let now = clock::now();

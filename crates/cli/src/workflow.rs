@@ -2,7 +2,7 @@
 
 use kapell_api::client::Api;
 use kapell_api::http::{
-    Hold, QueueQuery, QueueView, RetentionChange, StrategyView, VersionDiff, WorkflowChange,
+    Bound, Hold, QueueQuery, QueueView, RetentionChange, StrategyView, VersionDiff, WorkflowChange,
     WorkflowView,
 };
 use kapell_model::spec::{Retention, StrategyMode};
@@ -130,7 +130,7 @@ fn settings(set: &WorkflowSet, config: &Config) -> Result<WorkflowChange, Error>
         .owner
         .as_ref()
         .map(|owner| (owner != DEFAULT).then(|| owner.clone()));
-    let retention = kept(set)?;
+    let retention = kept(set)?.map(Some);
     if strategy.is_none() && owner.is_none() && retention.is_none() {
         return Err(
             Error::new(ErrorCode::BadRequest, "it is not said what to set").hint(
@@ -147,30 +147,30 @@ fn settings(set: &WorkflowSet, config: &Config) -> Result<WorkflowChange, Error>
 }
 
 /// How long ended runs are kept: what is not named stays.
-#[expect(
-    clippy::option_option,
-    reason = "not named and taken back say two things"
-)]
-fn kept(set: &WorkflowSet) -> Result<Option<Option<RetentionChange>>, Error> {
-    let age = match (set.keep.as_deref(), set.keep_runs) {
-        (None, None) => return Ok(None),
-        (Some(DEFAULT), None) => return Ok(Some(None)),
-        (Some(DEFAULT), Some(_)) => {
-            let message = "`--keep default` takes `--keep-runs` back too";
-            return Err(Error::new(ErrorCode::BadRequest, message)
-                .hint("first `--keep default`, then `--keep-runs` alone"));
-        }
-        (Some(age), _) => {
-            let age = kapell_expr::parse_duration(age).map_err(|error| {
-                Error::new(ErrorCode::BadRequest, format!("`--keep`: {error}"))
-                    .hint("a number and a unit: `30d`, `12h`")
-            })?;
-            Some(Some(age))
-        }
-        (None, _) => None,
+fn kept(set: &WorkflowSet) -> Result<Option<RetentionChange>, Error> {
+    let refused = |flag: &str, error: &dyn std::fmt::Display, hint: &str| {
+        Error::new(ErrorCode::BadRequest, format!("`{flag}`: {error}")).hint(hint.to_owned())
     };
-    let runs = set.keep_runs.map(Some);
-    Ok(Some(Some(RetentionChange { age, runs })))
+    let age = match set.keep.as_deref() {
+        None => None,
+        Some(DEFAULT) => Some(Bound::Default),
+        Some(age) => {
+            let age = kapell_expr::parse_duration(age)
+                .map_err(|error| refused("--keep", &error, "a number and a unit: `30d`, `12h`"))?;
+            Some(Bound::Is(Some(age)))
+        }
+    };
+    let runs = match set.keep_runs.as_deref() {
+        None => None,
+        Some(DEFAULT) => Some(Bound::Default),
+        Some(runs) => {
+            let runs = runs
+                .parse()
+                .map_err(|error| refused("--keep-runs", &error, "a number, or `default`"))?;
+            Some(Bound::Is(Some(runs)))
+        }
+    };
+    Ok((age.is_some() || runs.is_some()).then_some(RetentionChange { age, runs }))
 }
 
 fn mode(name: &str) -> Result<StrategyMode, Error> {

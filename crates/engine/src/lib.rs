@@ -14,6 +14,7 @@ pub mod backfill;
 pub mod calendar;
 pub mod chunk;
 pub mod event;
+mod label;
 pub mod lock;
 pub mod message;
 pub mod notice;

@@ -8,6 +8,8 @@
 //! - Any prefix of a history gives the record of that moment.
 //! - What is left out is counted.
 
+mod created;
+mod labels;
 mod path;
 mod reopen;
 #[cfg(test)]
@@ -24,12 +26,12 @@ use kapell_expr::Value;
 use kapell_model::{RunStatus, StepStatus, Time};
 
 use crate::event::{
-    AttemptEnded, AttemptResult, Event, Fact, Next, RunCreated, ScopeKind, ScopeOpened, Stored,
-    StoredError, run_id,
+    AttemptEnded, AttemptResult, Event, Fact, Next, ScopeKind, ScopeOpened, Stored, StoredError,
+    run_id,
 };
-use crate::message::StartClass;
 use crate::plan::Plan;
 
+pub use labels::Items;
 pub use path::critical_path;
 use unit::{ItemsFold, ScopeFold, StepFold, UnitFold};
 
@@ -47,6 +49,8 @@ const SCOPES: usize = 20_000;
 /// Bytes of one output that is shown, and of all.
 const OUTPUT: usize = 16 << 10;
 const OUTPUTS: usize = 8 << 20;
+/// Bytes of the lists that items are made of: items of lists beyond have no labels.
+const LISTS: usize = 64 << 20;
 /// Notes kept.
 const NOTES: usize = 1_000;
 
@@ -56,9 +60,12 @@ pub struct Fold<'p> {
     until: Option<Time>,
     over: bool,
     record: Record,
+    /// `run` as labels of items see it.
+    named: Value,
     scopes: BTreeMap<u32, ScopeFold>,
     notes: VecDeque<Note>,
     output_bytes: usize,
+    list_bytes: usize,
 }
 
 fn error(stored: Option<&StoredError>) -> Option<Box<TaskError>> {
@@ -87,9 +94,11 @@ impl<'p> Fold<'p> {
             until,
             over: false,
             record: Record::default(),
+            named: Value::Null,
             scopes: BTreeMap::new(),
             notes: VecDeque::new(),
             output_bytes: 0,
+            list_bytes: 0,
         }
     }
 
@@ -165,10 +174,12 @@ impl<'p> Fold<'p> {
             Fact::ForeachExpanded(expanded) => {
                 let place: Place = expanded.unit.into();
                 self.unit(place, StepStatus::Running, |unit| unit.begin(at));
+                let lists = self.kept_lists(&expanded.lists);
                 if let Some(step) = self.step(place) {
                     let pending = StepStatus::Pending.number();
                     step.items = Some(Box::new(ItemsFold {
                         statuses: vec![pending; expanded.count as usize],
+                        lists,
                         ..ItemsFold::default()
                     }));
                 }
@@ -263,52 +274,6 @@ impl<'p> Fold<'p> {
                 self.drop_inner(place);
             }
             _ => {}
-        }
-    }
-
-    fn created(&mut self, at: Time, created: &RunCreated) {
-        self.record = Record {
-            run: run_id(&created.id),
-            namespace: created.namespace.clone(),
-            workflow: created.workflow.clone(),
-            version: created.version,
-            status: RunStatus::Queued,
-            trigger: created.trigger.clone(),
-            trigger_name: Some(created.trigger_name.clone()).filter(|name| !name.is_empty()),
-            backfill: Some(created.backfill.clone()).filter(|id| !id.is_empty()),
-            catching_up: StartClass::from_number(created.class) == StartClass::Catchup,
-            scheduled_at: Some(Time(created.scheduled_at)).filter(|due| *due != at),
-            interval_start: created.interval.as_ref().map(|of| Time(of.start)),
-            interval_end: created.interval.as_ref().map(|of| Time(of.end)),
-            by: created.by.clone(),
-            parent: created.parent.as_ref().map(|parent| run_id(&parent.run)),
-            forked_from: created.fork.as_ref().map(|fork| run_id(&fork.run)),
-            priority: u8::try_from(created.priority).unwrap_or(100),
-            created_at: at,
-            seen_at: at,
-            params: created
-                .params
-                .as_ref()
-                .map(Stored::value)
-                .unwrap_or_default(),
-            ..Record::default()
-        };
-        if let Some(fork) = &created.fork {
-            // What a fork keeps has ended when its first graph opens.
-            let mut root = self.fresh_scope(0, ScopeKind::Root, None, 0);
-            for kept in &fork.kept {
-                let output = kept
-                    .output
-                    .as_ref()
-                    .map(|output| self.shown(output))
-                    .unwrap_or_default();
-                if let Some(step) = root.steps.get_mut(kept.step as usize) {
-                    step.unit.status = status(kept.status);
-                    step.unit.end(at, output);
-                    step.unit.by = Some(format!("kept of run {}", run_id(&fork.run)));
-                }
-            }
-            self.scopes.insert(0, root);
         }
     }
 

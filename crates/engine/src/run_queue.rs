@@ -30,7 +30,7 @@ pub use event::{Kind, QueueEvent};
 pub use hold::Hold;
 use hold::Holds;
 use index::Index;
-pub use settings::{Activate, Bounds, Change, Mark, Settings};
+pub use settings::{Activate, Bounds, Change, Kept, Mark, Settings};
 pub use view::LinesAsk;
 
 /// A run that wants to start.

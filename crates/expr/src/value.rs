@@ -11,6 +11,8 @@ use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::eval::ops;
+
 /// A map value: keys in byte order, so iteration is deterministic.
 pub type Map = BTreeMap<Arc<str>, Value>;
 
@@ -210,6 +212,21 @@ impl Value {
     pub fn text(&self) -> String {
         self.scalar_text()
             .unwrap_or_else(|| self.to_json().to_string())
+    }
+
+    /// The same value with whole floats as integers, inside of it too: equal values are then the same
+    /// bytes and the same text, which is what keys are made of.
+    #[must_use]
+    pub fn as_key(&self) -> Self {
+        match self {
+            Self::Float(number) => ops::exact_int(*number).map_or(Self::Float(*number), Self::Int),
+            Self::List(items) => Self::list(items.iter().map(Self::as_key).collect()),
+            Self::Map(map) => {
+                let entries = map.iter().map(|(key, value)| (key.clone(), value.as_key()));
+                Self::Map(Arc::new(entries.collect()))
+            }
+            other => other.clone(),
+        }
     }
 
     /// A rough count of the bytes this value takes as JSON, for bounds. Cost is linear; shared

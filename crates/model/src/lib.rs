@@ -32,7 +32,7 @@ pub use diagnostic::{Color, Diagnostic, Severity, render};
 pub use error_code::{Error, ErrorCode};
 pub use id::{EntityKey, FINISHED, NodeId, Offer, RunId, SHARDS, SessionId, Shard};
 pub use language::{json_schema, reference_markdown};
-pub use parse::{Parsed, mentions_workflow, nearest, parse, top_level, values};
+pub use parse::{Parsed, mentions_workflow, nearest, nearest_few, parse, top_level, values};
 pub use shards::ShardSet;
 pub use status::{FailureKind, RunStatus, StepStatus};
 pub use time::Time;

@@ -301,6 +301,28 @@ pub fn nearest<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Opti
         .map(|(_, known)| known)
 }
 
+/// The names most like `name`, the most like it first: at most so many.
+pub fn nearest_few<'n>(
+    name: &str,
+    known: impl IntoIterator<Item = &'n str>,
+    most: usize,
+) -> Vec<&'n str> {
+    if name.len() > limits::NAME_CHARS {
+        return Vec::new();
+    }
+    let lower = name.to_lowercase();
+    let mut near: Vec<(f64, &str)> = Vec::with_capacity(most + 1);
+    for known in known {
+        let likeness = likeness(&lower, &known.to_lowercase());
+        let place = near.partition_point(|(better, _)| *better >= likeness);
+        if likeness > 0.7 && place < most && near.iter().all(|(_, other)| *other != known) {
+            near.insert(place, (likeness, known));
+            near.truncate(most);
+        }
+    }
+    near.into_iter().map(|(_, known)| known).collect()
+}
+
 /// From 0 to 1. A slip of one key, or of two in a long word, is always close.
 fn likeness(a: &str, b: &str) -> f64 {
     let slips = if a.len() < 2 || a.len().abs_diff(b.len()) > 2 {

@@ -214,8 +214,9 @@ impl Upkeep {
     /// How long runs of a workflow are kept: as its settings say, else the version that is in force or
     /// ran last, else what holds for all.
     fn retention_of(&self, workflow: &Arc<str>) -> Result<Retention> {
-        if let Some(retention) = self.settings(workflow)?.retention {
-            return Ok(retention);
+        let set = self.settings(workflow)?.retention;
+        if let Some(set) = set.filter(|set| !set.age_of_version && !set.runs_of_version) {
+            return Ok(set.over(Retention::default()));
         }
         let active = self.store.version(&self.namespace, workflow, None)?;
         let row = match active {
@@ -224,9 +225,10 @@ impl Upkeep {
         };
         let spec = row.and_then(|row| serde_json::from_str::<Spec>(&row.spec).ok());
         let own = spec.map(|spec| spec.retention);
-        Ok(own
+        let own = own
             .filter(|own| *own != Retention::default())
-            .unwrap_or(self.retention))
+            .unwrap_or(self.retention);
+        Ok(set.map_or(own, |set| set.over(own)))
     }
 
     fn settings(&self, workflow: &Arc<str>) -> Result<Settings> {

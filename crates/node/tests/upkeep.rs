@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use kapell_api::task::{Place, Task};
 use kapell_engine::Message;
-use kapell_engine::run_queue::{Entry, Rule, RunQueue, Settings};
+use kapell_engine::run_queue::{Entry, Kept, Rule, RunQueue, Settings};
 use kapell_expr::Value;
 use kapell_model::spec::{Retention, StrategyMode};
 use kapell_model::{EntityKey, Offer, RunId, RunStatus, Shard, Time};
@@ -245,7 +245,10 @@ fn override_runs(store: &Arc<dyn Store>, runs: Option<u32>) {
     };
     let settings = Settings {
         active: Some(1),
-        retention: Some(Retention { age: None, runs }),
+        retention: Some(Kept {
+            runs,
+            ..Kept::default()
+        }),
         ..Settings::default()
     };
     let body = serde_json::to_string(&settings).unwrap();

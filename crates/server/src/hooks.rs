@@ -304,7 +304,7 @@ impl Hooks {
     /// # Errors
     /// `limit-reached` for a body that is too big, `not-authenticated` for a signature that is missing,
     /// wrong or old, `bad-request` for a body that is no JSON, `not-allowed-now` while the secret is not
-    /// set.
+    /// set: what is wrong with it is for the log, not for whoever calls.
     pub(crate) fn check(&self, hook: &Hook, call: &Call) -> Result<Signal, Error> {
         if call.body.len() > limits::SIGNAL_BYTES {
             let message = format!(
@@ -317,7 +317,14 @@ impl Hooks {
             );
         }
         let id = match &hook.secret {
-            Some(secret) => signed(&self.text(hook, secret)?, call, clock::wall())?,
+            Some(secret) => {
+                // Nothing is looked up for a caller who does not even try.
+                given(call)?;
+                let secret = self
+                    .text(hook, secret)
+                    .map_err(|why| unchecked(hook, &why))?;
+                signed(&secret, call, clock::wall())?
+            }
             None => named(call)?,
         };
         let payload = if call.body.is_empty() {
@@ -395,15 +402,32 @@ fn webhook(text: &str) -> Option<TriggerView> {
     view.on.path.is_some().then_some(view)
 }
 
+/// What a caller is told whose signature cannot be looked at. Why is said to those who run the server:
+/// the names of secrets and what is wrong with them are nothing to strangers.
+fn unchecked(hook: &Hook, why: &Error) -> Error {
+    let (workflow, trigger) = (&hook.workflow, &hook.name);
+    let hint = why.hint.as_deref().unwrap_or_default();
+    tracing::error!(%workflow, %trigger, error = %why.message, hint, "calls of a webhook cannot be checked");
+    Error::new(why.code, "calls of this webhook cannot be checked now")
+        .hint("whoever runs the server finds the reason in its log")
+}
+
+fn refused<T>(message: &str) -> Result<T, Error> {
+    Err(Error::new(ErrorCode::NotAuthenticated, message)
+        .hint("`X-Kapell-Signature: t=<seconds since 1970>,v1=<hex of HMAC-SHA256 of t.body>`"))
+}
+
+/// The header of a call that is signed.
+fn given(call: &Call) -> Result<&str, Error> {
+    match call.signature.as_deref() {
+        Some(header) => Ok(header),
+        None => refused("the call is not signed"),
+    }
+}
+
 /// Looks at a signature. Returns it: it names the call.
 fn signed(secret: &str, call: &Call, now: Time) -> Result<String, Error> {
-    let refused = |message: &str| {
-        Err(Error::new(ErrorCode::NotAuthenticated, message)
-            .hint("`X-Kapell-Signature: t=<seconds since 1970>,v1=<hex of HMAC-SHA256 of t.body>`"))
-    };
-    let Some(header) = &call.signature else {
-        return refused("the call is not signed");
-    };
+    let header = given(call)?;
     if header.len() > limits::WEBHOOK_SIGNATURE {
         return refused("the signature is too long");
     }

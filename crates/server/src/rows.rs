@@ -84,6 +84,7 @@ pub(crate) fn view(row: RunRow, view: view::RunView) -> RunView {
 fn step(step: view::StepView) -> StepView {
     StepView {
         path: step.path,
+        label: step.label,
         depth: step.depth,
         status: step.status,
         attempts: step.attempts,

@@ -6,8 +6,8 @@ use kapell_model::{RunId, Time};
 
 use super::{Client, Result, encoded, query};
 use crate::http::{
-    Action, BulkAction, BulkResult, RecordQuery, RunPage, RunQuery, RunSummary, RunView, StartRun,
-    Started, StepQuery, StepView,
+    Action, BulkAction, BulkResult, ItemPage, ItemQuery, RecordQuery, RunPage, RunQuery,
+    RunSummary, RunView, StartRun, Started, StepQuery, StepView,
 };
 use crate::record::Record;
 
@@ -29,6 +29,8 @@ pub trait RunCalls: Send + Sync {
     fn wait(&self, run: RunId, timeout: Duration) -> Result<RunSummary>;
     /// What became of a run, up to a moment.
     fn record(&self, run: RunId, at: Option<Time>) -> Result<Record>;
+    /// Items of a foreach of a run, with their labels.
+    fn items(&self, run: RunId, which: &ItemQuery) -> Result<ItemPage>;
     /// Does something to a run; the run that was made, if one was.
     fn act(&self, run: RunId, action: &Action) -> Result<Option<RunId>>;
     /// Does something to one page of the runs that match.
@@ -67,6 +69,10 @@ impl RunCalls for Client {
 
     fn record(&self, run: RunId, at: Option<Time>) -> Result<Record> {
         self.get(&format!("/runs/{run}/record{}", query(&RecordQuery { at })))
+    }
+
+    fn items(&self, run: RunId, which: &ItemQuery) -> Result<ItemPage> {
+        self.get(&format!("/runs/{run}/items{}", query(which)))
     }
 
     fn act(&self, run: RunId, action: &Action) -> Result<Option<RunId>> {

@@ -51,6 +51,9 @@ pub struct ApprovalWaiting {
     pub version: u32,
     /// Path of the step or item.
     pub step: String,
+    /// The label of the item.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
     /// Since when it asks.
     #[serde(
         default,

@@ -241,7 +241,7 @@ pub struct WorkflowChange {
     #[schema(value_type = Option<String>)]
     pub owner: Option<Option<String>>,
     /// Goes before what its versions say: `{age, runs}`. Of the two, what is left out stays; null is no
-    /// bound.
+    /// bound, `default` what the version says.
     #[serde(default, with = "absent_or", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub retention: Option<Option<RetentionChange>>,
@@ -256,28 +256,73 @@ pub struct WorkflowChange {
     pub by: String,
 }
 
-/// A change of how long ended runs are kept. What is left out stays; null is no bound.
+/// One bound of how long ended runs are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound<T> {
+    /// What the version says.
+    Default,
+    /// This; none is no bound.
+    Is(Option<T>),
+}
+
+/// Names what the version says.
+const DEFAULT: &str = "default";
+
+impl<T: Serialize> Serialize for Bound<T> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Default => serializer.serialize_str(DEFAULT),
+            Self::Is(bound) => bound.serialize(serializer),
+        }
+    }
+}
+
+/// A change of how long ended runs are kept. What is left out stays; null is no bound, `default` what
+/// the version says.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RetentionChange {
     /// By age since the end, as definitions say it: `30d`.
     #[serde(
         default,
-        serialize_with = "absent_or::serialize",
         deserialize_with = "age",
         skip_serializing_if = "Option::is_none"
     )]
-    pub age: Option<Option<SignedDuration>>,
+    pub age: Option<Bound<SignedDuration>>,
     /// The newest so many.
-    #[serde(default, with = "absent_or", skip_serializing_if = "Option::is_none")]
-    pub runs: Option<Option<u32>>,
+    #[serde(
+        default,
+        deserialize_with = "runs",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub runs: Option<Bound<u32>>,
 }
 
-#[expect(clippy::option_option, reason = "not there and null say two things")]
-fn age<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<SignedDuration>>, D::Error> {
-    let said = Option::<String>::deserialize(from)?;
-    let age = said.map(|text| parse_duration(&text).map_err(D::Error::custom));
-    Ok(Some(age.transpose()?))
+fn age<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Bound<SignedDuration>>, D::Error> {
+    Ok(Some(match Option::<String>::deserialize(from)? {
+        None => Bound::Is(None),
+        Some(text) if text == DEFAULT => Bound::Default,
+        Some(text) => Bound::Is(Some(parse_duration(&text).map_err(D::Error::custom)?)),
+    }))
+}
+
+fn runs<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Bound<u32>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Said {
+        Number(u32),
+        Text(String),
+    }
+    Ok(Some(match Option::<Said>::deserialize(from)? {
+        None => Bound::Is(None),
+        Some(Said::Number(runs)) => Bound::Is(Some(runs)),
+        Some(Said::Text(text)) if text == DEFAULT => Bound::Default,
+        Some(Said::Text(text)) => {
+            let message =
+                format!("`{text}` is no number of runs; `default` is what the version says");
+            return Err(D::Error::custom(message));
+        }
+    }))
 }
 
 /// Pause all workflows, or let them go on.

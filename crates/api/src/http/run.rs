@@ -305,6 +305,9 @@ pub struct StepWorker {
 pub struct StepView {
     /// Path in the run.
     pub path: String,
+    /// The label of the item of a foreach that it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
     /// How deep it is inside other steps.
     pub depth: u32,
     /// Status.

@@ -43,7 +43,7 @@ pub struct SecretPage {
 /// What a rotation did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RotatedSecrets {
-    /// Secrets that were sealed again.
+    /// Secrets that were sealed again, of all namespaces.
     pub secrets: usize,
     /// What names the key that holds now.
     pub key: String,

@@ -94,6 +94,9 @@ pub(crate) struct Skip {
     pub(crate) run: String,
     /// The step or item: `load`, `load[3]`
     pub(crate) step: String,
+    /// One item of its foreach: the index, or the label
+    #[arg(long, value_name = "ITEM")]
+    pub(crate) item: Option<String>,
     #[command(flatten)]
     pub(crate) work: Work,
 }
@@ -107,6 +110,9 @@ pub(crate) struct SetOutput {
     pub(crate) step: String,
     /// The output, as JSON
     pub(crate) output: String,
+    /// One item of its foreach: the index, or the label
+    #[arg(long, value_name = "ITEM")]
+    pub(crate) item: Option<String>,
     #[command(flatten)]
     pub(crate) work: Work,
 }

@@ -11,6 +11,9 @@ pub(crate) struct Approve {
     pub(crate) run: String,
     /// The step or item [default: the only one that asks]
     pub(crate) step: Option<String>,
+    /// One item of its foreach: the index, or the label
+    #[arg(long, value_name = "ITEM", requires = "step")]
+    pub(crate) item: Option<String>,
     /// What you say with it
     #[arg(short, long, value_name = "TEXT", default_value = "")]
     pub(crate) comment: String,
@@ -28,6 +31,9 @@ pub(crate) struct Reject {
     pub(crate) run: String,
     /// The step or item [default: the only one that asks]
     pub(crate) step: Option<String>,
+    /// One item of its foreach: the index, or the label
+    #[arg(long, value_name = "ITEM", requires = "step")]
+    pub(crate) item: Option<String>,
     /// Why, for whoever looks later
     #[arg(short, long, value_name = "TEXT", default_value = "")]
     pub(crate) comment: String,

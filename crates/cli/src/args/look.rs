@@ -34,6 +34,9 @@ pub(crate) struct Show {
     pub(crate) run: String,
     /// One step, with everything inside it
     pub(crate) step: Option<String>,
+    /// One item of its foreach: the index, or the label
+    #[arg(long, value_name = "ITEM", requires = "step")]
+    pub(crate) item: Option<String>,
     /// As it was then: a time, or `10s` after the run was made
     #[arg(long, value_name = "TIME")]
     pub(crate) at: Option<String>,
@@ -51,6 +54,9 @@ pub(crate) struct Artifact {
     pub(crate) step: String,
     /// Its name under `artifacts: { out: … }`
     pub(crate) name: String,
+    /// One item of its foreach: the index, or the label
+    #[arg(long, value_name = "ITEM")]
+    pub(crate) item: Option<String>,
     /// Where it goes [default: standard output, unless that is a terminal]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
@@ -67,9 +73,9 @@ pub(crate) struct Logs {
     /// Go on until the run has ended
     #[arg(short, long)]
     pub(crate) follow: bool,
-    /// One item of the step's foreach
-    #[arg(long, value_name = "NUMBER", requires = "step")]
-    pub(crate) item: Option<u32>,
+    /// One item of its foreach: the index, or the label
+    #[arg(long, value_name = "ITEM", requires = "step")]
+    pub(crate) item: Option<String>,
     /// One attempt, from 1
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) attempt: Option<u32>,
@@ -107,6 +113,9 @@ pub(crate) struct Why {
     pub(crate) run: String,
     /// One step
     pub(crate) step: Option<String>,
+    /// One item of its foreach: the index, or the label
+    #[arg(long, value_name = "ITEM", requires = "step")]
+    pub(crate) item: Option<String>,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use kapell_api::http::Scope;
 
 /// `server`
 #[derive(Args, Default)]
@@ -70,8 +71,9 @@ pub(crate) enum Token {
 pub(crate) struct TokenCreate {
     /// Who gets it
     pub(crate) name: String,
-    /// What it allows: read, run, write, admin
+    /// What it allows
     #[arg(long, value_name = "SCOPE", value_delimiter = ',', required = true)]
+    #[arg(value_parser = Scope::ALL.map(Scope::name))]
     pub(crate) scope: Vec<String>,
     /// A namespace that it is for [default: all]
     #[arg(long, value_name = "NAME")]

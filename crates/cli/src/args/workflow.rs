@@ -179,6 +179,17 @@ pub(crate) struct WorkflowActivate {
     pub(crate) json: bool,
 }
 
+/// What `--strategy` takes.
+const STRATEGIES: [&str; 7] = [
+    "parallel",
+    "sequential",
+    "strict_sequential",
+    "first_only",
+    "last_only",
+    "serial_latest",
+    "default",
+];
+
 /// `workflow set`
 #[derive(Args)]
 pub(crate) struct WorkflowSet {
@@ -187,8 +198,8 @@ pub(crate) struct WorkflowSet {
     /// Who to ask; `default` is what the definition says
     #[arg(long, value_name = "NAME")]
     pub(crate) owner: Option<String>,
-    /// parallel, sequential, strict_sequential, first_only, last_only, serial_latest, or `default`
-    #[arg(long, value_name = "MODE")]
+    /// Which runs go at once; `default` is what the definition says
+    #[arg(long, value_name = "MODE", value_parser = STRATEGIES)]
     pub(crate) strategy: Option<String>,
     /// Active runs of one key, with `--strategy parallel`
     #[arg(long, value_name = "NUMBER", requires = "strategy")]
@@ -201,10 +212,9 @@ pub(crate) struct WorkflowSet {
     /// How long ended runs are kept, as `30d`; `default` is what the definition says
     #[arg(long, value_name = "AGE")]
     pub(crate) keep: Option<String>,
-    /// How many ended runs are kept
+    /// How many ended runs are kept; `default` is what the definition says
     #[arg(long, value_name = "NUMBER")]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) keep_runs: Option<u32>,
+    pub(crate) keep_runs: Option<String>,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

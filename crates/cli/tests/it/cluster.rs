@@ -270,6 +270,15 @@ fn each_node_knows_the_workers_and_queues_of_all_and_lets_workers_of_others_go()
             (&2.into(), &6.into())
         );
     }
+    // Whichever node is asked, and wherever the worker is.
+    for run in &runs {
+        for node in [&one, &two] {
+            let show = ["show", run, "--json", "--server", &node.url];
+            let shown = place.json(&show);
+            let worker = &shown["steps"][0]["attempts"][0]["worker"];
+            assert!(worker == "first" || worker == "second", "{shown:#}");
+        }
+    }
     let drain = [
         "workers", "--drain", "second", "--json", "--server", &one.url,
     ];

@@ -408,12 +408,10 @@ steps: { go: { noop: } }\n",
             &["--strategy", "sequential", "--limit", "4"][..],
             "`limit` is of `mode: parallel`",
         ),
-        (&["--strategy", "first"][..], "is no strategy"),
+        (&["--strategy", "first"][..], "invalid value 'first'"),
         (&["--keep", "soon"][..], "--keep"),
-        (
-            &["--keep", "default", "--keep-runs", "3"][..],
-            "--keep-runs",
-        ),
+        (&["--keep-runs", "few"][..], "--keep-runs"),
+        (&["--keep-runs", "0"][..], "`runs` is from 1"),
     ] {
         let arguments = [&["workflow", "set", "w"], flags].concat();
         let said = refused(&place, &arguments);
@@ -432,7 +430,22 @@ steps: { go: { noop: } }\n",
         shown["overrides"],
         json!(["owner", "retention", "strategy"])
     );
-    for flag in ["--owner", "--strategy", "--keep"] {
+    let said = place
+        .good(&["workflow", "set", "w", "--keep", "default"])
+        .out;
+    assert!(said.contains("the newest 7  (set here)"), "{said}");
+    assert!(!said.contains("30d"), "{said}");
+    // What the definition says of the age holds, and goes on to.
+    let text = std::fs::read_to_string(place.path("w.yaml")).unwrap();
+    place.write(
+        "w.yaml",
+        &format!("{text}retention: {{ age: 90d, runs: 5 }}\n"),
+    );
+    let said = place.good(&["deploy", "w.yaml"]).out;
+    assert!(said.contains('w'), "{said}");
+    let said = place.good(&["workflow", "show", "w"]).out;
+    assert!(said.contains("ended runs for 90d, the newest 7"), "{said}");
+    for flag in ["--owner", "--strategy", "--keep-runs"] {
         place.good(&["workflow", "set", "w", flag, "default"]);
     }
     let shown = place.json(&["workflow", "show", "w", "--json"]);

@@ -116,7 +116,11 @@ fn ended(event: &Event) -> bool {
 #[test]
 fn subscribers_see_each_run_of_their_workflow_and_go_on_where_they_stopped() {
     let server = Server::new(Place::with("short.yaml", SHORT));
+    server
+        .place
+        .write("other.yaml", &SHORT.replace("short", "other"));
     server.deploy("short.yaml");
+    server.deploy("other.yaml");
     let mut all = server.events("/events", None);
     let mut ours = server.events("/workflows/short/events", None);
     let mut other = server.events("/workflows/other/events", None);
@@ -134,10 +138,6 @@ fn subscribers_see_each_run_of_their_workflow_and_go_on_where_they_stopped() {
     let seen = again.until(|event| event.0 != "run" || ended(event));
     assert_eq!((seen.0.as_str(), &seen.2["run"]), ("run", &second["run"]));
     // Nothing of another workflow came: the first event is that of its own.
-    server
-        .place
-        .write("other.yaml", &SHORT.replace("short", "other"));
-    server.deploy("other.yaml");
     let third = server.post("/runs", &json!({ "workflow": "other" }));
     assert_eq!(other.next().2["run"], third["run"]);
 }
@@ -358,4 +358,32 @@ fn one_call_starts_many_runs_and_one_acts_on_many() {
         }
     };
     assert_eq!(ended["status"], "cancelled", "{ended}");
+}
+
+#[test]
+fn events_of_a_workflow_that_is_not_there_are_refused() {
+    let place = Place::with("w.yaml", "workflow: w\nsteps: { a: { noop: } }\n");
+    let server = Server::new(place);
+    let url = format!("http://{}", server.address);
+    let first = |path: &str| {
+        let mut line = String::new();
+        let mut answer = server.connect("GET", path, "", &Value::Null);
+        answer.read_line(&mut line).unwrap();
+        (line, answer)
+    };
+    let (line, mut rest) = first("/workflows/nope/events");
+    assert!(line.contains(" 404 "), "{line}");
+    let mut body = String::new();
+    rest.read_to_string(&mut body).unwrap();
+    assert!(body.contains("workflow-not-found"), "{body}");
+    server.place.good(&["deploy", "w.yaml", "--server", &url]);
+    assert!(first("/workflows/w/events").0.contains(" 200 "));
+    server
+        .place
+        .good(&["workflow", "delete", "w", "--server", &url]);
+    let (line, _) = first("/workflows/w/events");
+    assert!(
+        line.contains(" 200 "),
+        "of a deleted one what goes on is seen: {line}"
+    );
 }

@@ -99,6 +99,17 @@ fn completions_are_scripts_for_each_shell() {
 }
 
 #[test]
+fn values_that_are_few_are_completed() {
+    let script = Place::new().good(&["completions", "bash"]).out;
+    for values in [
+        "\"read run write admin\"",
+        "\"parallel sequential strict_sequential first_only last_only serial_latest default\"",
+    ] {
+        assert!(script.contains(values), "{values}");
+    }
+}
+
+#[test]
 fn the_schema_is_json() {
     assert!(Place::new().json(&["schema"])["$schema"].is_string());
 }

@@ -16,6 +16,7 @@ mod full;
 mod help;
 mod http;
 mod interrupt;
+mod items;
 mod logs;
 mod nouns;
 mod ops;

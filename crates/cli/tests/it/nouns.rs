@@ -197,3 +197,12 @@ fn a_signal_that_cannot_be_is_refused() {
         assert!(said.errors.contains(words), "{}", said.errors);
     }
 }
+
+#[test]
+fn where_nobody_works_it_is_said_how_somebody_does() {
+    let place = Place::with("w.yaml", "workflow: w\nsteps: { a: { noop: } }\n");
+    place.good(&["run", "w.yaml"]);
+    let said = place.good(&["workers"]).out;
+    assert!(said.contains("`kapell server` starts one"), "{said}");
+    assert!(said.contains("`kapell worker --server URL`"), "{said}");
+}

@@ -25,7 +25,7 @@ steps:
 
 /// Lines that ask for what is not there, or what a run that waits for an answer does not take: names of
 /// operations and the status that says so.
-const REFUSED: [(&str, &str); 12] = [
+const REFUSED: [(&str, &str); 13] = [
     // No run has failed, none blocks anything, and the first step has ended.
     ("retry_run", "409"),
     ("restart_run", "409"),
@@ -35,6 +35,8 @@ const REFUSED: [(&str, &str); 12] = [
     ("set_output_run", "409"),
     ("continue_run", "409"),
     ("set_param_run", "409"),
+    // The first step is no foreach.
+    ("list_items", "404"),
     // Names that are made up.
     ("act_on_notice", "409"),
     ("drain_worker", "404"),

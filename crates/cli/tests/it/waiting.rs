@@ -404,7 +404,9 @@ fn a_webhook_starts_a_run_once_for_each_call_that_is_what_it_says() {
     );
     let shut = path("shut");
     // This server does not have the secret.
-    refused(&shut, "", "{}", 409, "not-allowed-now");
+    refused(&shut, "", "{}", 401, "not-authenticated");
+    let signed = "X-Kapell-Signature: t=1900000000,v1=00";
+    refused(&shut, signed, "{}", 409, "not-allowed-now");
     // One that others know is given another address.
     server.place.good(&["trigger", "rotate", "hooked", "open"]);
     refused(&open, "", "{\"n\": 8}", 404, "trigger-not-found");
@@ -498,4 +500,22 @@ fn a_blocked_queue_says_what_blocks_it_and_is_freed_by_its_key() {
         page["runs"][0]["status"] == "succeeded"
     });
     assert_eq!(ended["runs"][0]["run"], *waits);
+}
+
+/// What only waits does not look as if it ran.
+#[test]
+fn a_timeline_shows_steps_that_wait_as_waiting() {
+    let text = "workflow: waits\nsteps:\n  signalled: { await: { signal: go } }\n  asked: { approval: {} }\n  held: { breakpoint: before, noop: }\n";
+    let place = Place::with("waits.yaml", text);
+    place.good(&["run", "waits.yaml", "--detach"]);
+    let chart = place.good(&["timeline"]).out;
+    for step in ["signalled", "asked", "held"] {
+        let row = chart.lines().find(|line| line.contains(step)).unwrap();
+        assert!(row.contains('░') && !row.contains('█'), "{chart}");
+    }
+    place.good(&["signal", "send", "go"]);
+    place.kapell_as("bob", &["approve", "last", "asked"]);
+    let chart = place.good(&["timeline"]).out;
+    let row = chart.lines().find(|line| line.contains("asked")).unwrap();
+    assert!(row.contains('░') && !row.contains('█'), "{chart}");
 }

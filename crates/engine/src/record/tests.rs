@@ -7,8 +7,8 @@ use kapell_model::spec::Spec;
 
 use super::*;
 use crate::event::{
-    AttemptStarted, ByPerson, ForeachExpanded, RunEnded, RunReopened, RunStarted, UnitEnded,
-    UnitReady, UnitRef,
+    AttemptStarted, ByPerson, ForeachExpanded, RunCreated, RunEnded, RunReopened, RunStarted,
+    UnitEnded, UnitReady, UnitRef,
 };
 
 pub(super) fn plan(text: &str) -> Plan {
@@ -329,4 +329,37 @@ fn a_moment_is_seen_as_of_the_moment_that_was_asked_for() {
     assert_eq!(between.seen_at, Time(4_000_000));
     let last = fold(&plan, None, &retried());
     assert!(last.seen_at > between.seen_at);
+}
+
+#[test]
+fn items_have_the_labels_that_their_lists_and_the_parameters_give() {
+    let text = "workflow: w\nparams: { of: { type: string, default: x } }\nsteps:\n  a: { foreach: { n: [10, 20], label: \"${{ params.of }} ${{ n }} ${{ run.timezone }}\" }, noop: }\n  b: { foreach: { n: [10, 20], label: \"${{ params.of }} ${{ n }}\" }, noop: }\n";
+    let plan = plan(text);
+    let list = Value::list(vec![Value::Int(10), Value::Int(20)]);
+    let mut fold = Fold::new(&plan, None);
+    let params = Value::map([("of", Value::string("customer"))]);
+    let created = RunCreated {
+        params: Some(Stored::new(&params)),
+        ..RunCreated::default()
+    };
+    fold.take(&at(0, Fact::RunCreated(Box::new(created))));
+    fold.take(&at(1, opened(0, None, ScopeKind::Root, 0, 0)));
+    for step in [0, 1] {
+        let expanded = ForeachExpanded {
+            unit: unit(step, WHOLE),
+            count: 2,
+            lists: vec![Stored::new(&list)],
+            ..ForeachExpanded::default()
+        };
+        fold.take(&at(1, Fact::ForeachExpanded(expanded)));
+        fold.take(&at(2, attempt(unit(step, 1), 1, true, Next::Succeeded)));
+    }
+    let items = fold.items("b").unwrap();
+    assert_eq!(items.label(0).as_deref(), Some("customer 10"));
+    assert_eq!(items.label(2), None, "there is no such item");
+    assert!(fold.items("c").is_none());
+    let record = fold.finish();
+    let label = |step: usize| &record.steps[step].items.as_ref().unwrap().shown[0].label;
+    assert_eq!(*label(0), None, "what is not known gives no half of a name");
+    assert_eq!(label(1).as_deref(), Some("customer 20"));
 }

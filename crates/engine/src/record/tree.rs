@@ -1,6 +1,7 @@
 //! From what was folded to the tree of steps.
 
 use kapell_api::record::{ItemsRecord, Part, StepRecord};
+use kapell_api::task::Place;
 use kapell_model::StepStatus;
 use kapell_model::spec::Verb;
 
@@ -15,20 +16,21 @@ const DEEPEST: usize = 256;
 /// The steps of the workflow, then those of `finally`.
 pub(super) fn steps(fold: &Fold<'_>) -> Vec<StepRecord> {
     let mut steps = Vec::new();
-    for scope in fold.scopes.values().filter(|scope| scope.parent.is_none()) {
-        scope_steps(fold, scope, "", 0, &mut steps);
+    let roots = fold.scopes.iter();
+    for (number, scope) in roots.filter(|(_, scope)| scope.parent.is_none()) {
+        scope_steps(fold, (*number, scope), "", 0, &mut steps);
     }
     if fold.scopes.is_empty() {
         // Not started: its steps are known all the same.
         let root = fold.fresh_scope(0, ScopeKind::Root, None, 0);
-        scope_steps(fold, &root, "", 0, &mut steps);
+        scope_steps(fold, (0, &root), "", 0, &mut steps);
     }
     steps
 }
 
 fn scope_steps(
     fold: &Fold<'_>,
-    scope: &ScopeFold,
+    (number, scope): (u32, &ScopeFold),
     prefix: &str,
     depth: usize,
     into: &mut Vec<StepRecord>,
@@ -39,12 +41,8 @@ fn scope_steps(
     if depth > DEEPEST {
         return;
     }
-    let prefix = match scope.kind {
-        ScopeKind::Iteration => format!("{prefix}#{}.", scope.iteration),
-        _ if scope.parent.is_some() => format!("{prefix}."),
-        _ => String::new(),
-    };
-    for (plan, step) in graph.steps.iter().zip(&scope.steps) {
+    let prefix = scope.prefix(prefix);
+    for ((index, plan), step) in (0..).zip(&graph.steps).zip(&scope.steps) {
         let path = format!("{prefix}{}", plan.step.id);
         let mut record = unit(fold, plan, &step.unit, path, depth);
         record.needs = plan
@@ -60,10 +58,14 @@ fn scope_steps(
             ScopeKind::Handler => Some(Part::Handler),
             ScopeKind::Root | ScopeKind::Body | ScopeKind::Iteration => None,
         };
-        record.items = step
-            .items
-            .as_ref()
-            .map(|found| items(fold, plan, found, &record.path, depth));
+        record.items = step.items.as_ref().map(|found| {
+            let place = Place {
+                scope: number,
+                step: index,
+                item: Place::NO_ITEM,
+            };
+            items(fold, (plan, place), found, &record.path, depth)
+        });
         into.push(record);
     }
 }
@@ -79,7 +81,7 @@ fn unit(
     for scope in unit
         .inner
         .iter()
-        .filter_map(|number| fold.scopes.get(number))
+        .filter_map(|number| Some((*number, fold.scopes.get(number)?)))
     {
         scope_steps(fold, scope, &path, depth + 1, &mut children);
     }
@@ -110,7 +112,7 @@ fn unit(
 
 fn items(
     fold: &Fold<'_>,
-    plan: &StepPlan,
+    (plan, place): (&StepPlan, Place),
     found: &ItemsFold,
     path: &str,
     depth: usize,
@@ -130,7 +132,13 @@ fn items(
     record.shown = found
         .kept
         .iter()
-        .map(|(item, kept)| unit(fold, plan, kept, format!("{path}[{item}]"), depth))
+        .map(|(item, kept)| StepRecord {
+            label: fold.label(Place {
+                item: *item,
+                ..place
+            }),
+            ..unit(fold, plan, kept, format!("{path}[{item}]"), depth)
+        })
         .collect();
     record
 }

@@ -54,8 +54,21 @@ pub(super) struct UnitFold {
 pub(super) struct ItemsFold {
     /// Numbers of their statuses.
     pub(super) statuses: Vec<u8>,
+    /// The lists that they are made of, or references to them.
+    pub(super) lists: Vec<Value>,
     pub(super) kept: BTreeMap<u32, UnitFold>,
     pub(super) beyond: usize,
+}
+
+impl ScopeFold {
+    /// What paths inside begin with; `above`: the path of the unit that it is in.
+    pub(super) fn prefix(&self, above: &str) -> String {
+        match self.kind {
+            ScopeKind::Iteration => format!("{above}#{}.", self.iteration),
+            _ if self.parent.is_some() => format!("{above}."),
+            _ => String::new(),
+        }
+    }
 }
 
 impl ItemsFold {

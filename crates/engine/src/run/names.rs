@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use kapell_api::task::{Place, TaskError};
 use kapell_expr::{EvalError, Map, Scope as Names, Value};
-use kapell_model::spec::Foreach;
 use kapell_model::{StepStatus, Time, limits};
 
 use super::Run;
 use super::state::{KeptItems, Page, RunError, Scope, StepState};
 use crate::event::ScopeKind;
+use crate::label;
 
 /// The names in scope of a unit, or of a graph as a whole.
 pub(crate) struct At<'a> {
@@ -255,47 +255,13 @@ impl<'a> At<'a> {
                 return Ok(Some(Value::Int(i64::from(place.item))));
             }
             if let Some(variable) = foreach.vars.iter().position(|(var, _)| **var == *name) {
-                return self
-                    .item_value(foreach, &items.lists, variable, place.item)
-                    .map(Some);
+                let lists = items.lists.iter();
+                let lists = lists.map(|list| self.run.live.loaded(list));
+                let lists: Vec<Value> = lists.collect::<Result<_, _>>()?;
+                return label::item_value(foreach, &lists, variable, place.item).map(Some);
             }
         }
         Ok(None)
-    }
-
-    /// The value of one variable for one item: several multiply, the last goes fastest.
-    fn item_value(
-        &self,
-        foreach: &Foreach,
-        lists: &[Value],
-        variable: usize,
-        item: u32,
-    ) -> Result<Value, EvalError> {
-        let lists: Vec<Value> = lists
-            .iter()
-            .map(|list| self.run.live.loaded(list))
-            .collect::<Result<_, _>>()?;
-        let len = |list: &Value| list.as_list().map_or(0, |items| items.len());
-        let item = item as usize;
-        let Some(list) = lists.get(variable).and_then(Value::as_list) else {
-            return Err(EvalError::Failed(
-                "the items of the foreach are gone".to_owned(),
-            ));
-        };
-        if let Some(chunk) = foreach.chunk {
-            let from = item * chunk as usize;
-            let to = (from + chunk as usize).min(list.len());
-            return Ok(Value::list(list.get(from..to).unwrap_or_default().to_vec()));
-        }
-        let place = if foreach.zip {
-            item
-        } else {
-            let after: usize = lists[variable + 1..].iter().map(len).product();
-            item / after.max(1) % list.len().max(1)
-        };
-        list.get(place)
-            .cloned()
-            .ok_or_else(|| EvalError::Missing(format!("there is no item {item}")))
     }
 
     /// Everything of `run`.
@@ -453,35 +419,20 @@ impl Names for At<'_> {
 }
 
 impl Run {
-    /// The name of an item for people: its `label`, else the only variable's value if that is short
-    /// text or a number, else its index.
+    /// The name of an item for people, or its index if it has none.
     pub fn label(&self, place: Place, now: Time) -> Arc<str> {
-        let names = At::unit(self, place, now);
-        let index: Arc<str> = place.item.to_string().into();
-        let Some(foreach) = self
-            .state
-            .plan_step(&self.plan, place)
-            .and_then(|step| step.step.foreach.as_ref())
-        else {
-            return index;
-        };
-        let value = match &foreach.label {
-            Some(label) => label.eval(&names, kapell_expr::Budget::default()).ok(),
-            None if foreach.vars.len() == 1 => names
-                .item_variable(&foreach.vars[0].0)
-                .ok()
-                .flatten()
-                .filter(|value| {
-                    matches!(
-                        value,
-                        Value::Int(_) | Value::Float(_) | Value::String(_) | Value::Date(_)
-                    )
-                }),
-            None => None,
-        };
-        match value.and_then(|value| value.scalar_text()) {
-            Some(text) if text.len() <= limits::NAME_CHARS => text.into(),
-            _ => index,
+        self.own_label(place, now)
+            .unwrap_or_else(|| place.item.to_string().into())
+    }
+
+    /// The name of an item for people; none for what is no item, for an item without a name, and while
+    /// what it is made of is not in memory.
+    pub fn own_label(&self, place: Place, now: Time) -> Option<Arc<str>> {
+        if place.item == Place::NO_ITEM {
+            return None;
         }
+        let step = self.state.plan_step(&self.plan, place)?;
+        let foreach = step.step.foreach.as_ref()?;
+        label::label(foreach, place.item, &At::unit(self, place, now))
     }
 }

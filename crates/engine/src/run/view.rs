@@ -71,6 +71,9 @@ pub struct RunView {
 pub struct StepView {
     /// Path in the run.
     pub path: String,
+    /// The label of the item that it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
     /// How deep it is inside other steps.
     pub depth: u32,
     /// Status.
@@ -288,6 +291,7 @@ impl Run {
         let running = flight.is_some() && queued;
         StepView {
             path: self.state.path(&self.plan, place),
+            label: self.own_label(place, now).map(|label| label.to_string()),
             depth,
             status: if running {
                 StepStatus::Running

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use jiff::SignedDuration;
 use kapell_model::spec::{Retention, Strategy, Trigger};
 use kapell_model::{EntityKey, Time, limits};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -37,7 +38,7 @@ pub struct Settings {
     pub owner: Option<String>,
     /// Goes before what its versions say.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub retention: Option<Retention>,
+    pub retention: Option<Kept>,
     /// Breakpoints that each new run has beside those of its definition.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub breaks: Vec<Break>,
@@ -50,6 +51,48 @@ pub struct Settings {
     /// Those of new runs of every workflow of its namespace, before these.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub breaks_of_all: Vec<Break>,
+}
+
+/// How long ended runs are kept, in place of what versions say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Kept {
+    /// By age since the end.
+    pub age: Option<SignedDuration>,
+    /// The newest so many.
+    pub runs: Option<u32>,
+    /// The age is what versions say all the same.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub age_of_version: bool,
+    /// And the number of runs.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub runs_of_version: bool,
+}
+
+impl Kept {
+    /// Nothing in place of what versions say.
+    pub const NOTHING: Self = Self {
+        age: None,
+        runs: None,
+        age_of_version: true,
+        runs_of_version: true,
+    };
+
+    /// What holds where a version says this.
+    pub fn over(self, version: Retention) -> Retention {
+        Retention {
+            age: if self.age_of_version {
+                version.age
+            } else {
+                self.age
+            },
+            runs: if self.runs_of_version {
+                version.runs
+            } else {
+                self.runs
+            },
+        }
+    }
 }
 
 /// Who did something, and when.
@@ -124,7 +167,7 @@ pub struct Change {
     pub owner: Option<Option<String>>,
     /// Override the retention, or no longer.
     #[serde(deserialize_with = "said", skip_serializing_if = "Option::is_none")]
-    pub retention: Option<Option<Retention>>,
+    pub retention: Option<Option<Kept>>,
     /// All breakpoints that new runs have beside those of their definition.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub breaks: Option<Vec<Break>>,

@@ -57,7 +57,7 @@ impl Same {
         let value = dedupe.eval(scope, Budget::default());
         let value = value.map_err(|error| Outcome::Failed(format!("`dedupe`: {error}")))?;
         Ok(Self {
-            hash: Self::hash(&value.to_stored()),
+            hash: Self::hash(&value.as_key().to_stored()),
             // An id that it was given here is of one request.
             id: of_ids(webhook && may_name(ids).is_ok()),
         })

@@ -8,11 +8,11 @@ use kapell_engine::event::BreakAt;
 use kapell_engine::message::Signal;
 use kapell_engine::notice::NoticeAsk;
 use kapell_engine::run::{self, Break, Breaks};
-use kapell_engine::run_queue::{Activate, Bounds, Change, Mark};
+use kapell_engine::run_queue::{Activate, Bounds, Change, Kept, Mark};
 use kapell_engine::run_queue::{LinesAsk, Rule};
 use kapell_engine::{Plan, Request, Run};
 use kapell_expr::Value;
-use kapell_model::spec::{Approval, Retention, Spec, StrategyMode, Verb};
+use kapell_model::spec::{Approval, Spec, StrategyMode, Verb};
 use kapell_model::{EntityKey, Error, ErrorCode, RunId, Shard, Time};
 use kapell_store::VersionRow;
 
@@ -193,7 +193,7 @@ fn changes() -> Vec<Change> {
         })),
         rule: Some(rule),
         owner: Some(Some(text("team"))),
-        retention: Some(Some(Retention::default())),
+        retention: Some(Some(Kept::default())),
         breaks: Some(Vec::new()),
         breaks_of: Some((2, vec![breakpoint()])),
         add_break: Some((None, breakpoint())),

@@ -116,3 +116,40 @@ fn the_key_of_addresses_is_sealed_and_one_that_was_not_stays_the_same() {
     let listed = hooks().kept.list("default", "", 100).unwrap();
     assert!(listed.secrets.is_empty(), "it is no secret of workflows");
 }
+
+/// Strangers call webhooks: what is wrong with a secret, and its name, is for the log.
+#[test]
+fn a_caller_learns_nothing_of_the_secret_that_calls_are_signed_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let store: Arc<dyn Store> = Arc::new(kapell_store::MemoryStore::default());
+    let source = crate::KeySource::File(folder.path().join("secret.key"));
+    let hooks = Hooks::new(
+        Arc::clone(&store),
+        Arc::new(Secrets::new(Arc::clone(&store), source)),
+    );
+    let hook = |secret: &str| Hook {
+        workflow: "orders".into(),
+        name: "hook".into(),
+        version: 1,
+        path: "hook".into(),
+        secret: Some(Template::parse(secret).unwrap()),
+    };
+    let signed = call("t=1900000000,v1=00".to_owned(), "{}");
+    for (secret, call, code) in [
+        (
+            "${{ secrets.orders_key }}",
+            &Call::default(),
+            ErrorCode::NotAuthenticated,
+        ),
+        (
+            "${{ secrets.orders_key }}",
+            &signed,
+            ErrorCode::NotAllowedNow,
+        ),
+        ("a-${{ orders_key.x }}", &signed, ErrorCode::BadDefinition),
+    ] {
+        let error = hooks.check(&hook(secret), call).unwrap_err();
+        assert_eq!(error.code, code, "{error:?}");
+        assert!(!format!("{error:?}").contains("orders_key"), "{error:?}");
+    }
+}

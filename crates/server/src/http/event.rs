@@ -12,7 +12,7 @@ use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::stream;
 use futures_util::{Stream, StreamExt as _};
-use kapell_api::client::RunCalls;
+use kapell_api::client::{DeployCalls, RunCalls};
 use kapell_api::http::{EventQuery, Resync, RunQuery, StepChanges};
 use kapell_model::{Error, RunId, RunStatus, limits};
 use serde::Serialize;
@@ -114,6 +114,9 @@ async fn follow_workflow(
     headers: HeaderMap,
 ) -> Result<Stream_, Failure> {
     let after = last(&headers, query);
+    // One that is not there is refused; of one that was deleted runs may still go on.
+    let (known, name) = (Arc::clone(&service), workflow.clone());
+    aside(move || known.workflow(&name)).await?;
     let rows = service.feed.rows(Some(&workflow), after.as_deref())?;
     Ok(sent(rows_stream(service, Some(workflow), rows), caller))
 }

@@ -8,7 +8,8 @@ use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
 use kapell_api::client::RunCalls;
 use kapell_api::http::{
-    RecordQuery, RunPage, RunQuery, RunSummary, RunView, StartRun, Started, StepQuery, StepView,
+    ItemPage, ItemQuery, RecordQuery, RunPage, RunQuery, RunSummary, RunView, StartRun, Started,
+    StepQuery, StepView,
 };
 use kapell_api::record::Record;
 use kapell_model::RunId;
@@ -33,6 +34,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
         .routes(routes!(wait_for_run))
         .routes(routes!(show_record))
         .routes(routes!(show_step))
+        .routes(routes!(list_items))
 }
 
 /// Start a run
@@ -112,6 +114,29 @@ async fn show_step(
 ) -> Answer<StepView> {
     call(service, move |service| {
         service.view_step(service.find(&run)?, &which.path)
+    })
+    .await
+}
+
+/// List the items of a foreach with their labels
+///
+/// What takes an item takes it by its index, in the path of the step: `load[3]`. This gives the index of
+/// the item with a label.
+#[utoipa::path(
+    get, path = "/runs/{run}/items", tag = "runs", security(("token" = ["read"])),
+    params(
+        ("run" = String, Path, description = "Its id, the last 4 or more characters of it, or `last`"),
+        ItemQuery,
+    ),
+    responses((status = 200, description = "A page of them", body = ItemPage))
+)]
+async fn list_items(
+    State(service): Shared,
+    Path(run): Path<String>,
+    Query(which): Query<ItemQuery>,
+) -> Answer<ItemPage> {
+    call(service, move |service| {
+        service.items(service.find(&run)?, &which)
     })
     .await
 }

@@ -8,12 +8,12 @@
 //! - **Slow store**, **clock jump**: nothing here waits for the store; patience counts on a clock that does not
 //!   jump.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use kapell_api::http::WorkerView;
-use kapell_model::{Error, ErrorCode, NodeId, limits};
+use kapell_api::http::{StepWorker, WorkerView};
+use kapell_model::{Error, ErrorCode, NodeId, RunId, limits};
 use kapell_node::clock;
 use kapell_node::metrics::Backlog;
 use serde::{Deserialize, Serialize};
@@ -40,6 +40,8 @@ pub(crate) enum Question {
     Backlog,
     /// Leave this queue to workers that name it.
     Keep(String),
+    /// Which workers at you run steps of this run?
+    WhoRuns(RunId),
 }
 
 /// An answer.
@@ -49,6 +51,8 @@ pub(crate) enum Told {
     Workers(Vec<WorkerView>),
     /// This waits.
     Backlog(Vec<Backlog>),
+    /// These steps, by path, run at these workers.
+    Running(BTreeMap<String, StepWorker>),
     /// It is done.
     Done,
 }

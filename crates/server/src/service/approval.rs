@@ -26,6 +26,8 @@ struct Asking {
 #[derive(Deserialize)]
 struct Question {
     step: String,
+    #[serde(default)]
+    label: Option<String>,
     asked_at: Option<String>,
     approval: view::ApprovalView,
 }
@@ -80,6 +82,7 @@ fn questions(run: RunId, asking: Asking) -> impl Iterator<Item = ApprovalWaiting
         workflow: workflow.clone(),
         version,
         step: question.step,
+        label: question.label,
         asked_at: question
             .asked_at
             .and_then(|at| at.parse::<jiff::Timestamp>().ok())

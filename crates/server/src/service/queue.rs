@@ -129,6 +129,7 @@ impl Service {
                 Told::Workers(self.drain_here(whom, grace))
             }
             Question::Backlog => Told::Backlog(self.backlog_here()?),
+            Question::WhoRuns(run) => Told::Running(self.who_runs_here(*run)),
             Question::Keep(queue) => {
                 self.keep_here(queue)?;
                 Told::Done

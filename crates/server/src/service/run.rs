@@ -1,6 +1,7 @@
 //! Runs: made, listed, looked at, acted on.
 
 mod asked;
+mod items;
 mod said;
 mod who;
 
@@ -9,13 +10,10 @@ use std::time::Duration;
 
 use kapell_api::client::{Result, RunCalls};
 use kapell_api::http::{
-    Action, BulkAction, BulkResult, RunCursor, RunPage, RunQuery, RunSummary, RunView, StartRun,
-    Started, StepView,
+    Action, BulkAction, BulkResult, ItemPage, ItemQuery, RunCursor, RunPage, RunQuery, RunSummary,
+    RunView, StartRun, Started, StepView,
 };
 use kapell_api::record::Record;
-use kapell_engine::chunk;
-use kapell_engine::event::Event;
-use kapell_engine::record::Fold;
 use kapell_engine::run as engine;
 use kapell_model::spec::Approval;
 use kapell_model::{Error, ErrorCode, RunId, RunStatus, Time, limits};
@@ -25,7 +23,7 @@ use kapell_store::{RunFilter, RunPlace, RunRow};
 
 use asked::{acted, action_request, start_request, started};
 
-use super::{Service, answered, aside, no_answer, no_run, no_version, page, unexpected, waits};
+use super::{Service, answered, aside, no_answer, no_run, page, unexpected, waits};
 use crate::auth::about;
 use crate::register::NAMESPACE;
 use crate::rows::{self, failure, summary};
@@ -33,9 +31,6 @@ use crate::search;
 
 /// Characters of the end of an id that name a run.
 const SUFFIX: usize = 4;
-
-/// Chunks of history read at a time.
-const CHUNKS: usize = 64;
 
 impl Service {
     /// [`RunCalls::start`] without a thread that waits.
@@ -380,43 +375,16 @@ impl RunCalls for Service {
     fn record(&self, run: RunId, at: Option<Time>) -> Result<Record> {
         let row = self.row(run)?;
         let at = at.map(|at| moment(&row, at)).transpose()?;
-        let version = self
-            .store
-            .version(&row.namespace, &row.workflow, Some(row.version))
-            .map_err(failure)?;
-        let version = version.ok_or_else(|| no_version(&row.workflow, Some(row.version)))?;
-        let plan = perform::Version::read(&version).map_err(failure)?.plan;
-        let mut fold = Fold::new(&plan, at);
-        let mut from = 1;
-        loop {
-            let chunks = self
-                .store
-                .history(&run.into(), from, CHUNKS)
-                .map_err(failure)?;
-            let Some((last, _)) = chunks.last() else {
-                break;
-            };
-            from = last + 1;
-            for (seq, chunk) in &chunks {
-                let events = chunk::decode::<Event>(chunk).map_err(|error| {
-                    Error::new(
-                        ErrorCode::StoreCorrupt,
-                        format!("chunk {seq} of run {run}: {error}"),
-                    )
-                })?;
-                for event in &events {
-                    fold.take(event);
-                }
-            }
-            if fold.is_over() {
-                break;
-            }
-        }
-        let mut record = fold.finish();
+        let mut record = self.folded(&row, at, items::whole)?;
         if at.is_none() {
             self.name_workers(&mut record);
         }
         Ok(record)
+    }
+
+    fn items(&self, run: RunId, which: &ItemQuery) -> Result<ItemPage> {
+        let row = self.row(run)?;
+        self.folded(&row, None, |fold| items::page_of(&row, &fold, which))?
     }
 
     fn act(&self, run: RunId, action: &Action) -> Result<Option<RunId>> {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use kapell_api::client::Result;
 use kapell_api::http::{
-    DebounceView, Paused, RetentionChange, StrategyView, WorkflowChange, WorkflowView,
+    Bound, DebounceView, Paused, RetentionChange, StrategyView, WorkflowChange, WorkflowView,
 };
 use kapell_engine::Ask;
-use kapell_engine::run_queue::{Bounds, Change, Mark, Rule, Settings};
+use kapell_engine::run_queue::{Bounds, Change, Kept, Mark, Rule, Settings};
 use kapell_expr::format_duration;
 use kapell_model::spec::{Retention, Spec};
 use kapell_model::{EntityKey, Error, ErrorCode, Time, limits};
@@ -99,7 +99,8 @@ impl Service {
         };
         let own = spec.map(|spec| &spec.strategy);
         let debounce = own.and_then(|strategy| strategy.debounce);
-        let retention = settings.retention.or(spec.map(|spec| spec.retention));
+        let said = spec.map_or_else(Retention::default, |spec| spec.retention);
+        let retention = settings.retention.map_or(said, |set| set.over(said));
         let overrides = [
             ("owner", settings.owner.is_some()),
             ("retention", settings.retention.is_some()),
@@ -124,7 +125,7 @@ impl Service {
                 quiet: format_duration(debounce.quiet),
                 max: debounce.max.map(format_duration),
             }),
-            retention: retention.filter(|kept| *kept != Retention::default()),
+            retention: (retention != Retention::default()).then_some(retention),
             overrides: overrides
                 .into_iter()
                 .filter(|(_, is_so)| *is_so)
@@ -170,7 +171,10 @@ impl Service {
         let retention = match change.retention {
             None => None,
             Some(None) => Some(None),
-            Some(Some(named)) => Some(Some(self.kept(name, named)?)),
+            Some(Some(named)) => {
+                let set = self.settings(name)?.retention.unwrap_or(Kept::NOTHING);
+                Some(Some(kept(set, named)).filter(|set| *set != Kept::NOTHING))
+            }
         };
         let paused = change
             .paused
@@ -191,21 +195,23 @@ impl Service {
         }
         self.shown(name)
     }
+}
 
-    /// How long runs of a workflow are kept with what is named changed, and all else as it is.
-    fn kept(&self, name: &str, named: RetentionChange) -> Result<Retention> {
-        let own = match self.settings(name)?.retention {
-            Some(own) => own,
-            None => match self.in_force(name)? {
-                Some((_, spec)) => spec.retention,
-                None => Retention::default(),
-            },
+/// How long runs of a workflow are kept with what is named changed, and all else as it is.
+fn kept(mut set: Kept, named: RetentionChange) -> Kept {
+    if let Some(age) = named.age {
+        (set.age, set.age_of_version) = match age {
+            Bound::Is(age) => (age, false),
+            Bound::Default => (None, true),
         };
-        Ok(Retention {
-            age: named.age.unwrap_or(own.age),
-            runs: named.runs.unwrap_or(own.runs),
-        })
     }
+    if let Some(runs) = named.runs {
+        (set.runs, set.runs_of_version) = match runs {
+            Bound::Is(runs) => (runs, false),
+            Bound::Default => (None, true),
+        };
+    }
+    set
 }
 
 /// The strategy that holds for new starts.
@@ -254,7 +260,10 @@ fn check(change: &WorkflowChange) -> Result<()> {
         }
     }
     if let Some(Some(kept)) = &change.retention {
-        let runs = kept.runs.flatten();
+        let runs = match kept.runs {
+            Some(Bound::Is(runs)) => runs,
+            Some(Bound::Default) | None => None,
+        };
         if let Some(runs) = runs.filter(|runs| !(1..=limits::KEPT_RUNS).contains(runs)) {
             return refused(
                 format!("`runs` is from 1 to {}, not {runs}", limits::KEPT_RUNS),
@@ -264,7 +273,7 @@ fn check(change: &WorkflowChange) -> Result<()> {
         let years = |age: &jiff::SignedDuration| {
             age.is_negative() || age.as_secs() > limits::DURATION_SECONDS
         };
-        if kept.age.flatten().as_ref().is_some_and(years) {
+        if matches!(&kept.age, Some(Bound::Is(Some(age))) if years(age)) {
             return refused(
                 "`age` is between nothing and 100 years".to_owned(),
                 "null is no bound",

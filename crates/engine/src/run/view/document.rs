@@ -31,8 +31,10 @@ impl Run {
                         continue;
                     };
                     let unit = self.state.unit(*place);
+                    let asked_at = unit.map_or(Time::ZERO, |unit| unit.ready_at);
                     approvals.push(json!({
                         "step": path(),
+                        "label": self.own_label(*place, asked_at),
                         "asked_at": unit.map(|unit| unit.ready_at.to_string()),
                         "approval": view,
                     }));

@@ -411,3 +411,24 @@ fn signals_that_wait_for_others_are_shown_with_source_and_key() {
     assert_eq!(waiting["source"], "orders");
     assert_eq!((&waiting["id"], &waiting["key"]), (&"o1".into(), &1.into()));
 }
+
+#[test]
+fn equal_numbers_of_two_types_are_one_key() {
+    let mut trigger = by_signals(vec![source("", "orders", None, None)], "${{ {} }}");
+    if let TriggerKind::Signal(of) = &mut trigger.kind {
+        of.dedupe = Some(Template::parse("${{ signal.payload }}").unwrap());
+    }
+    let mut bench = Bench::new(trigger, NOW);
+    let mut starts = |id: &str, payload: Value| {
+        let before = bench.starts.len();
+        let signal = signal("orders", id, payload, NOW);
+        bench.tell(Message::Signal(Arc::new(signal)), NOW);
+        bench.starts.len() - before
+    };
+    assert_eq!(starts("a", Value::Int(1)), 1);
+    assert_eq!(starts("b", Value::Float(1.0)), 0);
+    assert_eq!(starts("c", Value::Float(1.5)), 1);
+    assert_eq!(starts("d", Value::list(vec![Value::Float(2.0)])), 1);
+    assert_eq!(starts("e", Value::list(vec![Value::Int(2)])), 0);
+    assert_eq!(starts("f", Value::string("1")), 1, "text is no number");
+}

@@ -274,7 +274,7 @@ pub(in crate::lane) fn ready(
             let line: Arc<str> = match &spec.strategy.key {
                 None => "".into(),
                 Some(key) => match key.eval(&scope, Budget::default()) {
-                    Ok(value) if !value.is_null() => value.text().into(),
+                    Ok(value) if !value.is_null() => value.as_key().text().into(),
                     Ok(_) => {
                         return Err(Error::new(ErrorCode::BadParams, "strategy.key is null"));
                     }

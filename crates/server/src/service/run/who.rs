@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use kapell_api::http::{RunView, StepWorker};
 use kapell_api::record::{AttemptRecord, AttemptResult, Record, StepRecord};
-use kapell_model::{StepStatus, Time};
+use kapell_model::{RunId, RunStatus, StepStatus, Time};
 
+use crate::peers::question::{Question, Told};
 use crate::service::Service;
 
 impl Service {
@@ -29,13 +30,36 @@ impl Service {
         }
     }
 
+    /// Steps of a run, by path, and the workers at this node that run them.
+    pub(crate) fn who_runs_here(&self, run: RunId) -> BTreeMap<String, StepWorker> {
+        let workers = self.workers().map(|workers| workers.who_runs(run));
+        let steps = workers.into_iter().flatten();
+        steps
+            .map(|(path, worker)| (path.to_string(), worker))
+            .collect()
+    }
+
+    /// The same of all nodes that answer. A worker that moves may be known at two: at both it is the same.
+    fn who_runs(&self, run: RunId) -> BTreeMap<String, StepWorker> {
+        let mut steps = self.who_runs_here(run);
+        if let Some(nodes) = self.nodes() {
+            let (told, _) = nodes.ask_all(&Question::WhoRuns(run));
+            for (_, told) in told {
+                if let Told::Running(others) = told {
+                    steps.extend(others);
+                }
+            }
+        }
+        steps
+    }
+
     /// Says of attempts that run which worker has them, and since when: history says it once they have
     /// ended, and that they have begun a while after they did.
     pub(super) fn name_workers(&self, record: &mut Record) {
-        let Some(workers) = self.workers() else {
+        if record.status.ended() || record.status == RunStatus::Queued {
             return;
-        };
-        let mut here = workers.who_runs(record.run);
+        }
+        let mut here = self.who_runs(record.run);
         if here.is_empty() {
             return;
         }
@@ -44,7 +68,7 @@ impl Service {
         let began: BTreeMap<String, Option<Time>> = steps
             .unwrap_or_default()
             .into_iter()
-            .filter(|step| step.worker.is_some())
+            .filter(|step| step.status == StepStatus::Running)
             .map(|step| (step.path, step.started_at))
             .collect();
         let mut open: Vec<&mut StepRecord> = record.steps.iter_mut().collect();
@@ -53,7 +77,7 @@ impl Service {
             let runs = step.status == StepStatus::Running || live.is_some();
             if runs
                 && !step.status.ended()
-                && let Some(worker) = here.remove(&*step.path)
+                && let Some(worker) = here.remove(&step.path)
             {
                 let since = live.copied().flatten().unwrap_or(worker.since);
                 runs_at(step, StepWorker { since, ..worker });
