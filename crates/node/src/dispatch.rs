@@ -70,6 +70,8 @@ pub(crate) struct Demand {
 struct Stand {
     queue: Arc<str>,
     place: Place,
+    /// About how many attempts.
+    waits: u64,
     /// It has left its line until the run says again what it wants.
     left: bool,
 }
@@ -78,6 +80,9 @@ fn rank(priority: u8) -> u8 {
     100 - priority.min(100)
 }
 
+/// What waits in one queue with one priority is said to be no more than this.
+const MOST: u64 = 1 << 20;
+
 /// What a run wants: by queue and fairness key, or by queue alone, each with its highest priority.
 fn demands(run: &Run, by_key: bool) -> impl Iterator<Item = Wanted<'_>> {
     let mut demands = run.demands().peekable();
@@ -85,7 +90,9 @@ fn demands(run: &Run, by_key: bool) -> impl Iterator<Item = Wanted<'_>> {
         let mut first = demands.next()?;
         while !by_key && let Some(next) = demands.next_if(|next| next.queue == first.queue) {
             first.priority = first.priority.max(next.priority);
+            first.waits = first.waits.saturating_add(next.waits);
         }
+        first.waits = first.waits.clamp(1, MOST);
         Some(first)
     })
 }
@@ -113,6 +120,7 @@ impl Demand {
             })
         });
         if same && stands.next().is_none() {
+            self.count(id, run);
             return;
         }
         let before = self.take_out(id);
@@ -129,15 +137,34 @@ impl Demand {
                     None => self.queues.entry(demand.queue.clone()).or_default(),
                 };
                 line.enter(id, &place, &self.settings, now);
+                line.count(&place, (0, demand.waits));
             }
             stands.push(Stand {
                 queue: demand.queue.clone(),
                 place,
+                waits: demand.waits,
                 left,
             });
         }
         if !stands.is_empty() {
             self.stands.insert(id, stands);
+        }
+    }
+
+    /// A run wants what it wanted, but more of it or less.
+    fn count(&mut self, id: RunId, run: &Run) {
+        let fair = self.settings.order == Order::Fair;
+        let stands = self.stands.get_mut(&id).into_iter().flatten();
+        for (demand, stand) in demands(run, fair).zip(stands) {
+            if stand.waits == demand.waits {
+                continue;
+            }
+            if !stand.left
+                && let Some(line) = self.queues.get_mut(&stand.queue)
+            {
+                line.count(&stand.place, (stand.waits, demand.waits));
+            }
+            stand.waits = demand.waits;
         }
     }
 
@@ -174,6 +201,7 @@ impl Demand {
         let stands = self.stands.remove(&id).unwrap_or_default();
         for stand in stands.iter().filter(|stand| !stand.left) {
             if let Some(line) = self.queues.get_mut(&stand.queue) {
+                line.count(&stand.place, (stand.waits, 0));
                 line.leave(id, &stand.place);
             }
         }
@@ -186,12 +214,22 @@ impl Demand {
         self.queues.keys().cloned().collect()
     }
 
-    /// The highest priority that waits in each queue.
-    pub(crate) fn wants(&self) -> Wants {
-        let queues = self.queues.iter();
-        queues
-            .filter_map(|(queue, line)| Some((queue.clone(), 100 - line.highest(&self.blocked)?)))
-            .collect()
+    /// What waits in each queue, by the priority to which it has risen; counts are rounded up to powers of two.
+    pub(crate) fn wants(&self, now: Time) -> Wants {
+        let mut wants = Wants::new();
+        for (queue, line) in &self.queues {
+            for (rank, waits) in line.waits(&self.blocked) {
+                let risen = line.risen(rank, &self.settings, now);
+                let sum = wants
+                    .entry((queue.clone(), 100 - rank + risen))
+                    .or_insert(0);
+                *sum = sum.saturating_add(u32::try_from(waits.min(MOST)).unwrap_or(u32::MAX));
+            }
+        }
+        for waits in wants.values_mut() {
+            *waits = waits.checked_next_power_of_two().unwrap_or(u32::MAX);
+        }
+        wants
     }
 
     /// Whose turn it is in a queue.
@@ -255,6 +293,7 @@ impl Demand {
         };
         stand.left = true;
         if let Some(line) = self.queues.get_mut(queue) {
+            line.count(&stand.place, (stand.waits, 0));
             line.leave(id, &stand.place);
         }
     }
@@ -270,6 +309,7 @@ impl Demand {
         stand.left = false;
         let line = self.queues.entry(queue.clone()).or_default();
         line.enter(turn.id, &stand.place, &self.settings, now);
+        line.count(&stand.place, (0, stand.waits));
     }
 
     /// The priority that a run's work has in a queue, and to which it has risen meanwhile.

@@ -44,11 +44,14 @@ use kapell_model::{NodeId, Offer, RunId, SessionId, Shard, Time};
 use kapell_store::Lease;
 
 use crate::lane::{Seat, SessionChange};
-use crate::lend::{Lender, Takes, Wants};
+use crate::lend::{Lender, Wants};
 use crate::members::Instant;
+use asking::Asking;
 use far::Given;
 
+mod asking;
 mod far;
+mod held;
 mod home;
 #[cfg(test)]
 mod tests;
@@ -127,17 +130,11 @@ struct Far {
     until: Option<Instant>,
 }
 
-/// An attempt at a worker whose home this is.
-#[derive(Debug)]
-struct Held {
-    session: SessionId,
-    /// Who handed it out, or owns its run by now.
-    from: NodeId,
-    attempt: u32,
-    takes: Takes,
-    /// How it ended, as long as its owner has not taken that, and when it was said last.
-    end: Option<(Report, Instant)>,
-}
+/// How often [`Relay::tick`] is to be called: what a node wants no more is said so late.
+pub const TICK: Duration = Duration::from_millis(100);
+
+/// Between two times that it is looked for what is late.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Between two times that an end is said.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -157,7 +154,7 @@ pub struct Relay {
     knows_nodes: bool,
     lender: Lender,
     homes: BTreeMap<SessionId, Home>,
-    held: BTreeMap<Name, Held>,
+    held: held::All,
     /// The epochs below which nothing of these shards is handed out any more.
     floors: BTreeMap<Shard, u64>,
     far: BTreeMap<SessionId, Far>,
@@ -171,15 +168,16 @@ pub struct Relay {
     asked: u64,
     told: u64,
     answered: BTreeMap<NodeId, u64>,
-    /// When it was said last which sessions are here.
+    /// When it was said last which sessions are here, and looked last for what is late.
     listed_at: Instant,
+    looked_at: Instant,
     /// Queues that are for workers which name them, also while none is there.
     kept: BTreeSet<Arc<str>>,
     /// Ends that other homes reported and that are not taken yet.
     reported: BTreeMap<Name, NodeId>,
     /// What this node owns, with the epochs.
     owns: BTreeMap<Shard, u64>,
-    wants: Wants,
+    asking: Asking,
     /// Who owns a shard.
     owner: Owners,
     out: Vec<Output>,
@@ -210,7 +208,7 @@ impl Relay {
             knows_nodes: false,
             lender: Lender::new(me),
             homes: BTreeMap::new(),
-            held: BTreeMap::new(),
+            held: held::All::default(),
             floors: BTreeMap::new(),
             far: BTreeMap::new(),
             sent: BTreeMap::new(),
@@ -220,10 +218,11 @@ impl Relay {
             told: 0,
             answered: BTreeMap::new(),
             listed_at: Instant::default(),
+            looked_at: Instant::default(),
             kept: BTreeSet::new(),
             reported: BTreeMap::new(),
             owns: BTreeMap::new(),
-            wants: Wants::new(),
+            asking: Asking::default(),
             owner: Owners(owner),
             out: Vec::new(),
         }
@@ -238,13 +237,27 @@ impl Relay {
     pub fn pass(&mut self, now: Instant, wall: Time) {
         self.now = self.now.max(now);
         self.wall = wall;
+        self.lender.pass(self.now);
+    }
+
+    /// What was put off is done. To be asked every [`TICK`].
+    pub fn tick(&mut self) {
+        if let Some(wants) = self.asking.tick() {
+            self.ask_for(wants);
+        }
+        self.lender.tick();
+        self.settle();
+        if self.looked_at.plus(LOOK) <= self.now {
+            self.looked_at = self.now;
+            self.look();
+        }
     }
 
     /// Ends that nobody took are said again; sessions that came nowhere are over.
-    pub fn tick(&mut self) {
+    fn look(&mut self) {
         let (now, again) = (self.now, AGAIN);
         let mut late: BTreeMap<NodeId, Vec<Report>> = BTreeMap::new();
-        for (name, held) in &mut self.held {
+        for (name, held) in self.held.iter_mut() {
             let Some((report, said_at)) = &mut held.end else {
                 continue;
             };
@@ -424,13 +437,18 @@ impl Relay {
 
     /// What waits for workers here.
     pub fn wants(&mut self, wants: Wants) {
-        self.wants = wants.clone();
+        if let Some(wants) = self.asking.wants(wants) {
+            self.ask_for(wants);
+            self.settle();
+        }
+    }
+
+    fn ask_for(&mut self, wants: Wants) {
         for node in self.nodes.clone() {
             self.out
                 .push(Output::Tell(node, Word::Wants(wants.clone())));
         }
         self.lender.wants(self.me, wants);
-        self.settle();
     }
 
     // What other nodes say.
@@ -460,9 +478,7 @@ impl Relay {
                 }
             }
             Word::Stop(names) => {
-                let here = names
-                    .into_iter()
-                    .filter(|name| self.held.contains_key(name));
+                let here = names.into_iter().filter(|name| self.held.knows(name));
                 let here: Vec<Name> = here.collect();
                 if !here.is_empty() {
                     self.out.push(Output::Stop(here));

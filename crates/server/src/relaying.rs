@@ -29,16 +29,13 @@ use kapell_node::drive::{self, Node, Owner};
 use kapell_node::lane::SessionChange;
 use kapell_node::lend::Wants;
 use kapell_node::members::Instant;
-use kapell_node::relay::{Name, Output, Relay, Word};
+use kapell_node::relay::{self, Name, Output, Relay, Word};
 use kapell_store::{Lease, Store};
 use parking_lot::Mutex;
 
 use crate::local::no_thread;
 use crate::peers::Nodes;
 use crate::workers::{Workers, stored};
-
-/// How often time passes.
-const LOOK: Duration = Duration::from_millis(500);
 
 /// Between two tries to read the rows of sessions.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -248,7 +245,7 @@ impl Relaying {
 fn turn(jobs: &Receiver<Job>, relaying: &Weak<Relaying>, workers: &Weak<Workers>) {
     let mut ticked = clock::steady();
     loop {
-        let job = jobs.recv_timeout(LOOK);
+        let job = jobs.recv_timeout(relay::TICK);
         let (Some(relaying), Some(workers)) = (relaying.upgrade(), workers.upgrade()) else {
             return;
         };
@@ -263,7 +260,7 @@ fn turn(jobs: &Receiver<Job>, relaying: &Weak<Relaying>, workers: &Weak<Workers>
             Err(RecvTimeoutError::Disconnected) => return,
         }
         let now = clock::steady();
-        if now.saturating_duration_since(ticked) >= LOOK {
+        if now.saturating_duration_since(ticked) >= relay::TICK {
             ticked = now;
             relaying.with(Relay::tick);
         }

@@ -144,6 +144,8 @@ pub struct Counts {
     pub takes: u64,
     /// Attempts that were handed out.
     pub offers: u64,
+    /// When the last of them was.
+    pub last_offer_at: i64,
 }
 
 /// Plays a scenario to its end, or to the first thing that must not be.

@@ -99,6 +99,8 @@ fn grows(workers: usize) -> anyhow::Result<ExitCode> {
             say(&format!(
                 "  {name}: {commits} commits, {offers} attempts, {shards} shards taken in {takes}"
             ))?;
+            let last = counts.last_offer_at / 1_000;
+            say(&format!("    the last attempt was handed out at {last} ms"))?;
             for (kind, (words, names)) in &counts.words {
                 say(&format!("    {kind}: {words} words, {names} names"))?;
             }

@@ -24,6 +24,8 @@ pub struct Demand<'a> {
     pub key: Option<&'a Arc<str>>,
     /// The priority of the first of it.
     pub priority: u8,
+    /// How many attempts of it could start, about: of a `foreach` that is not the first its items are not counted.
+    pub waits: u64,
     place: Place,
 }
 
@@ -133,15 +135,28 @@ impl Run {
     pub fn demands(&self) -> impl Iterator<Item = Demand<'_>> {
         let paused = matches!(self.state.status, RunStatus::Paused | RunStatus::Queued);
         let ready = self.state.ready.iter().filter(move |_| !paused);
-        ready.flat_map(|(queue, ready)| {
+        let room = self.room_of_run();
+        ready.flat_map(move |(queue, ready)| {
             let firsts = ready.firsts();
-            firsts.map(move |(key, (rank, place))| Demand {
-                queue,
-                key,
-                priority: 100 - rank,
-                place,
+            firsts.map(move |(key, (rank, place), units)| {
+                let others = u64::try_from(units - 1).unwrap_or(u64::MAX);
+                let waits = self.allowed_at(place).saturating_add(others);
+                Demand {
+                    queue,
+                    key,
+                    priority: 100 - rank,
+                    waits: waits.min(room),
+                    place,
+                }
             })
         })
+    }
+
+    /// Attempts that the run may have in flight besides those that are.
+    fn room_of_run(&self) -> u64 {
+        let bound = self.plan.spec.max_parallelism;
+        let in_flight = self.live.flights.len() as u64;
+        bound.map_or(u64::MAX, |bound| u64::from(bound).saturating_sub(in_flight))
     }
 
     /// The weight of a fairness key, as the first of its work says.
@@ -174,10 +189,7 @@ impl Run {
     /// Attempts in a queue that could start now if workers had room for all, by what they ask for: what bounds of
     /// the run and of its steps, or quiet hours, hold back is not among them.
     pub fn startable_in(&self, queue: &str, now: Time) -> Vec<Startable> {
-        let mut room = match self.plan.spec.max_parallelism {
-            Some(bound) => u64::from(bound).saturating_sub(self.live.flights.len() as u64),
-            None => u64::MAX,
-        };
+        let mut room = self.room_of_run();
         let ready = self.state.ready.get(queue);
         let ready = ready.into_iter().flat_map(Ready::units);
         let mut all = Vec::new();
@@ -199,10 +211,16 @@ impl Run {
     }
 
     fn startable_at(&self, place: Place, now: Time) -> u64 {
-        let (waiting, _) = self.waiting_at(place);
-        if waiting == 0 || self.hours_reason(place, now).is_some() {
+        let allowed = self.allowed_at(place);
+        if allowed == 0 || self.hours_reason(place, now).is_some() {
             return 0;
         }
+        allowed
+    }
+
+    /// What waits there, within the bound of its `foreach`.
+    fn allowed_at(&self, place: Place) -> u64 {
+        let (waiting, _) = self.waiting_at(place);
         let step = self.state.step(place.scope, place.step);
         let foreach = step.and_then(|step| step.foreach.as_ref());
         let Some(foreach) = foreach.filter(|foreach| foreach.concurrency > 0) else {

@@ -67,11 +67,13 @@ impl Ready {
         self.of(Pick::All).flatten().copied()
     }
 
-    /// The keys that there are, each with the first of its units.
-    pub fn firsts(&self) -> impl Iterator<Item = (Option<&Arc<str>>, (u8, Place))> {
-        let plain = self.plain.first().map(|first| (None, *first));
+    /// The keys that there are, each with the first of its units and how many there are.
+    pub fn firsts(&self) -> impl Iterator<Item = (Option<&Arc<str>>, (u8, Place), usize)> {
+        let plain = self.plain.first();
+        let plain = plain.map(|first| (None, *first, self.plain.len()));
         let keyed = self.keyed.iter();
-        let keyed = keyed.filter_map(|(key, units)| Some((Some(key), *units.first()?)));
+        let keyed =
+            keyed.filter_map(|(key, units)| Some((Some(key), *units.first()?, units.len())));
         plain.into_iter().chain(keyed)
     }
 

@@ -49,6 +49,8 @@ pub(super) struct Place {
 struct Space {
     shares: Turns<Share>,
     keyed: BTreeMap<Arc<str>, BTreeSet<(Time, RunId)>>,
+    /// About how many attempts wait.
+    waits: u64,
 }
 
 impl Space {
@@ -67,6 +69,8 @@ impl Space {
 struct Class {
     namespaces: Turns<Arc<str>>,
     spaces: BTreeMap<Arc<str>, Space>,
+    /// In all of them.
+    waits: u64,
     /// It rises since then.
     since: Time,
 }
@@ -133,6 +137,28 @@ impl Line {
         if space.shares.is_empty() {
             class.namespaces.leave(&place.namespace);
         }
+    }
+
+    /// Of a run's work that waits, so many attempts did and so many do.
+    pub(super) fn count(&mut self, place: &Place, (before, now): (u64, u64)) {
+        let Some(class) = self.classes.get_mut(&place.rank) else {
+            return;
+        };
+        class.waits = (class.waits + now).saturating_sub(before);
+        if let Some(space) = class.spaces.get_mut(&place.namespace) {
+            space.waits = (space.waits + now).saturating_sub(before);
+        }
+    }
+
+    /// About how many attempts wait, by rank.
+    pub(super) fn waits(&self, blocked: &Blocked) -> impl Iterator<Item = (u8, u64)> {
+        let waiting = self.classes.iter();
+        let waiting = waiting.filter(|(_, class)| class.first(blocked).is_some());
+        waiting.map(|(rank, class)| {
+            let held_up = blocked.iter().filter_map(|name| class.spaces.get(name));
+            let held_up: u64 = held_up.map(|space| space.waits).sum();
+            (*rank, class.waits.saturating_sub(held_up))
+        })
     }
 
     /// The class whose turn it is: of two that rose equally high, the one of the higher priority.

@@ -302,3 +302,19 @@ fn a_turn_costs_hardly_more_where_a_thousand_times_as_many_wait() {
     // The logarithm of the one is two and a half times that of the other.
     assert!(many < few * 4, "{few} against {many}");
 }
+
+#[test]
+fn what_waits_is_counted_without_what_a_quota_holds_up() {
+    let mut queue = Queue::new(Settings::default());
+    for (id, rank, namespace) in [(1, 50, "a"), (2, 50, "b"), (3, 90, "a")] {
+        let place = place(rank, namespace, own(id), 0);
+        queue.add(id, place.clone());
+        queue.line.count(&place, (0, 10));
+    }
+    let waits = |queue: &Queue| queue.line.waits(&queue.blocked).collect::<Vec<_>>();
+    assert_eq!(waits(&queue), [(50, 20), (90, 10)]);
+    queue.blocked.insert("a".into());
+    assert_eq!(waits(&queue), [(50, 10)]);
+    queue.line.count(&place(50, "b", own(2), 0), (10, 3));
+    assert_eq!(waits(&queue), [(50, 3)]);
+}

@@ -64,7 +64,7 @@ impl Lane {
         if self.config.alone {
             return;
         }
-        let wants = self.demand.wants();
+        let wants = self.demand.wants(self.now);
         if wants != self.wants {
             self.wants = wants.clone();
             self.out.push(Output::Wants(wants));

@@ -117,7 +117,7 @@ impl Relay {
         let took = Word::Took(self.told, owns.collect());
         self.out.push(Output::Tell(node, took));
         self.out
-            .push(Output::Tell(node, Word::Wants(self.wants.clone())));
+            .push(Output::Tell(node, Word::Wants(self.asking.said())));
         if let Some(sent) = self.sent.get_mut(&node) {
             // A home that was asked since takes none that were granted before: they are lost on the way.
             let owns = &self.owns;
@@ -139,7 +139,7 @@ impl Relay {
         if !stops.is_empty() {
             self.out.push(Output::Tell(node, Word::Stop(stops)));
         }
-        for held in self.held.values_mut() {
+        for (_, held) in self.held.iter_mut() {
             if let Some((_, said_at)) = &mut held.end {
                 // With the next tick.
                 *said_at = Instant::default();
@@ -276,11 +276,7 @@ impl Relay {
             return;
         }
         self.lender.remove(id);
-        let held = self
-            .held
-            .extract_if(.., |_, held| held.session == id && held.end.is_none());
-        let names: Vec<Name> = held.map(|(name, _)| name).collect();
-        for name in names {
+        for name in self.held.take_open_at(id) {
             if self.owns.contains_key(&name.0.shard()) {
                 self.given.insert(name, id);
             }

@@ -7,7 +7,8 @@ use kapell_api::task::{Report, Task, TaskEvent};
 use kapell_api::worker::{Holding, Queues};
 use kapell_model::{NodeId, SessionId, Shard};
 
-use super::{GONE, Held, Home, Name, Output, Relay, Word, nothing};
+use super::held::Held;
+use super::{GONE, Home, Name, Output, Relay, Word, nothing};
 use crate::lane::SessionChange;
 use crate::lend::Takes;
 
@@ -20,27 +21,34 @@ impl Relay {
             let owner = (self.owner.0)(report.run.shard()).unwrap_or(self.me);
             if let TaskEvent::Ended { .. } = report.event {
                 // An end of which nothing else is known is kept as well, until it is taken.
-                let held = self.held.entry(name).or_insert_with(|| Held {
-                    session: SessionId(0),
-                    from: owner,
-                    attempt: 0,
-                    takes: Takes::default(),
-                    end: None,
-                });
+                if !self.held.knows(&name) {
+                    let held = Held {
+                        session: SessionId(0),
+                        from: owner,
+                        attempt: 0,
+                        takes: Takes::default(),
+                        end: None,
+                    };
+                    self.held.insert(name, held);
+                }
+                let held = self.held.get_mut(&name);
                 // The first word of it counts.
-                if let Some((first, _)) = &held.end {
-                    report = first.clone();
-                } else {
-                    self.lender.gives_back(held.session, held.from, &held.takes);
-                    held.end = Some((report.clone(), self.now));
+                if let Some(held) = held {
+                    if let Some((first, _)) = &held.end {
+                        report = first.clone();
+                    } else {
+                        self.lender.gives_back(held.session, held.from, &held.takes);
+                        held.end = Some((report.clone(), self.now));
+                    }
                 }
             }
             to.entry(owner).or_default().push(report);
         }
+        // First: who hears that an attempt of its ended would use its slot again, if that is another's now.
+        self.settle();
         for (node, reports) in to {
             self.report(node, reports);
         }
-        self.settle();
     }
 
     /// Something is said of a session of a worker here.
@@ -94,8 +102,7 @@ impl Relay {
                 self.homes.remove(&id);
                 self.lender.remove(id);
                 // Ends are kept until they are taken.
-                self.held
-                    .retain(|_, held| held.session != id || held.end.is_some());
+                self.held.take_open_at(id);
                 self.name_queues();
                 self.say_all(id, &SessionChange::Over);
             }
@@ -108,7 +115,7 @@ impl Relay {
     pub(super) fn say_open(&mut self, node: NodeId, id: SessionId, queues: &Queues) {
         let open = SessionChange::Open {
             seat: nothing(queues),
-            holds: self.holds_of(id),
+            holds: self.held.holdings_at(id),
             hello: self.homes.get(&id).map_or(0, |home| home.hello),
         };
         self.say(node, id, open);
@@ -118,16 +125,25 @@ impl Relay {
     /// Ends that are not taken are said again, after what is held: an owner that took one meanwhile would else
     /// count it as held.
     fn say_ends(&mut self, node: NodeId, of: Option<SessionId>) {
-        let mut ends = Vec::new();
-        for (name, held) in &mut self.held {
-            if of.is_none_or(|id| id == held.session)
-                && let Some((report, said_at)) = &mut held.end
-                && (self.owner.0)(name.0.shard()).unwrap_or(self.me) == node
-            {
-                *said_at = self.now;
-                ends.push(report.clone());
+        let (owner, me, now) = (&self.owner.0, self.me, self.now);
+        let say = |(name, held): (&Name, &mut Held)| {
+            let (report, said_at) = held.end.as_mut()?;
+            let its = owner(name.0.shard()).unwrap_or(me) == node;
+            its.then(|| {
+                *said_at = now;
+                report.clone()
+            })
+        };
+        let ends: Vec<Report> = match of {
+            None => self.held.iter_mut().filter_map(say).collect(),
+            Some(id) => {
+                let names = self.held.names_at(id);
+                let ends = names
+                    .iter()
+                    .filter_map(|name| say((name, self.held.get_mut(name)?)));
+                ends.collect()
             }
-        }
+        };
         self.report(node, ends);
     }
 
@@ -141,19 +157,19 @@ impl Relay {
                 new.insert(*shard);
             }
         }
-        for (name, held) in &mut self.held {
+        for (name, held) in self.held.iter_mut() {
             if held.from == node || !new.contains(&name.0.shard()) {
                 continue;
             }
             if held.end.is_none() {
-                self.lender.gives_back(held.session, held.from, &held.takes);
-                self.lender.takes(held.session, node, &held.takes);
+                let pass = (held.from, node);
+                self.lender.passes_on(held.session, pass, &held.takes);
             }
             held.from = node;
         }
         let heard = self.homes.iter().filter(|(_, home)| !home.unheard);
         for id in heard.map(|(id, _)| *id).collect::<Vec<_>>() {
-            let holds = self.holds_of(id);
+            let holds = self.held.holdings_at(id);
             self.out.push(if node == self.me {
                 Output::Session(id, SessionChange::Holds(holds))
             } else {
@@ -174,7 +190,7 @@ impl Relay {
         for task in tasks {
             let name = (task.run, task.place, task.offer);
             let floor = self.floors.get(&task.run.shard()).copied().unwrap_or(0);
-            if task.offer.epoch < floor || self.held.contains_key(&name) {
+            if task.offer.epoch < floor || self.held.knows(&name) {
                 continue;
             }
             if !self.homes.contains_key(&task.session) {
@@ -214,7 +230,7 @@ impl Relay {
             light: holding.light,
             needs: holding.needs.clone(),
         };
-        if !self.held.contains_key(&name) {
+        if !self.held.knows(&name) {
             self.lender.takes(session, from, &takes);
             let held = Held {
                 session,
@@ -225,20 +241,6 @@ impl Relay {
             };
             self.held.insert(name, held);
         }
-    }
-
-    /// What a session here holds, whoever owns the runs: who that is may just change.
-    fn holds_of(&self, id: SessionId) -> Vec<Holding> {
-        let held = self.held.iter().filter(|(_, held)| held.session == id);
-        let holding = |(name, held): (&Name, &Held)| Holding {
-            run: name.0,
-            place: name.1,
-            offer: name.2,
-            attempt: held.attempt,
-            light: held.takes.light,
-            needs: held.takes.needs.clone(),
-        };
-        held.map(holding).collect()
     }
 
     /// Ends here that were taken.

@@ -216,7 +216,9 @@ fn holding(task: &Task) -> Holding {
 }
 
 fn wants(priority: u8) -> Wants {
-    [(Arc::from("default"), priority)].into_iter().collect()
+    [((Arc::from("default"), priority), 8)]
+        .into_iter()
+        .collect()
 }
 
 #[test]

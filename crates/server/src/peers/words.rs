@@ -40,11 +40,14 @@ pub(super) fn encoded(word: Word) -> Vec<(Work, usize)> {
             one(Said::Session(Box::new(session)), size)
         }
         Word::Wants(wants) => {
-            let size = wants.keys().map(|queue| queue.len() + 8).sum();
-            let wants = wants.into_iter().map(|(queue, priority)| proto::Want {
-                queue: queue.to_string(),
-                priority: priority.into(),
-            });
+            let size = wants.keys().map(|(queue, _)| queue.len() + 12).sum();
+            let wants = wants
+                .into_iter()
+                .map(|((queue, priority), waits)| proto::Want {
+                    queue: queue.to_string(),
+                    priority: priority.into(),
+                    waits,
+                });
             let wants = wants.collect();
             one(Said::Wants(proto::Wants { wants }), size)
         }
@@ -215,7 +218,7 @@ pub(super) fn decoded(work: Work) -> Result<Option<Word>, Malformed> {
         Said::Wants(said) => {
             let wants = said.wants.into_iter().map(|want| {
                 let priority = u8::try_from(want.priority).unwrap_or(u8::MAX);
-                (Arc::from(want.queue), priority)
+                ((Arc::from(want.queue), priority), want.waits.max(1))
             });
             Word::Wants(wants.collect())
         }

@@ -75,6 +75,7 @@ fn between(name: &'static str, before: &(Counts, u64), after: &(Counts, u64)) ->
             shards: new.shards - old.shards,
             takes: new.takes - old.takes,
             offers: new.offers - old.offers,
+            last_offer_at: new.last_offer_at,
         },
         commits: after.1 - before.1,
     }

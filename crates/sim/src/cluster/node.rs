@@ -24,7 +24,7 @@ use crate::world::brief::{brief_input, brief_output};
 const BEATS: u32 = 5;
 
 /// How often a relay is told that time passes.
-const TICK: i64 = 1_000_000;
+const TICK: i64 = 100_000;
 
 /// Turns without progress after which a lane turns in circles.
 const SPINS: u32 = 1_000;
@@ -472,6 +472,7 @@ impl Cluster<'_> {
         for task in &tasks {
             self.trace(3, &task.offer.counter.to_le_bytes());
             self.counts.offers += 1;
+            self.counts.last_offer_at = self.now;
             let shard = task.run.shard();
             if !self.owners.is_of(shard, (at, life))
                 || !self.checks.is_epoch(shard, task.offer.epoch)

@@ -409,3 +409,16 @@ fn waiting_brings_work_of_a_low_priority_forward_and_it_says_so() {
     assert!(had.contains(&true) && had.len() < 10, "{had:?}");
     assert!(!had[0]);
 }
+
+#[test]
+fn what_waits_is_said_with_about_how_much_and_rises_with_its_age() {
+    let file = "workflow: w\nsteps:\n  a: { shell: 'true', queue: far, foreach: { x: '${{ range(5) }}' } }\n";
+    let mut world = World::without_worker(&[file]);
+    world.open(FAR, seat("far", 0), Vec::new());
+    world.started("w");
+    let wants = |world: &World| world.lane.demand.wants(world.now);
+    let of = |priority| [(("far".into(), priority), 8)].into_iter().collect();
+    assert_eq!(wants(&world), of(50));
+    world.seconds(61);
+    assert_eq!(wants(&world), of(51));
+}

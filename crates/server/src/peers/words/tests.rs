@@ -104,7 +104,7 @@ fn every_word_arrives_as_it_was_said() {
         of(SessionChange::Seat(seat(Queues::Others))),
         of(SessionChange::Unheard(queues)),
         of(SessionChange::Over),
-        Word::Wants([("far".into(), 50)].into_iter().collect()),
+        Word::Wants([(("far".into(), 50), 4)].into_iter().collect()),
         Word::Took(4, vec![(Shard(4_095), u64::MAX)]),
         Word::Holds(4, SessionId(7), vec![holding(1)]),
         Word::Told(4),
