@@ -227,7 +227,7 @@ fn legend(width: usize) -> Vec<Line> {
         (
             YELLOW,
             "░░░░",
-            "waits for a slot, lock, time, signal or people",
+            "waits for room, time, a signal or people",
         ),
         (CYAN, "████", "runs"),
         (RED, "▚▚▚▚", "fails"),

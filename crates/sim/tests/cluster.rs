@@ -7,7 +7,7 @@ use kapell_sim::{Sabotage, generate, play, play_broken};
 const SEEDS: u64 = 40;
 
 /// Seeds within which a broken promise is seen.
-const SOON: u64 = 60;
+const SOON: u64 = 160;
 
 /// What goes wrong with several nodes.
 const WORDS: &str = "

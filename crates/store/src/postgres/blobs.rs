@@ -307,9 +307,10 @@ impl BlobStore for PostgresBlobs {
             looked_at.push(hash);
         }
         let texts: Vec<Arc<str>> = looked_at.iter().map(refs::text).collect();
-        let referred = match texts.is_empty() {
-            true => Vec::new(),
-            false => store.blobs_referred(&texts)?,
+        let referred = if texts.is_empty() {
+            Vec::new()
+        } else {
+            store.blobs_referred(&texts)?
         };
         let going = looked_at.iter().zip(referred);
         let going: Vec<Vec<u8>> = going
