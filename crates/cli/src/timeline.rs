@@ -224,11 +224,7 @@ fn at(row: &Row<'_>) -> Option<String> {
 fn legend(width: usize) -> Vec<Line> {
     let signs = [
         (DIM, "····", "waits for steps"),
-        (
-            YELLOW,
-            "░░░░",
-            "waits for room, time, a signal or people",
-        ),
+        (YELLOW, "░░░░", "waits for room, time, a signal or people"),
         (CYAN, "████", "runs"),
         (RED, "▚▚▚▚", "fails"),
         (YELLOW, "▸", "critical path"),

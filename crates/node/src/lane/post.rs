@@ -2,7 +2,7 @@
 //!
 //! A message to an entity of this lane becomes part of the commit of what sends it. One to an entity of a shard
 //! that is not held here is written beside that commit, and waits in the store until the shard's owner has taken
-//! it: it reads what waits when it takes over a shard, each second, and when somebody says that there is
+//! it: it reads what waits when it takes over a shard, every two seconds, and when somebody says that there is
 //! something. What it takes is part of the same commit as the mark that says so, so each message is taken
 //! once, and those of one shard to another in the order in which they were sent.
 //!
@@ -23,7 +23,7 @@ use crate::request::{Answer, ReplyId};
 pub(crate) const MAIL: usize = 4_096;
 
 /// How often messages are looked for, where others may send some.
-const LOOK_MICROS: i64 = 1_000_000;
+const LOOK_MICROS: i64 = 2_000_000;
 
 /// Numbers of messages that one commit gives a shard.
 const NUMBERS: u64 = 1 << 20;

@@ -164,7 +164,7 @@ fn a_shard_that_another_took_is_missed_with_the_next_commit() {
 }
 
 #[test]
-fn messages_are_looked_for_each_second() {
+fn messages_are_looked_for_every_two_seconds() {
     let locked = "workflow: w\nsteps:\n  a: { shell: 'true', locks: [{ name: db }] }\n";
     let (mut one, mut two) = two(locked);
     let lock = EntityKey::Lock {
@@ -176,8 +176,8 @@ fn messages_are_looked_for_each_second() {
     two.own(take(ShardSet::all().without(&of("w"))));
     one.started("w");
     assert_eq!(one.offers.len(), 0, "the lock is asked for by mail");
-    two.pass(1_000_000);
-    one.pass(1_000_000);
+    two.pass(2_000_000);
+    one.pass(2_000_000);
     assert_eq!(one.offers.len(), 1);
 }
 
