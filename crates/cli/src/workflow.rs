@@ -21,7 +21,7 @@ use crate::session::{self, Need};
 use crate::{Ended, Exit, deploy, words};
 
 /// Takes an override back.
-const DEFAULT: &str = "default";
+pub(crate) const DEFAULT: &str = "default";
 
 pub(crate) fn workflow(command: &Workflow, config: &Config, printer: &mut Printer) -> Ended {
     match command {
@@ -117,15 +117,14 @@ fn paused(some: &WorkflowSome, pause: bool, config: &Config, printer: &mut Print
 }
 
 fn settings(set: &WorkflowSet, config: &Config) -> Result<WorkflowChange, Error> {
-    let strategy = match set.strategy.as_deref() {
-        None => None,
-        Some(DEFAULT) => Some(None),
-        Some(name) => Some(Some(StrategyView {
-            mode: mode(name)?,
+    let strategy = set.strategy.as_deref().map(|name| {
+        // The other name is `default`.
+        StrategyMode::named(name).map(|mode| StrategyView {
+            mode,
             limit: set.limit,
             total: set.total,
-        })),
-    };
+        })
+    });
     let owner = set
         .owner
         .as_ref()
@@ -171,14 +170,6 @@ fn kept(set: &WorkflowSet) -> Result<Option<RetentionChange>, Error> {
         }
     };
     Ok((age.is_some() || runs.is_some()).then_some(RetentionChange { age, runs }))
-}
-
-fn mode(name: &str) -> Result<StrategyMode, Error> {
-    serde_json::from_value(name.into()).map_err(|_| {
-        Error::new(ErrorCode::BadRequest, format!("`{name}` is no strategy")).hint(
-            "one of parallel, sequential, strict_sequential, first_only, last_only, serial_latest, or `default`",
-        )
-    })
 }
 
 fn said(view: &WorkflowView, json: bool, printer: &mut Printer) -> Ended {

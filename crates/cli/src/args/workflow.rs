@@ -2,7 +2,11 @@
 
 use std::path::PathBuf;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand, ValueEnum};
+use kapell_model::spec::StrategyMode;
+
+use crate::workflow::DEFAULT;
 
 /// `deploy`
 #[derive(Args)]
@@ -180,15 +184,9 @@ pub(crate) struct WorkflowActivate {
 }
 
 /// What `--strategy` takes.
-const STRATEGIES: [&str; 7] = [
-    "parallel",
-    "sequential",
-    "strict_sequential",
-    "first_only",
-    "last_only",
-    "serial_latest",
-    "default",
-];
+fn strategies() -> PossibleValuesParser {
+    StrategyMode::NAMES.into_iter().chain([DEFAULT]).into()
+}
 
 /// `workflow set`
 #[derive(Args)]
@@ -199,7 +197,7 @@ pub(crate) struct WorkflowSet {
     #[arg(long, value_name = "NAME")]
     pub(crate) owner: Option<String>,
     /// Which runs go at once; `default` is what the definition says
-    #[arg(long, value_name = "MODE", value_parser = STRATEGIES)]
+    #[arg(long, value_name = "MODE", value_parser = strategies())]
     pub(crate) strategy: Option<String>,
     /// Active runs of one key, with `--strategy parallel`
     #[arg(long, value_name = "NUMBER", requires = "strategy")]

@@ -2,6 +2,7 @@
 
 use super::{Key, Others, Section, Shape};
 use crate::limits;
+use crate::spec::StrategyMode;
 
 pub(crate) static PARAM: Section = Section {
     name: "a parameter",
@@ -55,7 +56,7 @@ pub(crate) static STRATEGY: Section = Section {
     example: "strategy: { mode: parallel, limit: 2, key: \"${{ params.customer }}\" }\n",
     others: Others::Refused,
     keys: &[
-        Key::new("mode", Shape::Choice(&["parallel", "sequential", "strict_sequential", "first_only", "last_only", "serial_latest"]), "`parallel`: at once below the limit, else waits its turn. `sequential`: one at a time. `strict_sequential`: and a failed run blocks the queue. `first_only`: discarded while one is active. `last_only`: the newest replaces the active one. `serial_latest`: the active one is left alone, of those waiting only the newest stays.").default("parallel"),
+        Key::new("mode", Shape::Choice(&StrategyMode::NAMES), "`parallel`: at once below the limit, else waits its turn. `sequential`: one at a time. `strict_sequential`: and a failed run blocks the queue. `first_only`: discarded while one is active. `last_only`: the newest replaces the active one. `serial_latest`: the active one is left alone, of those waiting only the newest stays.").default("parallel"),
         Key::new("limit", Shape::Int(1, 1_000_000), "Active runs of one key under `parallel`.").default("no limit"),
         Key::new("total", Shape::Int(1, 1_000_000), "Active runs over all keys.").default("no limit"),
         Key::new("key", Shape::Expression, "One queue for each value; over `params` and `run`."),

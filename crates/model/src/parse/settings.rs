@@ -287,17 +287,9 @@ impl Context<'_> {
         let Some(fields) = self.fields(node, &language::STRATEGY) else {
             return Strategy::default();
         };
-        let modes = [
-            ("parallel", StrategyMode::Parallel),
-            ("sequential", StrategyMode::Sequential),
-            ("strict_sequential", StrategyMode::StrictSequential),
-            ("first_only", StrategyMode::FirstOnly),
-            ("last_only", StrategyMode::LastOnly),
-            ("serial_latest", StrategyMode::SerialLatest),
-        ];
         let mode = fields
             .get("mode")
-            .and_then(|node| self.choice(node, "mode", &modes))
+            .and_then(|node| self.choice(node, "mode", &StrategyMode::ALL))
             .unwrap_or_default();
         if let Some(limit) = fields.entry("limit").filter(|_| !mode.takes_limit()) {
             self.error_hint(

@@ -94,6 +94,35 @@ pub enum StrategyMode {
     SerialLatest,
 }
 
+impl StrategyMode {
+    /// All of them as they are written.
+    pub const ALL: [(&'static str, Self); 6] = [
+        ("parallel", Self::Parallel),
+        ("sequential", Self::Sequential),
+        ("strict_sequential", Self::StrictSequential),
+        ("first_only", Self::FirstOnly),
+        ("last_only", Self::LastOnly),
+        ("serial_latest", Self::SerialLatest),
+    ];
+
+    /// Their names.
+    pub const NAMES: [&'static str; 6] = {
+        let mut names = [""; 6];
+        let mut place = 0;
+        while place < names.len() {
+            names[place] = Self::ALL[place].0;
+            place += 1;
+        }
+        names
+    };
+
+    /// The one of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|(known, _)| *known == name).map(|(_, mode)| mode)
+    }
+}
+
 /// Bursts of starts become the last of them.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Debounce {

@@ -1,5 +1,6 @@
 //! A random workflow: its settings, its graphs, and what its steps may refer to.
 
+use kapell_model::spec::StrategyMode;
 use serde_json::{Map, Value, json};
 
 use crate::rng::Rng;
@@ -115,14 +116,7 @@ impl<'a> Writer<'a> {
     }
 
     pub(super) fn strategy(&mut self) -> Value {
-        let mode = *self.rng.pick(&[
-            "parallel",
-            "sequential",
-            "strict_sequential",
-            "first_only",
-            "last_only",
-            "serial_latest",
-        ]);
+        let mode = *self.rng.pick(&StrategyMode::NAMES);
         let mut strategy = Fields::new();
         strategy.insert("mode".into(), json!(mode));
         if mode == "parallel" && self.rng.chance(700) {
