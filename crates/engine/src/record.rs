@@ -184,6 +184,14 @@ impl<'p> Fold<'p> {
                     }));
                 }
             }
+            Fact::ForeachStopped(stopped) => {
+                if let Some(items) = self
+                    .step(stopped.unit.into())
+                    .and_then(|step| step.items.as_mut())
+                {
+                    items.enough |= stopped.enough;
+                }
+            }
             Fact::ItemsEnded(items) => self.items_ended(
                 items.unit.into(),
                 items.from,

@@ -65,6 +65,8 @@ pub const LOG_BUFFER_BYTES: usize = 32 << 20;
 pub const HTTP_BODY_BYTES: u64 = 64 << 20;
 /// Inputs in one commit.
 pub const COMMIT_INPUTS: usize = 4_096;
+/// Inputs for which a second commit waits at the store while one is under way.
+pub const COMMIT_FOLLOWS: usize = 256;
 /// Bytes of events in one commit.
 pub const COMMIT_BYTES: usize = 1 << 20;
 /// Items rendered and granted at once.

@@ -88,8 +88,11 @@ enum Message {
     Stop,
 }
 
-enum Write {
-    Commit(Arc<Commit>, Vec<(BlobRef, Vec<u8>)>),
+/// A commit for the store.
+struct Write {
+    commit: Arc<Commit>,
+    contents: Vec<(BlobRef, Vec<u8>)>,
+    follows: bool,
 }
 
 /// A node in this process. Cheap to clone.
@@ -411,16 +414,18 @@ impl Loop {
                 from.recv_timeout(wait)
             };
             match first {
-                Ok(message) => self.take(message),
+                Ok(message) => self.hear(message),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             self.look_at_lease();
             for message in from.try_iter().take(TAKEN) {
-                self.take(message);
+                self.hear(message);
             }
             let now = clock::now();
             if now >= self.lane.next_tick() {
+                // The store may have nothing to do, and a tick takes more of what waits.
+                self.flush();
                 self.lane.on(now, Input::Tick);
             }
             self.flush();
@@ -441,6 +446,15 @@ impl Loop {
             && until.is_over()
         {
             self.lane.on(clock::now(), Input::Own(Box::new(Own::Stop)));
+        }
+    }
+
+    /// Takes a message. When a commit has ended the store may wait for what is decided already.
+    fn hear(&mut self, message: Message) {
+        let committed = matches!(message, Message::Input(Input::Committed(_)));
+        self.take(message);
+        if committed {
+            self.flush();
         }
     }
 
@@ -485,9 +499,17 @@ impl Loop {
         self.metrics.store_full.store(full, Ordering::Relaxed);
         for output in outputs {
             match output {
-                Output::Commit(commit, blobs) => {
+                Output::Commit {
+                    commit,
+                    contents,
+                    follows,
+                } => {
                     // A writer that is gone ends the process with the lane.
-                    let _ = self.to_writer.send(Write::Commit(commit, blobs));
+                    let _ = self.to_writer.send(Write {
+                        commit,
+                        contents,
+                        follows,
+                    });
                 }
                 Output::Offer(tasks) => {
                     if !self.stopping {
@@ -547,16 +569,24 @@ fn write(
     (store, blobs): (&dyn Store, &dyn Blobs),
     metrics: &Metrics,
 ) {
-    while let Ok(Write::Commit(commit, contents)) = writes.recv() {
-        let watch = clock::Stopwatch::start();
-        let result = perform::commit(store, blobs, &contents, &commit);
-        metrics.commit.observe_duration(watch.elapsed());
-        metrics
-            .commit_entities
-            .observe(commit.entities.len() as u64);
-        if result.is_err() {
-            metrics.commit_failures.fetch_add(1, Ordering::Relaxed);
-        }
+    let mut failed = false;
+    while let Ok(write) = writes.recv() {
+        let commit = write.commit;
+        let result = if failed && write.follows {
+            Err(perform::follows_failed())
+        } else {
+            let watch = clock::Stopwatch::start();
+            let result = perform::commit(store, blobs, &write.contents, &commit);
+            metrics.commit.observe_duration(watch.elapsed());
+            metrics
+                .commit_entities
+                .observe(commit.entities.len() as u64);
+            failed = result.is_err();
+            metrics
+                .commit_failures
+                .fetch_add(u64::from(failed), Ordering::Relaxed);
+            result
+        };
         if answers
             .send(Message::Input(Input::Committed(result)))
             .is_err()

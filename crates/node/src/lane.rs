@@ -5,6 +5,9 @@
 //!           (the next batch is decided while this one commits)
 //! ```
 //!
+//! Under load a second commit waits at the store for the end of the first, so that the store is never idle: it
+//! *follows* it, and whoever commits refuses it if that one failed.
+//!
 //! [`Lane::on`] takes one [`Input`] and returns nothing; [`Lane::flush`] grants work, seals the open
 //! batch if no commit is under way, and gives all [`Output`]s gathered since.
 //!
@@ -27,6 +30,7 @@ use kapell_engine::{Message, Ref, Run};
 use kapell_expr::BlobRef;
 use kapell_model::{
     EntityKey, Error, ErrorCode, NodeId, Offer, RunId, RunStatus, SessionId, Shard, ShardSet, Time,
+    limits,
 };
 use kapell_store::{Commit, Lease, Mail};
 
@@ -176,8 +180,16 @@ pub enum Output {
     FindHeard,
     /// Find messages to entities of these shards; answer [`Input::Mail`].
     FindMail(ShardSet),
-    /// Commit; answer [`Input::Committed`].
-    Commit(Arc<Commit>, Vec<(BlobRef, Vec<u8>)>),
+    /// Store contents and commit, after the commit before has ended; answer [`Input::Committed`], in order.
+    Commit {
+        /// What to commit.
+        commit: Arc<Commit>,
+        /// What to store before.
+        contents: Vec<(BlobRef, Vec<u8>)>,
+        /// It is made on top of the one before: if that one failed, for whatever reason, it must not be tried
+        /// and fails too.
+        follows: bool,
+    },
     /// Hand out attempts.
     Offer(Vec<Task>),
     /// Stop attempts.
@@ -298,7 +310,10 @@ pub struct Lane {
     open: Batch,
     /// Inputs that must be taken before the open batch may be sealed.
     holds: usize,
-    committing: Option<Committing>,
+    /// Commits under way, the first of them at the store.
+    committing: VecDeque<Committing>,
+    /// Inputs that make a second commit while one is under way.
+    follow_inputs: usize,
     /// Reports that wait for the next batch.
     reports: VecDeque<VecDeque<Report>>,
     /// Requests that wait: what is under way goes before what is new.
@@ -364,7 +379,8 @@ impl Lane {
             held: Held::default(),
             open: Batch::default(),
             holds: 0,
-            committing: None,
+            committing: VecDeque::new(),
+            follow_inputs: limits::COMMIT_FOLLOWS,
             reports: VecDeque::new(),
             requests: VecDeque::new(),
             passed: 0,
@@ -382,6 +398,12 @@ impl Lane {
         };
         lane.recover();
         lane
+    }
+
+    /// A second commit is made once it has so many inputs, at least 1, and as many as the one under way:
+    /// simulations, which have few, ask for fewer than [`limits::COMMIT_FOLLOWS`].
+    pub fn follow_after(&mut self, inputs: usize) {
+        self.follow_inputs = inputs.max(1);
     }
 
     /// Everything is asked for anew.
@@ -483,7 +505,7 @@ impl Lane {
 
     /// True if nothing is under way or waits: for tests and for a clean stop.
     pub fn is_quiet(&self) -> bool {
-        self.committing.is_none()
+        self.committing.is_empty()
             && self.open.is_empty()
             && self.reports.is_empty()
             && self.requests.is_empty()

@@ -249,7 +249,7 @@ pub fn read(
         }
         Output::FindMail(shards) => Input::Mail(store.mail(&shards, MAIL)),
         Output::FindHeard => Input::Heard(find_heard(store)),
-        Output::Commit(..)
+        Output::Commit { .. }
         | Output::Holds(_)
         | Output::Offer(_)
         | Output::Stop(_)
@@ -333,6 +333,11 @@ fn find_heard(store: &dyn Store) -> Result<Vec<EntityKey>> {
             finished.then_some(key)
         }));
     }
+}
+
+/// What becomes of a commit that follows one that failed.
+pub fn follows_failed() -> Error {
+    Error::Unavailable("the commit before it failed".to_owned())
 }
 
 /// Stores contents, then commits. A content that cannot be stored fails the commit.

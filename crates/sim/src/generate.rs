@@ -151,6 +151,7 @@ fn knobs(rng: &mut Rng) -> Knobs {
         lost: *rng.pick(&[0, 0, 20, 100]),
         big: *rng.pick(&[0, 0, 50, 300]),
         late: *rng.pick(&[0, 0, 0, 30, 200]),
+        follow: *rng.pick(&[0, 1, 1, 2, 10]),
     }
 }
 

@@ -25,6 +25,7 @@ pub mod shrink;
 mod versions;
 pub mod worker;
 pub mod world;
+mod writer;
 
 pub use scenario::Scenario;
 pub use world::{Failure, Outcome, Sabotage, play, play_broken};

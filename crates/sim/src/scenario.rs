@@ -434,4 +434,7 @@ pub struct Knobs {
     /// Reports that come late: up to two minutes, and after later ones.
     #[serde(default)]
     pub late: u64,
+    /// Inputs for which a second commit is made while one is under way; 0: as many as in real life.
+    #[serde(default)]
+    pub follow: usize,
 }

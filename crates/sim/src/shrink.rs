@@ -112,6 +112,7 @@ impl Shrinker {
         self.attempt(|scenario| scenario.knobs.lost = 0);
         self.attempt(|scenario| scenario.knobs.big = 0);
         self.attempt(|scenario| scenario.knobs.fails = 0);
+        self.attempt(|scenario| scenario.knobs.follow = 0);
     }
 }
 

@@ -35,6 +35,7 @@ use crate::rng::{Rng, mix};
 use crate::scenario::{Ask, Fate, Scenario};
 use crate::versions::version_row;
 use crate::worker::{Act, Alarm, Around, Worker};
+use crate::writer::Writer;
 
 /// The namespace of every workflow.
 pub const NAMESPACE: &str = "sim";
@@ -92,6 +93,7 @@ enum Happening {
     Land(u64, Arc<Commit>, Vec<(BlobRef, Vec<u8>)>, Option<Fate>),
     LateLand(Arc<Commit>, Vec<(BlobRef, Vec<u8>)>),
     ToLane(u64, Box<Input>),
+    Committed(u64, kapell_store::Result<()>),
     Tasks(u64, Vec<(RunId, Place, Offer)>),
     Stops(u64, Vec<(RunId, Place, Offer)>),
     Alarm(u64, Alarm),
@@ -127,6 +129,7 @@ struct World<'a> {
     blobs: MemoryBlobs,
     plans: Plans,
     lane: Option<Lane>,
+    writer: Writer,
     life: u64,
     flush_at: Option<i64>,
     wake_at: Option<i64>,
@@ -216,6 +219,7 @@ impl<'a> World<'a> {
             blobs: MemoryBlobs::default(),
             plans: Plans::default(),
             lane: None,
+            writer: Writer::default(),
             life: 0,
             flush_at: None,
             wake_at: None,
@@ -372,6 +376,13 @@ impl<'a> World<'a> {
             Happening::ToLane(life, input) => {
                 if life == self.life {
                     self.give_lane(*input);
+                }
+            }
+            Happening::Committed(life, result) => {
+                if life == self.life && self.lane.is_some() {
+                    let next = self.writer.ended(result.is_err());
+                    self.give_lane(Input::Committed(result));
+                    self.write(next);
                 }
             }
             Happening::Tasks(life, tasks) => {

@@ -213,6 +213,9 @@ pub struct RunReopened {
     /// It waits for its run queue first.
     #[prost(bool, tag = "4")]
     pub queued: bool,
+    /// Items that a person skipped stay so. Before this was known they started again.
+    #[prost(bool, tag = "5")]
+    pub keeps_skipped: bool,
 }
 
 /// See [`super::Fact::StepsEnded`].

@@ -41,12 +41,12 @@ impl Fold<'_> {
             }
         }
         if again.is_empty() {
-            self.reset_scope(0);
+            self.reset_scope(0, reopened.keeps_skipped);
         }
     }
 
     /// Units that did not succeed start again.
-    fn reset_scope(&mut self, number: u32) {
+    fn reset_scope(&mut self, number: u32, keeps_skipped: bool) {
         let Some(scope) = self.scopes.get_mut(&number) else {
             return;
         };
@@ -63,7 +63,7 @@ impl Fold<'_> {
             step.unit.again();
             if let Some(items) = &mut step.items {
                 step.unit.status = StepStatus::Running;
-                items.again(&mut inside);
+                items.again(keeps_skipped, &mut inside);
             } else if !step.unit.inner.is_empty() {
                 step.unit.status = StepStatus::Running;
                 inside.extend(&step.unit.inner);
@@ -83,7 +83,7 @@ impl Fold<'_> {
             self.drop_scope(number);
         }
         for number in inside {
-            self.reset_scope(number);
+            self.reset_scope(number, keeps_skipped);
         }
     }
 }

@@ -58,6 +58,8 @@ pub(super) struct ItemsFold {
     pub(super) lists: Vec<Value>,
     pub(super) kept: BTreeMap<u32, UnitFold>,
     pub(super) beyond: usize,
+    /// `stop_when` held.
+    pub(super) enough: bool,
 }
 
 impl ScopeFold {
@@ -87,11 +89,15 @@ impl ItemsFold {
         Some(self.kept.entry(item).or_default())
     }
 
-    pub(super) fn again(&mut self, inside: &mut Vec<u32>) {
+    /// What did not succeed starts again; with `keeps_skipped`, without what a person skipped.
+    pub(super) fn again(&mut self, keeps_skipped: bool, inside: &mut Vec<u32>) {
         let pending = StepStatus::Pending.number();
+        let kept = keeps_skipped && !self.enough;
+        self.enough = false;
         for (item, known) in self.statuses.iter_mut().enumerate() {
             let status = StepStatus::from_number(*known).unwrap_or_default();
-            if status.ended() && !status.good() {
+            let stays = kept && status == StepStatus::Skipped;
+            if status.ended() && !status.good() && !stays {
                 *known = pending;
                 let item = u32::try_from(item).unwrap_or(u32::MAX);
                 if let Some(unit) = self.kept.get_mut(&item) {

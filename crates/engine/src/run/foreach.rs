@@ -200,7 +200,7 @@ impl Decider<'_> {
             self.end_started(place, stop, error);
             return Ok(());
         }
-        if foreach.enough || foreach.good >= foreach.min_success {
+        if foreach.reached() {
             self.end(place, StepStatus::Succeeded, Value::Null, None);
             return Ok(());
         }

@@ -202,6 +202,7 @@ impl Decider<'_> {
             again,
             timeout,
             queued: true,
+            keeps_skipped: true,
         }));
         self.tell_trigger_it_goes_on();
         // Also if it went past its queue before: another rule may count by now.

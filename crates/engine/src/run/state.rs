@@ -216,6 +216,8 @@ pub struct ForeachState {
     pub bad: u32,
     /// Items that ended otherwise.
     pub other: u32,
+    /// Those of them that a person or `stop_when` skipped.
+    pub skipped: u32,
     /// No more items start.
     pub stopped: bool,
     /// `stop_when` held: what is left is skipped, and it succeeds.
@@ -259,6 +261,12 @@ impl ForeachState {
     /// True once every item has ended.
     pub fn ended(&self) -> bool {
         self.good + self.bad + self.other >= self.count
+    }
+
+    /// True if so many items succeeded as had to: one that was skipped counts, as a step does for those
+    /// that need it.
+    pub fn reached(&self) -> bool {
+        self.enough || self.good + self.skipped >= self.min_success
     }
 
     /// True once so many items failed that it cannot succeed.
@@ -498,4 +506,4 @@ impl State {
 }
 
 /// Changes whenever the layout of [`State`] does.
-const SNAPSHOT_LAYOUT: u8 = 6;
+const SNAPSHOT_LAYOUT: u8 = 7;

@@ -19,6 +19,9 @@ use crate::rows;
 use super::post::marks;
 use super::{Committing, Lane, Output, SHORT_RUNS, StepsEnded, ToEntity, full};
 
+/// Commits under way: one at the store, one that waits for it.
+const COMMITS: usize = 2;
+
 /// The outcome of a commit is not known.
 pub(crate) fn unconfirmed() -> Error {
     Error::new(
@@ -39,14 +42,15 @@ impl Lane {
     /// returns what is to be done.
     pub fn flush(&mut self, now: Time) -> Vec<Output> {
         self.now = now;
-        if self.broken && self.committing.is_none() {
+        if self.broken && self.committing.is_empty() {
             self.broken = false;
-            self.reset(Batch::default(), &self.void());
+            self.reset(None, &self.void());
         }
-        while self.committing.is_none() && self.holds == 0 && !self.broken {
+        while self.holds == 0 && !self.broken {
+            // Also while a commit is under way: the next one then starts as soon as it has ended.
             self.dispatch();
             self.post();
-            if self.holds > 0 || self.open.is_empty() {
+            if self.holds > 0 || !self.may_seal() {
                 break;
             }
             // A batch that writes nothing is over at once, and the next may wait already.
@@ -197,6 +201,23 @@ impl Lane {
         granted
     }
 
+    /// True if the open batch is to be made a commit now. A second one follows the one under way if it is as big:
+    /// small ones cost the store more each. What only reads is told once all is durable that it may have seen.
+    fn may_seal(&self) -> bool {
+        let Some(last) = self.committing.back() else {
+            return !self.open.is_empty();
+        };
+        let big = self.open.inputs >= self.follow_inputs.max(last.batch.inputs) || self.is_full();
+        self.committing.len() < COMMITS && big && !self.open.is_read_only()
+    }
+
+    /// True if a commit under way or the open batch writes this entity.
+    pub(super) fn is_written(&self, key: &EntityKey) -> bool {
+        let under = self.committing.iter().map(|under| &under.batch);
+        let mut batches = under.chain([&self.open]);
+        batches.any(|batch| batch.touched.contains_key(key))
+    }
+
     /// Makes the open batch one commit.
     pub(super) fn seal(&mut self) {
         if self.open.is_empty() {
@@ -212,9 +233,15 @@ impl Lane {
         let steps = self.steps_ended(&batch);
         let (commit, ended) = self.commit_of(&mut batch);
         let commit = Arc::new(commit);
-        let blobs = std::mem::take(&mut batch.blobs);
-        self.out.push(Output::Commit(commit.clone(), blobs));
-        self.committing = Some(Committing {
+        let contents = std::mem::take(&mut batch.blobs);
+        // Before what follows from the commit before: the store has nothing to do until then.
+        let output = Output::Commit {
+            commit: commit.clone(),
+            contents,
+            follows: !self.committing.is_empty(),
+        };
+        self.out.insert(0, output);
+        self.committing.push_back(Committing {
             batch,
             commit,
             steps,
@@ -332,12 +359,10 @@ impl Lane {
         if self.owns.is_stale() {
             return;
         }
-        let Some(committing) = self.committing.take() else {
+        let Some(committing) = self.committing.pop_front() else {
             return;
         };
-        if self.is_leaving() {
-            self.give_away();
-        }
+        self.commit_ended(result.is_ok());
         match result {
             Ok(()) => {
                 self.has_room();
@@ -351,7 +376,7 @@ impl Lane {
                         matches!(&slot.entity, Entity::Run(run) if run.state.ended())
                             && slot.asked.is_empty()
                     });
-                    if over && !self.open.touched.contains_key(&key) {
+                    if over && !self.is_written(&key) {
                         self.drop_slot(&key);
                     }
                 }
@@ -359,11 +384,11 @@ impl Lane {
             }
             Err(kapell_store::Error::Full(error)) => {
                 self.no_room(&error);
-                self.reset(committing.batch, &full::refusal());
+                self.reset(Some(committing.batch), &full::refusal());
             }
             Err(error) => {
                 tracing::error!(%error, "a commit failed; reading everything again");
-                self.reset(committing.batch, &unconfirmed());
+                self.reset(Some(committing.batch), &unconfirmed());
             }
         }
     }
@@ -379,10 +404,13 @@ impl Lane {
 
     /// Drops all memory: what was decided on top of a commit that may not have landed is void. Clients
     /// that wait are told the error.
-    pub(super) fn reset(&mut self, failed: Batch, error: &Error) {
+    pub(super) fn reset(&mut self, failed: Option<Batch>, error: &Error) {
+        self.owns.give_up(self.committing.len());
+        let following = self.committing.drain(..).map(|under| under.batch);
         let open = std::mem::take(&mut self.open);
+        let batches: Vec<Batch> = failed.into_iter().chain(following).chain([open]).collect();
         let mut reports = Vec::new();
-        for batch in [failed, open] {
+        for batch in batches {
             for (reply, _) in batch.replies {
                 self.out.push(Output::Reply(reply, Err(error.clone())));
             }

@@ -27,7 +27,7 @@ impl Lane {
 
     /// True if the lane may end: nothing is under way, or what is cannot be written.
     pub fn may_stop(&self) -> bool {
-        self.is_quiet() || self.store_is_full() && self.committing.is_none()
+        self.is_quiet() || self.store_is_full() && self.committing.is_empty()
     }
 
     pub(super) fn refuse_for_room(&mut self, reply: ReplyId) {

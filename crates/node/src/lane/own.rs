@@ -38,8 +38,9 @@ pub(super) struct Owns {
     taking: Option<(ShardSet, Vec<NodeId>)>,
     asked: bool,
     giving: Option<ShardSet>,
-    /// Let go of: to be given away once the commit under way is over.
+    /// Let go of: to be given away once so many commits under way are over.
     leaving: Vec<Lease>,
+    leaving_after: usize,
     /// Answers to come of commits that nobody waits for.
     stale_commits: usize,
 }
@@ -62,6 +63,11 @@ impl Owns {
     pub(super) fn gives(&self, shard: Shard) -> bool {
         let giving = self.giving.as_ref();
         giving.is_some_and(|shards| shards.contains(shard))
+    }
+
+    /// Nobody waits for the answers to so many commits.
+    pub(super) fn give_up(&mut self, commits: usize) {
+        self.stale_commits += commits;
     }
 
     /// True if the answer to a commit is of one that nobody waits for.
@@ -184,7 +190,12 @@ impl Lane {
 
     /// Gives shards away at a moment when nothing about them is open.
     pub(super) fn let_go(&mut self) {
-        if self.holds > 0 || !self.open.is_empty() || self.recovering || self.broken {
+        if self.holds > 0
+            || !self.open.is_empty()
+            || self.recovering
+            || self.broken
+            || self.is_leaving()
+        {
             return;
         }
         let Some(shards) = self.owns.giving.take() else {
@@ -235,13 +246,26 @@ impl Lane {
             .extract_if(.., |shard, _| shards.contains(*shard));
         self.owns.leaving = leases.map(|(_, lease)| lease).collect();
         self.owns.shards = self.owns.shards.without(&shards);
-        if self.committing.is_none() {
+        self.owns.leaving_after = self.committing.len();
+        if self.committing.is_empty() {
+            self.give_away();
+        }
+    }
+
+    /// A commit has ended: once it is the last that may be about what was let go of, that is given away. What
+    /// follows a commit that failed does not land.
+    pub(super) fn commit_ended(&mut self, landed: bool) {
+        if self.owns.leaving.is_empty() {
+            return;
+        }
+        self.owns.leaving_after -= 1;
+        if self.owns.leaving_after == 0 || !landed {
             self.give_away();
         }
     }
 
     /// What was let go of is nobody's from now on.
-    pub(super) fn give_away(&mut self) {
+    fn give_away(&mut self) {
         let leaving = std::mem::take(&mut self.owns.leaving);
         if leaving.is_empty() {
             self.tell_held();
@@ -250,8 +274,8 @@ impl Lane {
         }
     }
 
-    /// True if shards wait for the end of the commit under way to be given away.
-    pub(super) fn is_leaving(&self) -> bool {
+    /// True if shards wait for the end of commits under way to be given away.
+    fn is_leaving(&self) -> bool {
         !self.owns.leaving.is_empty()
     }
 
@@ -270,12 +294,12 @@ impl Lane {
     fn stop(&mut self) {
         // Others may own them before this one does again: then it is told anew what workers hold.
         self.held.forget(&ShardSet::all(), &mut self.seats);
+        let stale_commits = self.owns.stale_commits;
         self.owns = Owns {
-            stale_commits: self.owns.stale_commits + usize::from(self.committing.is_some()),
+            stale_commits,
             ..Owns::new(false)
         };
-        let failed = self.committing.take().map(|under| under.batch);
-        self.reset(failed.unwrap_or_default(), &commit::unconfirmed());
+        self.reset(None, &commit::unconfirmed());
         self.tell_held();
     }
 }

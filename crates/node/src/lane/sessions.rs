@@ -88,7 +88,7 @@ impl Lane {
     fn attach(&mut self, session: SessionId, holds: Vec<Holding>) {
         let mut runs = BTreeSet::new();
         for holding in holds {
-            if !self.leases.contains_key(&holding.run.shard()) {
+            if !self.owned().contains(holding.run.shard()) {
                 // Another node's run, which hears of it there.
                 continue;
             }

@@ -10,6 +10,7 @@ use crate::perform::{self, Plans};
 use crate::request::StartRun;
 
 mod fairness;
+mod follows;
 mod full;
 mod queues;
 mod quotas;
@@ -50,6 +51,8 @@ struct World {
     /// Shards that another lane has.
     foreign: ShardSet,
     hung: Vec<Arc<Commit>>,
+    /// Which of them follow the one before.
+    follows: Vec<bool>,
     unread: Vec<Output>,
     offers: Vec<Task>,
     stops: Vec<(RunId, Place, Offer)>,
@@ -123,6 +126,7 @@ impl World {
             holds: Vec::new(),
             foreign: ShardSet::default(),
             hung: Vec::new(),
+            follows: Vec::new(),
             unread: Vec::new(),
             offers: Vec::new(),
             stops: Vec::new(),
@@ -152,8 +156,15 @@ impl World {
 
     fn output(&mut self, output: Output) {
         match output {
-            Output::Commit(commit, contents) => match self.commits {
-                Commits::Hang => self.hung.push(commit),
+            Output::Commit {
+                commit,
+                contents,
+                follows,
+            } => match self.commits {
+                Commits::Hang => {
+                    self.hung.push(commit);
+                    self.follows.push(follows);
+                }
                 Commits::Land => {
                     let result = perform::commit(&self.store, &NoBlobs, &contents, &commit);
                     self.lane.on(self.now, Input::Committed(result));

@@ -53,11 +53,6 @@ impl Lane {
 
     /// Idle entities leave memory; the store knows when they must come back.
     pub(super) fn evict(&mut self) {
-        let writing = self.committing.as_ref().map(|under| &under.batch.touched);
-        let is_written = |key: &EntityKey| {
-            self.open.touched.contains_key(key)
-                || writing.is_some_and(|touched| touched.contains_key(key))
-        };
         let before = self.now.0 - self.config.idle_micros;
         self.ahead.forget_unused(Time(before));
         let horizon = Time(self.now.0 + 2 * HORIZON_MICROS);
@@ -70,7 +65,7 @@ impl Lane {
                     && !self.counting.contains_key(*key)
                     && !slot.entity.is_busy()
                     && slot.timer.is_none_or(|at| at > horizon)
-                    && !is_written(key)
+                    && !self.is_written(key)
             })
             .map(|(key, _)| key.clone())
             .collect();

@@ -19,7 +19,7 @@ use super::usage::{Taken, Usage};
 pub(crate) type Name = (RunId, Place, Offer);
 
 /// Attempts that start nothing, in flight at one worker.
-const LIGHT_WINDOW: usize = 4_096;
+const LIGHT_WINDOW: usize = 16_384;
 
 /// What a worker says of itself. Kept in the store under [`super::stored`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -425,6 +425,7 @@ impl Shadow {
         };
         let name = self.name(place);
         let (mut good, mut bad, mut other, mut open) = (0_u32, 0_u32, 0_u32, 0_u32);
+        let mut skipped = 0_u32;
         for (index, page) in foreach.pages.iter().enumerate() {
             for offset in 0..foreach.page_len(index) {
                 let item = u32::try_from(index * limits::FOREACH_PAGE + offset).unwrap_or(u32::MAX);
@@ -436,7 +437,10 @@ impl Shadow {
                     Page::Open { units, .. } => match units[offset].status {
                         unit if unit.good() => good += 1,
                         StepStatus::Failed | StepStatus::TimedOut => bad += 1,
-                        unit if unit.ended() => other += 1,
+                        unit if unit.ended() => {
+                            other += 1;
+                            skipped += u32::from(unit == StepStatus::Skipped);
+                        }
                         _ => open += 1,
                     },
                 }
@@ -457,11 +461,14 @@ impl Shadow {
                 format!("{name} ends {status} with {open} open items"),
             );
         }
-        let enough = foreach.enough || good >= foreach.min_success;
+        let enough = foreach.enough || good + skipped >= foreach.min_success;
         match status {
             StepStatus::Succeeded if !enough => wrong(
                 "items",
-                format!("{name} succeeds with {good} of {}", foreach.min_success),
+                format!(
+                    "{name} succeeds with {good} and {skipped} skipped of {}",
+                    foreach.min_success
+                ),
             ),
             StepStatus::Failed if enough && step.unit.stop.is_none() => wrong(
                 "items",

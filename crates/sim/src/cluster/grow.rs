@@ -136,6 +136,7 @@ fn scenario(nodes: usize, workers: usize) -> Scenario {
             lost: 0,
             big: 0,
             late: 0,
+            follow: 0,
         },
         far: vec![worker; workers],
         cluster: Some(Nodes {

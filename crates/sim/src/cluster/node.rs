@@ -19,6 +19,7 @@ use super::{Cluster, Happening, named, route};
 use crate::far::{Session, Up};
 use crate::world::BEGINNING;
 use crate::world::brief::{brief_input, brief_output};
+use crate::writer::{Write, Writer};
 
 /// Heartbeats in a lease.
 const BEATS: u32 = 5;
@@ -52,6 +53,7 @@ type Known = Arc<Mutex<Vec<Option<NodeId>>>>;
 pub(super) struct Process {
     pub(super) id: NodeId,
     pub(super) lane: Lane,
+    pub(super) writer: Writer,
     pub(super) members: Members,
     pub(super) relay: Relay,
     pub(super) plans: Plans,
@@ -204,9 +206,14 @@ impl Cluster<'_> {
             leaving: false,
         };
         let beat = lease / BEATS;
+        let mut lane = Lane::new(config, wall);
+        if self.scenario.knobs.follow > 0 {
+            lane.follow_after(self.scenario.knobs.follow);
+        }
         let process = Process {
             id,
-            lane: Lane::new(config, wall),
+            lane,
+            writer: Writer::default(),
             members: Members::new(members::Config { about, lease, beat }, steady),
             relay: Relay::new(id, limits::SESSION_LEASE, Box::new(owner)),
             plans: Plans::default(),
@@ -265,7 +272,12 @@ impl Cluster<'_> {
                 } else {
                     result
                 };
+                let Some(process) = self.process(at) else {
+                    return;
+                };
+                let next = process.writer.ended(result.is_err());
                 self.give_lane(at, Input::Committed(result));
+                self.write(at, next);
             }
             Step::Beaten(of, result) => {
                 let lost = of != self.store_life;
@@ -436,14 +448,23 @@ impl Cluster<'_> {
         };
         self.note(|| format!("{at} <- {}", brief_output(&output)));
         match output {
-            Output::Commit(commit, contents) => {
+            Output::Commit {
+                commit,
+                contents,
+                follows,
+            } => {
                 for write in &commit.entities {
                     self.trace(2, &write.chunk);
                 }
-                let fate = self.fates.pop_front();
-                let after = self.store_micros(self.scenario.knobs.commit);
-                let life = self.nodes[at].life;
-                self.plan(after, Happening::Land(at, life, commit, contents, fate));
+                let write = Write {
+                    commit,
+                    contents,
+                    follows,
+                };
+                if let Some(process) = self.process(at) {
+                    let next = process.writer.push(write);
+                    self.write(at, next);
+                }
             }
             Output::Offer(tasks) => self.offers(at, tasks),
             Output::Stop(names) => self.with_relay(at, |relay| relay.stop(&names)),

@@ -12,6 +12,7 @@ use super::node::Step;
 use super::owners::Who;
 use super::{Cluster, Happening};
 use crate::scenario::Fate;
+use crate::writer::Next;
 
 /// The longest that a slow store takes.
 const SLOWEST: i64 = 30_000_000;
@@ -273,6 +274,25 @@ impl Cluster<'_> {
             Err(error) => self.fail("commit", format!("the store refuses a commit: {error}")),
         }
         result
+    }
+
+    /// The thread of a node that commits goes on.
+    pub(super) fn write(&mut self, at: usize, next: Vec<Next>) {
+        for next in next {
+            match next {
+                Next::Send(write) => {
+                    let fate = self.fates.pop_front();
+                    let after = self.store_micros(self.scenario.knobs.commit);
+                    let life = self.nodes[at].life;
+                    let land = Happening::Land(at, life, write.commit, write.contents, fate);
+                    self.plan(after, land);
+                }
+                Next::Refuse => {
+                    self.note(|| "a commit is refused: the one before failed".to_owned());
+                    self.give_lane(at, Input::Committed(Err(perform::follows_failed())));
+                }
+            }
+        }
     }
 
     pub(super) fn land(

@@ -54,14 +54,18 @@ pub(crate) fn brief_input(input: &Input) -> String {
 
 pub(crate) fn brief_output(output: &Output) -> String {
     match output {
-        Output::Commit(commit, contents) => {
+        Output::Commit {
+            commit,
+            contents,
+            follows,
+        } => {
             let touched: Vec<String> = commit
                 .entities
                 .iter()
                 .map(|write| format!("{:?}@{} wake {:?}", write.key, write.seq, write.wake_at))
                 .collect();
             format!(
-                "Commit [{}] rows {} blobs {}",
+                "Commit [{}] rows {} blobs {} follows {follows}",
                 touched.join(", "),
                 commit.runs.len(),
                 contents.len()

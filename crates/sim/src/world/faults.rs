@@ -11,10 +11,11 @@ use kapell_node::lane::{Config, Input, Seat, SessionChange};
 use kapell_node::perform::Plans;
 use kapell_store::Store as _;
 
-use super::{Happening, World};
+use super::{Happening, Sabotage, World};
 use crate::rng::Rng;
 use crate::scenario::Fault;
 use crate::worker::{HERE, NEAR};
+use crate::writer::Writer;
 
 impl World<'_> {
     pub(super) fn restart(&mut self) {
@@ -31,7 +32,14 @@ impl World<'_> {
         };
         self.note(|| "the process starts".to_owned());
         self.plans = Plans::default();
+        self.writer = match self.sabotage {
+            Some(Sabotage::Presses) => Writer::that_presses(),
+            _ => Writer::default(),
+        };
         let mut lane = Lane::new(config, self.wall());
+        if self.scenario.knobs.follow > 0 {
+            lane.follow_after(self.scenario.knobs.follow);
+        }
         lane.on(self.wall(), self.near_worker());
         for input in self.far_restarted() {
             lane.on(self.wall(), input);

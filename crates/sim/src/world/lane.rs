@@ -9,6 +9,7 @@ use kapell_node::lane::{Input, Output};
 use super::brief::{brief_input, brief_output};
 use super::{Happening, LATEST, SPINS, World};
 use crate::worker::{Act, HERE, NEAR};
+use crate::writer::Write;
 
 impl World<'_> {
     pub(super) fn act(&mut self, acts: Vec<Act>) {
@@ -93,13 +94,20 @@ impl World<'_> {
         let life = self.life;
         self.note(|| format!("<- {}", brief_output(&output)));
         match output {
-            Output::Commit(commit, contents) => {
+            Output::Commit {
+                commit,
+                contents,
+                follows,
+            } => {
                 for write in &commit.entities {
                     self.trace(2, &write.chunk);
                 }
-                let fate = self.fates.pop_front();
-                let after = self.store_micros(self.scenario.knobs.commit);
-                self.plan(after, Happening::Land(life, commit, contents, fate));
+                let next = self.writer.push(Write {
+                    commit,
+                    contents,
+                    follows,
+                });
+                self.write(next);
             }
             Output::Offer(tasks) => {
                 let mut sent = Vec::new();

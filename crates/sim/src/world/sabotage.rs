@@ -10,7 +10,7 @@ use kapell_node::lane::{Input, Output};
 use kapell_node::{ClientRequest, Entity};
 use kapell_store::{Commit, VersionRow};
 
-use super::{Happening, World};
+use super::World;
 
 /// What is broken.
 #[derive(Clone, Copy, Debug)]
@@ -81,20 +81,23 @@ impl World<'_> {
     /// What becomes of an output of the lane; none if nothing does.
     pub(super) fn spoil_output(&mut self, output: Output) -> Option<Output> {
         match (self.sabotage, output) {
-            (Some(Sabotage::Forgets), Output::Commit(commit, contents)) => {
-                if self.commits < 5 {
-                    return Some(Output::Commit(commit, contents));
-                }
-                let answer = Happening::ToLane(self.life, Box::new(Input::Committed(Ok(()))));
-                self.plan(1, answer);
-                None
-            }
-            (Some(Sabotage::Sleeps), Output::Commit(commit, contents)) => {
+            (
+                Some(Sabotage::Sleeps),
+                Output::Commit {
+                    commit,
+                    contents,
+                    follows,
+                },
+            ) => {
                 let mut commit = Commit::clone(&commit);
                 for write in &mut commit.entities {
                     write.wake_at = None;
                 }
-                Some(Output::Commit(Arc::new(commit), contents))
+                Some(Output::Commit {
+                    commit: Arc::new(commit),
+                    contents,
+                    follows,
+                })
             }
             (Some(Sabotage::Twice), Output::Offer(tasks)) => {
                 let twice = tasks.iter().chain(&tasks).cloned().collect();
@@ -103,6 +106,11 @@ impl World<'_> {
             (Some(Sabotage::Mute), Output::Reply(..)) => None,
             (_, output) => Some(output),
         }
+    }
+
+    /// True if a commit is said to have landed and goes nowhere.
+    pub(super) fn forgets(&self) -> bool {
+        matches!(self.sabotage, Some(Sabotage::Forgets)) && self.commits >= 5
     }
 
     /// The commit that reaches the store, if it is another.

@@ -9,6 +9,7 @@ use kapell_store::{Commit, Error};
 
 use super::{Happening, World};
 use crate::scenario::Fate;
+use crate::writer::Next;
 
 fn no_room() -> Error {
     Error::Full("no room".to_owned())
@@ -133,9 +134,28 @@ impl World<'_> {
             }
         };
         let after = self.store_micros(self.scenario.knobs.commit);
-        self.plan(
-            after,
-            Happening::ToLane(life, Box::new(Input::Committed(result))),
-        );
+        self.plan(after, Happening::Committed(life, result));
+    }
+
+    /// The thread that commits goes on.
+    pub(super) fn write(&mut self, next: Vec<Next>) {
+        for next in next {
+            match next {
+                Next::Send(write) if self.forgets() => {
+                    drop(write);
+                    self.plan(1, Happening::Committed(self.life, Ok(())));
+                }
+                Next::Send(write) => {
+                    let fate = self.fates.pop_front();
+                    let after = self.store_micros(self.scenario.knobs.commit);
+                    let land = Happening::Land(self.life, write.commit, write.contents, fate);
+                    self.plan(after, land);
+                }
+                Next::Refuse => {
+                    self.note(|| "a commit is refused: the one before failed".to_owned());
+                    self.give_lane(Input::Committed(Err(perform::follows_failed())));
+                }
+            }
+        }
     }
 }

@@ -9,6 +9,17 @@ use super::super::state::{Inner, Page, State, StepState, Todo, Unit};
 use crate::event::{Event, RunReopened, ScopeKind};
 use crate::plan::Plan;
 
+/// Which units of a scope start again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reset {
+    /// None.
+    Nothing,
+    /// All that did not succeed, items that a person skipped among them.
+    NotGood,
+    /// All that did not succeed, without items that a person skipped.
+    NotGoodNorSkipped,
+}
+
 impl State {
     pub(super) fn reopened(&mut self, plan: &Plan, event: &Event, reopened: &RunReopened) {
         self.status = if reopened.queued {
@@ -40,7 +51,12 @@ impl State {
                 *step = StepState::default();
             }
         }
-        self.reset_scope(plan, 0, again.is_empty());
+        let what = match (again.is_empty(), reopened.keeps_skipped) {
+            (false, _) => Reset::Nothing,
+            (true, false) => Reset::NotGood,
+            (true, true) => Reset::NotGoodNorSkipped,
+        };
+        self.reset_scope(plan, 0, what);
         let after = self.tally();
         for (place, count) in self.counts.iter_mut().enumerate() {
             *count = (counts[place] + after[place]).saturating_sub(before[place]);
@@ -64,8 +80,8 @@ impl State {
         tally
     }
 
-    /// Makes a scope ready to go on: with `failed`, units that did not succeed start again.
-    pub(super) fn reset_scope(&mut self, plan: &Plan, number: u32, failed: bool) {
+    /// Makes a scope ready to go on.
+    pub(super) fn reset_scope(&mut self, plan: &Plan, number: u32, what: Reset) {
         let Some(mut scope) = self.scopes.remove(&number) else {
             return;
         };
@@ -79,8 +95,8 @@ impl State {
                 step: StepIndex::try_from(index).unwrap_or(StepIndex::MAX),
                 item: Place::NO_ITEM,
             };
-            if failed {
-                reset_step(step, place, &mut inside);
+            if what != Reset::Nothing {
+                reset_step(step, place, what, &mut inside);
             }
         }
         let Some(graph) = plan.graphs.get(scope.graph as usize) else {
@@ -141,7 +157,7 @@ impl State {
         }
         for place in inside {
             if let Some(Inner::Scope(scope)) = self.unit(place).map(|unit| unit.inner.clone()) {
-                self.reset_scope(plan, scope, true);
+                self.reset_scope(plan, scope, what);
             }
         }
     }
@@ -171,7 +187,7 @@ pub(super) fn forget_discarded(unit: &mut Unit) {
 
 /// Makes a step that did not succeed start again. Containers and foreach keep what succeeded inside:
 /// their places are added to `inside`.
-fn reset_step(step: &mut StepState, place: Place, inside: &mut Vec<Place>) {
+fn reset_step(step: &mut StepState, place: Place, what: Reset, inside: &mut Vec<Place>) {
     let again = matches!(
         step.unit.status,
         StepStatus::Failed
@@ -183,10 +199,15 @@ fn reset_step(step: &mut StepState, place: Place, inside: &mut Vec<Place>) {
         return;
     }
     if let Some(foreach) = &mut step.foreach {
+        // What `stop_when` skipped was to be done if the step did not succeed after all.
+        let kept = what == Reset::NotGoodNorSkipped && !foreach.enough;
+        if !kept {
+            foreach.skipped = 0;
+        }
         foreach.stopped = false;
         foreach.enough = false;
         foreach.bad = 0;
-        foreach.other = 0;
+        foreach.other = foreach.skipped;
         foreach.open = 0;
         foreach.tail = None;
         for (page_index, page) in foreach.pages.iter_mut().enumerate() {
@@ -194,7 +215,8 @@ fn reset_step(step: &mut StepState, place: Place, inside: &mut Vec<Place>) {
                 continue;
             };
             for (index, unit) in units.iter_mut().enumerate() {
-                if unit.status.ended() && !unit.status.good() {
+                let stays = kept && unit.status == StepStatus::Skipped;
+                if unit.status.ended() && !unit.status.good() && !stays {
                     *left += 1;
                     reset_unit(unit);
                     let item = page_index * kapell_model::limits::FOREACH_PAGE + index;

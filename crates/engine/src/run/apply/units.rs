@@ -446,6 +446,9 @@ impl State {
             StepStatus::Failed | StepStatus::TimedOut => foreach.bad += 1,
             _ => foreach.other += 1,
         }
+        if status == StepStatus::Skipped {
+            foreach.skipped += 1;
+        }
         foreach.open = foreach.open.saturating_sub(1);
         let (page, _) = split(place.item);
         let paged = foreach.pages.len() > 1;
