@@ -31,7 +31,6 @@ pub(crate) struct Writer {
     waiting: VecDeque<Write>,
     busy: bool,
     failed: bool,
-    presses: bool,
 }
 
 impl Writer {
@@ -53,7 +52,7 @@ impl Writer {
         while !self.busy
             && let Some(write) = self.waiting.pop_front()
         {
-            if self.failed && write.follows && !self.presses {
+            if self.failed && write.follows {
                 next.push(Next::Refuse);
             } else {
                 self.busy = true;

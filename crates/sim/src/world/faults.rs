@@ -11,7 +11,7 @@ use kapell_node::lane::{Config, Input, Seat, SessionChange};
 use kapell_node::perform::Plans;
 use kapell_store::Store as _;
 
-use super::{Happening, Sabotage, World};
+use super::{Happening, World};
 use crate::rng::Rng;
 use crate::scenario::Fault;
 use crate::worker::{HERE, NEAR};
@@ -32,10 +32,7 @@ impl World<'_> {
         };
         self.note(|| "the process starts".to_owned());
         self.plans = Plans::default();
-        self.writer = match self.sabotage {
-            Some(Sabotage::Presses) => Writer::that_presses(),
-            _ => Writer::default(),
-        };
+        self.writer = Writer::default();
         let mut lane = Lane::new(config, self.wall());
         if self.scenario.knobs.follow > 0 {
             lane.follow_after(self.scenario.knobs.follow);
