@@ -1,7 +1,7 @@
 //! A lane on threads: one decides, one commits, one reads.
 //!
 //! The lane's thread takes what has come, in turns, and flushes between them: the next commit starts
-//! when the one before has ended. Under load batches grow by themselves, without load each input is
+//! when the one before has ended, and is refused if it was made on top of one that failed. Under load batches grow by themselves, without load each input is
 //! committed at once. Nothing here decides anything.
 //!
 //! - **Crash**: threads die together with the process; the next start reads what was committed.

@@ -216,7 +216,7 @@ pub struct ForeachState {
     pub bad: u32,
     /// Items that ended otherwise.
     pub other: u32,
-    /// Those of them that a person or `stop_when` skipped.
+    /// Those of them that were skipped one by one: by a person, or in flight as `stop_when` held.
     pub skipped: u32,
     /// No more items start.
     pub stopped: bool,

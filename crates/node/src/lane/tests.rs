@@ -89,17 +89,22 @@ fn with_worker(config: Config, now: Time, window: usize) -> Lane {
     lane
 }
 
+/// A store that has these workflows.
+fn stored(files: &[&str]) -> MemoryStore {
+    let store = MemoryStore::new();
+    for file in files {
+        let parsed = kapell_model::parse("w.yaml", file);
+        let spec = parsed
+            .spec
+            .unwrap_or_else(|| panic!("{:?}", parsed.diagnostics));
+        store.register(&version_row(&spec, file)).unwrap();
+    }
+    store
+}
+
 impl World {
     fn new(files: &[&str]) -> Self {
-        let store = MemoryStore::new();
-        for file in files {
-            let parsed = kapell_model::parse("w.yaml", file);
-            let spec = parsed
-                .spec
-                .unwrap_or_else(|| panic!("{:?}", parsed.diagnostics));
-            store.register(&version_row(&spec, file)).unwrap();
-        }
-        let mut world = Self::of(store);
+        let mut world = Self::of(stored(files));
         world.go();
         world
     }

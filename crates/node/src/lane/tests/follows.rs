@@ -173,11 +173,7 @@ fn what_only_reads_is_told_once_all_is_durable_that_it_saw() {
 
 #[test]
 fn a_shard_is_given_once_all_commits_that_may_write_it_are_over() {
-    let store = MemoryStore::new();
-    let parsed = kapell_model::parse("w.yaml", ONE);
-    let row = version_row(&parsed.spec.unwrap(), ONE);
-    store.register(&row).unwrap();
-    let mut one = World::node(&store, 1, START);
+    let mut one = World::node(&stored(&[ONE]), 1, START);
     one.own(Own::Take(ShardSet::all(), Vec::new()));
     one.lane.follow_after(1);
     one.commits = Commits::Hang;
