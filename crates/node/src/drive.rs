@@ -18,7 +18,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use kapell_api::task::{Blobs, Place, Report, Task};
-use kapell_expr::BlobRef;
 use kapell_model::{Error, ErrorCode, Offer, RunId, SessionId, Shard};
 use kapell_store::{Commit, Lease, RunRow, Store};
 
@@ -26,11 +25,11 @@ use crate::clock;
 use crate::lane::{Config, Input, Lane, Output, Own, SessionChange, not_here};
 use crate::lend::Wants;
 use crate::metrics::{Measured, Metrics};
-use crate::perform::{self, Plans};
 use crate::request::{Answer, ClientRequest, ReplyId};
 
 mod membership;
 mod route;
+mod stored;
 #[cfg(test)]
 mod tests;
 
@@ -38,6 +37,7 @@ pub use membership::{Heard, Join};
 use membership::{Membership, ToMembers, Until};
 pub use route::{FromPeer, Owner, PATIENCE, Peers, Unanswered};
 use route::{Router, too_many};
+use stored::{Write, read, write};
 
 /// Where attempts go. Calls must not wait.
 pub trait Workers: Send + Sync {
@@ -86,13 +86,6 @@ enum Message {
     Measure(Sender<Measured>),
     WatchCommits(CommitWatcher),
     Stop,
-}
-
-/// A commit for the store.
-struct Write {
-    commit: Arc<Commit>,
-    contents: Vec<(BlobRef, Vec<u8>)>,
-    follows: bool,
 }
 
 /// A node in this process. Cheap to clone.
@@ -559,72 +552,6 @@ impl Loop {
                     let _ = self.to_reader.send(output);
                 }
             }
-        }
-    }
-}
-
-fn write(
-    writes: &Receiver<Write>,
-    answers: &Sender<Message>,
-    (store, blobs): (&dyn Store, &dyn Blobs),
-    metrics: &Metrics,
-) {
-    let mut failed = false;
-    while let Ok(write) = writes.recv() {
-        let commit = write.commit;
-        let result = if failed && write.follows {
-            Err(perform::follows_failed())
-        } else {
-            let watch = clock::Stopwatch::start();
-            let result = perform::commit(store, blobs, &write.contents, &commit);
-            metrics.commit.observe_duration(watch.elapsed());
-            metrics
-                .commit_entities
-                .observe(commit.entities.len() as u64);
-            failed = result.is_err();
-            metrics
-                .commit_failures
-                .fetch_add(u64::from(failed), Ordering::Relaxed);
-            result
-        };
-        if answers
-            .send(Message::Input(Input::Committed(result)))
-            .is_err()
-        {
-            return;
-        }
-    }
-}
-
-fn read(
-    reads: &Receiver<Output>,
-    answers: &Sender<Message>,
-    among: Option<(&perform::Among, &dyn Workers)>,
-    (store, blobs): (&dyn Store, &dyn Blobs),
-) {
-    let mut plans = Plans::default();
-    while let Ok(output) = reads.recv() {
-        if let (Output::Release(leases), Some((_, workers))) = (&output, among) {
-            workers.gave(&leases.iter().map(|lease| lease.shard).collect());
-        }
-        let shared = among.map(|(shared, _)| shared);
-        let Some(input) = perform::read(store, blobs, &mut plans, shared, output) else {
-            continue;
-        };
-        let taken = match (&input, among) {
-            (Input::Acquired(Ok(leases)), Some((_, workers))) if !leases.is_empty() => {
-                workers.took(leases);
-                Some((leases.clone(), workers))
-            }
-            _ => None,
-        };
-        if answers.send(Message::Input(input)).is_err() {
-            return;
-        }
-        // What is said of shards that the lane does not own it leaves to others. Nothing that was in them is
-        // read before this.
-        if let Some((leases, workers)) = taken {
-            workers.ask(&leases);
         }
     }
 }
