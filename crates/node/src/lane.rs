@@ -520,6 +520,11 @@ impl Lane {
         self.held.len()
     }
 
+    /// What these are, and at which workers.
+    pub fn held(&self) -> impl Iterator<Item = (RunId, Place, Offer, SessionId)> {
+        self.held.iter()
+    }
+
     /// Entities that are left as they are after a bug showed on them.
     pub fn quarantined(&self) -> impl Iterator<Item = &EntityKey> {
         self.quarantined.iter()

@@ -480,7 +480,7 @@ impl<'a> Cluster<'a> {
                 (
                     process.id,
                     process.lane.is_quiet(),
-                    process.lane.in_flight(),
+                    process.lane.held().take(3).collect::<Vec<_>>(),
                     held.sum::<usize>(),
                     process.members.may_act(),
                     process.lane.owned().len(),
@@ -489,7 +489,7 @@ impl<'a> Cluster<'a> {
             .collect();
         let asks: Vec<_> = self.asks.values().take(3).collect();
         format!(
-            "asks {asks:?}; attempts {}; idle {}; nodes (quiet, in flight, held, acts, shards) {sessions:?}; settled {}",
+            "asks {asks:?}; attempts {}; idle {}; nodes (quiet, in flight, told, acts, shards) {sessions:?}; settled {}",
             self.worker.live().count(),
             self.are_workers_idle(),
             self.is_settled()

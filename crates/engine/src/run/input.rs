@@ -192,9 +192,14 @@ impl Decider<'_> {
         let state = &self.run.state;
         self.run.flight(place).is_none()
             && state.lost.get(&place).is_none_or(|last| *last < offer)
-            && state
-                .unit(place)
-                .is_some_and(|unit| matches!(unit.status, StepStatus::Queued | StepStatus::Pending))
+            && state.unit(place).map_or_else(
+                || self.is_untouched(place),
+                |unit| match unit.status {
+                    StepStatus::Queued | StepStatus::Pending => true,
+                    StepStatus::Cancelling => unit.inner == Inner::None,
+                    _ => false,
+                },
+            )
             && !state.ended()
     }
 

@@ -442,9 +442,13 @@ impl Lane {
                 self.out.push(Output::Reply(reply, Err(error.clone())));
             }
         }
-        // Reports that will be taken again still hold their attempts until then.
+        // Reports that will be taken again still hold their attempts until then; those of runs that are no longer
+        // owned here are taken by others.
+        let owned = self.owned().clone();
         for (report, landed) in &reports {
-            if let Some(grant) = landed {
+            if let Some(grant) = landed
+                && owned.contains(report.run.shard())
+            {
                 self.held.take_back(report, grant.clone(), &mut self.seats);
             }
         }

@@ -160,6 +160,12 @@ impl Held {
             .map(|(run, place, grant)| (run, place, grant.offer))
     }
 
+    /// All that are held.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (RunId, Place, Offer, SessionId)> {
+        let held = self.places.iter();
+        held.map(|(run, place, grant)| (run, place, grant.offer, grant.session))
+    }
+
     /// How many are held.
     pub(super) fn len(&self) -> usize {
         self.places.len()

@@ -104,9 +104,11 @@ impl Lane {
         }
     }
 
-    /// A session is gone, and with it what it held.
+    /// A session is gone, and with it what it held. What was granted since the last commit was sealed is not
+    /// even sent: it is over before it is durable.
     fn lose_all_of(&mut self, session: SessionId) {
         let now = self.now;
+        self.open.offers.retain(|task| task.session != session);
         let lost = |name| Report::lost(name, (now, now), ("its worker is gone", false));
         let lost: VecDeque<Report> = self.held.at(session).map(lost).collect();
         if !lost.is_empty() {

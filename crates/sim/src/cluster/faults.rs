@@ -33,12 +33,6 @@ impl Cluster<'_> {
             Fault::Slow { span, factor } => {
                 self.slow_until = self.now + span;
                 self.slow = factor;
-                // Where one answer takes as long as a lease, who had luck may follow who had none.
-                for at in 0..self.nodes.len() {
-                    let who = (at, self.nodes[at].life);
-                    self.owners
-                        .troubled(who, self.slow_until + self.about.lease);
-                }
             }
             Fault::LostAnswer { fate } => self.fates.push_back(fate),
             Fault::Far { worker, ref what } => self.far_fault(worker, what),

@@ -292,10 +292,9 @@ impl Cluster<'_> {
             Step::Members(input) => self.members(at, input),
             Step::MembersTick => {
                 let now = self.now;
-                if self
-                    .process(at)
-                    .is_some_and(|own| own.members_at == Some(now))
-                {
+                let own = self.process(at).and_then(|own| own.members_at);
+                // Of a process that stood still it is over.
+                if own.is_some_and(|due| due <= now) {
                     self.members(at, members::Input::Tick);
                 }
             }
@@ -550,6 +549,12 @@ impl Cluster<'_> {
             let own = match output {
                 members::Output::Beat(about) => {
                     let after = self.store_micros(self.scenario.knobs.read);
+                    let alone = after - (self.stalled_until - self.now).max(0);
+                    if alone > self.about.lease / 2 {
+                        // Where one heartbeat takes as long as a lease, who had luck may follow who had none.
+                        let who = (at, self.nodes[at].life);
+                        self.owners.troubled(who, self.now + after);
+                    }
                     self.later(at, after, Step::Beat(about));
                     continue;
                 }

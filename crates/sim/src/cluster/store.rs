@@ -213,6 +213,7 @@ impl Cluster<'_> {
         self.store.set_now(self.wall());
         let lease = u64::try_from(self.about.lease).unwrap_or(1);
         let beats = !away || self.down_until <= self.now && self.rng.chance(300);
+        self.note(|| format!("{at} beats: {beats}"));
         let result = if beats {
             self.store
                 .beat(about, std::time::Duration::from_micros(lease))
