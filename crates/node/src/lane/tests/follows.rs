@@ -193,3 +193,28 @@ fn a_shard_is_given_once_all_commits_that_may_write_it_are_over() {
     one.lands();
     assert!(one.made_by(later).is_some());
 }
+
+#[test]
+fn what_is_granted_to_a_session_that_ends_before_the_commit_is_not_sent() {
+    let mut world = world();
+    world.lane.follow_after(usize::MAX);
+    let first = world.starts();
+    let second = world.starts();
+    assert_eq!(world.hung.len(), 1);
+    assert_eq!(world.lane.in_flight(), 2);
+    world
+        .lane
+        .on(world.now, Input::Session(NEAR, SessionChange::Over));
+    world.go();
+    world.lands();
+    assert_eq!(world.offers.len(), 1, "it was in the commit under way");
+    world.lands();
+    assert_eq!(world.offers.len(), 1);
+    for reply in [first, second] {
+        assert!(world.made_by(reply).is_some());
+    }
+    while !world.hung.is_empty() {
+        world.lands();
+    }
+    assert_eq!(world.lane.in_flight(), 0);
+}

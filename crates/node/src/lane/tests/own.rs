@@ -150,6 +150,20 @@ fn a_lane_that_is_stopped_drops_everything_and_ignores_what_was_under_way() {
 }
 
 #[test]
+fn what_ended_in_a_commit_that_was_under_way_is_not_held_by_a_lane_that_was_stopped() {
+    let (mut one, _) = two(ONE);
+    one.own(take(ShardSet::all()));
+    one.started("w");
+    let tasks = std::mem::take(&mut one.offers);
+    one.commits = Commits::Hang;
+    one.succeeds(&tasks);
+    one.go();
+    assert_eq!(one.hung.len(), 1);
+    one.own(Own::Stop);
+    assert_eq!(one.lane.in_flight(), 0);
+}
+
+#[test]
 fn a_shard_that_another_took_is_missed_with_the_next_commit() {
     let (mut one, mut two) = two(ONE);
     one.own(take(ShardSet::all()));

@@ -422,3 +422,56 @@ fn what_waits_is_said_with_about_how_much_and_rises_with_its_age() {
     world.seconds(61);
     assert_eq!(wants(&world), of(51));
 }
+
+/// Says how the attempts of tasks were lost: their worker's host died.
+fn lost(world: &mut World, tasks: &[Task]) {
+    let (now, why) = (world.now, ("its host died", false));
+    let names = tasks.iter().map(|task| (task.run, task.place, task.offer));
+    let reports = names.map(|name| Report::lost(name, (now, now), why));
+    world.lane.on(now, Input::Reports(reports.collect()));
+    world.go();
+}
+
+#[test]
+fn a_loss_of_an_item_that_nobody_heard_of_yet_counts() {
+    let items = "
+workflow: w
+steps:
+  a:
+    shell: 'true'
+    queue: far
+    foreach: { i: '${{ range(2) }}' }
+";
+    let mut world = World::without_worker(&[items]);
+    world.open(FAR, seat("far", 4), Vec::new());
+    let run = world.started("w");
+    let tasks = std::mem::take(&mut world.offers);
+    assert_eq!(tasks.len(), 2);
+    world.restart(&[(FAR, named("far"))]);
+    lost(&mut world, &tasks[1..]);
+    world.open(FAR, seat("far", 4), vec![holding(&tasks[0])]);
+    assert_eq!(world.offers.len(), 0, "it waits before it is tried again");
+    world.seconds(60);
+    let attempts: Vec<u32> = world.offers.iter().map(|task| task.attempt).collect();
+    assert_eq!(attempts, [2]);
+    assert_eq!(world.status(run), Some(RunStatus::Running));
+}
+
+#[test]
+fn a_loss_ends_what_was_told_to_stop() {
+    let mut world = World::without_worker(&[ON_FAR]);
+    world.open(FAR, seat("far", 4), Vec::new());
+    let run = world.started("w");
+    let tasks = std::mem::take(&mut world.offers);
+    let request = kapell_engine::Request::Cancel {
+        by: "me".to_owned(),
+        reason: String::new(),
+        now: false,
+    };
+    world.ask(ClientRequest::Run { run, request });
+    world.go();
+    assert_eq!(world.status(run), Some(RunStatus::Cancelling));
+    world.restart(&[(FAR, named("far"))]);
+    lost(&mut world, &tasks);
+    assert_eq!(world.status(run), Some(RunStatus::Cancelled));
+}
