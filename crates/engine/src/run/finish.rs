@@ -40,11 +40,8 @@ impl Decider<'_> {
         offer: Offer,
         ended: Ended,
     ) -> Result<(), Refusal> {
-        let attempts = match self.run.state.unit(place) {
-            Some(unit) if !unit.status.ended() => unit.attempts,
-            None if self.is_untouched(place) => 0,
-            Some(_) | None => return Err(Refusal::Stale),
-        };
+        let open = self.run.state.attempts_of_open(place);
+        let attempts = open.ok_or(Refusal::Stale)?;
         let outcome = self.typed(place, ended.outcome);
         let mut fact = AttemptEnded {
             unit: place.into(),

@@ -6,7 +6,7 @@ use kapell_model::spec::{Dyn, FailurePolicy, Foreach, MinSuccess, Step};
 use kapell_model::{StepStatus, limits};
 
 use super::names::At;
-use super::state::{Page, split};
+use super::state::Page;
 use super::{Decider, Stop};
 use crate::event::{Fact, ForeachExpanded, ForeachStopped, ItemsEnded, PageClosed, UnitRef};
 
@@ -20,21 +20,6 @@ const OPEN_KEYED: u32 = 1_000;
 const OPEN_BATCH: u32 = 256;
 
 impl Decider<'_> {
-    /// An item whose page was never touched is there all the same.
-    pub(super) fn is_untouched(&self, place: Place) -> bool {
-        self.run
-            .state
-            .step(place.scope, place.step)
-            .and_then(|step| step.foreach.as_ref())
-            .is_some_and(|foreach| {
-                let (page, _) = split(place.item);
-                let page = foreach.pages.get(page);
-                place.item < foreach.count
-                    && matches!(page, Some(Page::Untouched))
-                    && !foreach.ended()
-            })
-    }
-
     pub(super) fn expand(
         &mut self,
         place: Place,

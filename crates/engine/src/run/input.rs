@@ -192,14 +192,12 @@ impl Decider<'_> {
         let state = &self.run.state;
         self.run.flight(place).is_none()
             && state.lost.get(&place).is_none_or(|last| *last < offer)
-            && state.unit(place).map_or_else(
-                || self.is_untouched(place),
-                |unit| match unit.status {
-                    StepStatus::Queued | StepStatus::Pending => true,
-                    StepStatus::Cancelling => unit.inner == Inner::None,
-                    _ => false,
-                },
-            )
+            && state.attempts_of_open(place).is_some()
+            && state.unit(place).is_none_or(|unit| match unit.status {
+                StepStatus::Queued | StepStatus::Pending => true,
+                StepStatus::Cancelling => unit.inner == Inner::None,
+                _ => false,
+            })
             && !state.ended()
     }
 
@@ -212,11 +210,8 @@ impl Decider<'_> {
             spot,
         } in held
         {
-            let open = match self.run.state.unit(*place) {
-                Some(unit) => !unit.status.ended() && unit.attempts + 1 == *attempt,
-                None => self.is_untouched(*place),
-            };
-            if !open {
+            let open = self.run.state.attempts_of_open(*place);
+            if open.is_none_or(|ended| ended + 1 != *attempt) {
                 continue;
             }
             still.insert((*place, *offer));

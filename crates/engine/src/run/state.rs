@@ -308,6 +308,14 @@ impl ForeachState {
         }
     }
 
+    /// True unless nothing becomes of an item any more, whatever its page says.
+    fn is_open(&self, item: u32) -> bool {
+        let (page, _) = split(item);
+        let in_tail = self.tail.is_some_and(|(from, _)| item >= from);
+        let closed = matches!(self.pages.get(page), None | Some(Page::Closed(_)));
+        item < self.count && !in_tail && !closed && !self.ended()
+    }
+
     /// Runs that items wait for.
     pub fn children(&self) -> impl Iterator<Item = RunId> {
         let open = self.pages.iter().filter_map(|page| match page {
@@ -379,6 +387,21 @@ impl State {
         } else {
             step.foreach.as_ref()?.unit(place.item)
         }
+    }
+
+    /// The attempts of a unit that have ended, if it has not itself; none if there is no such unit. An item whose
+    /// page was never touched is there all the same.
+    pub fn attempts_of_open(&self, place: Place) -> Option<u32> {
+        let step = self.step(place.scope, place.step)?;
+        let untouched = Unit::default();
+        let unit = match &step.foreach {
+            _ if place.item == Place::NO_ITEM => &step.unit,
+            Some(foreach) if foreach.is_open(place.item) => {
+                foreach.unit(place.item).unwrap_or(&untouched)
+            }
+            _ => return None,
+        };
+        (!unit.status.ended()).then_some(unit.attempts)
     }
 
     /// A unit by place, to change; an item of an untouched page is made.

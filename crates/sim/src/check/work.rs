@@ -69,11 +69,11 @@ impl Checks {
         };
         let state = &shadow.state;
         let waited = |(last, attempt): &(Offer, u32)| {
-            let unit = state.unit(*place);
+            let ended = state.attempts_of_open(*place);
             last == offer
                 && *offer > shadow.before
                 && !state.ended()
-                && unit.is_some_and(|unit| !unit.status.ended() && unit.attempts < *attempt)
+                && ended.is_some_and(|ended| ended < *attempt)
         };
         if shadow.attempts.get(place).is_some_and(waited) {
             let path = shadow.name(*place);
