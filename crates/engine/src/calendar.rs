@@ -16,6 +16,8 @@ use jiff::{SignedDuration, Timestamp};
 use kapell_model::Time;
 use kapell_model::spec::{Schedule, Timing};
 
+use known::{Gap, Known};
+
 /// Due times of a schedule.
 #[derive(Clone, Debug)]
 pub struct Calendar {
@@ -23,6 +25,7 @@ pub struct Calendar {
     zone: TimeZone,
     start: Option<Time>,
     end: Option<Time>,
+    known: Known,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -68,6 +71,7 @@ impl Calendar {
             zone,
             start: schedule.start,
             end: schedule.end,
+            known: Known::default(),
         })
     }
 
@@ -150,27 +154,53 @@ impl Calendar {
     }
 
     fn unbounded_next(&self, after: Time) -> Option<Time> {
-        match &self.rule {
+        let cron = match &self.rule {
             Rule::Every { anchor, period } => {
                 let passed = after.0.checked_sub(*anchor)?.div_euclid(*period);
                 let micros = passed.checked_add(1)?.checked_mul(*period)?;
-                anchor.checked_add(micros).map(Time)
+                return anchor.checked_add(micros).map(Time);
             }
-            Rule::Wall(cron) => self.wall_next(cron, after),
-            Rule::Elapsed(cron) => self.elapsed_next(cron, after),
+            Rule::Wall(cron) | Rule::Elapsed(cron) => cron,
+        };
+        if let Some(due) = self.known.next(after) {
+            return Some(due);
         }
+        let due = match &self.rule {
+            Rule::Wall(_) => self.wall_next(cron, after)?,
+            _ => self.elapsed_next(cron, after)?,
+        };
+        self.known.learn(Gap {
+            from: after,
+            from_is_due: false,
+            to: due,
+            to_is_due: true,
+        });
+        Some(due)
     }
 
     fn unbounded_previous(&self, before: Time) -> Option<Time> {
-        match &self.rule {
+        let cron = match &self.rule {
             Rule::Every { anchor, period } => {
                 let last = before.0.checked_sub(*anchor)?.checked_sub(1)?;
                 let micros = last.div_euclid(*period).checked_mul(*period)?;
-                anchor.checked_add(micros).map(Time)
+                return anchor.checked_add(micros).map(Time);
             }
-            Rule::Wall(cron) => self.wall_previous(cron, before),
-            Rule::Elapsed(cron) => self.elapsed_previous(cron, before),
+            Rule::Wall(cron) | Rule::Elapsed(cron) => cron,
+        };
+        if let Some(due) = self.known.previous(before) {
+            return Some(due);
         }
+        let due = match &self.rule {
+            Rule::Wall(_) => self.wall_previous(cron, before)?,
+            _ => self.elapsed_previous(cron, before)?,
+        };
+        self.known.learn(Gap {
+            from: due,
+            from_is_due: true,
+            to: before,
+            to_is_due: false,
+        });
+        Some(due)
     }
 
     /// The instant of a wall clock time. A later time is never at an earlier instant.
@@ -281,6 +311,7 @@ fn goes_by_elapsed_time(text: &str) -> bool {
 }
 
 mod hours;
+mod known;
 #[cfg(test)]
 mod tests;
 

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
+use indexmap::IndexMap;
 use kapell_api::task::{Place, Report, Task};
 use kapell_expr::BlobRef;
 use kapell_model::{EntityKey, Error, Offer, RunId, Shard};
@@ -14,8 +16,9 @@ use crate::request::{Answer, ReplyId};
 /// Decisions that are committed together.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// What each touched entity appends.
-    pub touched: BTreeMap<EntityKey, Touched>,
+    /// What each touched entity appends, in the order in which they were touched first. There are few enough that
+    /// keys which collide do no harm.
+    pub touched: IndexMap<EntityKey, Touched, FixedState>,
     /// Contents to store before the commit.
     pub blobs: Vec<(BlobRef, Vec<u8>)>,
     /// Attempts to hand out after it.

@@ -242,7 +242,8 @@ struct Slot {
     told: [u64; 2],
     /// What lists show of an entity that is no run.
     document: Option<String>,
-    timer: Option<Time>,
+    /// When it wakes by itself, and which of the timers that is.
+    timer: Option<(Time, u64)>,
     /// Inputs that wait for a stored value.
     waiting: VecDeque<Waiting>,
     /// Stored values asked for.
@@ -288,7 +289,9 @@ pub struct Lane {
     forks: BTreeMap<VersionKey, Vec<(EntityKey, ReplyId, Box<fork::Forking>)>>,
     /// Run queues that wait to hear which runs are active.
     counting: BTreeMap<EntityKey, Counting>,
-    timers: BTreeSet<(Time, EntityKey)>,
+    /// In the order in which they were set, where they are at the same time.
+    timers: BTreeMap<(Time, u64), EntityKey>,
+    timers_set: u64,
     again: VecDeque<EntityKey>,
     /// Messages that were sent and not taken yet.
     outbox: VecDeque<(Shard, EntityKey, Message)>,
@@ -355,17 +358,18 @@ impl Lane {
             owns: Owns::new(config.alone),
             over: BTreeMap::new(),
             demand: Demand::new(config.dispatch.clone()),
+            slots: Slots::new(config.seed),
             config,
             now,
             leases: BTreeMap::new(),
-            slots: Slots::default(),
             loading: BTreeMap::new(),
             ahead: Ahead::default(),
             making: BTreeMap::new(),
             outdated: BTreeSet::new(),
             forks: BTreeMap::new(),
             counting: BTreeMap::new(),
-            timers: BTreeSet::new(),
+            timers: BTreeMap::new(),
+            timers_set: 0,
             again: VecDeque::new(),
             outbox: VecDeque::new(),
             post: Post::default(),

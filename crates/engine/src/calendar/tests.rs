@@ -324,6 +324,26 @@ proptest! {
     }
 
     #[test]
+    fn what_was_found_before_changes_nothing(
+        text in expressions(),
+        (zone, from) in changes(),
+        asks in prop::collection::vec((any::<bool>(), 0_i64..108_000), 1..40),
+    ) {
+        let calendar = cron(&text, zone);
+        for (next, seconds) in asks {
+            // Near what was found before: the due times themselves, and what is just beside them.
+            let asked = Time(at(from).0 + seconds * 1_000_000);
+            let found = if next { calendar.next(asked) } else { calendar.previous(asked) }.unwrap();
+            for at in [asked.0, found.0 - 1, found.0, found.0 + 1, i64::midpoint(asked.0, found.0)] {
+                let fresh = calendar.clone();
+                prop_assert_eq!(calendar.next(Time(at)), fresh.next(Time(at)));
+                let fresh = calendar.clone();
+                prop_assert_eq!(calendar.previous(Time(at)), fresh.previous(Time(at)));
+            }
+        }
+    }
+
+    #[test]
     fn every_is_strictly_after_and_even(
         period in 1_i64..1_000_000_000_000,
         start in prop_oneof![Just(None), (0_i64..2_000_000_000_000_000).prop_map(Some)],

@@ -59,6 +59,8 @@ impl Trigger {
         let at = self.next_start()?;
         let (_, calendar) = self.schedule()?;
         let due = calendar.next(Time(self.state.watermark))?;
+        // Its start asks for its neighbours: they are found while there is time.
+        let _ = (calendar.interval(due), calendar.next(due));
         let generation = self.state.generation.to_string();
         let label = calendar.label(due);
         let names = [&**of.namespace, of.workflow, of.name, &generation, &label];

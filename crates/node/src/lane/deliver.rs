@@ -277,16 +277,18 @@ impl Lane {
         // While something is loaded for it its timers wait: they count again once it is there.
         let waits = !slot.asked.is_empty() || self.counting.contains_key(key);
         let timer = slot.entity.timer_at().filter(|_| !waits);
-        if timer == slot.timer {
+        if timer == slot.timer.map(|(at, _)| at) {
             return;
         }
-        if let Some(old) = slot.timer {
-            self.timers.remove(&(old, key.clone()));
+        if let Some(old) = slot.timer.take() {
+            self.timers.remove(&old);
         }
-        if let Some(new) = timer {
-            self.timers.insert((new, key.clone()));
+        if let Some(at) = timer {
+            self.timers_set += 1;
+            let new = (at, self.timers_set);
+            slot.timer = Some(new);
+            self.timers.insert(new, key.clone());
         }
-        slot.timer = timer;
     }
 
     /// Goes on with entities whose deciding stopped at its bound.

@@ -1,10 +1,11 @@
 //! Entities in memory by their keys.
 //!
-//! Runs are many, come and go all the time, and are looked up several times for each input: they are hashed. The
-//! rest, which is not much, is kept in order, so that names of users cannot be chosen to collide. The hash has no
-//! chance in it: whoever walks over entities meets them in the same order in each process that did the same.
+//! They are many, come and go all the time, and are looked up several times for each input: they are hashed. Ids
+//! of runs are made here; names of users are hashed with a seed that nobody knows outside of the process, so that
+//! they cannot be chosen to collide. The hash has no other chance in it: whoever walks over entities meets them in
+//! the same order in each process that has the same seed and did the same.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use foldhash::fast::FixedState;
 use kapell_model::{EntityKey, RunId};
@@ -12,13 +13,21 @@ use kapell_model::{EntityKey, RunId};
 use super::Slot;
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Slots {
     runs: HashMap<RunId, Box<(EntityKey, Slot)>, FixedState>,
-    others: BTreeMap<EntityKey, Box<Slot>>,
+    others: HashMap<EntityKey, Box<Slot>, FixedState>,
 }
 
 impl Slots {
+    /// None yet, with the seed of a process.
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            runs: HashMap::default(),
+            others: HashMap::with_hasher(FixedState::with_seed(seed)),
+        }
+    }
+
     /// That of a key.
     pub(super) fn get(&self, key: &EntityKey) -> Option<&Slot> {
         match key {

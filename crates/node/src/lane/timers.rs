@@ -8,13 +8,11 @@ impl Lane {
     pub(super) fn tick(&mut self) {
         let now = self.now;
         while !self.is_full() && !self.broken {
-            let Some((at, key)) = self.timers.first().cloned() else {
+            let due = self.timers.first_entry();
+            let Some(due) = due.filter(|timer| timer.key().0 <= now) else {
                 break;
             };
-            if at > now {
-                break;
-            }
-            self.timers.remove(&(at, key.clone()));
+            let key = due.remove();
             if let Some(slot) = self.slots.get_mut(&key) {
                 slot.timer = None;
             }
@@ -64,7 +62,7 @@ impl Lane {
                     && slot.asked.is_empty()
                     && !self.counting.contains_key(*key)
                     && !slot.entity.is_busy()
-                    && slot.timer.is_none_or(|at| at > horizon)
+                    && slot.timer.is_none_or(|(at, _)| at > horizon)
                     && !self.is_written(key)
             })
             .map(|(key, _)| key.clone())
@@ -76,9 +74,9 @@ impl Lane {
 
     pub(super) fn drop_slot(&mut self, key: &EntityKey) {
         if let Some(slot) = self.slots.remove(key)
-            && let Some(at) = slot.timer
+            && let Some(timer) = slot.timer
         {
-            self.timers.remove(&(at, key.clone()));
+            self.timers.remove(&timer);
         }
         if let EntityKey::Run(id) = key {
             self.demand.remove(*id);
@@ -96,8 +94,8 @@ impl Lane {
             .map_or(self.now, |at| Time(at.0 + HORIZON_MICROS / 2 + 1));
         // What the open batch has no room for waits for the commit under way.
         let timers = !self.is_full() && !self.broken;
-        let timer = self.timers.first().filter(|_| timers);
-        let timer = timer.map_or(poll, |(at, _)| (*at).min(poll));
+        let timer = self.timers.first_key_value().filter(|_| timers);
+        let timer = timer.map_or(poll, |((at, _), _)| (*at).min(poll));
         let timer = self.read_again_at.map_or(timer, |at| at.min(timer));
         let timer = self.mail_at().map_or(timer, |at| at.min(timer));
         if self.recovering {
