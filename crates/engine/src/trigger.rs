@@ -242,7 +242,8 @@ impl Small for Trigger {
     }
 
     fn document(&self) -> Option<String> {
-        self.shown().map(|shown| shown.to_string())
+        // What has only names of fields for keys is written without fail.
+        serde_json::to_string(&self.shown()?).ok()
     }
 }
 

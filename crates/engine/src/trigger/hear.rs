@@ -166,7 +166,7 @@ impl Deciding<'_> {
             Ask::PauseTrigger { .. } | Ask::ResumeTrigger { .. } | Ask::View => {}
             _ => return Err(misdirected()),
         }
-        let shown = self.trigger.shown().unwrap_or_default();
+        let shown = serde_json::to_value(self.trigger.shown()).unwrap_or_default();
         Ok(Value::from_json(&shown))
     }
 }

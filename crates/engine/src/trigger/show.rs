@@ -2,6 +2,7 @@
 
 use kapell_model::Time;
 use kapell_model::spec::{Timing, TriggerKind};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::state::Pending;
@@ -11,24 +12,68 @@ use crate::event::run_id;
 /// Signals that wait that are shown.
 const SHOWN: usize = 100;
 
+/// All that lists show of a trigger.
+#[derive(Debug, Serialize)]
+pub(super) struct Shown<'a> {
+    kind: &'static str,
+    on: On<'a>,
+    timezone: &'a str,
+    version: u32,
+    generation: u32,
+    address: u32,
+    paused_by: Option<&'a str>,
+    workflow_paused: bool,
+    next_at: Option<String>,
+    catching_up: bool,
+    last: Option<Last>,
+    started: u64,
+    missed: u64,
+    declined: u64,
+    refused: u64,
+    duplicates: u64,
+    waiting_starts: usize,
+    waiting_signals: usize,
+    waiting: Vec<Value>,
+    problem: Option<Value>,
+}
+
+/// What it starts runs on.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum On<'a> {
+    Cron(&'a str),
+    Every(String),
+    Signals(Vec<&'a str>),
+    Path(&'a str),
+}
+
+/// Its last start.
+#[derive(Debug, Serialize)]
+struct Last {
+    run: String,
+    scheduled_at: String,
+    started_at: String,
+    late_ms: Option<i64>,
+}
+
 impl Trigger {
     /// All that lists show; none of one that the active version does not have.
-    pub(super) fn shown(&self) -> Option<Value> {
+    pub(super) fn shown(&self) -> Option<Shown<'_>> {
         let state = &self.state;
         let made = self.made.as_ref()?;
         let (kind, starts_by) = match &made.spec.kind {
             TriggerKind::Schedule(schedule) => (
                 "schedule",
                 match &schedule.timing {
-                    Timing::Cron(text) => json!({ "cron": text }),
-                    Timing::Every(span) => json!({ "every": kapell_expr::format_duration(*span) }),
+                    Timing::Cron(text) => On::Cron(text),
+                    Timing::Every(span) => On::Every(kapell_expr::format_duration(*span)),
                 },
             ),
             TriggerKind::Signal(signal) => {
-                let sources = signal.sources.iter().map(|source| &source.signal);
-                ("signal", json!({ "signals": sources.collect::<Vec<_>>() }))
+                let sources = signal.sources.iter().map(|source| &*source.signal);
+                ("signal", On::Signals(sources.collect()))
             }
-            TriggerKind::Webhook(webhook) => ("webhook", json!({ "path": webhook.path })),
+            TriggerKind::Webhook(webhook) => ("webhook", On::Path(&webhook.path)),
         };
         let timezone = match made.schedule() {
             Some((schedule, _)) => schedule.timezone.as_deref(),
@@ -50,46 +95,39 @@ impl Trigger {
                 })
             }),
         };
-        let last = state.last.as_ref().map(|last| {
-            let late = last
+        let last = state.last.as_ref().map(|last| Last {
+            run: run_id(&last.run).to_string(),
+            scheduled_at: Time(last.scheduled_at).to_string(),
+            started_at: Time(state.last_started_at).to_string(),
+            late_ms: last
                 .due
-                .then(|| (state.last_started_at - last.scheduled_at) / 1000);
-            json!({
-                "run": run_id(&last.run).to_string(),
-                "scheduled_at": Time(last.scheduled_at).to_string(),
-                "started_at": Time(state.last_started_at).to_string(),
-                "late_ms": late,
-            })
+                .then(|| (state.last_started_at - last.scheduled_at) / 1000),
         });
-        Some(json!({
-            "kind": kind,
-            "on": starts_by,
-            "timezone": timezone.unwrap_or(&state.timezone),
-            "version": state.version,
-            "generation": state.generation,
-            "address": state.address,
-            "paused_by": state.paused_by,
-            "workflow_paused": state.workflow_paused,
-            "next_at": self.next_start().map(|at| at.to_string()),
-            "catching_up": state.watermark < state.catching_up,
-            "last": last,
-            "started": state.started,
-            "missed": state.missed,
-            "declined": state.declined,
-            "refused": state.refused,
-            "duplicates": state.duplicates,
-            "waiting_starts": room.map_or(0, |room| {
+        let pending = state.pending.iter().take(SHOWN);
+        Some(Shown {
+            kind,
+            on: starts_by,
+            timezone: timezone.unwrap_or(&state.timezone),
+            version: state.version,
+            generation: state.generation,
+            address: state.address,
+            paused_by: state.paused_by.as_deref(),
+            workflow_paused: state.workflow_paused,
+            next_at: self.next_start().map(|at| at.to_string()),
+            catching_up: state.watermark < state.catching_up,
+            last,
+            started: state.started,
+            missed: state.missed,
+            declined: state.declined,
+            refused: state.refused,
+            duplicates: state.duplicates,
+            waiting_starts: room.map_or(0, |room| {
                 room.held.len() + usize::from(room.trying.is_some())
             }),
-            "waiting_signals": state.pending.len(),
-            "waiting": state
-                .pending
-                .iter()
-                .take(SHOWN)
-                .map(|pending| waiting(made, pending))
-                .collect::<Vec<_>>(),
-            "problem": problem,
-        }))
+            waiting_signals: state.pending.len(),
+            waiting: pending.map(|pending| waiting(made, pending)).collect(),
+            problem,
+        })
     }
 }
 
