@@ -16,8 +16,7 @@ use crate::request::{Answer, ReplyId};
 /// Decisions that are committed together.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// What each touched entity appends, in the order in which they were touched first. There are few enough that
-    /// keys which collide do no harm.
+    /// What each touched entity appends. There are few enough that keys which collide do no harm.
     pub touched: IndexMap<EntityKey, Touched, FixedState>,
     /// Contents to store before the commit.
     pub blobs: Vec<(BlobRef, Vec<u8>)>,

@@ -229,6 +229,8 @@ impl Lane {
             return;
         }
         let mut batch = batch;
+        // What is new in one place of the store is written one after another.
+        batch.touched.sort_unstable_keys();
         self.seats.commit_begins();
         let steps = self.steps_ended(&batch);
         let (commit, ended) = self.commit_of(&mut batch);
