@@ -79,6 +79,8 @@ pub(crate) struct Shadow {
     pub stopping: BTreeSet<Place>,
     /// The last grant of the generations before.
     pub before: Offer,
+    /// That of its owner now.
+    pub epoch: u64,
 }
 
 /// See the module.
@@ -226,9 +228,12 @@ impl Checks {
                 self.starts.created(id, created)?;
                 self.breaks.created(id, created);
             }
+            let lease = self.leases.get(&id.shard());
+            let epoch = lease.map_or(0, |lease| lease.epoch);
             let Some(shadow) = self.runs.get_mut(&id) else {
                 return wrong("history", format!("{id} has events before it was made"));
             };
+            shadow.epoch = epoch;
             approvals::answered_rightly(shadow, event)?;
             shadow.event(event, worker)?;
             self.watermarks.event(&shadow.state, &shadow.plan, event);
@@ -287,6 +292,7 @@ impl Shadow {
             lost: BTreeSet::new(),
             stopping: BTreeSet::new(),
             before: Offer::default(),
+            epoch: 0,
         }
     }
 

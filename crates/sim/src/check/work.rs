@@ -146,11 +146,14 @@ impl Shadow {
                 .is_some_and(|unit| unit.status == StepStatus::Cancelling)
     }
 
-    /// The run ends: whatever is still at the worker was told to stop.
+    /// The run ends: whatever is still at the worker was told to stop. What an owner before handed out may be
+    /// at one that its owner now has not heard yet: that is stopped once it is.
     pub(super) fn nothing_left(&self, worker: &Worker) -> Verdict {
-        let left = worker
-            .of_run(self.state.meta.id)
-            .find(|attempt| attempt.offer > self.before && !self.stopping.contains(&attempt.place));
+        let counts = |attempt: &&Attempt| {
+            let known = attempt.offer > self.before && attempt.offer.epoch >= self.epoch;
+            known && !self.stopping.contains(&attempt.place)
+        };
+        let left = worker.of_run(self.state.meta.id).find(counts);
         match left {
             None => Ok(()),
             Some(left) => wrong(
