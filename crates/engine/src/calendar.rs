@@ -16,7 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use kapell_model::Time;
 use kapell_model::spec::{Schedule, Timing};
 
-use known::{Gap, Known};
+use known::Known;
 
 /// Due times of a schedule.
 #[derive(Clone, Debug)]
@@ -154,53 +154,29 @@ impl Calendar {
     }
 
     fn unbounded_next(&self, after: Time) -> Option<Time> {
-        let cron = match &self.rule {
-            Rule::Every { anchor, period } => {
-                let passed = after.0.checked_sub(*anchor)?.div_euclid(*period);
-                let micros = passed.checked_add(1)?.checked_mul(*period)?;
-                return anchor.checked_add(micros).map(Time);
-            }
-            Rule::Wall(cron) | Rule::Elapsed(cron) => cron,
-        };
-        if let Some(due) = self.known.next(after) {
-            return Some(due);
+        if let Rule::Every { anchor, period } = &self.rule {
+            let passed = after.0.checked_sub(*anchor)?.div_euclid(*period);
+            let micros = passed.checked_add(1)?.checked_mul(*period)?;
+            return anchor.checked_add(micros).map(Time);
         }
-        let due = match &self.rule {
-            Rule::Wall(_) => self.wall_next(cron, after)?,
-            _ => self.elapsed_next(cron, after)?,
-        };
-        self.known.learn(Gap {
-            from: after,
-            from_is_due: false,
-            to: due,
-            to_is_due: true,
-        });
-        Some(due)
+        self.known.next(after, || match &self.rule {
+            Rule::Every { .. } => None,
+            Rule::Wall(cron) => self.wall_next(cron, after),
+            Rule::Elapsed(cron) => self.elapsed_next(cron, after),
+        })
     }
 
     fn unbounded_previous(&self, before: Time) -> Option<Time> {
-        let cron = match &self.rule {
-            Rule::Every { anchor, period } => {
-                let last = before.0.checked_sub(*anchor)?.checked_sub(1)?;
-                let micros = last.div_euclid(*period).checked_mul(*period)?;
-                return anchor.checked_add(micros).map(Time);
-            }
-            Rule::Wall(cron) | Rule::Elapsed(cron) => cron,
-        };
-        if let Some(due) = self.known.previous(before) {
-            return Some(due);
+        if let Rule::Every { anchor, period } = &self.rule {
+            let last = before.0.checked_sub(*anchor)?.checked_sub(1)?;
+            let micros = last.div_euclid(*period).checked_mul(*period)?;
+            return anchor.checked_add(micros).map(Time);
         }
-        let due = match &self.rule {
-            Rule::Wall(_) => self.wall_previous(cron, before)?,
-            _ => self.elapsed_previous(cron, before)?,
-        };
-        self.known.learn(Gap {
-            from: due,
-            from_is_due: true,
-            to: before,
-            to_is_due: false,
-        });
-        Some(due)
+        self.known.previous(before, || match &self.rule {
+            Rule::Every { .. } => None,
+            Rule::Wall(cron) => self.wall_previous(cron, before),
+            Rule::Elapsed(cron) => self.elapsed_previous(cron, before),
+        })
     }
 
     /// The instant of a wall clock time. A later time is never at an earlier instant.

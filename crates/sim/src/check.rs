@@ -79,7 +79,7 @@ pub(crate) struct Shadow {
     pub stopping: BTreeSet<Place>,
     /// The last grant of the generations before.
     pub before: Offer,
-    /// That of its owner now.
+    /// That of its owner now, where owners follow each other while their workers live.
     pub epoch: u64,
 }
 
@@ -229,7 +229,8 @@ impl Checks {
                 self.breaks.created(id, created);
             }
             let lease = self.leases.get(&id.shard());
-            let epoch = lease.map_or(0, |lease| lease.epoch);
+            let epoch = lease.filter(|_| self.spread);
+            let epoch = epoch.map_or(0, |lease| lease.epoch);
             let Some(shadow) = self.runs.get_mut(&id) else {
                 return wrong("history", format!("{id} has events before it was made"));
             };

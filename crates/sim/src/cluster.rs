@@ -16,6 +16,7 @@ mod faults;
 pub mod grow;
 mod homes;
 mod link;
+mod membership;
 mod node;
 mod owners;
 mod route;

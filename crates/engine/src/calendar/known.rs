@@ -7,11 +7,11 @@ use kapell_model::Time;
 
 /// No due time lies between these, both left out.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Gap {
-    pub from: Time,
-    pub from_is_due: bool,
-    pub to: Time,
-    pub to_is_due: bool,
+struct Gap {
+    from: Time,
+    from_is_due: bool,
+    to: Time,
+    to_is_due: bool,
 }
 
 impl Gap {
@@ -52,20 +52,44 @@ impl Gap {
 pub(super) struct Known(Mutex<[Gap; 2]>);
 
 impl Known {
-    /// The first due time after an instant, if that is known.
-    pub(super) fn next(&self, after: Time) -> Option<Time> {
-        let gap = self.find(|gap| gap.to_is_due && gap.from <= after && after < gap.to)?;
-        Some(gap.to)
+    /// The first due time after an instant, searched if it is not known.
+    pub(super) fn next(&self, after: Time, search: impl FnOnce() -> Option<Time>) -> Option<Time> {
+        let known = self.find(|gap| gap.to_is_due && gap.from <= after && after < gap.to);
+        if let Some(gap) = known {
+            return Some(gap.to);
+        }
+        let due = search()?;
+        self.learn(Gap {
+            from: after,
+            from_is_due: false,
+            to: due,
+            to_is_due: true,
+        });
+        Some(due)
     }
 
-    /// The last due time before an instant, if that is known.
-    pub(super) fn previous(&self, before: Time) -> Option<Time> {
-        let gap = self.find(|gap| gap.from_is_due && gap.from < before && before <= gap.to)?;
-        Some(gap.from)
+    /// The last due time before an instant, searched if it is not known.
+    pub(super) fn previous(
+        &self,
+        before: Time,
+        search: impl FnOnce() -> Option<Time>,
+    ) -> Option<Time> {
+        let known = self.find(|gap| gap.from_is_due && gap.from < before && before <= gap.to);
+        if let Some(gap) = known {
+            return Some(gap.from);
+        }
+        let due = search()?;
+        self.learn(Gap {
+            from: due,
+            from_is_due: true,
+            to: before,
+            to_is_due: false,
+        });
+        Some(due)
     }
 
     /// A search has found that there is nothing in between.
-    pub(super) fn learn(&self, mut gap: Gap) {
+    fn learn(&self, mut gap: Gap) {
         let mut gaps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut other = None;
         for known in *gaps {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kapell_api::task::Task;
 use kapell_model::{NodeId, SessionId, Shard, Time, limits};
-use kapell_node::lane::{self, Config, Input, Lane, Output, Own};
+use kapell_node::lane::{Config, Input, Lane, Output, Own};
 use kapell_node::members::{self, Instant, Members};
 use kapell_node::perform::Plans;
 use kapell_node::relay::{self, Relay, Word};
@@ -58,8 +58,8 @@ pub(super) struct Process {
     pub(super) relay: Relay,
     pub(super) plans: Plans,
     /// The nodes that are there, and who owns what by that.
-    rows: Vec<NodeAbout>,
-    known: Known,
+    pub(super) rows: Vec<NodeAbout>,
+    pub(super) known: Known,
     /// Of workers whose home this is.
     pub(super) sessions: BTreeMap<SessionId, Session>,
     pub(super) links: BTreeMap<NodeId, Link>,
@@ -71,7 +71,7 @@ pub(super) struct Process {
     lane_free: i64,
     flush_at: Option<i64>,
     wake_at: Option<i64>,
-    members_at: Option<i64>,
+    pub(super) members_at: Option<i64>,
     spins: u32,
 }
 
@@ -528,85 +528,6 @@ impl Cluster<'_> {
                 relay::Output::Tell(node, word) => self.tell(at, node, word),
                 job => self.later(at, 1, Step::Job(job)),
             }
-        }
-    }
-
-    // The membership.
-
-    pub(super) fn members(&mut self, at: usize, input: members::Input) {
-        let (steady, now) = (self.steady(), self.now);
-        let read = matches!(input, members::Input::Beaten(Ok(_)));
-        let Some(process) = self.process(at) else {
-            return;
-        };
-        let outputs = process.members.on(steady, input);
-        if read {
-            let rows = process.members.nodes().map(|row| row.about.clone());
-            let rows = rows.collect();
-            self.hears_nodes(at, rows);
-        }
-        for output in outputs {
-            let own = match output {
-                members::Output::Beat(about) => {
-                    let after = self.store_micros(self.scenario.knobs.read);
-                    let alone = after - (self.stalled_until - self.now).max(0);
-                    if alone > self.about.lease / 2 {
-                        // Where one heartbeat takes as long as a lease, who had luck may follow who had none.
-                        let who = (at, self.nodes[at].life);
-                        self.owners.troubled(who, self.now + after);
-                    }
-                    self.later(at, after, Step::Beat(about));
-                    continue;
-                }
-                members::Output::Leave => {
-                    let after = self.store_micros(self.scenario.knobs.read);
-                    self.later(at, after, Step::Leave);
-                    continue;
-                }
-                members::Output::Take(shards, dead) => Own::Take(shards, dead),
-                members::Output::Give(shards) => Own::Give(shards),
-                members::Output::Stop => Own::Stop,
-            };
-            self.tell_lane(at, lane::Input::Own(Box::new(own)));
-        }
-        let Some(process) = self.process(at) else {
-            return;
-        };
-        let next = process.members.next_tick().0.saturating_sub(steady.0);
-        let after = i64::try_from(next)
-            .unwrap_or(i64::MAX)
-            .clamp(1_000, 1_000_000);
-        if process
-            .members_at
-            .is_none_or(|at| at > now + after || at <= now)
-        {
-            process.members_at = Some(now + after);
-            self.later(at, after, Step::MembersTick);
-        }
-    }
-
-    /// Who is there now, this node among them.
-    fn hears_nodes(&mut self, at: usize, rows: Vec<NodeAbout>) {
-        let Some(process) = self.process(at) else {
-            return;
-        };
-        if process.rows == rows {
-            return;
-        }
-        *process.known.lock() = members::owners(rows.iter());
-        process.rows = rows;
-        let others = process.others();
-        let known: BTreeSet<NodeId> = process.links.keys().copied().collect();
-        self.note(|| format!("{at} knows of {others:?}"));
-        self.with_relay(at, |relay| relay.nodes(others.clone()));
-        for gone in known.difference(&others) {
-            self.close_link(at, *gone, None);
-        }
-        for new in others.difference(&known) {
-            if let Some(process) = self.process(at) {
-                process.links.insert(*new, Link::default());
-            }
-            self.later(at, 0, Step::Connect(*new));
         }
     }
 
