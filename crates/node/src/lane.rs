@@ -319,6 +319,8 @@ pub struct Lane {
     follow_inputs: usize,
     /// Reports that wait for the next batch.
     reports: VecDeque<VecDeque<Report>>,
+    /// Reports of ends that the run cannot know yet; see [`Lane::comes_early`].
+    early: BTreeMap<(RunId, Place, Offer), Report>,
     /// Requests that wait: what is under way goes before what is new.
     requests: VecDeque<(ReplyId, ClientRequest)>,
     /// Reports taken while requests wait, less what requests had in return.
@@ -386,6 +388,7 @@ impl Lane {
             committing: VecDeque::new(),
             follow_inputs: limits::COMMIT_FOLLOWS,
             reports: VecDeque::new(),
+            early: BTreeMap::new(),
             requests: VecDeque::new(),
             passed: 0,
             out: Vec::new(),

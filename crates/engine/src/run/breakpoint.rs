@@ -167,7 +167,7 @@ impl Decider<'_> {
         true
     }
 
-    /// Steps that have stopped, or the one that is named.
+    /// Steps that have stopped: all, or the one that is named and those inside it.
     fn stopped(&self, step: Option<&str>) -> Result<Vec<Place>, Refusal> {
         let waits = &self.run.state.waits;
         let is_stopped = |place: &Place| matches!(waits.get(place), Some(Waiting::Break { .. }));
@@ -182,13 +182,29 @@ impl Decider<'_> {
             return Ok(all);
         };
         let place = self.find(step)?;
-        if is_stopped(&place) {
-            return Ok(vec![place]);
+        let inside = waits.keys().copied().filter(is_stopped);
+        let inside: Vec<Place> = inside
+            .filter(|stopped| self.is_inside(*stopped, place))
+            .collect();
+        if inside.is_empty() {
+            return Err(not_now(
+                format!("`{step}` is not stopped at a breakpoint"),
+                "`kapell why` says what it waits for",
+            ));
         }
-        Err(not_now(
-            format!("`{step}` is not stopped at a breakpoint"),
-            "`kapell why` says what it waits for",
-        ))
+        Ok(inside)
+    }
+
+    /// True for a unit itself, the items of a foreach, and all that is inside of them.
+    fn is_inside(&self, place: Place, of: Place) -> bool {
+        let whole = Place {
+            item: of.item,
+            ..place
+        };
+        let same = place == of || of.item == Place::NO_ITEM && whole == of;
+        let scope = self.run.state.scopes.get(&place.scope);
+        let parent = scope.and_then(|scope| scope.parent);
+        same || parent.is_some_and(|parent| self.is_inside(parent, of))
     }
 
     /// Somebody lets steps go on: all that stopped, or one. With `stepping` every step that comes next

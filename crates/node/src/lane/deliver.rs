@@ -181,7 +181,11 @@ impl Lane {
         if let Some(report) = kept.report()
             && !matches!(decided, Ok(Err(Refusal::Need(_))))
         {
-            self.taken(report.clone());
+            if matches!(decided, Ok(Err(Refusal::Stale))) && self.comes_early(report) {
+                self.hold_back(report.clone());
+            } else {
+                self.taken(report.clone());
+            }
         }
         let Ok(decided) = decided else {
             self.quarantine(key);

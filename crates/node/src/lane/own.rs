@@ -9,7 +9,8 @@
 //! - **Unknown outcome or conflict**: the shards that were owned are acquired anew; one that another took
 //!   meanwhile is left out, and whoever says what to own hears of it.
 
-use kapell_model::{EntityKey, NodeId, Shard, ShardSet};
+use kapell_api::task::Place;
+use kapell_model::{EntityKey, NodeId, Offer, RunId, Shard, ShardSet};
 use kapell_store::Lease;
 
 use super::post::not_here;
@@ -171,7 +172,7 @@ impl Lane {
             self.owns.taking = None;
             let owned = self.leases.keys().copied().collect();
             let lost = self.owns.shards.without(&owned);
-            self.held.forget(&lost, &mut self.seats);
+            self.forget_attempts(&lost);
             self.owns.shards = owned;
             // Others may have listened to ends of runs since these were read.
             self.heard.forget();
@@ -240,7 +241,7 @@ impl Lane {
         self.quarantined.retain(|key| !gone(key));
         self.ahead.reset();
         self.post.forget(&shards);
-        self.held.forget(&shards, &mut self.seats);
+        self.forget_attempts(&shards);
         let leases = self
             .leases
             .extract_if(.., |shard, _| shards.contains(*shard));
@@ -290,10 +291,17 @@ impl Lane {
         self.tell_held();
     }
 
+    /// Attempts in shards are another's, who hears what becomes of them.
+    fn forget_attempts(&mut self, shards: &ShardSet) {
+        self.held.forget(shards, &mut self.seats);
+        let owned = |name: &(RunId, Place, Offer)| !shards.contains(name.0.shard());
+        self.early.retain(|name, _| owned(name));
+    }
+
     /// The right to act is over: nothing is owned.
     fn stop(&mut self) {
         // Others may own them before this one does again: then it is told anew what workers hold.
-        self.held.forget(&ShardSet::all(), &mut self.seats);
+        self.forget_attempts(&ShardSet::all());
         let stale_commits = self.owns.stale_commits;
         self.owns = Owns {
             stale_commits,

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use kapell_api::task::{Report, TaskEvent};
+use kapell_api::task::{Outcome, Report, TaskEvent};
 use kapell_engine::{Decision, Refusal};
 use kapell_model::{EntityKey, RunId};
 
@@ -33,7 +33,6 @@ impl Lane {
             let Some(Slot {
                 entity: Entity::Run(run),
                 touched_at,
-                waiting,
                 ..
             }) = self.slots.get_mut(&key)
             else {
@@ -47,6 +46,7 @@ impl Lane {
             }));
             let needs = !run.live.needs.is_empty();
             match decided {
+                Ok(Err(Refusal::Stale)) if self.comes_early(&kept) => self.hold_back(kept),
                 Ok(Ok(()) | Err(Refusal::Stale | Refusal::Reject(_))) => {
                     kapell_engine::chunk::encode_into(&mut chunk, &decision.events);
                     decision.events.clear();
@@ -57,7 +57,9 @@ impl Lane {
                 }
                 Ok(Err(Refusal::Need(needs))) => {
                     let input = Box::new(kapell_engine::Input::Report(kept));
-                    waiting.push_back((ToEntity::Run(input), false));
+                    if let Some(slot) = self.slots.get_mut(&key) {
+                        slot.waiting.push_back((ToEntity::Run(input), false));
+                    }
                     self.ask(&key, needs);
                     break;
                 }
@@ -89,6 +91,32 @@ impl Lane {
             self.reports.pop_front();
         }
         Some(report)
+    }
+
+    /// True for the end of an attempt that an owner before this one granted, while workers have yet to say what
+    /// they hold: only then is it known. A loss needs not be known.
+    pub(super) fn comes_early(&self, report: &Report) -> bool {
+        let ended = match &report.event {
+            TaskEvent::Ended { outcome, .. } => !matches!(outcome, Outcome::Lost { .. }),
+            TaskEvent::Started { .. } => false,
+        };
+        let lease = self.leases.get(&report.run.shard());
+        let before = lease.is_some_and(|lease| report.offer.epoch < lease.epoch);
+        ended && before && !self.seats.all_heard()
+    }
+
+    /// A report that came early waits until the next worker has said what it holds.
+    pub(super) fn hold_back(&mut self, report: Report) {
+        let name = (report.run, report.place, report.offer);
+        self.early.insert(name, report);
+    }
+
+    /// Reports that came early are looked at again.
+    pub(super) fn look_at_early(&mut self) {
+        let early = std::mem::take(&mut self.early);
+        if !early.is_empty() {
+            self.reports.push_back(early.into_values().collect());
+        }
     }
 
     /// A report has become part of the open batch. One that still waits for its run or for a value is

@@ -129,6 +129,7 @@ impl Lane {
         for key in waiting {
             self.submit(key, ToEntity::Join, false);
         }
+        self.look_at_early();
     }
 
     /// A run's demand is looked at again.

@@ -423,6 +423,40 @@ fn what_waits_is_said_with_about_how_much_and_rises_with_its_age() {
     assert_eq!(wants(&world), of(51));
 }
 
+#[test]
+fn a_result_that_comes_before_its_worker_was_heard_is_kept_until_then() {
+    let items = "
+workflow: w
+steps:
+  a:
+    shell: 'true'
+    queue: far
+    foreach: { i: '${{ range(1) }}' }
+";
+    let store = World::new(&[items]).store;
+    let mut one = World::node(&store, 1, START);
+    let mut two = World::node(&store, 2, START);
+    one.own(Own::Take(ShardSet::all(), Vec::new()));
+    one.open(FAR, seat("far", 3), Vec::new());
+    let run = one.started("w");
+    let tasks = std::mem::take(&mut one.offers);
+    one.own(Own::Give(ShardSet::all()));
+    two.open(FAR, seat("far", 3), Vec::new());
+    two.say(FAR, SessionChange::Unheard(named("far")));
+    two.own(Own::Take(ShardSet::all(), Vec::new()));
+    // Once while the run is loaded, and once while it is in memory.
+    two.succeeds(&tasks);
+    two.go();
+    two.succeeds(&tasks);
+    two.go();
+    assert_eq!(two.taken, [], "nothing of it is durable");
+    two.say(FAR, SessionChange::Holds(vec![holding(&tasks[0])]));
+    let name = (run, tasks[0].place, tasks[0].offer);
+    assert_eq!(two.taken, [name]);
+    assert_eq!(two.status(run), Some(RunStatus::Succeeded));
+    assert_eq!(two.offers.len(), 0);
+}
+
 /// Says how the attempts of tasks were lost: their worker's host died.
 fn lost(world: &mut World, tasks: &[Task]) {
     let (now, why) = (world.now, ("its host died", false));
