@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::paint::{BOLD, DIM, Line, PLAIN, YELLOW};
 use crate::printer::Printer;
 use crate::session::{self, Need, Session};
-use crate::{Ended, Exit, words};
+use crate::{Ended, Exit, item, words};
 
 /// Whose breakpoints are meant.
 #[derive(Clone)]
@@ -292,9 +292,11 @@ fn list(which: &BreakpointList, config: &Config, printer: &mut Printer) -> Ended
 pub(crate) fn go_on(which: &Continue, config: &Config, printer: &mut Printer) -> Ended {
     let session = session::open(config, Need::Record)?;
     let run = session.find(&which.run)?;
+    let of = |step: &String| item::path(session.api(), run, step, which.item.as_deref());
+    let step = which.step.as_ref().map(of).transpose()?;
     let action = Action::Continue {
         by: config.user.clone(),
-        step: which.step.clone(),
+        step: step.clone(),
         stepping: which.next,
     };
     session.api().act(run, &action)?;
@@ -304,7 +306,7 @@ pub(crate) fn go_on(which: &Continue, config: &Config, printer: &mut Printer) ->
         printer.json(&json!({ "run": run.to_string(), "stepping": which.next }))?;
         return Ok(Exit::Success);
     }
-    let what = which.step.as_deref().unwrap_or("what had stopped");
+    let what = step.as_deref().unwrap_or("what had stopped");
     let mut text = format!("{what} of run {run} goes on");
     if which.next {
         text += ", and the next step stops";

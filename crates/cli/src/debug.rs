@@ -9,7 +9,7 @@ use std::io::{BufRead, IsTerminal, Lines, StdinLock};
 use std::time::Duration;
 
 use kapell_api::client::Api;
-use kapell_api::http::{Action, Breakpoint, Evaluate, RunView, StepView};
+use kapell_api::http::{Action, Breakpoint, Evaluate, RecordQuery, RunView, StepView};
 use kapell_model::{Error, ErrorCode, RunId, RunStatus, StepStatus};
 use kapell_node::clock;
 
@@ -20,7 +20,7 @@ use crate::interrupt::Interrupt;
 use crate::paint::{self, BOLD, CYAN, DIM, Line, PLAIN, RED, YELLOW};
 use crate::printer::Printer;
 use crate::session::{self, Need, Session};
-use crate::{Ended, Exit, breakpoint, tree, why, words};
+use crate::{Ended, Exit, breakpoint, item, tree, why, words};
 
 /// Between two looks at a run that goes on.
 const LOOK: Duration = Duration::from_millis(50);
@@ -144,9 +144,11 @@ impl Prompt<'_> {
             }
             Command::At(step) => {
                 let view = self.api().view(self.run)?;
-                let step = why::find(&view, &step)?;
-                self.at = Some(step.path.clone());
-                printer.line(headline(step))
+                let path = self.path(&step)?;
+                let step = why::step_of(&view, &path, self.api())?;
+                let line = headline(&step);
+                self.at = Some(path);
+                printer.line(line)
             }
             Command::Inputs(step) => self.inputs(step, printer),
             Command::Outputs(step) => self.outputs(step, printer),
@@ -170,10 +172,7 @@ impl Prompt<'_> {
                 printer.plain(format!("params.{name} = {}", view.params[&name]))
             }
             Command::SetOutput(step, output) => {
-                let step = match step {
-                    Some(step) => step,
-                    None => self.stopped()?,
-                };
+                let step = self.named(step)?;
                 let action = Action::SetOutput {
                     by: self.by.clone(),
                     groups: crate::config::groups(&self.by),
@@ -249,6 +248,7 @@ impl Prompt<'_> {
         printer: &mut Printer,
     ) -> Result<(), Error> {
         let view = self.api().view(self.run)?;
+        let step = step.map(|step| self.path(&step)).transpose()?;
         if view.steps.iter().any(|step| step.stopped.is_some()) {
             let by = self.by.clone();
             let action = Action::Continue { by, step, stepping };
@@ -308,10 +308,22 @@ impl Prompt<'_> {
         })
     }
 
+    /// The path of a step or item that is named, or of the step that has stopped.
+    fn named(&self, step: Option<String>) -> Result<String, Error> {
+        match step {
+            Some(step) => self.path(&step),
+            None => self.stopped(),
+        }
+    }
+
+    fn path(&self, step: &str) -> Result<String, Error> {
+        item::path(self.api(), self.run, step, None)
+    }
+
     fn inputs(&self, step: Option<String>, printer: &mut Printer) -> Result<(), Error> {
-        let path = step.map_or_else(|| self.stopped(), Ok)?;
+        let path = self.named(step)?;
         let view = self.api().view(self.run)?;
-        let step = why::find(&view, &path)?;
+        let step = why::step_of(&view, &path, self.api())?;
         let Some(stopped) = &step.stopped else {
             let message = format!("`{path}` is not stopped at a breakpoint");
             return Err(Error::new(ErrorCode::NotAllowedNow, message)
@@ -336,7 +348,8 @@ impl Prompt<'_> {
 
     fn outputs(&self, step: Option<String>, printer: &mut Printer) -> Result<(), Error> {
         let view = self.api().view(self.run)?;
-        let path = step.or_else(|| self.at.clone());
+        let named = step.map(|step| self.path(&step)).transpose()?;
+        let path = named.or_else(|| self.at.clone());
         let stopped = path.as_ref().and_then(|path| {
             let step = view.steps.iter().find(|step| step.path == *path)?;
             step.stopped.as_ref()?.output.clone()
@@ -345,7 +358,13 @@ impl Prompt<'_> {
             let line = Line::default().with(BOLD, path).with(DIM, " = ");
             return printer.line(line.with(PLAIN, output.to_string()));
         }
-        let record = self.api().record(self.run, None)?;
+        let record = self.api().record(
+            self.run,
+            &RecordQuery {
+                step: path.clone(),
+                at: None,
+            },
+        )?;
         let mut lines = Vec::new();
         record.walk(&mut |step| {
             let wanted = path.as_ref().is_none_or(|path| {

@@ -1,7 +1,7 @@
 //! What is said of a run that did not succeed: which step, why, its last words, what to do.
 
 use kapell_api::client::Api;
-use kapell_api::http::{LogCursor, LogQuery, RunView, StepView};
+use kapell_api::http::{LogCursor, LogQuery, RecordQuery, RunView, StepView};
 use kapell_api::log::{Line as LogLine, Stream};
 use kapell_api::record::StepRecord;
 use kapell_api::task::TaskError;
@@ -246,7 +246,7 @@ fn heading(failed: &Failed) -> Vec<Line> {
 
 /// The first item of a foreach that failed.
 fn failed_item(api: &dyn Api, run: RunId, path: &str) -> Result<Option<StepRecord>, Error> {
-    let record = api.record(run, None)?;
+    let record = api.record(run, &RecordQuery::default())?;
     let mut found = None;
     record.walk(&mut |step| {
         let is_item = step

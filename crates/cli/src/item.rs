@@ -9,9 +9,8 @@ use crate::words;
 /// Indexes that are named of a label which several items have.
 const NAMED: usize = 10;
 
-/// The path of a step, or of one item of its foreach. A number is an index. Where there is no such item
-/// and the foreach has a `label`, it is one as all other text is; the value of a variable that is a number
-/// is none, or one beyond the last index would mean another item.
+/// The path of a step, or of one item of its foreach. Labels may also stand in the path, where an index
+/// would: `load[acme]`, `load[acme].check`.
 ///
 /// # Errors
 /// `step-not-found` for what is not there; `bad-request` for a label of several items.
@@ -21,9 +20,36 @@ pub(crate) fn path(
     step: &str,
     item: Option<&str>,
 ) -> Result<String, Error> {
-    let Some(item) = item else {
-        return Ok(step.to_owned());
-    };
+    let mut path = step.to_owned();
+    let mut from = 0;
+    while let Some((start, end)) = label(&path, from) {
+        let found = one(api, run, &path[..start], &path[start + 1..end])?;
+        from = found.len();
+        path = found + &path[end + 1..];
+    }
+    match item {
+        Some(item) => one(api, run, &path, item),
+        None => Ok(path),
+    }
+}
+
+/// The brackets around the first label in a path.
+fn label(path: &str, from: usize) -> Option<(usize, usize)> {
+    let start = from + path[from..].find('[')?;
+    let inside = &path[start + 1..];
+    let closes = |at: &usize| matches!(inside[at + 1..].chars().next(), None | Some('.' | '#'));
+    let ends = inside.match_indices(']').map(|(at, _)| at).find(closes)?;
+    let end = start + 1 + ends;
+    if inside[..ends].parse::<u32>().is_ok() {
+        return label(path, end);
+    }
+    Some((start, end))
+}
+
+/// The path of one item. A number is an index. Where there is no such item and the foreach has a `label`, it is
+/// one as all other text is; the value of a variable that is a number is none, or one beyond the last index
+/// would mean another item.
+fn one(api: &dyn Api, run: RunId, step: &str, item: &str) -> Result<String, Error> {
     let page = api.items(
         run,
         &ItemQuery {
@@ -75,4 +101,26 @@ fn indexes(items: &[ItemView]) -> String {
 
 fn quoted(label: &str) -> String {
     format!("`{}`", words::shown_label(label))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::label;
+
+    fn found(path: &str) -> Option<&str> {
+        label(path, 0).map(|(start, end)| &path[start + 1..end])
+    }
+
+    #[test]
+    fn a_label_is_told_from_an_index() {
+        assert_eq!(found("load"), None);
+        assert_eq!(found("load[3]"), None);
+        assert_eq!(found("load[3].tune[4]"), None);
+        assert_eq!(found("load[acme]"), Some("acme"));
+        assert_eq!(found("load[New York].check"), Some("New York"));
+        assert_eq!(found("load[a.b[c]]"), Some("a.b[c]"));
+        assert_eq!(found("load[3].tune[x.y]"), Some("x.y"));
+        assert_eq!(found("turns#2.load[x]#3.a"), Some("x"));
+        assert_eq!(found("load[open"), None);
+    }
 }

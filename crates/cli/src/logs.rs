@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anstyle::Style;
 use kapell_api::client::Api;
-use kapell_api::http::{ItemQuery, LogLine, LogQuery};
+use kapell_api::http::{ItemQuery, LogLine, LogQuery, RecordQuery};
 use kapell_api::log::Stream;
 use kapell_model::{Error, ErrorCode, RunId};
 use serde::Serialize;
@@ -159,7 +159,7 @@ fn path(api: &dyn Api, run: RunId, logs: &Logs) -> Result<Option<String>, Error>
 
 /// Refuses a step, item or attempt that the run does not have.
 fn known(api: &dyn Api, run: RunId, logs: &Logs, path: &str) -> Result<(), Error> {
-    let record = api.record(run, None)?;
+    let record = api.record(run, &RecordQuery::with(path))?;
     let refused = |message: String, hint: String| {
         Err(Error::new(ErrorCode::StepNotFound, message).hint(hint))
     };

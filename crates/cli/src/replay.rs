@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, IsTerminal};
 
 use kapell_api::client::Api;
+use kapell_api::http::RecordQuery;
 use kapell_api::record::Record;
 use kapell_model::{Error, ErrorCode, RunId, Time};
 
@@ -23,11 +24,11 @@ const HELP: &str = "n or nothing: the next moment · p: the one before · f, l: 
 pub(crate) fn replay(replay: &Replay, config: &Config, printer: &mut Printer) -> Ended {
     let session = session::open(config, Need::Look)?;
     let run = session.find(&replay.run)?;
-    let whole = session.api().record(run, None)?;
+    let whole = session.api().record(run, &RecordQuery::default())?;
     let moments = moments(&whole);
     if replay.json {
         for at in &moments {
-            printer.json_line(&session.api().record(run, Some(*at))?)?;
+            printer.json_line(&session.api().record(run, &RecordQuery::at(*at))?)?;
         }
         session.close();
         return Ok(Exit::Success);
@@ -135,7 +136,7 @@ impl Replaying<'_> {
         let Some(at) = self.moments.get(self.place) else {
             return printer.plain("nothing has happened in this run");
         };
-        let record = self.api.record(self.run, Some(*at))?;
+        let record = self.api.record(self.run, &RecordQuery::at(*at))?;
         let after = words::span(words::between(self.created_at, *at));
         let mut head = Line::default().with(
             CYAN,

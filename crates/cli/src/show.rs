@@ -1,5 +1,6 @@
 //! `kapell show`
 
+use kapell_api::http::RecordQuery;
 use kapell_api::record::{AttemptResult, Part, Record, StepRecord};
 use kapell_api::task::{Artifact, Usage};
 use kapell_expr::Value;
@@ -31,15 +32,19 @@ pub(crate) fn show(show: &Show, config: &Config, printer: &mut Printer) -> Ended
         }
         None => None,
     };
-    let record = session.api().record(run, at)?;
+    let of = |step: &String| item::path(session.api(), run, step, show.item.as_deref());
+    let path = show.step.as_ref().map(of).transpose()?;
+    let which = RecordQuery {
+        at,
+        step: path.clone(),
+    };
+    let record = session.api().record(run, &which)?;
     let queued = at.is_none() && record.status == RunStatus::Queued;
     let waits = if queued {
         session.api().view(run)?.summary.waits_for
     } else {
         None
     };
-    let of = |step: &String| item::path(session.api(), run, step, show.item.as_deref());
-    let path = show.step.as_ref().map(of).transpose()?;
     session.close();
     if let Some(path) = &path {
         let step = find(&record, path)?;

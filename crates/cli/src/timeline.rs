@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use anstyle::Style;
+use kapell_api::http::RecordQuery;
 use kapell_api::record::{AttemptRecord, AttemptResult, Record, StepRecord};
 use kapell_engine::record::critical_path;
 use kapell_model::{StepStatus, Time};
@@ -55,7 +56,7 @@ struct Row<'r> {
 pub(crate) fn timeline(timeline: &Timeline, config: &Config, printer: &mut Printer) -> Ended {
     let session = session::open(config, Need::Look)?;
     let run = session.find(&timeline.run)?;
-    let record = session.api().record(run, None)?;
+    let record = session.api().record(run, &RecordQuery::default())?;
     session.close();
     let now = record.ended_at.unwrap_or_else(clock::now);
     let critical: BTreeSet<String> = critical_path(&record).into_iter().collect();

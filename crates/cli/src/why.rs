@@ -1,7 +1,7 @@
 //! `kapell why`
 
 use kapell_api::client::Api;
-use kapell_api::http::{ItemCounts, RunView, StepView};
+use kapell_api::http::{ItemCounts, RecordQuery, RunView, StepView};
 use kapell_model::{Error, ErrorCode, RunStatus, StepStatus, Time};
 use kapell_node::clock;
 use serde::Serialize;
@@ -101,7 +101,7 @@ fn failures(api: &dyn Api, view: &RunView) -> Result<Vec<Because>, Error> {
 }
 
 /// A step or item as it is now; one that has ended may be in the run's record alone.
-fn step_of(view: &RunView, path: &str, api: &dyn Api) -> Result<StepView, Error> {
+pub(crate) fn step_of(view: &RunView, path: &str, api: &dyn Api) -> Result<StepView, Error> {
     if let Some(step) = view.steps.iter().find(|step| step.path == path) {
         return Ok(step.clone());
     }
@@ -109,7 +109,7 @@ fn step_of(view: &RunView, path: &str, api: &dyn Api) -> Result<StepView, Error>
         Err(error) if error.code == ErrorCode::StepNotFound => {}
         found => return found,
     }
-    let record = api.record(view.summary.run, None)?;
+    let record = api.record(view.summary.run, &RecordQuery::with(path))?;
     let step = show::find(&record, path)?;
     Ok(StepView {
         path: step.path.clone(),
@@ -180,26 +180,6 @@ fn without_most_items(all: &[Because]) -> Vec<&Because> {
     kept
 }
 
-/// The step of a path.
-pub(crate) fn find<'v>(view: &'v RunView, path: &str) -> Result<&'v StepView, Error> {
-    view.steps
-        .iter()
-        .find(|step| step.path == path)
-        .ok_or_else(|| {
-            let names: Vec<&str> = view
-                .steps
-                .iter()
-                .take(20)
-                .map(|step| step.path.as_str())
-                .collect();
-            Error::new(
-                ErrorCode::StepNotFound,
-                format!("run {} has no step `{path}`", view.summary.run),
-            )
-            .hint(format!("its steps are {}", names.join(", ")))
-        })
-}
-
 /// Everything that waits or runs in a run that has not ended; of one that has, the run alone.
 fn reasons(view: &RunView, session: &Session, now: Time) -> Vec<Because> {
     let of_run = |why: String| Because {
@@ -264,7 +244,10 @@ fn because(step: &StepView, view: &RunView, now: Time) -> Because {
         StepStatus::Running => match (waits, &step.items) {
             (Some(what), _) => format!("has run for {took} and waits for {what}"),
             (None, Some(items)) => format!("has run for {took}: {}", of_items(items, now)),
-            (None, None) => format!("has run for {took}"),
+            (None, None) => match &step.worker {
+                Some(worker) => format!("has run for {took} at the worker `{}`", worker.name),
+                None => format!("has run for {took}"),
+            },
         },
         StepStatus::Pending | StepStatus::Waiting | StepStatus::Queued | StepStatus::Cancelling => {
             match waits {

@@ -64,6 +64,8 @@ pub struct Fold<'p> {
     named: Value,
     scopes: BTreeMap<u32, ScopeFold>,
     notes: VecDeque<Note>,
+    /// Numbers of items and iterations that are kept wherever they stand.
+    named_items: Vec<u32>,
     output_bytes: usize,
     list_bytes: usize,
 }
@@ -97,9 +99,19 @@ impl<'p> Fold<'p> {
             named: Value::Null,
             scopes: BTreeMap::new(),
             notes: VecDeque::new(),
+            named_items: Vec::new(),
             output_bytes: 0,
             list_bytes: 0,
         }
+    }
+
+    /// Keeps the step or item at this path too, with its output, and with it what has the same numbers.
+    /// Before the first event.
+    #[must_use]
+    pub fn with(mut self, path: &str) -> Self {
+        let numbers = path.split(['[', ']', '#', '.']);
+        self.named_items = numbers.filter_map(|number| number.parse().ok()).collect();
+        self
     }
 
     /// True once an event after the moment has come: no later one is taken.
@@ -175,11 +187,13 @@ impl<'p> Fold<'p> {
                 let place: Place = expanded.unit.into();
                 self.unit(place, StepStatus::Running, |unit| unit.begin(at));
                 let lists = self.kept_lists(&expanded.lists);
+                let named = self.named_items.clone();
                 if let Some(step) = self.step(place) {
                     let pending = StepStatus::Pending.number();
                     step.items = Some(Box::new(ItemsFold {
                         statuses: vec![pending; expanded.count as usize],
                         lists,
+                        named,
                         ..ItemsFold::default()
                     }));
                 }
@@ -230,7 +244,7 @@ impl<'p> Fold<'p> {
                 let output = ended
                     .output
                     .as_ref()
-                    .map(|output| self.shown(output))
+                    .map(|output| self.shown(output, place.item))
                     .unwrap_or_default();
                 self.unit(place, ended.step_status(), |unit| {
                     unit.end(at, output);
@@ -409,9 +423,16 @@ impl<'p> Fold<'p> {
         if unit.inner.len() <= FIRST_ITERATIONS + LAST_ITERATIONS {
             return;
         }
-        unit.left_out += 1;
-        let forgotten = unit.inner.remove(FIRST_ITERATIONS);
-        self.drop_scope(forgotten);
+        let inner = unit.inner.clone();
+        let forgotten = (0..).zip(inner).skip(FIRST_ITERATIONS).find(|(_, scope)| {
+            let iteration = self.scopes.get(scope).map(|scope| scope.iteration);
+            iteration.is_none_or(|number| !self.named_items.contains(&number))
+        });
+        if let (Some((at, scope)), Some(unit)) = (forgotten, self.unit_of(place)) {
+            unit.left_out += 1;
+            unit.inner.remove(at);
+            self.drop_scope(scope);
+        }
     }
 
     fn drop_inner(&mut self, place: Place) {
@@ -466,9 +487,9 @@ impl<'p> Fold<'p> {
         };
         let keeps = status != StepStatus::Succeeded
             || place.item == Place::NO_ITEM
-            || place.item < FIRST_ITEMS;
+            || self.keeps(place.item);
         let output = match &ended.output {
-            Some(output) if keeps => self.shown(output),
+            Some(output) if keeps => self.shown(output, place.item),
             _ => (Value::Null, None),
         };
         self.unit(place, status, |unit| {
@@ -487,13 +508,18 @@ impl<'p> Fold<'p> {
     /// A late item that failed once and then succeeded is none of those that failed.
     fn forget_good(&mut self, place: Place, status: StepStatus) {
         if place.item != Place::NO_ITEM
-            && place.item >= FIRST_ITEMS
+            && !self.keeps(place.item)
             && status.good()
             && let Some(items) = self.step(place).and_then(|step| step.items.as_mut())
             && items.kept.remove(&place.item).is_some()
         {
             items.beyond -= 1;
         }
+    }
+
+    /// True for an item that is kept in detail, however it ended.
+    fn keeps(&self, item: u32) -> bool {
+        item < FIRST_ITEMS || self.named_items.contains(&item)
     }
 
     fn items_ended(&mut self, place: Place, from: u32, to: u32, status: StepStatus) {
@@ -510,9 +536,10 @@ impl<'p> Fold<'p> {
     }
 
     /// The part of an output that is shown, and its size if it is not.
-    fn shown(&mut self, stored: &Stored) -> (Value, Option<u64>) {
+    fn shown(&mut self, stored: &Stored, item: u32) -> (Value, Option<u64>) {
         let size = stored.inline.len();
-        if size > OUTPUT || self.output_bytes + size > OUTPUTS {
+        let room = self.output_bytes + size <= OUTPUTS || self.named_items.contains(&item);
+        if size > OUTPUT || !room {
             return (Value::Null, Some(size as u64));
         }
         match stored.value() {

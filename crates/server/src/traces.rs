@@ -19,6 +19,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use kapell_api::client::RunCalls;
+use kapell_api::http::RecordQuery;
 use kapell_model::RunId;
 use kapell_node::drive::Node;
 
@@ -157,7 +158,7 @@ impl Sender {
                         return self.send();
                     };
                     // A run that was dropped meanwhile has nothing to show.
-                    if let Ok(record) = service.record(run, None) {
+                    if let Ok(record) = service.record(run, &RecordQuery::default()) {
                         self.spans.extend(otlp::spans(&record, error.as_deref()));
                     }
                 }

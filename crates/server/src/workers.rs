@@ -34,7 +34,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kapell_api::http::{StepWorker, WorkerView};
 use kapell_api::task::{Blobs, Place, Report, Task, TaskResources};
@@ -48,6 +48,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::logs::RowLogs;
+use crate::peers::question::RunsAt;
 use crate::relaying::Relaying;
 use among::keep_queues;
 use service::inside;
@@ -267,36 +268,10 @@ impl Workers {
         views
     }
 
-    /// Steps of a run whose worker is away, with what is to come of them.
-    pub(crate) fn away_of(&self, run: RunId) -> BTreeMap<Arc<str>, String> {
-        let now = clock::steady();
-        let lease = self.settings.lease;
-        let sessions = self.sessions.lock();
-        let away = sessions.values().filter(|session| !session.is_connected());
-        let away = away.filter_map(|session| Some((session, session.deadline?)));
-        let mut steps = BTreeMap::new();
-        for (session, deadline) in away {
-            let left = deadline.saturating_duration_since(now).min(lease);
-            let held = session
-                .held
-                .iter()
-                .filter(|(name, held)| name.0 == run && !held.light);
-            for (_, held) in held {
-                let text = format!(
-                    "its worker `{}`, which was not heard of for {} s; it is tried elsewhere in {} s",
-                    session.about.name,
-                    lease.saturating_sub(left).as_secs(),
-                    left.as_secs() + 1
-                );
-                steps.insert(Arc::clone(&held.path), text);
-            }
-        }
-        steps
-    }
-
     /// Steps of a run that workers have, with who has them; of none where there is only one worker.
-    pub(crate) fn who_runs(&self, run: RunId) -> BTreeMap<Arc<str>, StepWorker> {
+    pub(crate) fn who_runs(&self, run: RunId) -> BTreeMap<Arc<str>, RunsAt> {
         let mut steps = BTreeMap::new();
+        let now = clock::steady();
         let sessions = self.sessions.lock();
         let named = sessions.values();
         for session in named.filter(|session| !self.is_alone(&session.about)) {
@@ -307,10 +282,24 @@ impl Workers {
                     attempt: held.attempt,
                     since: held.granted_at,
                 };
-                steps.insert(Arc::clone(&held.path), worker);
+                let away = self.away(session, now);
+                steps.insert(Arc::clone(&held.path), RunsAt { worker, away });
             }
         }
         steps
+    }
+
+    /// What steps of a worker that is not connected wait for.
+    fn away(&self, session: &Session, now: Instant) -> Option<String> {
+        let deadline = session.deadline.filter(|_| !session.is_connected())?;
+        let lease = self.settings.lease;
+        let left = deadline.saturating_duration_since(now).min(lease);
+        Some(format!(
+            "its worker `{}`, which was not heard of for {} s; it is tried elsewhere in {} s",
+            session.about.name,
+            lease.saturating_sub(left).as_secs(),
+            left.as_secs() + 1
+        ))
     }
 
     /// Lets workers here take nothing more, end what they run within the grace, and go. What is not over by

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kapell_model::{RunId, Time};
+use kapell_model::RunId;
 
 use super::{Client, Result, encoded, query};
 use crate::http::{
@@ -28,7 +28,7 @@ pub trait RunCalls: Send + Sync {
     /// time is over.
     fn wait(&self, run: RunId, timeout: Duration) -> Result<RunSummary>;
     /// What became of a run, up to a moment.
-    fn record(&self, run: RunId, at: Option<Time>) -> Result<Record>;
+    fn record(&self, run: RunId, which: &RecordQuery) -> Result<Record>;
     /// Items of a foreach of a run, with their labels.
     fn items(&self, run: RunId, which: &ItemQuery) -> Result<ItemPage>;
     /// Does something to a run; the run that was made, if one was.
@@ -67,8 +67,8 @@ impl RunCalls for Client {
         ))
     }
 
-    fn record(&self, run: RunId, at: Option<Time>) -> Result<Record> {
-        self.get(&format!("/runs/{run}/record{}", query(&RecordQuery { at })))
+    fn record(&self, run: RunId, which: &RecordQuery) -> Result<Record> {
+        self.get(&format!("/runs/{run}/record{}", query(which)))
     }
 
     fn items(&self, run: RunId, which: &ItemQuery) -> Result<ItemPage> {

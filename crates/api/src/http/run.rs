@@ -510,12 +510,12 @@ pub struct StepQuery {
     pub path: String,
 }
 
-/// Up to when a record is wanted.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema, IntoParams)]
+/// What a record is to hold.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct RecordQuery {
-    /// None: up to now.
+    /// Up to when. None: up to now.
     #[serde(
         default,
         with = "crate::stamp::option",
@@ -524,4 +524,26 @@ pub struct RecordQuery {
     #[schema(value_type = Option<schema::Timestamp>)]
     #[param(value_type = Option<schema::Timestamp>, inline)]
     pub at: Option<Time>,
+    /// The path of a step or item that is in the record with its output even where others like it are only
+    /// counted: an item beyond the first 1,000, an iteration amid many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+}
+
+impl RecordQuery {
+    /// All that is known now, with this step or item.
+    pub fn with(step: &str) -> Self {
+        Self {
+            step: Some(step.to_owned()),
+            ..Self::default()
+        }
+    }
+
+    /// All that was known then.
+    pub fn at(at: Time) -> Self {
+        Self {
+            at: Some(at),
+            ..Self::default()
+        }
+    }
 }

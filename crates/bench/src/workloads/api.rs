@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 use kapell_api::client::{Client, DeployCalls, HttpServer, RunCalls, Target, WorkflowCalls};
 use kapell_api::http::{BASE, Deploy, RegisterWorkflow, RunPage, RunQuery, SendSignal};
-use kapell_api::http::{RunSummary, StartRun, StartRuns, StartedRuns};
+use kapell_api::http::{RecordQuery, RunSummary, StartRun, StartRuns, StartedRuns};
 use kapell_model::{RunId, RunStatus, Time};
 
 use super::{Figures, figures, median};
@@ -209,7 +209,7 @@ pub(crate) fn signal(dir: &Path, n: usize) -> Result<Figures> {
     ensure!(runs.len() == n, "{} runs for {n} signals", runs.len());
     let mut times = Vec::with_capacity(n);
     for (sent, (_, run)) in sent.into_iter().zip(runs) {
-        let record = client.record(run, None)?;
+        let record = client.record(run, &RecordQuery::default())?;
         let ended = record.steps.first().and_then(|step| step.ended_at);
         times.push(millis(sent, ended.context("a step without an end")?));
     }

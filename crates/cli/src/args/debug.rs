@@ -41,6 +41,9 @@ pub(crate) struct Continue {
     pub(crate) run: String,
     /// The step [default: every one that stopped]
     pub(crate) step: Option<String>,
+    /// One item of its foreach: the index, or the label
+    #[arg(long, value_name = "ITEM", requires = "step")]
+    pub(crate) item: Option<String>,
     /// Stop at the step that comes next
     #[arg(long)]
     pub(crate) next: bool,

@@ -19,6 +19,8 @@ break                        list breakpoints
 clear [STEP]                 remove breakpoints
 why                          what the run waits for
 quit                         leave; what has stopped stays so, other steps stop no more
+
+STEP is the path of a step, or an item of a foreach: `load[3]`, or `load[acme]` by its label.
 ";
 
 /// A command.
@@ -106,7 +108,14 @@ impl Command {
                 if let Ok(output) = serde_json::from_str(rest) {
                     return Ok(Self::SetOutput(None, output));
                 }
-                let (step, text) = split(rest);
+                // A label in the path of a step may have spaces.
+                let (step, text) = match rest.find(']') {
+                    Some(end) if split(rest).0.contains('[') => {
+                        let more = split(&rest[end..]).0.len();
+                        rest.split_at(end + more)
+                    }
+                    _ => split(rest),
+                };
                 let output = serde_json::from_str(text).map_err(|error| {
                     bad(format!(
                         "the output is not JSON: {error}; text needs quotes"
@@ -186,7 +195,11 @@ mod tests {
         );
         assert_eq!(
             read("set output load.x { \"a\": [1, 2] }"),
-            Command::SetOutput(Some("load.x".to_owned()), output)
+            Command::SetOutput(Some("load.x".to_owned()), output.clone())
+        );
+        assert_eq!(
+            read("set output load[New York] { \"a\": [1, 2] }"),
+            Command::SetOutput(Some("load[New York]".to_owned()), output)
         );
         assert!(Command::read("set output load text").is_err());
     }

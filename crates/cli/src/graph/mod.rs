@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use kapell_api::http::RecordQuery;
 use kapell_engine::Plan;
 use kapell_engine::plan::GraphId;
 use kapell_model::spec::Verb;
@@ -84,7 +85,9 @@ type Statuses = BTreeMap<String, StepStatus>;
 /// The definition that a run keeps, and where its steps stand.
 fn of_run(run: &str, config: &Config) -> Result<(Plan, Statuses), Error> {
     let session = session::open(config, Need::Look)?;
-    let record = session.api().record(session.find(run)?, None)?;
+    let record = session
+        .api()
+        .record(session.find(run)?, &RecordQuery::default())?;
     let version = session
         .api()
         .version(&record.workflow, Some(record.version))?;

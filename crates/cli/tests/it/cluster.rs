@@ -277,6 +277,9 @@ fn each_node_knows_the_workers_and_queues_of_all_and_lets_workers_of_others_go()
             let shown = place.json(&show);
             let worker = &shown["steps"][0]["attempts"][0]["worker"];
             assert!(worker == "first" || worker == "second", "{shown:#}");
+            let name = worker.as_str().unwrap();
+            let why = place.good(&["why", run, "--server", &node.url]).out;
+            assert!(why.contains(&format!("`{name}`")), "{why}");
         }
     }
     let drain = [

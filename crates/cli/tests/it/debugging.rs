@@ -54,6 +54,42 @@ fn a_run_is_debugged_at_a_prompt_that_a_script_can_type_at() {
 }
 
 #[test]
+fn items_are_named_by_label_at_the_prompt_and_without_it() {
+    let text = "\
+workflow: items
+steps:
+  load:
+    foreach: { city: [Oslo, New York, Rome], label: \"${{ city }}\" }
+    steps:
+      visit: { set: { of: \"${{ city }}\" }, breakpoint: before }
+";
+    let place = Place::with("items.yaml", text);
+    place.good(&["run", "items.yaml", "--detach"]);
+    let said = place.typed(
+        &["debug", "last"],
+        "inputs load[New York].visit\ncontinue load[Oslo]\noutputs load[Oslo].visit\n\
+         set output load[New York].visit {\"of\": 7}\nat load[Paris].visit\n",
+    );
+    assert_eq!(said.status, 0, "{}", said.all());
+    for words in [
+        "set.of = \"New York\"",
+        "load[0].visit = {\"of\":\"Oslo\"}",
+        "stopped load[2].visit",
+    ] {
+        assert!(said.out.contains(words), "{words}\n{}", said.all());
+    }
+    let refused = "no item of `load` has the label `Paris`";
+    assert!(said.errors.contains(refused), "{}", said.all());
+    let set = place.json(&["show", "last", "load[New York].visit", "--json"]);
+    assert_eq!(set["output"]["of"], 7);
+    let on = place.good(&["continue", "last", "load", "--item", "Rome"]);
+    assert!(on.out.contains("load[2] of run"), "{}", on.all());
+    place.good(&["resume"]);
+    let shown = place.json(&["show", "--json"]);
+    assert_eq!(shown["status"], "succeeded", "{shown:#}");
+}
+
+#[test]
 fn a_prompt_that_is_left_leaves_the_run_as_it_is() {
     let place = Place::with("steps.yaml", STEPS);
     place.good(&["run", "steps.yaml", "--detach"]);

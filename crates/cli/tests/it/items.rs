@@ -113,6 +113,35 @@ fn a_label_of_no_item_or_of_several_is_refused_with_what_there_is() {
 }
 
 #[test]
+fn an_item_that_succeeded_is_found_wherever_it_stands() {
+    let text = "\
+workflow: many
+steps:
+  one:
+    foreach: { n: \"${{ range(1500) }}\", label: \"no. ${{ n }}\" }
+    set: { twice: \"${{ n * 2 }}\" }
+  turns: { loop: { until: \"${{ iteration == 99 }}\", steps: { turn: { set: { at: \"${{ iteration }}\" } } } } }
+";
+    let place = Place::with("many.yaml", text);
+    place.good(&["run", "many.yaml"]);
+    for of in [&["one[1400]"][..], &["one", "--item", "no. 1400"]] {
+        let shown = place.json(&[&["show", "last", "--json"], of].concat());
+        assert_eq!(shown["output"]["twice"], 2_800, "{shown:#}");
+        let why = place.good(&[&["why", "last"], of].concat()).out;
+        assert!(why.contains("one[1400] (no. 1400)"), "{why}");
+        assert!(why.contains("succeeded"), "{why}");
+    }
+    let turn = place.json(&["show", "last", "turns#60.turn", "--json"]);
+    assert_eq!(turn["output"]["at"], 60);
+    let none = place.kapell(&["show", "last", "one[1500]"]);
+    assert!(
+        none.errors.contains("has no step `one[1500]`"),
+        "{}",
+        none.all()
+    );
+}
+
+#[test]
 fn what_takes_an_item_takes_its_label() {
     let text = "\
 workflow: asks

@@ -1,6 +1,7 @@
 //! How a record begins.
 
 use kapell_api::record::Record;
+use kapell_api::task::Place;
 use kapell_expr::Value;
 use kapell_model::{RunStatus, Time};
 
@@ -45,7 +46,7 @@ impl Fold<'_> {
                 let output = kept
                     .output
                     .as_ref()
-                    .map(|output| self.shown(output))
+                    .map(|output| self.shown(output, Place::NO_ITEM))
                     .unwrap_or_default();
                 if let Some(step) = root.steps.get_mut(kept.step as usize) {
                     step.unit.status = status(kept.status);

@@ -210,6 +210,36 @@ fn expanded(count: u32) -> Vec<Event> {
 const ITEMS: &str = "workflow: w\nsteps:\n  a: { foreach: { i: \"${{ range(10) }}\" }, noop: }\n";
 
 #[test]
+fn what_is_named_is_kept_wherever_it_stands() {
+    let plan = plan(ITEMS);
+    let kept = |path: &str| {
+        let mut fold = Fold::new(&plan, None).with(path);
+        for event in expanded(3_000) {
+            fold.take(&event);
+        }
+        for item in 0..3_000 {
+            let mut fact = attempt(unit(0, item), 1, true, Next::Succeeded);
+            if let Fact::AttemptEnded(ended) = &mut fact {
+                ended.output = Some(Stored::new(&Value::from(i64::from(item))));
+            }
+            fold.take(&at(2, fact));
+        }
+        let record = fold.finish();
+        let items = record.steps[0].items.clone().unwrap();
+        assert_eq!(items.succeeded, 3_000);
+        items.shown
+    };
+    assert_eq!(kept("a").len(), 1_000);
+    let with = kept("a[2500]");
+    assert_eq!(with.len(), 1_001);
+    assert_eq!(
+        (with[1_000].path.as_str(), &with[1_000].output),
+        ("a[2500]", &Some(Value::from(2_500)))
+    );
+    assert_eq!(with[1_000].attempts.len(), 1);
+}
+
+#[test]
 fn a_million_items_are_counted_and_only_some_are_kept() {
     let plan = plan(ITEMS);
     let mut fold = Fold::new(&plan, None);

@@ -56,6 +56,8 @@ pub(super) struct ItemsFold {
     pub(super) statuses: Vec<u8>,
     /// The lists that they are made of, or references to them.
     pub(super) lists: Vec<Value>,
+    /// Items that are kept wherever they stand.
+    pub(super) named: Vec<u32>,
     pub(super) kept: BTreeMap<u32, UnitFold>,
     pub(super) beyond: usize,
     /// `stop_when` held.
@@ -74,9 +76,10 @@ impl ScopeFold {
 }
 
 impl ItemsFold {
-    /// An item if it is kept: one of the first, or one that failed.
+    /// An item if it is kept: one of the first, one that was named, or one that failed.
     pub(super) fn kept_unit(&mut self, item: u32, status: StepStatus) -> Option<&mut UnitFold> {
-        if item >= FIRST_ITEMS && !self.kept.contains_key(&item) {
+        let asked = item < FIRST_ITEMS || self.named.contains(&item);
+        if !asked && !self.kept.contains_key(&item) {
             let failing = matches!(
                 status,
                 StepStatus::Retrying | StepStatus::Failed | StepStatus::TimedOut

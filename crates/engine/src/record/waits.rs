@@ -1,5 +1,6 @@
 //! Steps that wait for signals, people and breakpoints, and what they send, as a record shows them.
 
+use kapell_api::task::Place;
 use kapell_model::{StepStatus, Time};
 
 use super::{Fold, error, status};
@@ -64,8 +65,10 @@ impl Fold<'_> {
             Fact::BreakReached(reached) => {
                 let stopped = BreakAt::from_number(reached.at);
                 let ends = (stopped != BreakAt::Before).then(|| status(reached.status));
-                let output = reached.output.as_ref().map(|output| self.shown(output));
-                self.unit(reached.unit.into(), StepStatus::Waiting, |unit| {
+                let place: Place = reached.unit.into();
+                let output = reached.output.as_ref();
+                let output = output.map(|output| self.shown(output, place.item));
+                self.unit(place, StepStatus::Waiting, |unit| {
                     unit.ready_at.get_or_insert(at);
                     let how = ends.map_or(String::new(), |ends| format!(" ({ends})"));
                     let why = if reached.why.is_empty() {

@@ -186,7 +186,7 @@ async fn show_record(
     Query(query): Query<RecordQuery>,
 ) -> Answer<Record> {
     call(service, move |service| {
-        service.record(service.find(&run)?, query.at)
+        service.record(service.find(&run)?, &query)
     })
     .await
 }

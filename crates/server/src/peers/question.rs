@@ -22,7 +22,7 @@ use super::Nodes;
 use crate::workers::Whom;
 
 /// How long other nodes have to answer.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A question.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -52,9 +52,20 @@ pub(crate) enum Told {
     /// This waits.
     Backlog(Vec<Backlog>),
     /// These steps, by path, run at these workers.
-    Running(BTreeMap<String, StepWorker>),
+    Running(BTreeMap<String, RunsAt>),
     /// It is done.
     Done,
+}
+
+/// A worker that runs a step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RunsAt {
+    /// It.
+    #[serde(flatten)]
+    pub(crate) worker: StepWorker,
+    /// What the step waits for, if it is not heard of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) away: Option<String>,
 }
 
 /// Answers questions. It may wait.
@@ -69,6 +80,15 @@ impl Nodes {
 
     /// Asks all other nodes at once: what they told, and which did not answer.
     pub(crate) fn ask_all(&self, question: &Question) -> (Vec<(NodeId, Told)>, Vec<NodeId>) {
+        self.ask_all_within(question, PATIENCE)
+    }
+
+    /// The same, with the time that they have to answer.
+    pub(crate) fn ask_all_within(
+        &self,
+        question: &Question,
+        patience: Duration,
+    ) -> (Vec<(NodeId, Told)>, Vec<NodeId>) {
         let others = self.others();
         let Ok(bytes) = serde_json::to_vec(question) else {
             return (Vec::new(), others);
@@ -86,7 +106,7 @@ impl Nodes {
             link.question(bytes.clone(), Box::new(answered));
         }
         drop(send);
-        let until = clock::steady() + PATIENCE;
+        let until = clock::steady() + patience;
         let mut told = Vec::new();
         loop {
             let left = until.saturating_duration_since(clock::steady());

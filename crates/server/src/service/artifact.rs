@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use kapell_api::client::{ArtifactCalls, DebugCalls, Result, RunCalls};
-use kapell_api::http::Evaluate;
+use kapell_api::http::{Evaluate, RecordQuery};
 use kapell_api::record::{Record, StepRecord};
 use kapell_api::task::Artifact;
 use kapell_expr::{BlobRef, Value};
@@ -22,7 +22,7 @@ const NAMED: usize = 10;
 impl Service {
     /// The artifact that a name means in the output of a step.
     pub(crate) fn artifact_of(&self, run: RunId, step: &str, name: &str) -> Result<Artifact> {
-        let record = self.record(run, None)?;
+        let record = self.record(run, &RecordQuery::with(step))?;
         let output = recorded(&record.steps, step).and_then(|step| step.output.clone());
         let output = match output {
             Some(output) => output,

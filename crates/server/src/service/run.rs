@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use kapell_api::client::{Result, RunCalls};
 use kapell_api::http::{
-    Action, BulkAction, BulkResult, ItemPage, ItemQuery, RunCursor, RunPage, RunQuery, RunSummary,
-    RunView, StartRun, Started, StepView,
+    Action, BulkAction, BulkResult, ItemPage, ItemQuery, RecordQuery, RunCursor, RunPage, RunQuery,
+    RunSummary, RunView, StartRun, Started, StepView,
 };
 use kapell_api::record::Record;
 use kapell_engine::run as engine;
@@ -99,12 +99,13 @@ impl Service {
             return Err(unexpected());
         };
         let mut view = rows::view(row, *view);
-        self.say_who_runs(&mut view);
-        if !waits::elsewhere(&view) {
+        self.say_who_runs_here(&mut view);
+        if !waits::elsewhere(&view) && !self.others_may_run(&view) {
             return Ok(view);
         }
         let service = Arc::clone(self);
         aside(move || {
+            service.say_who_runs_elsewhere(&mut view);
             service.name_what_is_elsewhere(&mut view);
             Ok(view)
         })
@@ -179,7 +180,7 @@ impl Service {
             self.view_at_rest(&row)?
         };
         let mut view = rows::view(row, view);
-        self.say_who_runs(&mut view);
+        self.say_who_runs_here(&mut view);
         Ok(view)
     }
 
@@ -323,6 +324,7 @@ impl RunCalls for Service {
 
     fn view(&self, run: RunId) -> Result<RunView> {
         let mut view = self.plain_view(run)?;
+        self.say_who_runs_elsewhere(&mut view);
         self.name_what_is_elsewhere(&mut view);
         Ok(view)
     }
@@ -339,7 +341,8 @@ impl RunCalls for Service {
             self.run_at_rest(&row)?.view_of(path, clock::now())
         };
         let mut view = rows::view(row, view);
-        self.say_who_runs(&mut view);
+        self.say_who_runs_here(&mut view);
+        self.say_who_runs_elsewhere(&mut view);
         self.name_what_is_elsewhere(&mut view);
         view.steps.pop().ok_or_else(|| {
             let message = format!("run {run} has no step `{path}` that waits or runs");
@@ -372,10 +375,11 @@ impl RunCalls for Service {
         }
     }
 
-    fn record(&self, run: RunId, at: Option<Time>) -> Result<Record> {
+    fn record(&self, run: RunId, which: &RecordQuery) -> Result<Record> {
         let row = self.row(run)?;
-        let at = at.map(|at| moment(&row, at)).transpose()?;
-        let mut record = self.folded(&row, at, items::whole)?;
+        let at = which.at.map(|at| moment(&row, at)).transpose()?;
+        let step = which.step.as_deref().unwrap_or_default();
+        let mut record = self.folded(&row, at, step, items::whole)?;
         if at.is_none() {
             self.name_workers(&mut record);
         }
@@ -384,7 +388,7 @@ impl RunCalls for Service {
 
     fn items(&self, run: RunId, which: &ItemQuery) -> Result<ItemPage> {
         let row = self.row(run)?;
-        self.folded(&row, None, |fold| items::page_of(&row, &fold, which))?
+        self.folded(&row, None, "", |fold| items::page_of(&row, &fold, which))?
     }
 
     fn act(&self, run: RunId, action: &Action) -> Result<Option<RunId>> {

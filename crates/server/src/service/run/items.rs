@@ -27,11 +27,12 @@ const NEAR: usize = 5;
 const COMPARED: u32 = 100_000;
 
 impl Service {
-    /// What is made of the history of a run up to a moment.
+    /// What is made of the history of a run up to a moment, with the step or item at a path.
     pub(super) fn folded<T>(
         &self,
         row: &RunRow,
         at: Option<Time>,
+        step: &str,
         made: impl FnOnce(Fold<'_>) -> T,
     ) -> Result<T> {
         let run = row.id;
@@ -41,7 +42,7 @@ impl Service {
             .map_err(failure)?;
         let version = version.ok_or_else(|| no_version(&row.workflow, Some(row.version)))?;
         let plan = perform::Version::read(&version).map_err(failure)?.plan;
-        let mut fold = Fold::new(&plan, at);
+        let mut fold = Fold::new(&plan, at).with(step);
         let mut from = 1;
         loop {
             let chunks = self

@@ -1,37 +1,47 @@
 //! Which workers run what: known while it runs, before history says it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use kapell_api::http::{RunView, StepWorker};
 use kapell_api::record::{AttemptRecord, AttemptResult, Record, StepRecord};
 use kapell_model::{RunId, RunStatus, StepStatus, Time};
 
-use crate::peers::question::{Question, Told};
+use crate::peers::question::{PATIENCE, Question, RunsAt, Told};
 use crate::service::Service;
 
+/// How long other nodes have to name workers where one looks at a run again and again.
+const GLANCE: Duration = Duration::from_millis(500);
+
 impl Service {
-    /// Says which worker runs a step, and of one that is away what is to come of it.
-    pub(super) fn say_who_runs(&self, view: &mut RunView) {
-        let Some(workers) = self.workers() else {
-            return;
-        };
-        let run = view.summary.run;
-        let mut here = workers.who_runs(run);
-        if here.is_empty() {
-            return;
-        }
-        let away = workers.away_of(run);
-        for step in &mut view.steps {
-            if step.status == StepStatus::Running {
-                step.worker = here.remove(&*step.path);
-                let what = || away.get(&*step.path).cloned();
-                step.waits_for = step.waits_for.take().or_else(what);
-            }
+    /// Says which workers at this node run steps, and of one that is away what is to come of it.
+    pub(super) fn say_who_runs_here(&self, view: &mut RunView) {
+        name(view, self.who_runs_here(view.summary.run));
+    }
+
+    /// Says the same of workers at other nodes, if a step runs and nobody here has it.
+    pub(super) fn say_who_runs_elsewhere(&self, view: &mut RunView) {
+        if self.others_may_run(view) {
+            name(view, self.who_runs_elsewhere(view.summary.run, GLANCE));
         }
     }
 
+    /// True if workers at other nodes may run steps of a view: one runs that nobody here has, and it is not made
+    /// of others.
+    pub(super) fn others_may_run(&self, view: &RunView) -> bool {
+        if self.nodes().is_none() {
+            return false;
+        }
+        let steps = view.steps.iter();
+        let inner = view.steps.iter().skip(1).map(|step| step.depth).chain([0]);
+        steps.zip(inner).any(|(step, next)| {
+            let whole = step.child.is_none() && step.items.is_none() && next <= step.depth;
+            whole && step.status == StepStatus::Running && step.worker.is_none()
+        })
+    }
+
     /// Steps of a run, by path, and the workers at this node that run them.
-    pub(crate) fn who_runs_here(&self, run: RunId) -> BTreeMap<String, StepWorker> {
+    pub(crate) fn who_runs_here(&self, run: RunId) -> BTreeMap<String, RunsAt> {
         let workers = self.workers().map(|workers| workers.who_runs(run));
         let steps = workers.into_iter().flatten();
         steps
@@ -39,11 +49,12 @@ impl Service {
             .collect()
     }
 
-    /// The same of all nodes that answer. A worker that moves may be known at two: at both it is the same.
-    fn who_runs(&self, run: RunId) -> BTreeMap<String, StepWorker> {
-        let mut steps = self.who_runs_here(run);
+    /// The same of the other nodes that answer within a time. A worker that moves may be known at two: at
+    /// both it is the same.
+    fn who_runs_elsewhere(&self, run: RunId, patience: Duration) -> BTreeMap<String, RunsAt> {
+        let mut steps = BTreeMap::new();
         if let Some(nodes) = self.nodes() {
-            let (told, _) = nodes.ask_all(&Question::WhoRuns(run));
+            let (told, _) = nodes.ask_all_within(&Question::WhoRuns(run), patience);
             for (_, told) in told {
                 if let Told::Running(others) = told {
                     steps.extend(others);
@@ -59,8 +70,9 @@ impl Service {
         if record.status.ended() || record.status == RunStatus::Queued {
             return;
         }
-        let mut here = self.who_runs(record.run);
-        if here.is_empty() {
+        let mut runs = self.who_runs_here(record.run);
+        runs.extend(self.who_runs_elsewhere(record.run, PATIENCE));
+        if runs.is_empty() {
             return;
         }
         // Without a view what history says has begun is named.
@@ -74,16 +86,31 @@ impl Service {
         let mut open: Vec<&mut StepRecord> = record.steps.iter_mut().collect();
         while let Some(step) = open.pop() {
             let live = began.get(&step.path);
-            let runs = step.status == StepStatus::Running || live.is_some();
-            if runs
+            let open_here = step.status == StepStatus::Running || live.is_some();
+            if open_here
                 && !step.status.ended()
-                && let Some(worker) = here.remove(&step.path)
+                && let Some(RunsAt { worker, .. }) = runs.remove(&step.path)
             {
                 let since = live.copied().flatten().unwrap_or(worker.since);
                 runs_at(step, StepWorker { since, ..worker });
             }
             open.extend(&mut step.children);
             open.extend(step.items.iter_mut().flat_map(|items| &mut items.shown));
+        }
+    }
+}
+
+/// Names workers in a view.
+fn name(view: &mut RunView, mut runs: BTreeMap<String, RunsAt>) {
+    if runs.is_empty() {
+        return;
+    }
+    for step in &mut view.steps {
+        if step.status == StepStatus::Running
+            && let Some(at) = runs.remove(&step.path)
+        {
+            step.worker = Some(at.worker);
+            step.waits_for = step.waits_for.take().or(at.away);
         }
     }
 }
