@@ -35,7 +35,7 @@ use parking_lot::Mutex;
 
 use crate::local::no_thread;
 use crate::peers::Nodes;
-use crate::workers::{Workers, stored};
+use crate::workers::{About, Workers, stored};
 
 /// Between two tries to read the rows of sessions.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -142,14 +142,14 @@ impl Relaying {
     }
 
     /// The store has the row of a session whose home is, or was, another node.
-    pub(crate) fn known(&self, id: SessionId, home: NodeId, queues: Queues) {
-        self.with(|relay| relay.known(id, home, queues));
+    pub(crate) fn known(&self, id: SessionId, about: About) {
+        self.with(|relay| relay.known(id, (about.home, about.hello), about.queues));
     }
 
     /// The store says that a session has another home, which was not heard.
     pub(crate) fn moved(&self, id: SessionId, store: &dyn Store) {
         if let Ok(Some(about)) = stored::find(store, id) {
-            self.with(|relay| relay.moved(id, about.home));
+            self.with(|relay| relay.moved(id, (about.home, about.hello)));
         }
     }
 
@@ -303,7 +303,7 @@ impl drive::Workers for Relaying {
         };
         self.with(|relay| {
             for (id, about) in rows {
-                relay.known(id, about.home, about.queues);
+                relay.known(id, (about.home, about.hello), about.queues);
             }
             relay.took(leases);
         });

@@ -54,7 +54,8 @@ use among::keep_queues;
 use service::inside;
 
 pub use service::routes;
-use session::{About, HeldTask, Name, Session, ToWorker, named};
+pub(crate) use session::About;
+use session::{HeldTask, Name, Session, ToWorker, named};
 pub(crate) use view::Whom;
 use view::view;
 
@@ -151,7 +152,7 @@ impl Workers {
         for (id, about) in stored::read(&*store)? {
             if let Some(relaying) = &relaying {
                 // Its home is another node, or one that is gone.
-                relaying.known(id, about.home, about.queues);
+                relaying.known(id, about);
                 continue;
             }
             if about.inside && settings.hire.is_none() {

@@ -44,7 +44,7 @@ use crate::world::{BEGINNING, Failure, Outcome, Sabotage, Sink};
 use node::{Node, Step};
 
 /// After the last request and fault everything must have ended within so long.
-const PATIENCE: i64 = 6 * 3_600 * 1_000_000;
+const PATIENCE: i64 = 24 * 3_600 * 1_000_000;
 
 /// Things that happen in one simulation at most.
 const HAPPENINGS: u64 = 20_000_000;
@@ -107,7 +107,7 @@ struct Cluster<'a> {
     far: Vec<Far>,
     lines: Vec<workers::Line>,
     /// Rows of sessions in the store: whose, and where.
-    rows: BTreeMap<SessionId, (usize, NodeId)>,
+    rows: BTreeMap<SessionId, (usize, (NodeId, u64))>,
     last_session: u64,
     last_link: u64,
     owners: owners::Owners,

@@ -369,6 +369,7 @@ impl Lane {
             Ok(()) => {
                 self.has_room();
                 self.release(committing.batch);
+                self.mail_written(&committing.commit.mail);
                 if !committing.commit.entities.is_empty() || !committing.commit.mail.is_empty() {
                     self.out
                         .push(Output::RowsChanged(committing.commit, committing.steps));

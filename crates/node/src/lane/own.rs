@@ -166,9 +166,11 @@ impl Lane {
             self.tell_held();
             return;
         }
+        let taken: Vec<Shard> = leases.iter().map(|lease| lease.shard).collect();
         self.leases
             .extend(leases.into_iter().map(|lease| (lease.shard, lease)));
         if !self.owns.alone {
+            self.mail_before(&taken);
             self.owns.taking = None;
             let owned = self.leases.keys().copied().collect();
             let lost = self.owns.shards.without(&owned);

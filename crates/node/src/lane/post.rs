@@ -6,6 +6,9 @@
 //! something. What it takes is part of the same commit as the mark that says so, so each message is taken
 //! once, and those of one shard to another in the order in which they were sent.
 //!
+//! So what one shard here says to another goes by mail too while the store may have mail of the one to the other
+//! that was not read: right after either was taken over, and until what went by mail itself has come.
+//!
 //! Whoever must know that what was sent has arrived asks the shard's owner to settle it: it is answered once what
 //! waited in the store by then is taken.
 
@@ -47,6 +50,19 @@ pub(super) struct Post {
     whole: u64,
     /// Who waits until all that the read of this number finds is taken, for which shard.
     settling: VecDeque<(u64, Shard, ReplyId)>,
+    /// Shards that were taken over: the read that finds what was sent from them and to them before.
+    unread: BTreeMap<Shard, u64>,
+    /// What went by mail from here to a shard that is held here.
+    own: BTreeMap<(Shard, Shard), OwnMail>,
+}
+
+/// Mail from one shard here to another.
+#[derive(Clone, Copy, Debug, Default)]
+struct OwnMail {
+    /// Messages that are not durable yet.
+    under_way: usize,
+    /// The read that finds those that are.
+    read: u64,
 }
 
 impl Post {
@@ -54,6 +70,30 @@ impl Post {
     pub(super) fn forget(&mut self, shards: &ShardSet) {
         self.waits.retain(|mail| !shards.contains(mail.to.shard()));
         self.taken.retain(|(to, _), _| !shards.contains(*to));
+        self.unread.retain(|shard, _| !shards.contains(*shard));
+        self.own
+            .retain(|(from, to), _| !shards.contains(*from) && !shards.contains(*to));
+    }
+
+    /// True if the store may have mail of one shard to another, both held here, that was not taken.
+    fn is_behind(&self, from: Shard, to: Shard) -> bool {
+        from != to
+            && (self.unread.contains_key(&from)
+                || self.unread.contains_key(&to)
+                || self.own.contains_key(&(from, to)))
+    }
+
+    /// Mail that is not durable yet is for a shard that is held here.
+    fn goes_round(&mut self, from: Shard, to: Shard) {
+        self.own.entry((from, to)).or_default().under_way += 1;
+    }
+
+    /// Nothing that was found is left to be taken.
+    fn caught_up(&mut self) {
+        let whole = self.whole;
+        self.unread.retain(|_, read| *read > whole);
+        self.own
+            .retain(|_, mail| mail.under_way > 0 || mail.read > whole);
     }
 
     /// True if messages wait that were read.
@@ -86,9 +126,13 @@ impl Lane {
     /// Gives every message to the entity that it is for, or to the mail.
     pub(super) fn post(&mut self) {
         while let Some((from, to, message)) = self.outbox.pop_front() {
-            if self.leases.contains_key(&to.shard()) {
+            let held = self.leases.contains_key(&to.shard());
+            if held && !self.post.is_behind(from, to.shard()) {
                 self.hand_over(to, message);
             } else if let Some(bytes) = message.to_bytes() {
+                if held {
+                    self.post.goes_round(from, to.shard());
+                }
                 self.open.bytes += bytes.len();
                 self.open.mail.push((from, to, bytes));
             } else {
@@ -96,6 +140,38 @@ impl Lane {
                 tracing::error!(?to, ?message, "a message has nobody to go to");
                 self.broken = true;
             }
+        }
+    }
+
+    /// Shards were taken over: nothing goes past what waits for them in the store, and what is on its way there.
+    pub(super) fn mail_before(&mut self, shards: &[Shard]) {
+        let read = self.post.reads + 1;
+        self.post
+            .unread
+            .extend(shards.iter().map(|shard| (*shard, read)));
+        let open = self.open.mail.iter().map(|(from, to, _)| (*from, to));
+        let under_way = self.committing.iter().flat_map(|under| &under.commit.mail);
+        let under_way = under_way.map(|mail| (mail.from, &mail.to));
+        let ways = open.chain(under_way).map(|(from, to)| (from, to.shard()));
+        let new: Vec<(Shard, Shard)> = ways.filter(|(_, to)| shards.contains(to)).collect();
+        for (from, to) in new {
+            self.post.goes_round(from, to);
+        }
+    }
+
+    /// Mail is durable: what is for shards here is looked for at once.
+    pub(super) fn mail_written(&mut self, mail: &[Mail]) {
+        let read = self.post.reads + 1;
+        let mut here = false;
+        for mail in mail {
+            if let Some(own) = self.post.own.get_mut(&(mail.from, mail.to.shard())) {
+                own.under_way = own.under_way.saturating_sub(1);
+                own.read = read;
+                here = true;
+            }
+        }
+        if here {
+            self.look_for_mail();
         }
     }
 
@@ -167,6 +243,7 @@ impl Lane {
         if self.post.is_waiting() {
             return;
         }
+        self.post.caught_up();
         let whole = self.post.whole;
         while let Some((_, shard, reply)) = self
             .post

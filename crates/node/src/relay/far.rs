@@ -63,17 +63,40 @@ impl Given {
 }
 
 impl Relay {
-    /// The store has the row of a session whose home is, or was, another node. It may hold attempts.
-    pub fn known(&mut self, id: SessionId, home: NodeId, queues: Queues) {
-        if self.homes.contains_key(&id) || self.far.contains_key(&id) {
-            return;
+    /// The store has the row of a session: its worker said hello at this home with that number. It may hold
+    /// attempts. What was heard of a later hello counts more, and of an earlier one nothing: its home may not know
+    /// that it is one no more.
+    pub fn known(&mut self, id: SessionId, (home, hello): (NodeId, u64), queues: Queues) {
+        let here = self.homes.get(&id).map(|here| here.hello);
+        let there = self.far.get(&id).map(|far| (far.home, far.hello));
+        let gone = self.knows_nodes && !self.is_there(home);
+        let until = gone.then(|| self.now.plus(self.lease));
+        match (here, there) {
+            (Some(before), _) => {
+                if home != self.me && hello > before {
+                    self.moved(id, (home, hello));
+                }
+                return;
+            }
+            (None, Some((other, before))) => {
+                if home != other && hello > before {
+                    let far = Far {
+                        home,
+                        queues,
+                        hello,
+                        until,
+                    };
+                    self.far.insert(id, far);
+                }
+                return;
+            }
+            (None, None) => {}
         }
-        let gone = self.knows_nodes && !self.nodes.contains(&home);
         let far = Far {
             home,
             queues: queues.clone(),
-            hello: 0,
-            until: gone.then(|| self.now.plus(self.lease)),
+            hello,
+            until,
         };
         self.far.insert(id, far);
         self.name_queues();
@@ -250,14 +273,14 @@ impl Relay {
     }
 
     /// A session is at another node, as the store says, and that has not been heard.
-    pub fn moved(&mut self, id: SessionId, home: NodeId) {
+    pub fn moved(&mut self, id: SessionId, (home, hello): (NodeId, u64)) {
         let Some(here) = self.homes.get(&id) else {
             return;
         };
         let far = Far {
             home,
             queues: here.queues.clone(),
-            hello: here.hello,
+            hello: hello.max(here.hello),
             until: None,
         };
         let nothing = SessionChange::Seat(nothing(&far.queues));

@@ -46,7 +46,9 @@ impl Workers {
         let Some(before) = stored::find(&*self.store, id)? else {
             return Ok(());
         };
-        if before.inside != about.inside {
+        // Its worker has come to another node since.
+        let outdated = hello.same_process && hello.number < before.hello;
+        if before.inside != about.inside || outdated {
             return Ok(());
         }
         let about = About {

@@ -478,6 +478,7 @@ fn about(hello: &proto::Hello) -> Result<About, Error> {
         opened_at: clock::now(),
         inside: false,
         home: kapell_model::NodeId::default(),
+        hello: hello.number,
         spot: hello.spot,
         pool: Some(hello.pool.clone()).filter(|pool| !pool.is_empty()),
     })

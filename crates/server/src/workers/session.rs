@@ -46,6 +46,9 @@ pub(crate) struct About {
     /// The node that it is connected to; 0 for one that is alone.
     #[serde(default)]
     pub home: NodeId,
+    /// The number of the hello that it was for.
+    #[serde(default)]
+    pub hello: u64,
     /// It can be taken away at any time.
     #[serde(default)]
     pub spot: bool,

@@ -553,6 +553,7 @@ fn what_a_worker_has_is_taken_of_what_it_can() {
 fn the_rows_of_more_sessions_than_one_node_has_are_all_read() {
     let store = memory();
     let about = About {
+        hello: 0,
         name: "a".to_owned(),
         version: String::new(),
         labels: BTreeMap::new(),

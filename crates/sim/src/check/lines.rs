@@ -272,12 +272,10 @@ impl Checks {
             if rule.limit == 0 {
                 continue;
             }
-            // Whoever came after it in this commit, by a rule of its own that allows any number.
-            let later = &admitted[place + 1..];
-            let unbounded = |other: &RunId| {
-                later
-                    .iter()
-                    .any(|(run, rule)| run == other && rule.limit == 0)
+            // Whoever came after it in this commit did so by a rule of its own.
+            let came_later = |other: &RunId| {
+                let mut later = admitted[place + 1..].iter();
+                later.any(|(run, _)| run == other)
             };
             let Some(started) = self.runs.get(run) else {
                 continue;
@@ -289,7 +287,7 @@ impl Checks {
                 .filter(|(other, shadow)| {
                     let state = &shadow.state;
                     *other != run
-                        && !unbounded(other)
+                        && !came_later(other)
                         && is_active(state.status)
                         && state.line() == line
                         && !state.meta.held_queues.contains(&line)

@@ -65,7 +65,7 @@ impl Cluster<'_> {
         }
         let me = self.process(at).map(|process| process.id);
         match self.rows.get(&id).copied() {
-            Some((_, home)) if Some(home) != me => {
+            Some((_, home)) if Some(home.0) != me => {
                 self.with_relay(at, |relay| relay.moved(id, home));
             }
             _ => self.end_session(at, id, false),
@@ -95,7 +95,7 @@ impl Cluster<'_> {
         if self
             .rows
             .get(&id)
-            .is_some_and(|(_, home)| Some(*home) == me)
+            .is_some_and(|(_, home)| Some(home.0) == me)
         {
             self.rows.remove(&id);
         }
@@ -117,7 +117,7 @@ impl Cluster<'_> {
                 draining,
             } => {
                 if let Some(id) = session {
-                    self.adopt(at, id, received);
+                    self.adopt(at, id, (received, link));
                 }
                 let known = session.filter(|id| self.session_at(at, *id).is_some());
                 let stale = |known: &Session| known.link.is_some_and(|other| other > link);
@@ -146,7 +146,7 @@ impl Cluster<'_> {
     }
 
     /// A session whose home is another node, or one that is gone, has this one as its home from now on.
-    fn adopt(&mut self, at: usize, id: SessionId, received: u64) {
+    fn adopt(&mut self, at: usize, id: SessionId, (received, link): (u64, u64)) {
         let now = self.now;
         let Some(row) = self.rows.get(&id).copied() else {
             return;
@@ -162,7 +162,7 @@ impl Cluster<'_> {
         session.received(received);
         process.sessions.insert(id, session);
         let home = process.id;
-        self.rows.insert(id, (row.0, home));
+        self.rows.insert(id, (row.0, (home, link)));
         self.later(at, lease(), Step::Lease(id));
     }
 
@@ -178,7 +178,7 @@ impl Cluster<'_> {
         process.sessions.insert(id, session);
         // Before the first task: a process after this one must know of it.
         let home = process.id;
-        self.rows.insert(id, (worker, home));
+        self.rows.insert(id, (worker, (home, link)));
         self.later(at, lease, Step::Lease(id));
         // Its first words: tasks come after them.
         self.say_down(worker, link, Down::Welcome(id, false));
@@ -376,7 +376,7 @@ impl Cluster<'_> {
 
     /// A session came nowhere after its home was gone.
     fn over_elsewhere(&mut self, at: usize, id: SessionId) {
-        let Some((_, home)) = self.rows.get(&id).copied() else {
+        let Some((_, (home, _))) = self.rows.get(&id).copied() else {
             return;
         };
         let there = self.process(at).is_some_and(|own| own.relay.is_there(home));

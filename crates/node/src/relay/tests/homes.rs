@@ -127,7 +127,7 @@ fn a_session_that_moved_by_its_row_is_not_over() {
     moved_unheard(&mut world);
     let own = task(2, 1, 1);
     world.on(B, |relay| relay.offer(vec![own.clone()]));
-    world.on(B, |relay| relay.moved(S, C));
+    world.on(B, |relay| relay.moved(S, (C, 0)));
     assert_eq!(world.at(B).forgotten, [S]);
     assert_eq!(world.window(B), 0);
     assert!(world.at(B).reports.is_empty());
@@ -135,4 +135,25 @@ fn a_session_that_moved_by_its_row_is_not_over() {
     world.on(C, |relay| relay.opened(B));
     let told: Vec<Name> = world.at(B).reports.iter().map(told).collect();
     assert_eq!(told, [name(&own)], "the new home knows what never arrived");
+}
+
+#[test]
+fn a_home_of_before_says_nothing_of_what_is_held_once_it_knows_the_row() {
+    let mut world = World::new(&nine());
+    moved_unheard(&mut world);
+    // B takes over shards. It does not hear C, but the store.
+    world.on(B, |relay| relay.known(S, (C, 2), Queues::Others));
+    assert!(!world.at(B).relay.is_here(S));
+    assert_eq!(world.at(B).forgotten, [S]);
+    // What was heard of a later hello counts more than a row.
+    world.on(A, |relay| relay.known(S, (B, 1), Queues::Others));
+    let next = task(1, 2, 1);
+    world.on(A, |relay| relay.offer(vec![next.clone()]));
+    let at_c = |world: &mut World| world.at(C).tasks.len();
+    assert_eq!(at_c(&mut world), 1);
+    // A row of a later hello counts more than what was heard.
+    world.on(A, |relay| relay.known(S, (B, 3), Queues::Others));
+    let last = task(1, 3, 1);
+    world.on(A, |relay| relay.offer(vec![last.clone()]));
+    assert_eq!(at_c(&mut world), 1);
 }
