@@ -372,6 +372,7 @@ impl Decider<'_> {
             value: Stored::new(&value),
             by: by.to_owned(),
         }));
+        self.subscribe_again();
         Ok(())
     }
 }

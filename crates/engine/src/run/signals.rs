@@ -175,6 +175,20 @@ impl Decider<'_> {
         }
     }
 
+    /// What is asked of signals has changed: units that wait ask anew, of kept ones too.
+    pub(super) fn subscribe_again(&mut self) {
+        let waits: Vec<Place> = self.run.state.waits.keys().copied().collect();
+        for place in waits {
+            if let Some((wanted, since)) = self.awaiting(place)
+                && wanted.matches.is_some()
+            {
+                let again = self.subscription(place, &wanted, since);
+                let to = self.topic(&wanted.signal);
+                self.send(to, Message::Subscribe(Box::new(again)));
+            }
+        }
+    }
+
     /// A unit that waits for a signal waits no more.
     pub(super) fn unsubscribe(&mut self, place: Place) {
         let Some(Waiting::Signal { signal, .. }) = self.run.state.waits.get(&place) else {
