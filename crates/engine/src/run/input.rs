@@ -6,7 +6,7 @@ use kapell_api::task::{Outcome, Place, Report, TaskError, TaskEvent};
 use kapell_api::worker::Queues;
 use kapell_expr::Value;
 use kapell_model::spec::{NotifyOn, StepIndex};
-use kapell_model::{Error, ErrorCode, FailureKind, Offer, RunStatus, StepStatus, limits};
+use kapell_model::{Error, ErrorCode, FailureKind, Offer, RunStatus, StepStatus, Time, limits};
 
 use super::finish::Ended;
 use super::state::{Inner, TimerKind};
@@ -17,6 +17,9 @@ use crate::event::{
     ScopeOpened, Stored, UnitStopping,
 };
 use crate::message::Message;
+
+/// After so long it is looked again whether a unit that waited too long for a worker may be at one.
+const UNHEARD_MICROS: i64 = 1_000_000;
 
 pub(super) type Taken = Result<(), Refusal>;
 
@@ -202,6 +205,7 @@ impl Decider<'_> {
     }
 
     fn sessions_ended(&mut self, epoch: u64, held: &[Holding], unheard: &[Queues]) -> Taken {
+        self.run.live.unheard = unheard.to_vec();
         let mut still = BTreeSet::new();
         for Holding {
             place,
@@ -359,6 +363,12 @@ impl Decider<'_> {
             TimerKind::QueueTimeout => {
                 if self.run.flight(place).is_some() {
                     self.run.state.timers.unset(place, kind);
+                    return Ok(());
+                }
+                if self.may_be_at(place, &self.run.live.unheard) {
+                    // It may run already: that is known once workers have said so.
+                    let later = Time(self.now.0.saturating_add(UNHEARD_MICROS));
+                    self.run.state.timers.set(place, kind, later);
                     return Ok(());
                 }
                 self.time_out(place, "it waited too long for a worker", "queue_timeout")?;

@@ -90,6 +90,8 @@ pub struct Run {
 pub struct Live {
     /// Attempts handed out.
     pub flights: PlaceMap<(), Flight>,
+    /// Queues of workers that have not said what they hold of what an owner before this one handed out.
+    pub unheard: Vec<Queues>,
     /// Items of each foreach in flight.
     pub items: BTreeMap<(u32, u16), ItemFlights>,
     /// Contents of blobs that were needed.

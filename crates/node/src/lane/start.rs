@@ -5,7 +5,7 @@ use super::{
     RunStatus, Shard, Slot, ToEntity, Version, VersionKey, mix,
 };
 use kapell_engine::Plan;
-use kapell_engine::event::StoredBreak;
+use kapell_engine::event::{RunCreated, StoredBreak};
 use kapell_engine::message::{StartClass, StartTriggered};
 use kapell_engine::plan::Early;
 use kapell_engine::run_queue::Entry;
@@ -121,8 +121,6 @@ impl Lane {
             return;
         };
         let rule = line.rule(plan.rule);
-        let breakpoints = line.settings.breakpoints(version.version);
-        let breakpoints = breakpoints.iter().map(StoredBreak::from).collect();
         if making.hops > limits::HOPS {
             self.make_failed(making, too_many_hops());
             return;
@@ -144,7 +142,6 @@ impl Lane {
             params,
             labels,
             queue,
-            breakpoints,
         });
         match ready {
             Ok(ready) => making.ready = Some(Box::new(ready)),
@@ -232,7 +229,12 @@ impl Lane {
                 line.clone(),
             )
         });
-        let created = created(id, &making, ready, self.now);
+        let breakpoints = line.settings.breakpoints(ready.version.version);
+        let created = RunCreated {
+            // Of all runs of its workflow or version, as they are now.
+            breakpoints: breakpoints.iter().map(StoredBreak::from).collect(),
+            ..created(id, &making, ready, self.now)
+        };
         let plan = ready.version.plan.clone();
         let entry = ready.queue.as_ref().map(|(line, rule)| Entry {
             run: id,

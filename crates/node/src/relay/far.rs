@@ -69,7 +69,8 @@ impl Relay {
     pub fn known(&mut self, id: SessionId, (home, hello): (NodeId, u64), queues: Queues) {
         let here = self.homes.get(&id).map(|here| here.hello);
         let there = self.far.get(&id).map(|far| (far.home, far.hello));
-        let gone = self.knows_nodes && !self.is_there(home);
+        // Its row may outlive a session that was over here.
+        let gone = self.knows_nodes && !self.nodes.contains(&home);
         let until = gone.then(|| self.now.plus(self.lease));
         match (here, there) {
             (Some(before), _) => {

@@ -49,6 +49,11 @@ fn line_up(waiting: &mut VecDeque<Waits>, new: Waits, discards: bool) {
     waiting.insert(place, new);
 }
 
+/// Of the numbers of modes, as the run queue stores them, the last three discard.
+fn discards(mode: u32) -> bool {
+    mode >= 3
+}
+
 impl Order {
     /// True if a failed run may ever have blocked others.
     pub(super) fn was_strict(&self) -> bool {
@@ -72,8 +77,6 @@ impl Order {
         match event.kind {
             1 => {
                 let class = StartClass::from_number(event.class);
-                // Numbers of modes as the run queue stores them: the last three discard.
-                let discards = event.mode >= 3;
                 let new = Waits {
                     run,
                     class,
@@ -82,7 +85,7 @@ impl Order {
                 };
                 let blocks = line.is_some_and(|line| line.blocked == Some(run));
                 if !event.again || event.mode != STRICT {
-                    line_up(waiting, new, discards);
+                    line_up(waiting, new, discards(event.mode));
                 } else if blocks {
                     waiting.push_front(new);
                 } else {
@@ -131,7 +134,14 @@ impl Order {
                 }
             }
             3 | 4 => waiting.retain(|other| other.run != run),
-            9 => self.changed |= event.rules || queue.settings.deleted,
+            9 => {
+                self.changed |= event.rules || queue.settings.deleted;
+                if event.rules && discards(event.mode) {
+                    for waiting in self.waiting.values_mut() {
+                        waiting.make_contiguous().sort_by_key(|other| other.class);
+                    }
+                }
+            }
             _ => {}
         }
         self.changed |= queue.settings.deleted;

@@ -25,7 +25,10 @@ impl Cluster<'_> {
                 both,
                 span,
             } => self.parts(from, to, both, span),
-            Fault::Stall { span } => self.stalled_until = self.stalled_until.max(self.now + span),
+            Fault::Stall { span } => {
+                self.stalled_until = self.stalled_until.max(self.now + span);
+                self.owners.stalled(self.now - 2 * self.about.lease, span);
+            }
             Fault::Failover { span } => {
                 self.store_life += 1;
                 self.down_until = self.now + span;
@@ -60,6 +63,13 @@ impl Cluster<'_> {
         }
     }
 
+    /// The process of a node does nothing for so long.
+    pub(super) fn stands_still(&mut self, at: usize, span: i64) {
+        let who = (at, self.nodes[at].life);
+        self.owners.troubled(who, self.now + 2 * span + 10_000_000);
+        self.nodes[at].paused_until = self.now + span;
+    }
+
     fn node_fault(&mut self, at: usize, fault: &NodeFault) {
         if self.nodes[at].process.is_none() {
             return;
@@ -72,12 +82,13 @@ impl Cluster<'_> {
                 self.plan(down, Happening::Start(at));
             }
             NodeFault::Pauses { span, torn } => {
-                // A torn one begins when its lane has something to say.
-                self.owners.troubled(who, now + 2 * span + 10_000_000);
-                if torn {
+                if self.nodes[at].paused_until > now {
+                    // It stands still already.
+                } else if torn {
+                    // It begins when its lane has something to say.
                     self.nodes[at].torn = Some(span);
                 } else {
-                    self.nodes[at].paused_until = now + span;
+                    self.stands_still(at, span);
                     self.links_pause(at, span);
                 }
             }

@@ -428,7 +428,7 @@ impl Cluster<'_> {
         if !outputs.is_empty()
             && let Some(span) = self.nodes[at].torn.take()
         {
-            self.nodes[at].paused_until = now + span;
+            self.stands_still(at, span);
             self.later(at, span, Step::Torn(outputs));
             return;
         }

@@ -33,6 +33,14 @@ impl Owners {
         *known = until.max(*known);
     }
 
+    /// Nobody reaches the store for so long: who was in trouble since a time and cannot have come out of it is so
+    /// for longer. A stall alone is no trouble.
+    pub(super) fn stalled(&mut self, since: i64, span: i64) {
+        for until in self.trouble.values_mut().filter(|until| **until > since) {
+            *until += span;
+        }
+    }
+
     /// A process takes shards. An owner that lives, and could beat for two leases, is not robbed.
     pub(super) fn took(
         &mut self,

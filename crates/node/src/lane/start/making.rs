@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use kapell_engine::event::{
-    Fork, Interval, Parent, RunCreated, RunQueueRef, Stored, StoredBlob, StoredBreak,
-};
+use kapell_engine::event::{Fork, Interval, Parent, RunCreated, RunQueueRef, Stored, StoredBlob};
 use kapell_engine::message::{StartChild, StartClass, StartTriggered};
 use kapell_engine::run_queue::Rule;
 use kapell_engine::start::Start;
@@ -65,8 +63,6 @@ pub(in crate::lane) struct Ready {
     pub(in crate::lane) params: Value,
     pub(in crate::lane) labels: Value,
     pub(in crate::lane) queue: Option<(Arc<str>, Rule)>,
-    /// Those of all runs of its workflow or version.
-    pub(in crate::lane) breakpoints: Vec<StoredBreak>,
 }
 
 impl Making {
@@ -349,6 +345,6 @@ pub(in crate::lane) fn created(id: RunId, making: &Making, ready: &Ready, now: T
         fork: making.fork.clone(),
         bundle: bundle.map(StoredBlob::from),
         held_queues: making.held_queues.iter().map(reference).collect(),
-        breakpoints: ready.breakpoints.clone(),
+        breakpoints: Vec::new(),
     }
 }
