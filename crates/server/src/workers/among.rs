@@ -131,9 +131,10 @@ impl Workers {
         }
     }
 
-    /// A session came nowhere after its home was gone.
+    /// A session came nowhere after its home was gone. A node that does not reach the store does not know who is
+    /// there: the row stays, for the next one that takes over what it may hold.
     pub(crate) fn over_elsewhere(&self, id: SessionId) {
-        let Some(relaying) = &self.relaying else {
+        let Some(relaying) = self.relaying.as_ref().filter(|_| self.node.may_act()) else {
             return;
         };
         let removed = match stored::find(&*self.store, id) {

@@ -379,8 +379,10 @@ impl Cluster<'_> {
         let Some((_, (home, _))) = self.rows.get(&id).copied() else {
             return;
         };
-        let there = self.process(at).is_some_and(|own| own.relay.is_there(home));
-        if !there {
+        let gone = self
+            .process(at)
+            .is_some_and(|own| own.members.may_act() && !own.relay.is_there(home));
+        if gone {
             self.rows.remove(&id);
         }
     }
