@@ -47,13 +47,16 @@ struct About {
     path: Arc<str>,
     /// Since when it holds it, or waits.
     since: Time,
+    /// Which of its requests it is; 0 where that is not known.
+    asked: i64,
 }
 
 impl About {
-    fn new(path: &str, since: Time) -> Self {
+    fn new(path: &str, since: Time, asked: i64) -> Self {
         Self {
             path: path.into(),
             since,
+            asked,
         }
     }
 }
@@ -64,7 +67,7 @@ pub struct LockEvent {
     /// When, microseconds since 1970.
     #[prost(int64, tag = "1")]
     pub at: i64,
-    /// 1 asked, 2 granted, 3 given back or withdrawn.
+    /// 1 asked, 2 granted, 3 given back or withdrawn, 4 not used by a request that is over.
     #[prost(uint32, tag = "2")]
     pub kind: u32,
     /// The run.
@@ -85,11 +88,15 @@ pub struct LockEvent {
     /// Of what a rate gave for nothing: when it gave it; 0 if it was used.
     #[prost(int64, tag = "8")]
     pub unused: i64,
+    /// Of a request: which of the unit's it is.
+    #[prost(int64, tag = "9")]
+    pub asked: i64,
 }
 
 const ASKED: u32 = 1;
 const GRANTED: u32 = 2;
 const RELEASED: u32 = 3;
+const UNUSED: u32 = 4;
 
 /// What a lock decided: facts, already applied, and messages to send once they are safe.
 #[derive(Debug, Default)]
@@ -117,6 +124,7 @@ impl Lock {
                 max,
                 period,
                 path,
+                asked,
             }) => {
                 let holder = (*run, *place);
                 let known = self.holders.contains(&holder)
@@ -138,17 +146,27 @@ impl Lock {
                     let mut event = fact(now, ASKED, holder);
                     (event.max, event.period) = (*max, *period);
                     event.path = path.to_string();
+                    event.asked = asked.map_or(0, |asked| asked.0);
                     self.emit(event, &mut out);
                 }
             }
-            Some(Message::Release { run, place, unused }) => {
+            Some(Message::Release {
+                run,
+                place,
+                unused,
+                asked,
+            }) => {
                 let holder = (*run, *place);
+                // Of a request before, which is over: what the unit holds or waits for now is another.
+                let stale = self.asked(&holder).is_some()
+                    && asked.is_some()
+                    && self.asked(&holder) != *asked;
                 let unused = unused.filter(|at| self.period > 0 && self.granted_at.contains(at));
-                if unused.is_some()
-                    || self.holders.contains(&holder)
-                    || self.waiting.iter().any(|(waiting, _)| *waiting == holder)
-                {
-                    let mut event = fact(now, RELEASED, holder);
+                let has = self.holders.contains(&holder)
+                    || self.waiting.iter().any(|(waiting, _)| *waiting == holder);
+                if unused.is_some() || has && !stale {
+                    let kind = if stale { UNUSED } else { RELEASED };
+                    let mut event = fact(now, kind, holder);
                     event.unused = unused.map_or(0, |at| at.0);
                     self.emit(event, &mut out);
                 }
@@ -159,15 +177,23 @@ impl Lock {
             if !self.has_room(now) {
                 break;
             }
+            let asked = self.asked(&holder);
             self.emit(fact(now, GRANTED, holder), &mut out);
             let message = Message::LockGranted {
                 place: holder.1,
                 name: name.clone(),
                 at: Some(now),
+                asked,
             };
             out.messages.push((holder.0.into(), message));
         }
         out
+    }
+
+    /// Which of its requests a unit holds or waits by.
+    fn asked(&self, holder: &Holder) -> Option<Time> {
+        let asked = self.about.get(holder).map_or(0, |about| about.asked);
+        (asked != 0).then_some(Time(asked))
     }
 
     fn emit(&mut self, event: LockEvent, out: &mut LockDecision) {
@@ -203,7 +229,8 @@ impl Lock {
                 (self.max, self.period) = (event.max, event.period);
                 self.waiting.push_back((holder, at));
                 if !event.path.is_empty() {
-                    self.about.insert(holder, About::new(&event.path, at));
+                    self.about
+                        .insert(holder, About::new(&event.path, at, event.asked));
                 }
             }
             GRANTED => {
@@ -225,6 +252,9 @@ impl Lock {
                 let unused = |at: &Time| event.unused != 0 && at.0 == event.unused;
                 if let Some(place) = self.granted_at.iter().position(unused) {
                     self.granted_at.remove(place);
+                }
+                if event.kind == UNUSED {
+                    return;
                 }
                 self.about.remove(&holder);
                 self.holders.remove(&holder);
@@ -264,6 +294,7 @@ fn fact(at: Time, kind: u32, (run, place): Holder) -> LockEvent {
         period: 0,
         path: String::new(),
         unused: 0,
+        asked: 0,
     }
 }
 

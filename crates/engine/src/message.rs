@@ -65,6 +65,9 @@ pub enum Message {
         period: i64,
         /// The unit's path in its run, for people.
         path: Arc<str>,
+        /// Which of its requests: since when it asks for locks. None of an earlier version.
+        #[serde(default)]
+        asked: Option<Time>,
     },
     /// To a lock: a unit gives it back, or takes its request back.
     Release {
@@ -75,6 +78,9 @@ pub enum Message {
         /// It was granted then, and no attempt started: a rate may give it to another.
         #[serde(default)]
         unused: Option<Time>,
+        /// Which of its requests: since when it asks for locks. None of an earlier version.
+        #[serde(default)]
+        asked: Option<Time>,
     },
     /// To a run: a lock is granted to its unit.
     LockGranted {
@@ -85,6 +91,9 @@ pub enum Message {
         /// When it was granted.
         #[serde(default)]
         at: Option<Time>,
+        /// Which of its requests: since when it asks for locks. None of an earlier version.
+        #[serde(default)]
+        asked: Option<Time>,
     },
     /// To a run: a lock that its unit asked for is none that it can get.
     LockRefused {

@@ -38,15 +38,19 @@ struct StoredHolder {
     /// The unit's path in its run.
     #[prost(string, tag = "4")]
     path: String,
+    /// Which of the unit's requests it is.
+    #[prost(int64, tag = "5")]
+    asked: i64,
 }
 
 impl StoredHolder {
-    fn new((run, place): Holder, at: Time, path: &str) -> Self {
+    fn new((run, place): Holder, at: Time, about: Option<&About>) -> Self {
         Self {
             run: run.to_bytes().to_vec(),
             unit: place.into(),
             at: at.0,
-            path: path.to_owned(),
+            path: about.map_or_else(String::new, |about| about.path.to_string()),
+            asked: about.map_or(0, |about| about.asked),
         }
     }
 
@@ -61,18 +65,17 @@ impl Lock {
         let holders = self.holders.iter();
         let waiting = self.waiting.iter();
         let about = |holder: &Holder| self.about.get(holder);
-        let path = |holder| about(holder).map_or("", |about| &about.path);
         StoredLock {
             max: self.max,
             period: self.period,
             holders: holders
                 .map(|holder| {
                     let at = about(holder).map_or(Time::ZERO, |about| about.since);
-                    StoredHolder::new(*holder, at, path(holder))
+                    StoredHolder::new(*holder, at, about(holder))
                 })
                 .collect(),
             waiting: waiting
-                .map(|(holder, at)| StoredHolder::new(*holder, *at, path(holder)))
+                .map(|(holder, at)| StoredHolder::new(*holder, *at, about(holder)))
                 .collect(),
             granted_at: self.granted_at.iter().map(|at| at.0).collect(),
             last_at: self.last_at.0,
@@ -89,7 +92,7 @@ impl Lock {
         let known = stored.holders.iter().chain(&stored.waiting);
         let about = known
             .filter(|of| !of.path.is_empty())
-            .map(|of| (of.holder(), About::new(&of.path, Time(of.at))))
+            .map(|of| (of.holder(), About::new(&of.path, Time(of.at), of.asked)))
             .collect();
         Ok(Self {
             about,
@@ -191,9 +194,9 @@ mod tests {
                 now += later;
                 let (run, place) = (run(number), place(step));
                 let told = if asks {
-                    Told::Acquire { run, place, max: 2, period, path: "a".into() }
+                    Told::Acquire { run, place, max: 2, period, path: "a".into(), asked: Some(Time(now)) }
                 } else {
-                    Told::Release { run, place, unused: (step > 0).then_some(Time(now)) }
+                    Told::Release { run, place, unused: (step > 0).then_some(Time(now)), asked: None }
                 };
                 lock.decide(&Arc::from("x"), Some(&told), Time(now));
                 prop_assert_eq!(Lock::from_snapshot(&lock.snapshot()).unwrap(), lock.clone());

@@ -21,6 +21,7 @@ fn acquire(number: u8, path: &str, period: i64) -> Message {
         max: 1,
         period,
         path: path.into(),
+        asked: None,
     }
 }
 
@@ -49,6 +50,7 @@ fn a_lock_shows_who_holds_it_since_when_and_who_waits_in_order() {
         run: run(1),
         place: place(0),
         unused: None,
+        asked: None,
     };
     decide(&mut lock, &release, 4_000_000);
     let seen = shown(&lock);
@@ -70,6 +72,7 @@ fn a_lock_that_nobody_holds_or_wants_leaves_the_list_and_forgets_names() {
         run: run(1),
         place: place(0),
         unused: None,
+        asked: None,
     };
     decide(&mut lock, &release, 2);
     assert_eq!(lock.document(), None);
@@ -118,6 +121,7 @@ fn what_is_in_use_as_a_lock_is_no_rate_and_the_other_way_round() {
             run: run(1),
             place: place(0),
             unused: None,
+            asked: None,
         };
         decide(&mut lock, &release, 3);
         decide(&mut lock, &acquire(2, "call", other), 10 * minute);
@@ -145,6 +149,7 @@ fn a_request_beyond_the_bound_is_refused() {
         max: 1,
         period: 0,
         path: "load".into(),
+        asked: None,
     };
     let name: Arc<str> = "db".into();
     let decided = lock.decide(&name, Some(&late), Time(2));
@@ -163,4 +168,49 @@ fn a_request_beyond_the_bound_is_refused() {
     };
     assert_eq!(*to, RunId::new(Time(9), Shard(1), 1).into());
     assert_eq!((*of, &**name), (place(3), "db"));
+}
+
+#[test]
+fn what_is_given_back_by_a_request_that_is_over_takes_nothing_from_the_next() {
+    let asks = |number: i64, period: i64| match acquire(1, "load", period) {
+        Message::Acquire {
+            run,
+            place,
+            max,
+            period,
+            path,
+            ..
+        } => Message::Acquire {
+            run,
+            place,
+            max,
+            period,
+            path,
+            asked: Some(Time(number)),
+        },
+        other => other,
+    };
+    let gives_back = |number: i64, unused: Option<Time>| Message::Release {
+        run: run(1),
+        place: place(0),
+        unused,
+        asked: Some(Time(number)),
+    };
+    let mut lock = Lock::default();
+    decide(&mut lock, &asks(1, 0), 1);
+    decide(&mut lock, &gives_back(1, None), 2);
+    decide(&mut lock, &asks(2, 0), 3);
+    // The grant of the first request came late, and what came is given back.
+    decide(&mut lock, &gives_back(1, Some(Time(1))), 4);
+    assert_eq!(lock.holders.len(), 1);
+    decide(&mut lock, &gives_back(2, None), 5);
+    assert_eq!(lock.holders.len(), 0);
+    // What a rate gave for nothing comes back, and the next request stays in line.
+    let mut rate = Lock::default();
+    decide(&mut rate, &asks(1, 1_000), 10);
+    decide(&mut rate, &asks(2, 1_000), 11);
+    assert_eq!((rate.waiting.len(), rate.granted_at.len()), (1, 1));
+    decide(&mut rate, &gives_back(1, Some(Time(10))), 12);
+    assert_eq!((rate.waiting.len(), rate.granted_at.len()), (0, 1));
+    assert_eq!(rate.granted_at[0], Time(12));
 }

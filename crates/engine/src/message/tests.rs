@@ -95,16 +95,19 @@ fn what_goes_to_another_shard_arrives_as_it_was_sent() {
             max: 2,
             period: 0,
             path: "a".into(),
+            asked: Some(Time(2)),
         },
         Message::Release {
             run: run(),
             place: place(),
             unused: Some(Time(3)),
+            asked: Some(Time(2)),
         },
         Message::LockGranted {
             place: place(),
             name: "l".into(),
             at: Some(Time(3)),
+            asked: Some(Time(2)),
         },
         Message::LockRefused {
             place: place(),

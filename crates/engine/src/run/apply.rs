@@ -177,7 +177,11 @@ impl State {
                 let place = request.unit.into();
                 let name: Arc<str> = request.name.as_str().into();
                 self.todo.remove(&Todo::Lock(place));
-                self.locks.entry(place).or_default().asked = Some(name);
+                let locks = self.locks.entry(place).or_default();
+                if locks.held.is_empty() && locks.asked.is_none() {
+                    locks.since = at;
+                }
+                locks.asked = Some(name);
                 if let Some(unit) = self.unit_mut(place) {
                     unit.status = StepStatus::Waiting;
                 }

@@ -409,6 +409,7 @@ impl Decider<'_> {
             return;
         };
         let names: Vec<Arc<str>> = locks.names().cloned().collect();
+        let asked = Some(locks.since);
         let run = self.run.state.meta.id;
         let namespace = self.run.state.meta.namespace.clone();
         for name in names {
@@ -416,8 +417,13 @@ impl Decider<'_> {
                 namespace: namespace.clone(),
                 name,
             };
-            let unused = None;
-            self.send(key, Message::Release { run, place, unused });
+            let release = Message::Release {
+                run,
+                place,
+                unused: None,
+                asked,
+            };
+            self.send(key, release);
         }
     }
 

@@ -89,8 +89,13 @@ impl Decider<'_> {
                 outputs,
                 error,
             } => self.child_ended(place, run, status, &outputs, &error),
-            Input::LockGranted { place, name, at } => {
-                self.lock_came(place, &name, at);
+            Input::LockGranted {
+                place,
+                name,
+                at,
+                asked,
+            } => {
+                self.lock_came(place, &name, at, asked);
                 Ok(())
             }
             Input::LockRefused { place, name, why } => self.lock_refused(place, &name, why),

@@ -78,17 +78,31 @@ impl Decider<'_> {
                 max,
                 period,
                 path,
+                asked: self.asks_since(place),
             },
         );
         Ok(())
     }
 
+    /// Which of the unit's requests are under way.
+    pub(super) fn asks_since(&self, place: Place) -> Option<Time> {
+        let locks = self.run.state.locks.get(&place);
+        locks.map(|locks| locks.since)
+    }
+
     /// A lock is granted to a unit. A request that was withdrawn meanwhile goes straight back, and so does
     /// what a paused run is granted: it starts nothing, and others can.
-    pub(super) fn lock_came(&mut self, place: Place, name: &Arc<str>, at: Option<Time>) {
+    pub(super) fn lock_came(
+        &mut self,
+        place: Place,
+        name: &Arc<str>,
+        at: Option<Time>,
+        request: Option<Time>,
+    ) {
         let state = &self.run.state;
         let asked = state.locks.get(&place).and_then(|of| of.asked.as_ref());
-        let wanted = asked == Some(name);
+        let known = request.is_none() || request == self.asks_since(place);
+        let wanted = asked == Some(name) && known;
         if wanted {
             self.emit(Fact::LockGranted(place.into()));
         }
@@ -97,7 +111,8 @@ impl Decider<'_> {
             self.emit(Fact::LocksReturned(place.into()));
         }
         if !wanted || paused {
-            self.give_back(place, name.clone(), at);
+            let request = request.or_else(|| self.asks_since(place));
+            self.give_back(place, name.clone(), (at, request));
         }
     }
 
@@ -112,18 +127,29 @@ impl Decider<'_> {
         let idle: Vec<_> = idle.map(|(place, of)| (*place, of.held.clone())).collect();
         for (place, held) in idle {
             for name in held {
-                self.give_back(place, name, None);
+                let request = self.asks_since(place);
+                self.give_back(place, name, (None, request));
             }
             self.emit(Fact::LocksReturned(place.into()));
         }
     }
 
-    fn give_back(&mut self, place: Place, name: Arc<str>, unused: Option<Time>) {
+    fn give_back(
+        &mut self,
+        place: Place,
+        name: Arc<str>,
+        (unused, asked): (Option<Time>, Option<Time>),
+    ) {
         let run = self.run.state.meta.id;
         let namespace = self.run.state.meta.namespace.clone();
         self.send(
             EntityKey::Lock { namespace, name },
-            Message::Release { run, place, unused },
+            Message::Release {
+                run,
+                place,
+                unused,
+                asked,
+            },
         );
     }
 

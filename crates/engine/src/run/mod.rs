@@ -202,6 +202,8 @@ pub enum Input {
         name: Arc<str>,
         /// When it was granted.
         at: Option<Time>,
+        /// Which of its requests.
+        asked: Option<Time>,
     },
     /// A lock is none that the unit can get.
     LockRefused {
@@ -274,7 +276,17 @@ impl Input {
             Message::RetryChild => Self::RetryChild,
             Message::PauseChild { paused: true } => Self::Request(Request::Pause { by: by() }),
             Message::PauseChild { paused: false } => Self::Request(Request::Resume { by: by() }),
-            Message::LockGranted { place, name, at } => Self::LockGranted { place, name, at },
+            Message::LockGranted {
+                place,
+                name,
+                at,
+                asked,
+            } => Self::LockGranted {
+                place,
+                name,
+                at,
+                asked,
+            },
             Message::LockRefused { place, name, why } => Self::LockRefused { place, name, why },
             Message::Signals {
                 place,

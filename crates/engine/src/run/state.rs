@@ -363,6 +363,8 @@ pub struct LockState {
     pub held: Vec<Arc<str>>,
     /// The name it asked for and did not get yet.
     pub asked: Option<Arc<str>>,
+    /// Since when it asks: names its requests.
+    pub since: Time,
 }
 
 impl State {

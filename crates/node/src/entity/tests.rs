@@ -59,6 +59,7 @@ fn a_run_queue_and_a_lock_come_back_from_their_snapshots() {
         max: 1,
         period: 0,
         path: "a.b".into(),
+        asked: Some(Time(2)),
     };
     lock.decide(&"x".into(), Some(&asks), Time(5));
     let bytes = Entity::Lock(Box::new(lock.clone())).snapshot();
