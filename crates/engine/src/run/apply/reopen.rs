@@ -47,6 +47,7 @@ impl State {
         let again: Vec<Place> = reopened.again.iter().map(|unit| (*unit).into()).collect();
         for place in &again {
             self.drop_inner(*place);
+            self.drop_inside_items(*place);
             if let Some(step) = self.step_mut(place.scope, place.step) {
                 *step = StepState::default();
             }

@@ -129,6 +129,23 @@ impl State {
         }
     }
 
+    /// Drops the graphs inside the items of a foreach.
+    pub(super) fn drop_inside_items(&mut self, place: Place) {
+        let of_item = |parent: Place| {
+            let step = Place {
+                item: Place::NO_ITEM,
+                ..parent
+            };
+            parent.item != Place::NO_ITEM && step == place
+        };
+        let inside = self.scopes.iter();
+        let inside = inside.filter(|(_, scope)| scope.parent.is_some_and(of_item));
+        let inside: Vec<u32> = inside.map(|(number, _)| *number).collect();
+        for scope in inside {
+            self.drop_scope(scope);
+        }
+    }
+
     /// A foreach that is ended by hand: items that have not ended are no more.
     pub(super) fn drop_items(&mut self, place: Place) {
         if place.item != Place::NO_ITEM {
