@@ -20,6 +20,7 @@ mod worker;
 mod workflow;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -275,4 +276,20 @@ pub(crate) enum Command {
     Explain(Explain),
     /// Print a script that completes commands in a shell
     Completions(Completions),
+}
+
+/// The longest grace: a day.
+const GRACE_MOST: Duration = Duration::from_secs(86_400);
+
+/// A time as `90s` or `2m`; a number alone is seconds.
+fn grace(text: &str) -> Result<Duration, String> {
+    let span = match text.parse::<u32>() {
+        Ok(seconds) => Duration::from_secs(seconds.into()),
+        Err(_) => Duration::try_from(kapell_expr::parse_duration(text)?)
+            .map_err(|_| format!("the time `{text}` is negative"))?,
+    };
+    if span > GRACE_MOST {
+        return Err("at most a day".to_owned());
+    }
+    Ok(span)
 }

@@ -2,13 +2,15 @@
 //! start or inside anchors, a `/` at the end means folders, `*` `?` `[a-z]` and `**`.
 
 /// What is left out whatever the file says, unless it takes it back.
-const ALWAYS: [&str; 7] = [
+const ALWAYS: [&str; 9] = [
     ".git",
     ".venv",
     "venv",
     "node_modules",
     "__pycache__",
     ".kapell",
+    ".kapell-worker",
+    ".kapell-pool",
     "target",
 ];
 

@@ -64,8 +64,7 @@ pub(crate) fn server(server: &Server, config: &Config, printer: &mut Printer) ->
     let _ = signals.read_exact(&mut [0]);
     let grace = server
         .grace
-        .map(|seconds| Duration::from_secs(seconds.into()));
-    let grace = grace.unwrap_or_else(|| config.settings.duration(&SERVER_GRACE));
+        .unwrap_or_else(|| config.settings.duration(&SERVER_GRACE));
     // Whoever reads JSON has it from the line of the log.
     if config.settings.text(&LOG_FORMAT) != "json" {
         let note = format!(

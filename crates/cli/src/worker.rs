@@ -49,8 +49,7 @@ pub(crate) fn worker(worker: &Worker, config: &Config, printer: &mut Printer) ->
         .map_err(|error| Error::new(ErrorCode::Internal, format!("no signals: {error}")))?;
     let name = remote.name.clone();
     let remote = start(worker, config, remote)?;
-    let grace = Duration::from_secs(worker.grace.into());
-    let (grace, exit) = serve(&remote, &mut signals, (&name, &url), grace, printer)?;
+    let (grace, exit) = serve(&remote, &mut signals, (&name, &url), worker.grace, printer)?;
     remote.leave(grace);
     Ok(exit)
 }

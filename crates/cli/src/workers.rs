@@ -1,7 +1,5 @@
 //! `kapell workers`: who does the work of a server, what each has and wastes.
 
-use std::time::Duration;
-
 use kapell_api::http::{WorkerQuery, WorkerView, WorkerWaste};
 use kapell_api::task::TaskResources;
 use kapell_model::Time;
@@ -16,7 +14,7 @@ use crate::{Ended, Exit, list, words};
 
 pub(crate) fn workers(workers: &Workers, config: &Config, printer: &mut Printer) -> Ended {
     let session = session::open(config, Need::Look)?;
-    let grace = Duration::from_secs(workers.grace.into());
+    let grace = workers.grace;
     let which = WorkerQuery {
         queue: workers.queue.clone(),
         pool: workers.pool.clone(),

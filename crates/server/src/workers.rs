@@ -242,6 +242,11 @@ impl Workers {
         }
     }
 
+    /// Queues that are for workers that name them, also while none of them is there.
+    pub(crate) fn kept_queues(&self) -> BTreeSet<Arc<str>> {
+        self.named.lock().clone()
+    }
+
     /// Ends all connections; sessions stay, for the next process.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);

@@ -2,6 +2,7 @@
 #![expect(clippy::doc_markdown, reason = "comments are what `--help` prints")]
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use kapell_api::http::Scope;
@@ -49,10 +50,9 @@ pub(crate) struct Server {
     /// database
     #[arg(long, value_name = "URL")]
     pub(crate) advertise: Option<String>,
-    /// Seconds that running attempts get to end once it is asked to end [default: 30]
-    #[arg(long, value_name = "SECONDS")]
-    #[arg(value_parser = clap::value_parser!(u32).range(0..=86_400))]
-    pub(crate) grace: Option<u32>,
+    /// How long running attempts get to end once it is asked to end, as 90s or 2m [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = super::grace)]
+    pub(crate) grace: Option<Duration>,
 }
 
 /// `token`

@@ -1,5 +1,7 @@
 //! `kapell worker`, `kapell workers`, `kapell queues`, `kapell nodes`
 
+use std::time::Duration;
+
 use clap::Args;
 
 /// `worker`
@@ -28,10 +30,9 @@ pub(crate) struct Worker {
     /// Attempts at a time in this process [env: KAPELL_SLOTS] [default: by the machine]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub(crate) slots: Option<u16>,
-    /// Seconds that running attempts get to end once it is asked to end; the rest is done elsewhere
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    #[arg(value_parser = clap::value_parser!(u32).range(0..=86_400))]
-    pub(crate) grace: u32,
+    /// How long running attempts get to end once it is asked to end, as 90s or 2m; the rest is done elsewhere
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = super::grace)]
+    pub(crate) grace: Duration,
 }
 
 /// `workers`
@@ -55,10 +56,9 @@ pub(crate) struct Workers {
     /// Let all workers of this pool take nothing more and go
     #[arg(long, value_name = "POOL", conflicts_with = "drain")]
     pub(crate) drain_pool: Option<String>,
-    /// Seconds that what they run may take to end; the rest is done elsewhere
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    #[arg(value_parser = clap::value_parser!(u32).range(0..=86_400))]
-    pub(crate) grace: u32,
+    /// How long what they run may take to end, as 90s or 2m; the rest is done elsewhere
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = super::grace)]
+    pub(crate) grace: Duration,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -519,12 +519,40 @@ fn a_step_goes_on_while_its_server_is_restarted() {
 }
 
 #[test]
+fn a_queue_of_workers_that_are_gone_is_nobody_elses() {
+    let world = World::new("hold.yaml", HOLD);
+    let worker = world.worker("a");
+    assert_eq!(worker.end(), 0);
+    let queues = |world: &World| {
+        let said = world.good(&["queues", "--json"]).out;
+        let list: Value = serde_json::from_str(&said).unwrap();
+        list["queues"].as_array().unwrap().clone()
+    };
+    world.good(&["run", "hold.yaml", "-p", "here=.", "--detach"]);
+    let far = loop {
+        let found = queues(&world).into_iter().find(|of| of["name"] == "far");
+        if let Some(far) = found.filter(|far| far["waiting"] == 1) {
+            break far;
+        }
+    };
+    assert_eq!(
+        (&far["workers"], &far["free_slots"]),
+        (&0.into(), &0.into())
+    );
+    let listed = world.good(&["workers", "--queue", "far", "--json"]).out;
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!(listed["workers"].as_array().unwrap().len(), 0, "{listed:#}");
+}
+
+#[test]
 fn a_worker_that_is_let_go_hands_back_what_it_runs() {
     let world = World::new("hold.yaml", HOLD);
     let first = world.worker("a");
     world.hold();
     let second = world.worker("b");
-    let said = world.good(&["workers", "--drain", "a", "--grace", "0"]).out;
+    let said = world
+        .good(&["workers", "--drain", "a", "--grace", "0s"])
+        .out;
     assert!(said.contains("goes"), "{said}");
     world.begun(2);
     world.go();

@@ -101,6 +101,12 @@ pub struct State {
     /// Its run queue has no room, and what waits for that.
     #[prost(message, optional, tag = "29")]
     pub room: Option<Room>,
+    /// The run that it started before the last, and when: the last may come to nothing.
+    #[prost(message, optional, tag = "30")]
+    pub before: Option<Started>,
+    /// See `before`.
+    #[prost(int64, tag = "31")]
+    pub before_at: i64,
 }
 
 /// A signal that waits for others to be joined with.
@@ -342,14 +348,27 @@ impl State {
         // It started nothing: the same may come again.
         if !refused.run.is_empty() {
             self.seen.retain(|seen| seen.run != refused.run);
+            self.has_not_started(&refused.run);
         }
         if remove(&mut self.open, refused.scheduled_at) {
             insert(&mut self.failed, refused.scheduled_at, limits::DUE_FAILURES);
         }
     }
 
+    /// A start was refused: no run was made.
+    fn has_not_started(&mut self, run: &[u8]) {
+        self.started = self.started.saturating_sub(1);
+        let is_it = |started: &Option<Started>| started.as_ref().is_some_and(|of| of.run == run);
+        if is_it(&self.last) {
+            (self.last, self.last_started_at) = (self.before.take(), self.before_at);
+        } else if is_it(&self.before) {
+            self.before = None;
+        }
+    }
+
     fn has_started(&mut self, at: i64, started: &Started) {
         self.started += 1;
+        (self.before, self.before_at) = (self.last.take(), self.last_started_at);
         self.last = Some(Started {
             used: Vec::new(),
             seen: Vec::new(),

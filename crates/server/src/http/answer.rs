@@ -29,6 +29,12 @@ const PACE: u64 = 32 << 10;
 /// Bytes of what the framework says of a request that are passed on.
 const SAID_BYTES: usize = 4 << 10;
 
+/// Who asks where neither a token nor the body says it: that is allowed on the server's own machine alone.
+const SOMEBODY: &str = "somebody on this machine";
+
+/// The field that says who asks.
+const BY: &[u8] = b"\"by\"";
+
 /// The kind of a problem body.
 pub(super) const PROBLEM: &str = "application/problem+json";
 
@@ -161,8 +167,19 @@ impl Body {
     /// another's name.
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         let Some(name) = &self.1 else {
-            return serde_json::from_slice(&self.0).map_err(unreadable);
+            let fields = self.0.trim_ascii_start().strip_prefix(b"{");
+            let Some(fields) = fields.filter(|_| !self.says_who()) else {
+                return self.read_nameless();
+            };
+            let comma: &[u8] = if fields.trim_ascii_start().starts_with(b"}") {
+                b""
+            } else {
+                b","
+            };
+            let whole = [b"{\"by\":\"", SOMEBODY.as_bytes(), b"\"", comma, fields].concat();
+            return serde_json::from_slice(&whole).map_err(unreadable);
         };
+        self.is_object()?;
         let mut body: Value = serde_json::from_slice(&self.0).map_err(unreadable)?;
         if let Some(fields) = body.as_object_mut() {
             fields.insert("by".to_owned(), name.as_str().into());
@@ -172,7 +189,23 @@ impl Body {
 
     /// What stands in it, where it does not say who asks.
     pub(super) fn read_nameless<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        self.is_object()?;
         serde_json::from_slice(&self.0).map_err(unreadable)
+    }
+
+    /// True if `by` may be among its fields.
+    fn says_who(&self) -> bool {
+        self.0.windows(BY.len()).any(|part| part == BY)
+    }
+
+    /// A list would be taken for the fields in their order.
+    fn is_object(&self) -> Result<(), Failure> {
+        if self.0.trim_ascii_start().starts_with(b"[") {
+            let message = "the body of the request is a list, where an object is expected";
+            let error = Error::new(ErrorCode::BadRequest, message);
+            return Err(Failure(error.hint("name its fields: `{\"field\": …}`")));
+        }
+        Ok(())
     }
 
     /// As [`Self::read_nameless`]; the default if it is empty.

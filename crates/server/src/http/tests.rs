@@ -88,6 +88,27 @@ fn a_misspelt_field_is_named_with_the_one_that_was_meant() {
     assert_eq!(hint, "did you mean `filter`?");
 }
 
+#[test]
+fn a_body_is_an_object_and_says_who_asks_where_nothing_else_does() {
+    use kapell_api::http::StartRun;
+    let read = |text: &'static str, name: Option<&str>| {
+        let body = Body(Bytes::from(text), name.map(str::to_owned));
+        let read = body.read::<StartRun>();
+        read.map(|start| start.by)
+            .map_err(|failure| failure.0.message)
+    };
+    for (text, name) in [(r#"["w",null,{}]"#, None), (" [1]", Some("ops"))] {
+        let refused = read(text, name).unwrap_err();
+        assert!(refused.contains("is a list"), "{refused}");
+    }
+    let by = |text, name| read(text, name).unwrap();
+    assert_eq!(by(r#"{"workflow":"w"}"#, None), "somebody on this machine");
+    assert_eq!(by(r#" {"workflow":"w","by":"me"}"#, None), "me");
+    assert_eq!(by(r#"{"workflow":"w","by":"me"}"#, Some("ops")), "ops");
+    let empty = read("{ }", None).unwrap_err();
+    assert!(empty.contains("missing field `workflow`"), "{empty}");
+}
+
 /// A body of so many parts of 64 KiB, with a pause before each.
 fn slow(parts: usize, pause: Duration) -> Sent {
     let parts = futures_util::stream::iter(0..parts).then(move |_| async move {

@@ -25,8 +25,9 @@ impl TaskQueueCalls for Service {
         let list = self.all_workers();
         silent.extend(list.unanswered);
         let now = clock::now();
-        let named = named(&list.workers);
-        let mut names: BTreeSet<&str> = named.clone();
+        let named = self.named(&list.workers);
+        let of_workers = list.workers.iter().flat_map(|worker| &worker.queues);
+        let mut names: BTreeSet<&str> = of_workers.map(String::as_str).collect();
         names.extend(backlog.keys().map(|name| &**name));
         let queue = |name: &str| {
             let backlog = backlog.get(name);
@@ -147,14 +148,19 @@ fn merge(all: &mut Backlogs, parts: Vec<Backlog>) {
     }
 }
 
-/// Queues that some worker names.
-pub(super) fn named(workers: &[WorkerView]) -> BTreeSet<&str> {
-    let named = workers.iter().flat_map(|worker| &worker.queues);
-    named.map(String::as_str).collect()
+impl Service {
+    /// Queues that some worker names, or ever did.
+    pub(super) fn named(&self, workers: &[WorkerView]) -> BTreeSet<Arc<str>> {
+        let kept = self.workers.get().map(|workers| workers.kept_queues());
+        let mut named = kept.unwrap_or_default();
+        let there = workers.iter().flat_map(|worker| &worker.queues);
+        named.extend(there.map(|name| Arc::from(name.as_str())));
+        named
+    }
 }
 
 /// True if a worker serves a queue, where these are named by some.
-pub(super) fn serves(worker: &WorkerView, queue: &str, named: &BTreeSet<&str>) -> bool {
+pub(super) fn serves(worker: &WorkerView, queue: &str, named: &BTreeSet<Arc<str>>) -> bool {
     match worker.queues.as_slice() {
         [] => !named.contains(queue),
         queues => queues.iter().any(|name| name == queue),

@@ -1,5 +1,7 @@
 //! Workers, of all nodes.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kapell_api::client::{Result, WorkerCalls};
@@ -7,7 +9,7 @@ use kapell_api::http::{WorkerList, WorkerQuery, WorkerView};
 use kapell_model::{Error, ErrorCode};
 
 use super::Service;
-use super::queue::{named, serves};
+use super::queue::serves;
 use crate::auth::about;
 use crate::peers::question::{Question, Told};
 use crate::workers::Whom;
@@ -18,7 +20,8 @@ const LISTED: usize = 10_000;
 impl WorkerCalls for Service {
     fn workers(&self, which: &WorkerQuery) -> Result<WorkerList> {
         let mut list = self.all_workers();
-        keep(&mut list.workers, which);
+        let named = self.named(&list.workers);
+        keep(&mut list.workers, which, &named);
         list.workers.truncate(LISTED);
         Ok(list)
     }
@@ -115,15 +118,14 @@ impl Service {
 }
 
 /// Keeps those that are asked for.
-fn keep(workers: &mut Vec<WorkerView>, which: &WorkerQuery) {
+fn keep(workers: &mut Vec<WorkerView>, which: &WorkerQuery, named: &BTreeSet<Arc<str>>) {
     let known = std::mem::take(workers);
-    let named = named(&known);
     let kept = known.iter().filter(|worker| {
         let pool = worker.pool.as_ref();
         which
             .queue
             .as_ref()
-            .is_none_or(|of| serves(worker, of, &named))
+            .is_none_or(|of| serves(worker, of, named))
             && which.pool.as_ref().is_none_or(|of| pool == Some(of))
             && which
                 .node

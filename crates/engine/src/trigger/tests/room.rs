@@ -97,6 +97,10 @@ fn a_start_that_waited_and_is_refused_makes_way_for_the_next() {
     bench.taken("2026-05-01T12:10:00Z");
     let state = &bench.trigger.state;
     assert_eq!((state.refused, state.failed.len()), (1, 1));
+    // What was refused never started, and the last is one that did.
+    assert_eq!(state.started, 1);
+    let last = bench.starts.last().unwrap().id.to_bytes().to_vec();
+    assert_eq!(state.last.as_ref().unwrap().run, last);
     assert_eq!(state.room, None);
 }
 
