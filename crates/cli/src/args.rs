@@ -279,7 +279,7 @@ pub(crate) enum Command {
 }
 
 /// The longest grace: a day.
-const GRACE_MOST: Duration = Duration::from_secs(86_400);
+const GRACE_MOST: Duration = Duration::from_hours(24);
 
 /// A time as `90s` or `2m`; a number alone is seconds.
 fn grace(text: &str) -> Result<Duration, String> {
