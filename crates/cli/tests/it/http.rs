@@ -126,7 +126,7 @@ const REFUSED: [Refusal; 22] = [
         "[]]",
         400,
         "bad-request",
-        "cannot be read",
+        "is a list",
     ),
     (
         "POST",

@@ -187,6 +187,8 @@ impl State {
             });
             self.keys.retain(|place, _| place.scope != number);
             self.preempted.retain(|place, _| place.scope != number);
+            // Of what handles a failure inside a unit that has ended: nobody is asked any more.
+            self.waits.retain(|place, _| place.scope != number);
         }
         let mut inner = Vec::new();
         for (index, step) in scope.steps.iter().enumerate() {
