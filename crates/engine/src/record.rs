@@ -187,13 +187,11 @@ impl<'p> Fold<'p> {
                 let place: Place = expanded.unit.into();
                 self.unit(place, StepStatus::Running, |unit| unit.begin(at));
                 let lists = self.kept_lists(&expanded.lists);
-                let named = self.named_items.clone();
                 if let Some(step) = self.step(place) {
                     let pending = StepStatus::Pending.number();
                     step.items = Some(Box::new(ItemsFold {
                         statuses: vec![pending; expanded.count as usize],
                         lists,
-                        named,
                         ..ItemsFold::default()
                     }));
                 }
@@ -560,17 +558,19 @@ impl<'p> Fold<'p> {
 
     /// A unit that is kept in detail.
     fn unit_of(&mut self, place: Place) -> Option<&mut UnitFold> {
+        let keeps = self.keeps(place.item);
         let step = self.step(place)?;
         if place.item == Place::NO_ITEM {
             return Some(&mut step.unit);
         }
         step.items
             .as_mut()?
-            .kept_unit(place.item, StepStatus::Pending)
+            .kept_unit(place.item, StepStatus::Pending, keeps)
     }
 
     /// Sets the status of a unit and changes what is kept of it.
     fn unit(&mut self, place: Place, status: StepStatus, change: impl FnOnce(&mut UnitFold)) {
+        let keeps = self.keeps(place.item);
         let Some(step) = self.step(place) else { return };
         let unit = if place.item == Place::NO_ITEM {
             Some(&mut step.unit)
@@ -579,7 +579,7 @@ impl<'p> Fold<'p> {
             if let Some(known) = items.statuses.get_mut(place.item as usize) {
                 *known = status.number();
             }
-            items.kept_unit(place.item, status)
+            items.kept_unit(place.item, status, keeps)
         };
         if let Some(unit) = unit {
             unit.status = status;

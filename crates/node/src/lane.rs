@@ -253,16 +253,6 @@ struct Slot {
     stood_before: bool,
 }
 
-/// Bytes of chunks after which a snapshot is written.
-const SNAPSHOT_BYTES: usize = 4 << 20;
-
-/// Chunks of an entity that is no run after which a snapshot may replace them: once they are as big as
-/// the last one, so that a big entity is not written anew for little that changes.
-const FORGET_CHUNKS: usize = 64;
-
-/// Bytes that a chunk counts beside its own: to read many small ones takes time too.
-const CHUNK_OVERHEAD: usize = 1 << 10;
-
 /// Runs that want what there is no room for are looked at so many at a time.
 const SHORT_RUNS: usize = 64;
 
@@ -550,42 +540,6 @@ impl Lane {
     /// Entities in memory.
     pub fn entities(&self) -> impl Iterator<Item = (&EntityKey, &Entity)> {
         self.slots.iter().map(|(key, slot)| (key, &slot.entity))
-    }
-}
-
-impl Slot {
-    /// True if it is time to write the whole of it.
-    fn wants_snapshot(&self) -> bool {
-        if !self.entity.forgets() {
-            return self.size.bytes > SNAPSHOT_BYTES;
-        }
-        let Size {
-            snapshot,
-            chunks,
-            bytes,
-        } = self.size;
-        chunks >= FORGET_CHUNKS && bytes + chunks * CHUNK_OVERHEAD >= snapshot
-    }
-
-    fn new(entity: Entity, seq: u64, shown: Option<Shown>, now: Time) -> Self {
-        let told = match &entity {
-            Entity::Run(run) => commit::ends(run),
-            _ => [0; 2],
-        };
-        Self {
-            size: Size::default(),
-            told,
-            // As loaded it shows what the commit before wrote.
-            document: entity.document().filter(|_| seq > 0),
-            entity,
-            seq,
-            shown,
-            timer: None,
-            waiting: VecDeque::new(),
-            asked: Vec::new(),
-            touched_at: now,
-            stood_before: false,
-        }
     }
 }
 

@@ -7,7 +7,7 @@ use kapell_api::task::{Place, TaskError};
 use kapell_expr::Value;
 use kapell_model::{StepStatus, Time};
 
-use super::{ATTEMPTS, FAILED_ITEMS, FIRST_ITEMS};
+use super::{ATTEMPTS, FAILED_ITEMS};
 use crate::event::ScopeKind;
 
 /// An instance of a graph.
@@ -56,8 +56,6 @@ pub(super) struct ItemsFold {
     pub(super) statuses: Vec<u8>,
     /// The lists that they are made of, or references to them.
     pub(super) lists: Vec<Value>,
-    /// Items that are kept wherever they stand.
-    pub(super) named: Vec<u32>,
     pub(super) kept: BTreeMap<u32, UnitFold>,
     pub(super) beyond: usize,
     /// `stop_when` held.
@@ -76,10 +74,14 @@ impl ScopeFold {
 }
 
 impl ItemsFold {
-    /// An item if it is kept: one of the first, one that was named, or one that failed.
-    pub(super) fn kept_unit(&mut self, item: u32, status: StepStatus) -> Option<&mut UnitFold> {
-        let asked = item < FIRST_ITEMS || self.named.contains(&item);
-        if !asked && !self.kept.contains_key(&item) {
+    /// An item if it is kept: `keeps` says so, or it failed.
+    pub(super) fn kept_unit(
+        &mut self,
+        item: u32,
+        status: StepStatus,
+        keeps: bool,
+    ) -> Option<&mut UnitFold> {
+        if !keeps && !self.kept.contains_key(&item) {
             let failing = matches!(
                 status,
                 StepStatus::Retrying | StepStatus::Failed | StepStatus::TimedOut

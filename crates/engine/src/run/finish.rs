@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use kapell_api::task::{Outcome, Place, TaskError, Usage};
 use kapell_expr::Value;
 use kapell_model::spec::{Dyn, OnFailure, Retry};
-use kapell_model::{EntityKey, FailureKind, Offer, RunStatus, StepStatus, Time, limits};
+use kapell_model::{FailureKind, Offer, RunStatus, StepStatus, Time, limits};
 
 use super::names::{At, error_value};
 use super::state::{Inner, Unit};
@@ -15,7 +15,6 @@ use crate::event::{
     AttemptEnded, AttemptResult, BreakAt, Fact, HandlingStarted, Next, RunEnded, ScopeKind,
     ScopeOpened, StepsEnded, UnitEnded, UnitRetrying,
 };
-use crate::message::Message;
 
 /// The end of an attempt, as reported.
 pub(crate) struct Ended {
@@ -410,20 +409,8 @@ impl Decider<'_> {
         };
         let names: Vec<Arc<str>> = locks.names().cloned().collect();
         let asked = Some(locks.since);
-        let run = self.run.state.meta.id;
-        let namespace = self.run.state.meta.namespace.clone();
         for name in names {
-            let key = EntityKey::Lock {
-                namespace: namespace.clone(),
-                name,
-            };
-            let release = Message::Release {
-                run,
-                place,
-                unused: None,
-                asked,
-            };
-            self.send(key, release);
+            self.give_back(place, name, (None, asked));
         }
     }
 

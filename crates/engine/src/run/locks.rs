@@ -134,7 +134,8 @@ impl Decider<'_> {
         }
     }
 
-    fn give_back(
+    /// A unit gives back what it holds of a request, or takes that back.
+    pub(super) fn give_back(
         &mut self,
         place: Place,
         name: Arc<str>,

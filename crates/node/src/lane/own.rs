@@ -166,7 +166,7 @@ impl Lane {
             self.tell_held();
             return;
         }
-        let taken: Vec<Shard> = leases.iter().map(|lease| lease.shard).collect();
+        let taken: ShardSet = leases.iter().map(|lease| lease.shard).collect();
         self.leases
             .extend(leases.into_iter().map(|lease| (lease.shard, lease)));
         if !self.owns.alone {

@@ -144,16 +144,16 @@ impl Lane {
     }
 
     /// Shards were taken over: nothing goes past what waits for them in the store, and what is on its way there.
-    pub(super) fn mail_before(&mut self, shards: &[Shard]) {
+    pub(super) fn mail_before(&mut self, shards: &ShardSet) {
         let read = self.post.reads + 1;
         self.post
             .unread
-            .extend(shards.iter().map(|shard| (*shard, read)));
+            .extend(shards.iter().map(|shard| (shard, read)));
         let open = self.open.mail.iter().map(|(from, to, _)| (*from, to));
         let under_way = self.committing.iter().flat_map(|under| &under.commit.mail);
         let under_way = under_way.map(|mail| (mail.from, &mail.to));
         let ways = open.chain(under_way).map(|(from, to)| (from, to.shard()));
-        let new: Vec<(Shard, Shard)> = ways.filter(|(_, to)| shards.contains(to)).collect();
+        let new: Vec<(Shard, Shard)> = ways.filter(|(_, to)| shards.contains(*to)).collect();
         for (from, to) in new {
             self.post.goes_round(from, to);
         }

@@ -5,12 +5,25 @@
 //! they cannot be chosen to collide. The hash has no other chance in it: whoever walks over entities meets them in
 //! the same order in each process that has the same seed and did the same.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use foldhash::fast::FixedState;
-use kapell_model::{EntityKey, RunId};
+use kapell_model::{EntityKey, RunId, Time};
 
-use super::Slot;
+use super::{Slot, commit};
+use crate::entity::Entity;
+use crate::perform::Size;
+use crate::rows::Shown;
+
+/// Bytes of chunks after which a snapshot is written.
+const SNAPSHOT_BYTES: usize = 4 << 20;
+
+/// Chunks of an entity that is no run after which a snapshot may replace them: once they are as big as
+/// the last one, so that a big entity is not written anew for little that changes.
+const FORGET_CHUNKS: usize = 64;
+
+/// Bytes that a chunk counts beside its own: to read many small ones takes time too.
+const CHUNK_OVERHEAD: usize = 1 << 10;
 
 /// See the module.
 #[derive(Debug)]
@@ -88,5 +101,42 @@ impl Slots {
         let runs = self.runs.values_mut();
         let runs = runs.map(|run| (&run.0, &mut run.1));
         runs.chain(self.others.iter_mut().map(|(key, slot)| (key, &mut **slot)))
+    }
+}
+
+impl Slot {
+    /// True if it is time to write the whole of it.
+    pub(super) fn wants_snapshot(&self) -> bool {
+        if !self.entity.forgets() {
+            return self.size.bytes > SNAPSHOT_BYTES;
+        }
+        let Size {
+            snapshot,
+            chunks,
+            bytes,
+        } = self.size;
+        chunks >= FORGET_CHUNKS && bytes + chunks * CHUNK_OVERHEAD >= snapshot
+    }
+
+    /// As it was loaded, or made.
+    pub(super) fn new(entity: Entity, seq: u64, shown: Option<Shown>, now: Time) -> Self {
+        let told = match &entity {
+            Entity::Run(run) => commit::ends(run),
+            _ => [0; 2],
+        };
+        Self {
+            size: Size::default(),
+            told,
+            // As loaded it shows what the commit before wrote.
+            document: entity.document().filter(|_| seq > 0),
+            entity,
+            seq,
+            shown,
+            timer: None,
+            waiting: VecDeque::new(),
+            asked: Vec::new(),
+            touched_at: now,
+            stood_before: false,
+        }
     }
 }

@@ -67,37 +67,23 @@ impl Relay {
     /// attempts. What was heard of a later hello counts more, and of an earlier one nothing: its home may not know
     /// that it is one no more.
     pub fn known(&mut self, id: SessionId, (home, hello): (NodeId, u64), queues: Queues) {
-        let here = self.homes.get(&id).map(|here| here.hello);
-        let there = self.far.get(&id).map(|far| (far.home, far.hello));
+        if let Some(here) = self.homes.get(&id) {
+            if home != self.me && hello > here.hello {
+                self.moved(id, (home, hello));
+            }
+            return;
+        }
+        let heard = |far: &Far| far.home == home || hello <= far.hello;
+        if self.far.get(&id).is_some_and(heard) {
+            return;
+        }
         // Its row may outlive a session that was over here.
         let gone = self.knows_nodes && !self.nodes.contains(&home);
-        let until = gone.then(|| self.now.plus(self.lease));
-        match (here, there) {
-            (Some(before), _) => {
-                if home != self.me && hello > before {
-                    self.moved(id, (home, hello));
-                }
-                return;
-            }
-            (None, Some((other, before))) => {
-                if home != other && hello > before {
-                    let far = Far {
-                        home,
-                        queues,
-                        hello,
-                        until,
-                    };
-                    self.far.insert(id, far);
-                }
-                return;
-            }
-            (None, None) => {}
-        }
         let far = Far {
             home,
             queues: queues.clone(),
             hello,
-            until,
+            until: gone.then(|| self.now.plus(self.lease)),
         };
         self.far.insert(id, far);
         self.name_queues();

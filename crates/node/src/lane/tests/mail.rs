@@ -134,6 +134,56 @@ fn a_message_is_taken_once_whatever_becomes_of_the_commit() {
     }
 }
 
+#[test]
+fn nothing_overtakes_mail_on_its_way_to_a_shard_that_is_taken_over() {
+    let topic = EntityKey::Topic {
+        namespace: "default".into(),
+        name: "s".into(),
+    };
+    let of_topic: ShardSet = [topic.shard()].into_iter().collect();
+    let awaits = "workflow: l\nsteps:\n  a: { await: { signal: s } }\n";
+    let store = World::new(&[awaits]).store;
+    let mut world = World::node(&store, 1, START);
+    world.own(Own::Take(ShardSet::all().without(&of_topic), Vec::new()));
+    world.commits = Commits::Hang;
+    world.start("l");
+    world.go();
+    // It listens by mail that is not durable yet when the topic's shard comes here.
+    world.own(Own::Take(of_topic, Vec::new()));
+    world.commits = Commits::Land;
+    let commit = world.hung.pop().unwrap();
+    assert_eq!(commit.mail.len(), 1);
+    let result = perform::commit(&world.store, &NoBlobs, &[], &commit);
+    world.deaf = true;
+    world.lane.on(world.now, Input::Committed(result));
+    world.go();
+    // Before that mail is read the run is over, and says that it listens no more.
+    let run = world.lane.runs().next().unwrap().state.meta.id;
+    let request = kapell_engine::Request::Cancel {
+        by: "me".to_owned(),
+        reason: String::new(),
+        now: true,
+    };
+    world.ask(ClientRequest::Run { run, request });
+    world.go();
+    world.deaf = false;
+    for read in std::mem::take(&mut world.unread) {
+        world.read(read);
+    }
+    world.go();
+    world.seconds(5);
+    assert_eq!(waits(&world), 0);
+    assert_eq!(world.status(run), Some(RunStatus::Cancelled));
+    let listen = world
+        .lane
+        .entities()
+        .filter_map(|(_, entity)| match entity {
+            Entity::Topic(topic) => Some(topic.runs_that_listen()),
+            _ => None,
+        });
+    assert_eq!(listen.sum::<usize>(), 0, "nobody listens any more");
+}
+
 /// Pauses both workflows with one request to the lane that has the parent's.
 fn pause_both(world: &mut World) -> ReplyId {
     let paused = kapell_engine::run_queue::Change {
